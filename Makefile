@@ -1,0 +1,53 @@
+# Everything runs in .venv, which `make install` builds; `make help` lists the targets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := keras-cv,addons,dev
+
+# The first of these that runs, is Python 3.11 to 3.13 and can make virtual environments.
+PYTHON ?= python3 python3.13 python3.12 python3.11
+FITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-all lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: $(STAMP) ## make .venv: Python packages as pinned in constraints.txt
+
+$(STAMP): setup.py constraints.txt
+	@for candidate in $(PYTHON); do \
+	  if $$candidate -c '$(FITS)' >/dev/null 2>&1; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "make: none of '$(PYTHON)' is Python 3.11, 3.12 or 3.13 with venv;" \
+	    "install one (Debian, Ubuntu: python3-venv) or name it: make PYTHON=/path/to/python" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Installing into $(VENV) with $$($$python --version): a few minutes, about 3 GB"; \
+	$$python -m venv $(VENV)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet \
+	  --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+quickstart: install ## pretrain on built-in data, evaluate and export: about 6 minutes on 2 cores
+	$(BIN)/simclr-tf pretrain --flagfile=flags/quickstart.flags --model_dir=runs/quickstart
+	$(BIN)/simclr-tf evaluate --model_dir=runs/quickstart --protocols=knn,logistic --baselines=pca,random
+	$(BIN)/simclr-tf export --model_dir=runs/quickstart
+
+test: install ## the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: install ## all tests
+	$(BIN)/python -m pytest
+
+lint: install ## ruff (lint, format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove .venv, build output and caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

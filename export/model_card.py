@@ -1,0 +1,88 @@
+"""The model card that stands beside an exported encoder."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tf_keras as keras
+
+# Settings that say where a run was made and nothing about the model.
+_LOCAL = frozenset(
+    {"checkpoint", "data_dir", "gcp_project", "master", "model_dir", "tpu_name", "tpu_zone"}
+)
+
+
+def model_card(
+    encoder: keras.Model,
+    *,
+    architecture: str,
+    dataset: str,
+    step: int,
+    image_size: int,
+    settings: Mapping[str, Any],
+    evaluations: str = "",
+) -> str:
+    """Return a Markdown card: what the encoder is, how to load it, how good it is, how it was made.
+
+    Args:
+        encoder: the exported model; its size and output are read off it.
+        architecture: in words, such as "ResNet-18 × 0.25, CIFAR stem".
+        dataset: what it was pretrained on, such as "cifar10, split train".
+        step: training steps done.
+        image_size: S, the side of the images in pixels.
+        settings: the run's resolved configuration, nested or flat; places such as `data_dir` and
+            values of None are left out.
+        evaluations: Markdown, such as `format_table(records, markdown=True)`; may be empty.
+    """
+    dims = encoder.output_shape[-1]
+    parameters = sum(int(v.shape.num_elements()) for v in encoder.trainable_variables)
+    size = f"{image_size}, {image_size}, 3"
+    rows = [
+        f"| `{name}` | `{value}` |" for name, value in _flat(settings).items() if value is not None
+    ]
+    return f"""# SimCLR encoder: {architecture}
+
+| | |
+| --- | --- |
+| architecture | {architecture}; {parameters:,} trainable parameters |
+| pretrained on | {dataset}, without labels, {step:,} steps |
+| input | `images`: float32 `[N, {size}]`, RGB in [0, 1], any N |
+| output | `features`: float32 `[N, {dims}]` |
+| licence | code: Apache-2.0; weights: as its trainer says, within the terms of the data |
+
+Divide uint8 images by 255 and subtract no mean. Take the central 87.5 % of larger images and
+resize bicubically to {image_size} × {image_size}; leave images of up to 32 pixels uncropped.
+
+## Use
+
+```python
+import tensorflow as tf
+encoder = tf.saved_model.load("PATH_OF_THIS_DIRECTORY")
+features = encoder(images)  # training=True updates the batch-norm statistics
+```
+
+To fine-tune: `hub.KerasLayer("PATH_OF_THIS_DIRECTORY", trainable=True)`. The signature
+`serving_default` serves; `all_outputs` also gives the outputs of the block groups and of the
+projection head.
+
+## Evaluations
+
+{evaluations or "None yet."}
+
+## Settings
+
+| setting | value |
+| --- | --- |
+{chr(10).join(rows)}
+"""
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in _LOCAL:
+            continue
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

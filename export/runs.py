@@ -1,0 +1,53 @@
+"""Export of a run's newest checkpoint."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from simclr_tf.export.exporter import export_saved_model, export_step
+from simclr_tf.export.model_card import model_card
+
+from simclr_tf.config import to_json
+from simclr_tf.evaluation.results import format_table, read_evaluations
+from simclr_tf.run import Run, load
+
+
+def export_run(
+    model_dir: str | Path, output: str | Path | None = None, say: Callable = print
+) -> Path:
+    """Writes the encoder of a run to `output`, or to RUN/export/STEP; returns where it is.
+
+    Raises:
+        UserError: if there is no run or no checkpoint, or `output` exists.
+    """
+    run = Run(Path(model_dir))
+    config, _ = run.read()
+    model = load(model_dir)
+    step, size, encoder = int(model.step), config.views.image_size, config.encoder
+    evaluations = [r for r in read_evaluations(run.evaluations_file) if r["step"] == step]
+    settings = {
+        "image_size": size,
+        "projection_head": model.projection_head,
+        "model_card": model_card(
+            model.encoder,
+            architecture=f"ResNet-{encoder.resnet_depth} × {encoder.width_multiplier:g}, "
+            f"{encoder.stem} stem",
+            dataset=f"{config.data.dataset}, split {config.data.train_split}",
+            step=step,
+            image_size=size,
+            settings=to_json(config),
+            evaluations=format_table(evaluations, markdown=True) if evaluations else "",
+        ),
+    }
+    if output:
+        path = export_saved_model(model.encoder, output, **settings)
+    else:
+        keep = config.checkpoints.keep_hub_module_max
+        path = export_step(model.encoder, run.export_dir, step, keep=keep, **settings)
+    say(
+        f"exported to {path}; to use it:\n\n"
+        f"  import tensorflow as tf\n"
+        f'  encoder = tf.saved_model.load("{path}")\n'
+        f"  features = encoder(images)  # float [N, {size}, {size}, 3] in [0, 1] → "
+        f"[N, {model.encoder.output_shape[-1]}]\n"
+    )
+    return path

@@ -1,0 +1,18 @@
+"""SimCLR for TensorFlow 2 and Keras."""
+
+import os
+
+# KerasCV and TensorFlow Addons follow whatever `tf.keras` names when first touched; everything
+# here is written against tf_keras, so that must be the same library.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name):
+    # TensorFlow takes seconds to import; `import simclr_tf` alone must not wait for it.
+    if name == "load":
+        from simclr_tf.run import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,7 @@
+"""Batched image operations, and the policies made of them."""
+
+from simclr_tf.augment.draws import make_seed
+from simclr_tf.augment.evaluation import eval_transform
+from simclr_tf.augment.simclr import SimCLRAugment
+
+__all__ = ["SimCLRAugment", "eval_transform", "make_seed"]

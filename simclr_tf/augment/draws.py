@@ -1,0 +1,48 @@
+"""Random draws that depend on (seed, operation, global example position) and on nothing else."""
+
+import tensorflow as tf
+
+_WORDS_PER_COUNTER = 4  # one increment of Philox's counter yields four 32-bit words
+
+
+def uniform(seed, operation: int, offset, n: int, k: int) -> tf.Tensor:
+    """Draws `k` numbers for each of `n` consecutive examples.
+
+    Row i is a function of (seed, operation, offset + i) alone: a replica that holds a slice of the
+    global batch draws what one device would draw for it. Philox is counter-based, so the position
+    goes into the low word of its counter and the operation into the next one. The words are drawn
+    as uint32 because those, unlike float32 draws, are the same numbers with and without XLA.
+
+    Args:
+        seed: int32 [2], made from (run seed, step, view).
+        operation: which of an augmentation's draws this is; 0 to 2^31 - 1.
+        offset: global position of the first example, an integer or scalar tensor.
+        n: number of examples.
+        k: numbers per example.
+
+    Returns:
+        float32 [n, k] in [0, 1), multiples of 2^-24.
+    """
+    words = -(-k // _WORDS_PER_COUNTER)
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    position = tf.cast(offset, tf.uint64) * words + (operation << 32)
+    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[n, words * _WORDS_PER_COUNTER],
+        key=key,
+        counter=counter + tf.stack([position, tf.zeros((), tf.uint64)]),
+        alg=1,  # Philox
+        dtype=tf.uint32,
+    )
+    mantissa = tf.cast(tf.bitwise.right_shift(bits[:, :k], tf.constant(8, tf.uint32)), tf.int32)
+    return tf.cast(mantissa, tf.float32) * 2.0**-24
+
+
+def scale(draw, low, high) -> tf.Tensor:
+    """Maps draws in [0, 1) to [low, high)."""
+    return low + draw * (high - low)
+
+
+def make_seed(run_seed, step, view) -> tf.Tensor:
+    """Returns the int32 [2] seed of one view (0 or 1) of the batch of one training step."""
+    step = tf.cast(step, tf.int32)
+    return tf.stack([tf.cast(run_seed, tf.int32), 2 * step + view])

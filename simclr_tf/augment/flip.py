@@ -1,0 +1,8 @@
+"""Horizontal flip of chosen images of a batch."""
+
+import tensorflow as tf
+
+
+def flip_left_right(images, apply) -> tf.Tensor:
+    """Mirrors the images [N, H, W, C] whose `apply` (bool [N]) is true."""
+    return tf.where(apply[:, tf.newaxis, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)

@@ -1,0 +1,101 @@
+"""SimCLR's augmentation policy [v1 App. A]."""
+
+import tensorflow as tf
+
+from simclr_tf.augment import blur, color, draws
+from simclr_tf.augment.crop import crop_and_resize, sample_boxes
+from simclr_tf.augment.flip import flip_left_right
+
+# Each draw of the policy has its own stream: crop takes 0 and colour jitter 2.
+_FLIP, _GRAYSCALE, _BLUR = 1, 3, 4
+
+
+class SimCLRAugment:
+    """Makes one random view of every image of a batch.
+
+    In the paper's order: random resized crop; flip (p 0.5); colour jitter (p 0.8); grayscale
+    (p 0.2); Gaussian blur (p 0.5, sigma uniform in [0.1, 2.0] px per image). Image i of a call
+    depends on (seed, offset + i) alone, so a step can be replayed on any number of replicas. Static
+    shapes and no host operation: it compiles under XLA and runs on the accelerator.
+
+    Args:
+        image_size: side of the views, in pixels.
+        color_jitter_strength: s ≥ 0: 1 for ImageNet, 0.5 for CIFAR-10; 0 leaves colour jitter out
+            (grayscale stays).
+        use_blur: whether half of the views are blurred; off for CIFAR-10.
+        brightness: "v2" (multiplicative) or "v1" (additive).
+        crop_area: limits of the crop's share of the image, 0 < low ≤ high ≤ 1.
+        flip: whether half of the views are mirrored.
+
+    Raises:
+        ValueError: if an argument lies outside its range.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        color_jitter_strength: float = 1.0,
+        use_blur: bool = True,
+        brightness: str = "v2",
+        crop_area: tuple[float, float] = (0.08, 1.0),
+        flip: bool = True,
+    ):
+        if image_size < 1:
+            raise ValueError(f"image_size must be positive, not {image_size}")
+        if color_jitter_strength < 0:
+            raise ValueError(f"color_jitter_strength must be ≥ 0, not {color_jitter_strength}")
+        if brightness not in ("v1", "v2"):
+            raise ValueError(f"brightness must be 'v1' or 'v2', not {brightness!r}")
+        if not 0 < crop_area[0] <= crop_area[1] <= 1:
+            raise ValueError(f"crop_area must be 0 < low ≤ high ≤ 1, not {crop_area}")
+        self.image_size = image_size
+        self.color_jitter_strength = color_jitter_strength
+        self.use_blur = use_blur
+        self.brightness = brightness
+        self.crop_area = tuple(crop_area)
+        self.flip = flip
+
+    def __call__(self, images, seed, offset=0, aspect=None) -> tf.Tensor:
+        """Returns the views.
+
+        Args:
+            images: uint8, or float in [0, 1], [N, H, W, 3] with static shape.
+            seed: int32 [2], made from (run seed, step, view) by `make_seed`.
+            offset: global position of the first image.
+            aspect: float32 [N], width / height of the originals, where the images were resized to
+                a square.
+
+        Returns:
+            float32 [N, image_size, image_size, 3] in [0, 1].
+        """
+        images = as_float(images)
+        n, height, width, _ = images.shape
+        boxes = sample_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect)
+        views = crop_and_resize(images, boxes, self.image_size)
+        if self.flip:
+            views = flip_left_right(views, draws.uniform(seed, _FLIP, offset, n, 1)[:, 0] < 0.5)
+        views = tf.clip_by_value(views, 0.0, 1.0)  # bicubic interpolation overshoots
+        if self.color_jitter_strength > 0:
+            views = color.color_jitter(
+                views, seed, offset, self.color_jitter_strength, self.brightness
+            )
+        gray = draws.uniform(seed, _GRAYSCALE, offset, n, 1)[:, 0] < 0.2
+        views = color.to_grayscale(views, gray)
+        if self.use_blur:
+            views = self._blur(views, draws.uniform(seed, _BLUR, offset, n, 2))
+        return tf.clip_by_value(views, 0.0, 1.0)
+
+    def _blur(self, views, numbers):
+        sigma = draws.scale(numbers[:, 1], 0.1, 2.0)
+        blurred = blur.gaussian_blur(views, sigma, blur.kernel_size_for(self.image_size))
+        return tf.where(
+            (numbers[:, 0] < 0.5)[:, tf.newaxis, tf.newaxis, tf.newaxis], blurred, views
+        )
+
+
+def as_float(images) -> tf.Tensor:
+    """uint8 images → float32 in [0, 1]; float images pass as float32."""
+    images = tf.convert_to_tensor(images)
+    if images.dtype == tf.uint8:
+        return tf.cast(images, tf.float32) * (1.0 / 255.0)
+    return tf.cast(images, tf.float32)

@@ -1,0 +1,83 @@
+"""Flags made from the config's dataclasses, and the help and flagfiles of the commands."""
+
+import dataclasses
+import os
+import textwrap
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from absl import flags
+
+from simclr_tf.errors import UserError
+
+_DEFINE = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+
+
+def define_section(values: flags.FlagValues, section: type, only: Sequence[str] = ()) -> list[str]:
+    """Defines a flag for every option of a dataclass (or those named); returns their names."""
+    names = []
+    for field in dataclasses.fields(section):
+        if only and field.name not in only:
+            continue
+        _DEFINE[field.type](field.name, field.default, field.metadata["help"], flag_values=values)
+        names.append(field.name)
+    return names
+
+
+def read_section(values: flags.FlagValues, section: type) -> Any:
+    """Builds the dataclass from its flags, which validates them."""
+    return section(
+        **{field.name: values[field.name].value for field in dataclasses.fields(section)}
+    )
+
+
+def read_flagfiles(arguments: Sequence[str]) -> list[str]:
+    """Replaces the name of a shipped flagfile by its place; leaves all else as it is.
+
+    `--flagfile=flags/NAME.flags` works in a checkout and, where no such file lies in the working
+    directory, finds the installed one.
+
+    Raises:
+        UserError: if there is no such file, in the directory or among the shipped ones.
+    """
+    replaced = []
+    for argument in arguments:
+        flag, equals, path = argument.partition("=")
+        if flag in ("--flagfile", "-flagfile") and equals and not os.path.exists(path):
+            shipped = resources.files("simclr_tf.flags") / os.path.basename(path)
+            if not shipped.is_file():
+                names = sorted(f.name for f in resources.files("simclr_tf.flags").iterdir())
+                recipes = ", ".join(name for name in names if name.endswith(".flags"))
+                raise UserError(f"--flagfile={path}: no such file; shipped are {recipes}")
+            argument = f"{flag}={shipped}"
+        replaced.append(argument)
+    return replaced
+
+
+def help_text(
+    command: str, document: str | None, values: flags.FlagValues, groups: dict[str, list[str]]
+) -> str:
+    """Returns a command's help: what it does, then its flags by group."""
+    lines = [f"simclr-tf {command}", "", (document or "").strip(), ""]
+    for heading, names in groups.items():
+        lines += [f"{heading}:"]
+        for name in names:
+            flag = values[name]
+            default = "" if flag.default in (None, "") else f" (default {flag.default})"
+            lines += textwrap.wrap(
+                f"{flag.help}{default}",
+                width=98,
+                initial_indent=f"  --{name}  ".ljust(32),
+                subsequent_indent=" " * 32,
+            )
+        lines.append("")
+    lines.append(
+        "  --flagfile=FILE".ljust(32) + "Read flags from a file; later flags override it."
+    )
+    return "\n".join(lines)

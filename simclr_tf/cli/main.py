@@ -1,0 +1,67 @@
+"""The command line: `simclr-tf COMMAND [flags]`."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from simclr_tf.cli.flags import help_text, read_flagfiles
+from simclr_tf.errors import UserError
+
+COMMANDS = ("pretrain", "evaluate", "export")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command and returns its exit status; `argv` is without the program's name."""
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(_overview())
+        return 0
+    name, *arguments = argv
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"{name}: no such command; there are {', '.join(COMMANDS)}")
+        command = importlib.import_module(f"simclr_tf.cli.{name}")
+        values = flags.FlagValues()
+        groups = command.define(values)
+        if "--help" in arguments or "-h" in arguments:
+            print(help_text(name, command.__doc__, values, groups))
+            return 0
+        rest = _parse(values, [name, *read_flagfiles(arguments)])
+        if rest:
+            raise UserError(f"{rest[0]}: not a flag; flags are written --name=value")
+        command.run(values)
+    except UserError as error:
+        print(f"simclr-tf: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def console() -> None:
+    """The entry point of the installed command."""
+    # TensorFlow's start-up lines about what this machine lacks would bury the first of ours.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.exit(main(sys.argv[1:]))
+
+
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+    try:
+        return values(argv)[1:]
+    except flags.Error as error:
+        raise UserError(" ".join(str(error).split())) from None
+
+
+def _overview() -> str:
+    lines = [
+        "SimCLR: contrastive learning of visual representations without labels.",
+        "",
+        "usage: simclr-tf COMMAND [--flag=value ...]",
+        "",
+    ]
+    for name in COMMANDS:
+        document = importlib.import_module(f"simclr_tf.cli.{name}").__doc__ or ""
+        lines.append(f"  {name:<10} {document.strip().splitlines()[0]}")
+    lines += ["", "simclr-tf COMMAND --help tells a command's flags. A first run, in minutes:", ""]
+    lines += ["  simclr-tf pretrain --flagfile=flags/quickstart.flags --model_dir=runs/quickstart"]
+    return "\n".join(lines)

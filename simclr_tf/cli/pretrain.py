@@ -1,0 +1,88 @@
+"""Train an encoder on images without labels.
+
+Trains SimCLR from random weights and writes a run directory: config.json, metrics.jsonl,
+checkpoints/ and tensorboard/. Started again with the same --model_dir, it goes on where it stopped.
+The reference implementation's flags keep their names, meaning and defaults.
+
+  simclr-tf pretrain --dataset=folder:photos --image_size=96 --resnet_depth=18 --model_dir=runs/a
+"""
+
+from absl import flags
+
+from simclr_tf import config
+from simclr_tf.cli.flags import define_section, read_section
+from simclr_tf.errors import UserError
+
+_SECTIONS = {
+    "data": config.Data,
+    "views": config.Views,
+    "encoder": config.Encoder,
+    "head": config.Head,
+    "optimization": config.Optimization,
+    "watching": config.Watching,
+    "checkpoints": config.Checkpoints,
+}
+# Of the reference's commands; nothing here depends on them.
+_NO_EFFECT = ("train_summary_steps", "variable_schema", "eval_name", "master", "eval_steps")
+_OF_FINETUNE = ("zero_init_logits_layer", "fine_tune_after_block", "ft_proj_selector")
+_OF_TPU = ("tpu_name", "tpu_zone", "gcp_project")
+
+
+def define(values: flags.FlagValues) -> dict[str, list[str]]:
+    flags.DEFINE_string(
+        "model_dir", None, "The run directory; made if it does not exist.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "mode",
+        "train",
+        ["train", "eval", "train_then_eval"],
+        "train_then_eval also evaluates and exports at the end; eval only does that.",
+        flag_values=values,
+    )
+    groups = {"Run": ["model_dir", "mode"]}
+    for section in _SECTIONS.values():
+        groups[(section.__doc__ or "").strip()] = define_section(values, section)
+    flags.DEFINE_enum(
+        "train_mode", "pretrain", ["pretrain", "finetune"], "Must be pretrain.", flag_values=values
+    )
+    flags.DEFINE_boolean("use_tpu", False, "Train on a TPU.", flag_values=values)
+    flags.DEFINE_integer(
+        "eval_batch_size", 256, "Images per call in evaluation.", flag_values=values
+    )
+    for name in (*_OF_TPU, *_NO_EFFECT, *_OF_FINETUNE):
+        flags.DEFINE_string(name, None, "Accepted; without effect here.", flag_values=values)
+    groups["The reference's other flags"] = [
+        *("train_mode", "use_tpu", "eval_batch_size", *_OF_TPU, *_NO_EFFECT, *_OF_FINETUNE)
+    ]
+    return groups
+
+
+def run(values: flags.FlagValues) -> None:
+    pretrain_config = config.PretrainConfig(
+        **{name: read_section(values, section) for name, section in _SECTIONS.items()}
+    )
+    if values.train_mode != "pretrain":
+        raise UserError("--train_mode=finetune: fine-tuning is another command than pretrain")
+    if values.use_tpu:
+        raise UserError("--use_tpu=True: this version trains on one device; leave the flag out")
+    if not values.model_dir:
+        raise UserError("--model_dir is missing: the directory that the run is written to")
+    for name in (*_NO_EFFECT, *_OF_FINETUNE, *_OF_TPU):
+        if values[name].present:
+            print(f"note: --{name} has no effect here")
+
+    from simclr_tf.training.pretrain import pretrain
+
+    if values.mode != "eval":
+        pretrain(pretrain_config, values.model_dir)
+    if values.mode == "train":
+        print(f"next: simclr-tf evaluate --model_dir={values.model_dir}")
+        print(f"      tensorboard --logdir {values.model_dir}/tensorboard")
+        return
+
+    from simclr_tf.evaluation import KNN, Logistic
+    from simclr_tf.evaluation.runs import evaluate_run
+    from simclr_tf.export.runs import export_run
+
+    evaluate_run(values.model_dir, [KNN(), Logistic()], batch_size=values.eval_batch_size)
+    export_run(values.model_dir)

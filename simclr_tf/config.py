@@ -1,0 +1,278 @@
+"""What a run is: frozen dataclasses, validated, to and from JSON.
+
+Every field is an option of the commands under the same name, with its help, range and default here
+and nowhere else. Where the reference implementation has the flag, name and default are its own.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from simclr_tf.errors import UserError
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """A dataclass field with help text and allowed values: one of, ≥ low, ≤ high, > above."""
+    metadata = {"help": help, "choices": choices, "low": low, "high": high, "above": above}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check(name: str, value: Any, metadata: Any) -> None:
+    """Raises UserError naming the option if a value is not among the allowed ones."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{name}={value}: must be a finite number")
+    choices, low, high, above = (metadata[key] for key in ("choices", "low", "high", "above"))
+    if choices and value not in choices:
+        raise UserError(f"--{name}={value}: must be one of {', '.join(choices)}")
+    if above is not None and not value > above:
+        raise UserError(f"--{name}={value}: must be above {above:g}")
+    if low is not None and not value >= low:
+        raise UserError(f"--{name}={value}: must be at least {low:g}")
+    if high is not None and not value <= high:
+        raise UserError(f"--{name}={value}: must be at most {high:g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A group of options; its docstring's first line heads the group in `--help`."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            check(field.name, getattr(self, field.name), field.metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Section):
+    """Images to learn from"""
+
+    dataset: str = option(
+        "",
+        "What to train on: a TFDS name, folder:PATH (images in any depth), or shapes (built in).",
+    )
+    data_dir: str = option("", "Where TFDS datasets are prepared; TFDS's own default if empty.")
+    train_split: str = option("train", "Split to train on; slices such as train[:90%] work.")
+    eval_split: str = option("validation", "Labelled split that probes and evaluations test on.")
+    storage_size: int = option(
+        0, "Images of varying size are stored at this side; 0: 1.5 × image_size.", low=0
+    )
+    cache_dataset: bool = option(False, "Decode the training images once and keep them in memory.")
+    skip_unreadable: bool = option(False, "Leave out files that cannot be read, and count them.")
+    validation_fraction: float = option(
+        0.0, "Share of the training images held out for a validation loss.", low=0, high=0.5
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.dataset:
+            raise UserError(
+                "--dataset is missing: a TFDS name, folder:PATH or shapes; "
+                "or start with --flagfile=flags/quickstart.flags"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Views(Section):
+    """Augmentation"""
+
+    image_size: int = option(224, "Side of the views in pixels.", low=8)
+    color_jitter_strength: float = option(
+        1.0, "Strength of colour jitter: 1 for ImageNet, 0.5 for CIFAR-10, 0 for none.", low=0
+    )
+    use_blur: bool = option(True, "Blur half of the views; off for CIFAR-10.")
+    brightness: str = option(
+        "v2", "Brightness jitter: v2 multiplies, v1 adds.", choices=("v1", "v2")
+    )
+    crop_min_area: float = option(
+        0.08, "Smallest share of the image that a crop takes.", above=0, high=1
+    )
+    crop_max_area: float = option(1.0, "Largest such share.", above=0, high=1)
+    use_flip: bool = option(True, "Mirror half of the views.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.crop_min_area > self.crop_max_area:
+            raise UserError(
+                f"--crop_min_area={self.crop_min_area:g}: must not exceed "
+                f"--crop_max_area={self.crop_max_area:g}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder(Section):
+    """Encoder"""
+
+    resnet_depth: int = option(50, "18, 34, 50, 101, 152 or 200.")
+    width_multiplier: float = option(
+        1.0, "Factor of all filter counts; fractions too.", low=1 / 32
+    )
+    stem: str = option(
+        "auto",
+        "imagenet (7×7/2 and pool) or cifar (3×3, no pool); auto: cifar up to 32 px.",
+        choices=("auto", "imagenet", "cifar"),
+    )
+    sk_ratio: float = option(0.0, "Selective kernels if above 0; SimCLR v2: 0.0625.", low=0, high=1)
+    se_ratio: float = option(0.0, "Squeeze and excitation if above 0.", low=0, high=1)
+    batch_norm_decay: float = option(
+        0.9, "Momentum of batch norm's moving statistics.", low=0, high=1
+    )
+    global_bn: bool = option(True, "Batch statistics over all replicas.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.resnet_depth not in (18, 34, 50, 101, 152, 200):
+            raise UserError(
+                f"--resnet_depth={self.resnet_depth}: must be one of 18, 34, 50, 101, 152, 200"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Head(Section):
+    """Projection head and loss"""
+
+    proj_head_mode: str = option(
+        "nonlinear", "Kind of projection head.", choices=("none", "linear", "nonlinear")
+    )
+    num_proj_layers: int = option(3, "Layers of a nonlinear head.", low=1, high=4)
+    proj_out_dim: int = option(128, "Width of the projections.", low=1)
+    temperature: float = option(0.1, "Temperature of NT-Xent.", above=0)
+    hidden_norm: bool = option(True, "Normalise the projections before NT-Xent.")
+    lineareval_while_pretraining: bool = option(
+        True, "Train a linear head behind a stop-gradient where the images are labelled."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization(Section):
+    """Optimization"""
+
+    train_batch_size: int = option(512, "Global batch, in images; each gives two views.", low=2)
+    train_epochs: float = option(100, "Passes over the training images.", above=0)
+    train_steps: int = option(0, "Steps of the run; above 0 it overrides train_epochs.", low=0)
+    optimizer: str = option(
+        "lars", "What updates the weights.", choices=("momentum", "adam", "adamw", "lars")
+    )
+    learning_rate: float = option(0.3, "Base learning rate, scaled by the batch.", above=0)
+    learning_rate_scaling: str = option(
+        "linear",
+        "linear: × batch / 256; sqrt: × √batch; none.",
+        choices=("linear", "sqrt", "none"),
+    )
+    warmup_epochs: float = option(10, "Linear warm-up.", low=0)
+    weight_decay: float = option(1e-6, "L2 on kernels, not on biases or batch norm.", low=0)
+    momentum: float = option(0.9, "Of momentum and LARS.", low=0, high=1)
+    precision: str = option(
+        "float32",
+        "What the network computes in; weights, loss and statistics stay float32.",
+        choices=("float32", "bfloat16", "float16"),
+    )
+    seed: int = option(0, "Of the weights, the data order and the views.", low=0, high=2**31 - 1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.momentum == 1:
+            raise UserError("--momentum=1: must be below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Watching(Section):
+    """Watching the run"""
+
+    log_every: int = option(50, "Steps between lines of metrics.", low=1)
+    knn_every_epochs: float = option(
+        0.0, "Epochs between k-NN and linear probes of the encoder; 0: none.", low=0
+    )
+    probe_dataset: str = option(
+        "", "Labelled dataset of the probes (splits train_split, eval_split); empty: --dataset."
+    )
+    eval_every_epochs: float = option(
+        1.0,
+        "Epochs between validation losses, if validation_fraction is above 0.",
+        above=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints(Section):
+    """Checkpoints"""
+
+    checkpoint: str = option("", "Run directory whose weights to start from, instead of random.")
+    checkpoint_epochs: float = option(1.0, "Epochs between checkpoints.", above=0)
+    checkpoint_steps: int = option(
+        0, "Steps between checkpoints; above 0 it overrides checkpoint_epochs.", low=0
+    )
+    keep_checkpoint_max: int = option(5, "Checkpoints kept, the newest ones.", low=1)
+    keep_hub_module_max: int = option(1, "Exported models kept, the newest ones.", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig:
+    """All that makes a pretraining run, but for where it is written."""
+
+    data: Data
+    views: Views = Views()
+    encoder: Encoder = Encoder()
+    head: Head = Head()
+    optimization: Optimization = Optimization()
+    watching: Watching = Watching()
+    checkpoints: Checkpoints = Checkpoints()
+
+    def resolved(self) -> "PretrainConfig":
+        """Returns the config with every automatic choice made."""
+        size = self.views.image_size
+        stem = self.encoder.stem
+        if stem == "auto":
+            stem = "cifar" if size <= 32 else "imagenet"
+        return dataclasses.replace(
+            self,
+            data=dataclasses.replace(
+                self.data, storage_size=self.data.storage_size or round(1.5 * size)
+            ),
+            encoder=dataclasses.replace(self.encoder, stem=stem),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the data made of the config: enough, with it, to rebuild the model without the data."""
+
+    num_examples: int
+    num_classes: int | None
+    total_steps: int
+    warmup_steps: int
+    steps_per_epoch: float
+    peak_learning_rate: float
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """Returns a config as JSON's types."""
+    return dataclasses.asdict(config)
+
+
+def from_json(cls: Any, values: Any) -> Any:
+    """Rebuilds a config dataclass, nested ones included.
+
+    Raises:
+        UserError: if a value is missing, unknown or out of range.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{cls.__name__}: expected an object, got {values!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if set(values) != set(fields):
+        odd = ", ".join(sorted(set(values) ^ set(fields)))
+        raise UserError(f"{cls.__name__}: missing or unknown: {odd}")
+    return cls(
+        **{
+            name: from_json(fields[name].type, value)
+            if dataclasses.is_dataclass(fields[name].type)
+            else value
+            for name, value in values.items()
+        }
+    )

@@ -1,0 +1,48 @@
+"""`--cache_dataset`: a source decoded once into memory."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from simclr_tf.data.decode_errors import explain_decode_error
+from simclr_tf.data.source import ArraySource, Source, decoded
+from simclr_tf.errors import UserError
+
+
+def in_memory(source: Source) -> ArraySource:
+    """Decodes a source once into an array.
+
+    Raises:
+      UserError: the array would take more than half of the machine's memory, or an image cannot
+        be decoded.
+    """
+    shape = (source.num_examples, *source.image_shape)
+    need = int(np.prod(shape))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > memory // 2:
+        raise UserError(
+            f"--cache_dataset: {source.name} takes {need / 2**30:.1f} GiB decoded, more than half "
+            f"of this machine's {memory / 2**30:.1f} GiB: leave --cache_dataset off"
+        )
+    images = np.empty(shape, np.uint8)
+    columns: dict[str, list[np.ndarray]] = {}
+    start = 0
+    try:
+        for batch in decoded(source, source.records_in_order(), 256).as_numpy_iterator():
+            stop = start + len(batch["image"])
+            images[start:stop] = batch.pop("image")
+            start = stop
+            for key, values in batch.items():
+                columns.setdefault(key, []).append(values)
+    except tf.errors.OpError as error:
+        explained = explain_decode_error(source)
+        if explained is None:
+            raise
+        raise explained from error
+    merged = {key: np.concatenate(parts) for key, parts in columns.items()}
+    return ArraySource(
+        source.name, images, merged.get("label"), source.class_names, merged.get("aspect")
+    )

@@ -1,0 +1,79 @@
+"""From a source to batches of uint8 images on the way to the device."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from simclr_tf.data.source import Source, decoded
+from simclr_tf.errors import UserError
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    num_steps: int,
+    num_workers: int = 1,
+    worker_index: int = 0,
+) -> tf.data.Dataset:
+    """Batches for the steps [start_step, start_step + num_steps) of a run.
+
+    The epochs follow one another without a gap: example i of step s is number s * batch_size + i
+    of the stream, and a batch may straddle two epochs. A run that starts at a step gets exactly
+    what a run from step 0 gets there.
+
+    Args:
+      source: where the images are.
+      batch_size: the global batch, divisible by `num_workers`.
+      seed: the run's; the stream depends on it and on nothing else.
+      start_step: steps already done.
+      num_steps: how many batches.
+      num_workers: processes that share the global batch.
+      worker_index: which of them this is; it gets its own slice of every global batch. Sources
+        of several files, which workers can share evenly, are dealt out by file instead: each
+        worker then has a stream of its own, which depends on `num_workers`.
+
+    Returns:
+      Dictionaries as in `Source.decode`, with a leading dimension of batch_size / num_workers.
+
+    Raises:
+      UserError: the batch does not divide among the workers.
+    """
+    if batch_size % num_workers:
+        raise UserError(
+            f"--train_batch_size={batch_size} does not divide among {num_workers} workers: "
+            "choose a multiple"
+        )
+    local_size = batch_size // num_workers
+    shard = source.file_shard(num_workers, worker_index) if num_workers > 1 else None
+    if shard is not None:
+        records = stream(shard, seed, start_step * local_size)
+    else:
+        records = stream(source, seed, start_step * batch_size)
+        if num_workers > 1:
+            mine = slice(worker_index * local_size, (worker_index + 1) * local_size)
+            records = records.batch(batch_size).map(lambda batch: batch[mine]).unbatch()
+    batches = decoded(shard or source, records, local_size, drop_remainder=True).take(num_steps)
+    return _finish(batches.apply(tf.data.experimental.assert_cardinality(num_steps)))
+
+
+def ordered_batches(source: Source, batch_size: int) -> tf.data.Dataset:
+    """Every image once, in the order of the source; the last batch may be smaller."""
+    return _finish(decoded(source, source.records_in_order(), batch_size))
+
+
+def stream(source: Source, seed: int, start: int) -> tf.data.Dataset:
+    """The undecoded records of all epochs, from a position on."""
+    first_epoch, position = divmod(start, source.num_examples)
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    return epochs.flat_map(lambda epoch: source.records(seed, epoch)).skip(position)
+
+
+def _finish(batches: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    # Workers are dealt their part above.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)

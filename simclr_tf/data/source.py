@@ -1,0 +1,172 @@
+"""What every source of images offers: an order of undecoded records, and their decoding."""
+
+from __future__ import annotations
+
+import abc
+import copy
+
+import numpy as np
+import tensorflow as tf
+
+from simclr_tf.errors import UserError
+
+
+class Source(abc.ABC):
+    """The images of one split, in an order that depends on (seed, epoch) alone.
+
+    Attributes:
+      name: for messages: the dataset and the split.
+      num_examples: how many images.
+      class_names: the classes that "label" counts, or None: then there are no labels. A label
+        of -1 is an image without one (STL-10's `unlabelled` split).
+      image_shape: (height, width, 3) of a decoded image.
+      decodes_batches: whether `decode` takes a batch of records rather than one.
+    """
+
+    name: str
+    num_examples: int
+    class_names: tuple[str, ...] | None
+    image_shape: tuple[int, int, int]
+    decodes_batches: bool = False
+
+    @abc.abstractmethod
+    def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        """The undecoded records of one epoch in its random order; `epoch` may be a tensor."""
+
+    @abc.abstractmethod
+    def records_in_order(self) -> tf.data.Dataset:
+        """The undecoded records, each once, in the order in which they are stored."""
+
+    @abc.abstractmethod
+    def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Decodes a record (a batch of them where `decodes_batches`); runs in tf.data's map.
+
+        Returns:
+          "image" uint8 `image_shape`; "label" int64 where there are class names; "aspect"
+          float32, the original width/height, where images were resized to a square.
+        """
+
+    @abc.abstractmethod
+    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
+        """Splits into (rest, held out), disjoint and the same for the same seed.
+
+        Raises:
+          UserError: `fraction` leaves either part without an image.
+        """
+
+    def describe(self, record: tf.Tensor) -> str:
+        """Names a record (an eager tensor) in a message."""
+        del record
+        return f"an image of {self.name}"
+
+    def file_shard(self, num_workers: int, worker_index: int) -> Source | None:
+        """The part of the files that this worker reads, or None to deal out single records."""
+        del num_workers, worker_index
+        return None
+
+    def _held_out(self, fraction: float) -> int:
+        """The number of images that a fraction holds out."""
+        count = round(fraction * self.num_examples)
+        if not 0 < count < self.num_examples:
+            raise UserError(
+                f"--validation_fraction={fraction:g} of the {self.num_examples} images of "
+                f"{self.name} is {count}: choose a fraction that leaves images on both sides"
+            )
+        return count
+
+
+class IndexedSource(Source):
+    """A source whose images can be read in any order; a record is a row number, int64.
+
+    Every epoch is a full permutation of the rows.
+    """
+
+    def _set_rows(self, rows: np.ndarray) -> None:
+        """Names the rows of this split, int64 [num_examples], in canonical order."""
+        self.rows = rows
+        self.num_examples = len(rows)
+        self._rows = on_host(rows)
+
+    def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        """The rows in an order drawn from (seed, epoch)."""
+        key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
+        with tf.device("CPU:0"):
+            order = tf.random.experimental.stateless_shuffle(self._rows, key, alg="philox")
+            return tf.data.Dataset.from_tensor_slices(order)
+
+    def records_in_order(self) -> tf.data.Dataset:
+        """The rows in canonical order."""
+        return tf.data.Dataset.from_tensor_slices(self._rows)
+
+    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
+        """Holds out a random subset of the rows."""
+        count = self._held_out(fraction)
+        order = np.random.Generator(np.random.Philox(seed)).permutation(self.num_examples)
+        held_out = np.zeros(self.num_examples, bool)
+        held_out[order[:count]] = True
+        return self._subset(self.rows[~held_out]), self._subset(self.rows[held_out])
+
+    def _subset(self, rows: np.ndarray) -> IndexedSource:
+        part = copy.copy(self)
+        part._set_rows(rows)
+        return part
+
+
+class ArraySource(IndexedSource):
+    """Images that lie decoded in memory.
+
+    Args:
+      name: for messages.
+      images: uint8 [N, H, W, 3].
+      labels: int64 [N], or None.
+      class_names: the names of the labels, or None.
+      aspects: float32 [N], original width/height where images were resized, or None.
+      rows: the rows that belong to the split, in canonical order; all by default.
+    """
+
+    decodes_batches = True
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        class_names: tuple[str, ...] | None = None,
+        aspects: np.ndarray | None = None,
+        rows: np.ndarray | None = None,
+    ):
+        self.name = name
+        self.class_names = class_names
+        self.image_shape = images.shape[1:]
+        self._set_rows(np.arange(len(images)) if rows is None else rows)
+        self._images = images
+        self._columns: dict[str, tf.Tensor] = {}
+        if labels is not None:
+            self._columns["label"] = on_host(labels)
+        if aspects is not None:
+            self._columns["aspect"] = on_host(aspects)
+
+    def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Gathers a batch of rows."""
+        # NumPy keeps the only copy of what can be half of the memory; one call a batch.
+        image = tf.numpy_function(self._images.__getitem__, [record], tf.uint8, stateful=False)
+        batch = {"image": tf.ensure_shape(image, [*record.shape, *self.image_shape])}
+        for key, column in self._columns.items():
+            batch[key] = tf.gather(column, record)
+        return batch
+
+
+def on_host(values: np.ndarray | list[bytes]) -> tf.Tensor:
+    """A tensor that tf.data's functions capture, rather than copy into their graphs."""
+    with tf.device("CPU:0"):
+        return tf.constant(values)
+
+
+def decoded(
+    source: Source, records: tf.data.Dataset, batch_size: int, **batch: bool
+) -> tf.data.Dataset:
+    """Decodes records in parallel, in their order, into batches (`batch`: Dataset.batch's)."""
+    decode = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    if source.decodes_batches:
+        return records.batch(batch_size, **batch).map(source.decode, **decode)
+    return records.map(source.decode, **decode).batch(batch_size, **batch)

@@ -1,0 +1,289 @@
+"""Data sets of TensorFlow Datasets, streamed from their files."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils.version import list_all_versions
+
+from simclr_tf.data.images import over_white, to_square
+from simclr_tf.data.source import Source
+from simclr_tf.data.splits import absolute_split
+from simclr_tf.errors import UserError
+
+# Records wait encoded in the shuffle buffer; within this the whole of a small set fits.
+_SHUFFLE_BYTES = 256 * 2**20
+_MIN_SHUFFLE = 1024
+_FILES_AT_ONCE = 16
+# By how much one worker's files may hold more examples than another's.
+_UNEVEN = 1.1
+
+
+class _Part(NamedTuple):
+    """Some successive examples of one file that holds `examples`."""
+
+    filename: str
+    skip: int
+    take: int
+    examples: int
+
+
+class TFDSSource(Source):
+    """A split of a prepared TFDS data set; a record is a serialised example.
+
+    An epoch interleaves the files, in an order drawn from (seed, epoch), and shuffles within a
+    buffer of 256 MiB of encoded records. An image of one channel becomes RGB; one of four is
+    laid over white.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        features: tfds.features.FeaturesDict,
+        parts: Sequence[_Part],
+        storage_size: int | None,
+    ):
+        self.name = name
+        self._key = _image_key(name, features)
+        image = features[self._key]
+        self._channels = image.shape[-1]
+        height, width = image.shape[:2]
+        self._square = None
+        if height is None or width is None:
+            if storage_size is None:
+                raise UserError(
+                    f"the images of {name} vary in size: give storage_size, the side to which "
+                    "they are resized"
+                )
+            height = width = self._square = storage_size
+        self.image_shape = (height, width, 3)
+        label = features["label"] if "label" in features else None
+        labelled = isinstance(label, tfds.features.ClassLabel) and label.num_classes is not None
+        self.class_names = tuple(label.names) if labelled else None
+        wanted = {self._key: True} | ({"label": True} if labelled else {})
+        self._features = tfds.decode.PartialDecoding(wanted).extract_features(features)
+        self._set_parts(parts)
+
+    def _set_parts(self, parts: Sequence[_Part]) -> None:
+        self._parts = [part for part in parts if part.take]
+        self.num_examples = sum(part.take for part in self._parts)
+
+    def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
+        """The serialised examples in an order drawn from (seed, epoch)."""
+        buffer = self._shuffle_buffer()
+
+        def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
+            # Of this function's graph only: otherwise the program's own tf.random.set_seed
+            # would enter into the order, and 0 there fails (tensorflow 2.21).
+            tf.compat.v1.set_random_seed(1)
+            key = tf.stack([tf.cast(seed, tf.int64), epoch])
+            order = tf.random.experimental.stateless_shuffle(
+                tf.range(len(self._parts)), key, alg="philox"
+            )
+            parts = tf.data.Dataset.from_tensor_slices(order).map(self._part)
+            buffer_seed = tf.random.stateless_uniform(
+                [], key, minval=None, maxval=None, dtype=tf.int64, alg="philox"
+            )
+            records = parts.interleave(
+                _records_of,
+                cycle_length=min(_FILES_AT_ONCE, len(self._parts)),
+                block_length=_FILES_AT_ONCE,
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            return records.shuffle(buffer, buffer_seed, reshuffle_each_iteration=False)
+
+        return tf.data.Dataset.from_tensors(tf.cast(epoch, tf.int64)).flat_map(shuffled)
+
+    def records_in_order(self) -> tf.data.Dataset:
+        """The serialised examples, file after file."""
+        indices = tf.data.Dataset.range(len(self._parts))
+        return indices.map(self._part).flat_map(_records_of)
+
+    def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Parses and decodes one serialised example."""
+        example = self._features.deserialize_example(
+            record, decoders={self._key: tfds.decode.SkipDecoding()}
+        )
+        image = tf.io.decode_image(
+            example[self._key], channels=self._channels or 3, expand_animations=False
+        )
+        if self._channels == 4:
+            image = over_white(image)
+        elif self._channels == 1:
+            image = tf.repeat(image, 3, axis=-1)
+        decoded = {}
+        if self._square is None:
+            decoded["image"] = tf.ensure_shape(image, self.image_shape)
+        else:
+            image = tf.ensure_shape(image, [None, None, 3])
+            decoded["image"], decoded["aspect"] = to_square(image, self._square)
+        if self.class_names is not None:
+            decoded["label"] = tf.cast(example["label"], tf.int64)
+        return decoded
+
+    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
+        """Holds out successive examples, from a place drawn from the seed.
+
+        TFDS has shuffled the examples when it wrote them.
+        """
+        count = self._held_out(fraction)
+        start = int(
+            tf.random.stateless_uniform(
+                [], [seed, 0], 0, self.num_examples - count + 1, tf.int64, alg="philox"
+            )
+        )
+        stop = start + count
+        rest = self._range(0, start) + self._range(stop, self.num_examples)
+        return self._with(rest), self._with(self._range(start, stop))
+
+    def file_shard(self, num_workers: int, worker_index: int) -> Source | None:
+        """Every num_workers-th file, where that shares the examples evenly (within 10 %)."""
+        shares = [
+            sum(part.take for part in self._parts[worker::num_workers])
+            for worker in range(num_workers)
+        ]
+        if len(self._parts) < num_workers or max(shares) > _UNEVEN * min(shares):
+            return None
+        return self._with(self._parts[worker_index::num_workers])
+
+    def _with(self, parts: Sequence[_Part]) -> TFDSSource:
+        source = copy.copy(self)
+        source._set_parts(parts)
+        return source
+
+    def _range(self, start: int, stop: int) -> list[_Part]:
+        """The parts that hold the examples [start, stop) of this source."""
+        parts, first = [], 0
+        for part in self._parts:
+            low, high = max(start - first, 0), min(stop - first, part.take)
+            if low < high:
+                parts.append(part._replace(skip=part.skip + low, take=high - low))
+            first += part.take
+        return parts
+
+    def _part(self, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        filenames, skips, takes, _ = zip(*self._parts, strict=True)
+        return tf.gather(filenames, index), tf.gather(skips, index), tf.gather(takes, index)
+
+    def _shuffle_buffer(self) -> int:
+        first = self._parts[0]
+        size = tf.io.gfile.stat(first.filename).length / first.examples
+        return min(self.num_examples, max(_MIN_SHUFFLE, int(_SHUFFLE_BYTES / size)))
+
+
+def _records_of(filename: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
+    skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
+    return tf.data.TFRecordDataset(filename).skip(skip).take(take)
+
+
+def _image_key(name: str, features: tfds.features.FeaturesDict) -> str:
+    """The name of the image feature: "image" if there is one, otherwise the only one."""
+    keys = [
+        key
+        for key, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+        and not isinstance(feature, tfds.features.LabeledImage)
+    ]
+    if "image" in keys:
+        keys = ["image"]
+    if len(keys) != 1:
+        raise UserError(
+            f"{name} has {'no image' if not keys else 'several images'} to train on: "
+            f"its features are {', '.join(features)}"
+        )
+    dtype = tf.as_dtype(features[keys[0]].dtype).name
+    if dtype != "uint8":
+        raise UserError(f"{name} has images of {dtype}; only uint8 is supported")
+    return keys[0]
+
+
+def open_tfds(
+    dataset: str, split: str, data_dir: str | None, storage_size: int | None
+) -> TFDSSource:
+    """Opens a split of a TFDS data set, which is downloaded and prepared only if it is not there.
+
+    Raises:
+      UserError: TFDS does not know the data set or the split, or cannot prepare it.
+    """
+    builder = _prepared(dataset, data_dir)
+    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise UserError(
+            f"--dataset={dataset} is stored as {builder.info.file_format.value} in "
+            f"{builder.data_path}; only tfrecord is supported"
+        )
+    infos = builder.info.splits
+    absolute_split(dataset, split, infos)
+    parts = [
+        _Part(part.filename, part.skip, part.take, part.examples_in_shard)
+        for part in infos[split].file_instructions
+    ]
+    missing = [part.filename for part in parts if not tf.io.gfile.exists(part.filename)]
+    if missing:
+        raise UserError(
+            f"--dataset={dataset} lacks {len(missing)} of {len(parts)} files, the first is "
+            f"{missing[0]}: copy them, or remove {builder.data_path} to prepare it again"
+        )
+    return TFDSSource(f"{dataset} {split}", builder.info.features, parts, storage_size)
+
+
+def _prepared(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    if data_dir is not None:
+        data_dir = os.path.expanduser(data_dir)
+        if not tf.io.gfile.isdir(data_dir):
+            raise UserError(
+                f"--data_dir={data_dir} is not a directory: name the one that holds TFDS's data "
+                "sets, or create it to have them prepared there"
+            )
+    try:
+        builder = tfds.builder(dataset, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise UserError(_unknown(dataset, data_dir)) from error
+    except (ValueError, AssertionError, ImportError) as error:
+        raise UserError(f"--dataset={dataset} cannot be opened: {_one_line(error)}") from error
+    if builder.is_prepared():
+        return builder
+    versions = list_all_versions(builder.data_path.parent)
+    if versions and ":" not in dataset:
+        path = builder.data_path.parent / str(versions[-1])
+        _say(f"--dataset={dataset}: reading {path}; this TFDS would prepare {builder.version}")
+        return tfds.builder_from_directory(path)
+    _say(f"--dataset={dataset} is not in {builder.data_path}: downloading and preparing it")
+    try:
+        builder.download_and_prepare()
+    except (OSError, AssertionError, tfds.download.DownloadError) as error:
+        # OSError: no network, no space, no right to write. AssertionError: a manual download.
+        raise UserError(
+            f"--dataset={dataset} cannot be prepared in {builder.data_path}: {_one_line(error)}; "
+            "prepare it with a network, or copy a prepared one there"
+        ) from error
+    return builder
+
+
+def _unknown(dataset: str, data_dir: str | None) -> str:
+    """What to choose instead of a name that TFDS does not know."""
+    known = tfds.list_builders(with_community_datasets=False)
+    near = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
+    there = sorted(entry.rstrip("/") for entry in tf.io.gfile.listdir(data_dir)) if data_dir else []
+    there = [entry for entry in there if not entry.startswith(".") and entry != "downloads"]
+    message = f"--dataset={dataset} is not `shapes`, `folder:PATH` or a name that TFDS knows"
+    if near:
+        message += f"; near it are {', '.join(near)}"
+    if there:
+        message += f"; {data_dir} holds {', '.join(there)}"
+    return message
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,22 @@
+"""How good an encoder is: protocols, baselines and their records."""
+
+from simclr_tf.evaluation.evaluate import BASELINES, Evaluation, evaluate
+from simclr_tf.evaluation.features import FeatureExtractor, Features, extract_features
+from simclr_tf.evaluation.knn import KNN, knn_predict
+from simclr_tf.evaluation.logistic import Logistic
+from simclr_tf.evaluation.results import append_evaluations, format_table, read_evaluations
+
+__all__ = [
+    "BASELINES",
+    "KNN",
+    "Evaluation",
+    "FeatureExtractor",
+    "Features",
+    "Logistic",
+    "append_evaluations",
+    "evaluate",
+    "extract_features",
+    "format_table",
+    "knn_predict",
+    "read_evaluations",
+]

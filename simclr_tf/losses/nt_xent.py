@@ -1,0 +1,111 @@
+"""NT-Xent, the normalised temperature-scaled cross entropy loss [v1 eq. 1].
+
+Indices: N the global batch, B = N / R the batch of one of R replicas, D the projection's width,
+r the replica.
+"""
+
+import tensorflow as tf
+
+
+def nt_xent(z_a, z_b, temperature=0.1, normalize=True, block_size=None):
+    """Computes the loss of one batch of pairs, and how well the pairs are told apart.
+
+    For each of the 2N anchors the positive is the other view of the same image and the 2N - 2
+    others are negatives: `loss = mean_i(-z_i·z_p(i)/τ + log Σ_{k≠i} exp(z_i·z_k/τ))` [v1 eq. 1].
+
+    In a replica context the negatives are those of the global batch. The value returned is the mean
+    over the global 2N anchors, the same on every replica. The gradient on a replica is that
+    replica's share: what the *sum* over replicas completes to the gradient of the global mean.
+
+    Args:
+        z_a, z_b: [B, D] projections of the two views, row i of both from the same image. Floating;
+            computed in float32, or in float64 where the input is.
+        temperature: τ > 0.
+        normalize: whether the projections are L2-normalised first.
+        block_size: 0 for the dense form, the only one so far, which None chooses too.
+
+    Returns:
+        (loss, accuracy, entropy), scalars in the computing precision: the loss; the share of
+        anchors whose positive alone has the largest of all 2N - 1 logits; the mean over anchors
+        of the entropy, in nats, of the softmax over those logits.
+
+    Raises:
+        ValueError: if `temperature` is not above 0 or the shapes differ.
+    """
+    if block_size not in (None, 0):
+        raise ValueError(f"block_size must be None or 0, not {block_size}")
+    if not tf.is_tensor(temperature) and not temperature > 0:
+        raise ValueError(f"temperature must be above 0, not {temperature}")
+    z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
+    z_a.shape.assert_is_compatible_with(z_b.shape)
+    dtype = tf.float64 if z_a.dtype == tf.float64 else tf.float32
+    z_a, z_b = tf.cast(z_a, dtype), tf.cast(z_b, dtype)
+    if normalize:
+        z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
+
+    views = tf.stack([z_a, z_b])  # [2, B, D], this replica's
+    gathered, position = _gather(views)  # [2, N, D], everyone's
+    width = views.shape[-1]
+    anchors, others = tf.reshape(views, [-1, width]), tf.reshape(gathered, [-1, width])
+    local_batch, global_batch = tf.shape(views)[1], tf.shape(gathered)[1]
+    #                columns:  views a of replicas 0, 1, …   views b of replicas 0, 1, …
+    #   row i      (view a):   itself at position + i         positive at N + position + i
+    #   row B + i  (view b):   positive at position + i       itself at N + position + i
+    same = position + tf.range(local_batch)
+    itself = tf.concat([same, global_batch + same], axis=0)  # [2B]
+    positive = tf.concat([global_batch + same, same], axis=0)  # [2B]
+
+    logits = tf.matmul(anchors, others, transpose_b=True) / tf.cast(temperature, dtype)  # [2B, 2N]
+    excluded = tf.range(2 * global_batch)[tf.newaxis, :] == itself[:, tf.newaxis]
+    logits = tf.where(excluded, tf.constant(-float("inf"), dtype), logits)
+    attraction = tf.gather(logits, positive, batch_dims=1)  # [2B]
+    log_sum = tf.reduce_logsumexp(logits, axis=1)  # [2B]
+
+    # A share of the global sum: the shares of all replicas add up to the global mean.
+    share = tf.reduce_sum(log_sum - attraction) / tf.cast(2 * global_batch, dtype)
+    value = _all_reduce(tf.stop_gradient(share))
+    loss = share + tf.stop_gradient(value - share)
+
+    logits, log_sum = tf.stop_gradient(logits), tf.stop_gradient(log_sum)
+    # An exact tie is not a find: a collapsed encoder must not read as a perfect one.
+    rivals = tf.reduce_sum(tf.cast(logits >= attraction[:, tf.newaxis], dtype), axis=1) - 1.0
+    p = tf.exp(logits - log_sum[:, tf.newaxis])
+    entropy = log_sum - tf.reduce_sum(tf.math.multiply_no_nan(logits, p), axis=1)
+    told_apart = tf.stack([tf.reduce_sum(tf.cast(rivals == 0, dtype)), tf.reduce_sum(entropy)])
+    accuracy, entropy = tf.unstack(_all_reduce(told_apart) / tf.cast(2 * global_batch, dtype))
+    return loss, accuracy, entropy
+
+
+def l2_normalize(z) -> tf.Tensor:
+    """Scales each row of z [N, D] to length 1; a zero row stays zero, with a finite gradient."""
+    return z * tf.math.rsqrt(tf.maximum(tf.reduce_sum(z * z, axis=-1, keepdims=True), 1e-24))
+
+
+def _gather(views):
+    """Collects the views of all replicas, with gradient.
+
+    Each replica puts its [2, B, D] into its place among zeros [2, R, B, D] and these are summed
+    over the replicas: 8·N·D bytes in float32 for a ring's every step to share out, and as many on
+    the way back, where the gradients that all replicas have for these views are summed. A sum is
+    the one collective that every strategy, XLA and TPU have, gradient included.
+
+    Returns:
+        ([2, N, D], position): all views in the order of the replicas, and the global position of
+        this replica's first pair.
+    """
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync if context else 1
+    if replicas == 1:
+        return views, 0
+    replica = context.replica_id_in_sync_group
+    mine = tf.one_hot(replica, replicas, dtype=views.dtype)[:, tf.newaxis, tf.newaxis]  # [R, 1, 1]
+    everyone = context.all_reduce(tf.distribute.ReduceOp.SUM, mine * views[:, tf.newaxis])
+    _, batch, width = views.shape
+    return tf.reshape(everyone, [2, replicas * batch, width]), replica * batch
+
+
+def _all_reduce(value):
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -1,0 +1,229 @@
+"""The encoder f(·): post-activation ResNet v1.5, with selective kernels or squeeze-excitation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+import tf_keras as keras
+
+from simclr_tf.models.layers import LayerFactory, resolve_policy
+
+# depth → (bottleneck blocks, blocks in each of the four groups)
+DEPTHS = {
+    18: (False, (2, 2, 2, 2)),
+    34: (False, (3, 4, 6, 3)),
+    50: (True, (3, 4, 6, 3)),
+    101: (True, (3, 4, 23, 3)),
+    152: (True, (3, 8, 36, 3)),
+    200: (True, (3, 24, 36, 3)),
+}
+STEMS = ("imagenet", "cifar")
+ENDPOINTS = (
+    "initial_conv",
+    "initial_max_pool",
+    "block_group1",
+    "block_group2",
+    "block_group3",
+    "block_group4",
+    "final_avg_pool",
+)
+_MIN_ATTENTION_WIDTH = 32
+
+
+def ResNet(
+    depth: int,
+    width_multiplier: float = 1.0,
+    stem: str = "imagenet",
+    sk_ratio: float = 0.0,
+    se_ratio: float = 0.0,
+    batch_norm_momentum: float = 0.9,
+    global_bn: bool = True,
+    dtype: str | keras.mixed_precision.Policy | None = None,
+) -> keras.Model:
+    """Build a ResNet encoder, images `[N, H, W, 3]` → pooled features h `[N, D]`.
+
+    It is made of Keras's own layers only, so its `.keras` file loads without this package.
+    `model.get_layer(NAME).output` is an endpoint for every NAME in `ENDPOINTS`: `initial_conv` is
+    the stem's last convolution before its batch norm, as in the authors' code; the block groups
+    come after their last ReLU. Layers are created, and so initialised, in the authors' order.
+
+    Args:
+        depth: 18 or 34 (basic blocks), 50, 101, 152 or 200 (bottleneck blocks).
+        width_multiplier: scales every filter count, fractions included; at least 1/32.
+        stem: `imagenet` (7×7/2 and a 3×3/2 max-pool; three 3×3 with SK) or `cifar` (3×3/1, no
+            pool), which the paper takes for images of up to 32 pixels.
+        sk_ratio: in [0, 1]; above 0 bottlenecks mix two 3×3 streams (arXiv 1903.06586), and the
+            stem and shortcuts are ResNet-D's; SimCLR v2 uses 0.0625. Basic blocks keep their
+            3×3 convolutions.
+        se_ratio: in [0, 1]; above 0 every block ends in squeeze-excitation (arXiv 1709.01507).
+        batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
+        global_bn: share batch statistics between the replicas of the strategy in scope.
+        dtype: float32, float64, mixed_bfloat16 or mixed_float16, or such a policy; None is
+            Keras's global policy.
+
+    Returns:
+        A functional model; D = 512·width_multiplier, for bottlenecks four times that. Features
+        and variables are float32 in mixed precision too (float64 for float64).
+
+    Raises:
+        ValueError: an argument is not one of the allowed values.
+
+    Source: arXiv 2002.05709 §2.1, B.9 (CIFAR stem); arXiv 2006.10029 §2 (SK).
+    """
+    if depth not in DEPTHS:
+        raise ValueError(f"depth must be one of {', '.join(map(str, DEPTHS))}, got {depth!r}")
+    if stem not in STEMS:
+        raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
+    if width_multiplier < 1 / 32:
+        raise ValueError(f"width_multiplier must be at least 1/32, got {width_multiplier}")
+    for name, ratio in (("sk_ratio", sk_ratio), ("se_ratio", se_ratio)):
+        if not 0.0 <= ratio <= 1.0:
+            raise ValueError(f"{name} must be in [0, 1], got {ratio}")
+
+    policy = resolve_policy(dtype)
+    make = LayerFactory(policy, batch_norm_momentum, global_bn)
+    bottleneck, group_sizes = DEPTHS[depth]
+    images = keras.Input((None, None, 3), dtype=policy.variable_dtype, name="images")
+    x = _stem(make, images, int(64 * width_multiplier), stem, resnet_d=sk_ratio > 0)
+    for group, num_blocks in enumerate(group_sizes, start=1):
+        for block in range(1, num_blocks + 1):
+            x = _Block(
+                make,
+                name=f"block_group{group}_block{block}",
+                output_name=f"block_group{group}" if block == num_blocks else None,
+                filters=int(64 * 2 ** (group - 1) * width_multiplier),
+                bottleneck=bottleneck,
+                strides=2 if block == 1 and group > 1 else 1,
+                project=block == 1,
+                sk_ratio=sk_ratio,
+                se_ratio=se_ratio,
+            )(x)
+    features = keras.layers.GlobalAveragePooling2D(
+        dtype=policy.variable_dtype, name="final_avg_pool"
+    )(x)
+    return keras.Model(images, features, name=f"resnet{depth}")
+
+
+def _stem(make: LayerFactory, x: tf.Tensor, filters: int, stem: str, resnet_d: bool) -> tf.Tensor:
+    if stem == "cifar":
+        x = make.conv(x, filters, 3, "initial_conv")
+    elif resnet_d:
+        x = make.conv_bn_relu(x, filters // 2, 3, "stem", 1, strides=2)
+        x = make.conv_bn_relu(x, filters // 2, 3, "stem", 2)
+        x = make.conv(x, filters, 3, "initial_conv")
+    else:
+        x = make.conv(x, filters, 7, "initial_conv", strides=2)
+    x = make.batch_norm(x, "initial_bn")
+    x = make.activation(x, "relu", "initial_relu")
+    if stem == "cifar":
+        return make.activation(x, "linear", "initial_max_pool")
+    return keras.layers.MaxPooling2D(
+        3, 2, padding="same", dtype=make.policy, name="initial_max_pool"
+    )(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """One residual block, `[N, H, W, C]` → `[N, ⌈H/strides⌉, ⌈W/strides⌉, filters (·4)]`."""
+
+    make: LayerFactory
+    name: str
+    output_name: str | None
+    filters: int
+    bottleneck: bool
+    strides: int
+    project: bool
+    sk_ratio: float
+    se_ratio: float
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        make, name = self.make, self.name
+        out_filters = self.filters * (4 if self.bottleneck else 1)
+        shortcut = self._projection(x, out_filters) if self.project else x
+        if self.bottleneck:
+            x = make.conv_bn_relu(x, self.filters, 1, name, 1)
+            if self.sk_ratio > 0:
+                x = self._selective_kernel(x)
+            else:
+                x = make.conv_bn_relu(x, self.filters, 3, name, 2, self.strides)
+            last, kernel_size = 3, 1
+        else:
+            x = make.conv_bn_relu(x, self.filters, 3, name, 1, self.strides)
+            last, kernel_size = 2, 3
+        x = make.conv(x, out_filters, kernel_size, f"{name}_conv{last}")
+        x = make.batch_norm(x, f"{name}_bn{last}", zero_gamma=True)
+        if self.se_ratio > 0:
+            x = self._squeeze_excite(x, out_filters)
+        x = keras.layers.Add(dtype=make.policy, name=f"{name}_add")([shortcut, x])
+        return make.activation(x, "relu", self.output_name or f"{name}_relu")
+
+    def _projection(self, x: tf.Tensor, out_filters: int) -> tf.Tensor:
+        make, name = self.make, f"{self.name}_shortcut"
+        strides = self.strides
+        if self.sk_ratio > 0:
+            # ResNet-D: a strided 1×1 would throw away three positions of four.
+            if strides > 1:
+                x = make.pad(x, 2, f"{name}_pad")
+            x = keras.layers.AveragePooling2D(
+                2,
+                strides,
+                padding="same" if strides == 1 else "valid",
+                dtype=make.policy,
+                name=f"{name}_pool",
+            )(x)
+            strides = 1
+        x = make.conv(x, out_filters, 1, f"{name}_conv", strides)
+        return make.batch_norm(x, f"{name}_bn")
+
+    def _selective_kernel(self, x: tf.Tensor) -> tf.Tensor:
+        make, name, filters = self.make, f"{self.name}_sk", self.filters
+        x = make.conv_bn_relu(x, 2 * filters, 3, self.name, 2, self.strides)
+
+        attention = self._pool(x, f"{name}_pool")
+        attention = self._add_streams(attention, f"{name}_pool")
+        width = max(int(filters * self.sk_ratio), _MIN_ATTENTION_WIDTH)
+        attention = make.conv_bn_relu(attention, width, 1, name, 1)
+        attention = make.conv(attention, 2 * filters, 1, f"{name}_conv2")
+        attention = keras.layers.Reshape((2, filters), dtype=make.policy, name=f"{name}_streams")(
+            attention
+        )
+        attention = keras.layers.Softmax(axis=1, dtype=make.policy, name=f"{name}_softmax")(
+            attention
+        )
+        attention = keras.layers.Reshape(
+            (1, 1, 2 * filters), dtype=make.policy, name=f"{name}_attention"
+        )(attention)
+
+        x = keras.layers.Multiply(dtype=make.policy, name=f"{name}_multiply")([x, attention])
+        return self._add_streams(x, name)
+
+    def _add_streams(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Add the first half of the channels to the second, `[..., 2F]` → `[..., F]`."""
+        # Keras has no layer that slices channels. Cropping does, told that they are the width.
+        halves = [
+            keras.layers.Cropping2D(
+                ((0, 0), crop),
+                data_format="channels_first",
+                dtype=self.make.policy,
+                name=f"{name}_stream{stream}",
+            )(x)
+            for stream, crop in ((1, (0, self.filters)), (2, (self.filters, 0)))
+        ]
+        return keras.layers.Add(dtype=self.make.policy, name=f"{name}_sum")(halves)
+
+    def _squeeze_excite(self, x: tf.Tensor, out_filters: int) -> tf.Tensor:
+        make, name = self.make, f"{self.name}_se"
+        # The ratio is of the block's filters, not of the four times wider bottleneck output.
+        width = max(1, int(self.filters * self.se_ratio))
+        scale = self._pool(x, f"{name}_pool")
+        scale = make.conv(scale, width, 1, f"{name}_conv1", use_bias=True)
+        scale = make.activation(scale, "relu", f"{name}_relu1")
+        scale = make.conv(scale, out_filters, 1, f"{name}_conv2", use_bias=True)
+        scale = make.activation(scale, "sigmoid", f"{name}_sigmoid")
+        return keras.layers.Multiply(dtype=make.policy, name=f"{name}_multiply")([x, scale])
+
+    def _pool(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        return keras.layers.GlobalAveragePooling2D(
+            keepdims=True, dtype=self.make.policy, name=name
+        )(x)

@@ -1,0 +1,181 @@
+"""The SimCLR model: encoder, projection head, and their training step [v1 Algorithm 1]."""
+
+import tensorflow as tf
+import tf_keras as keras
+
+from simclr_tf.augment import make_seed
+from simclr_tf.losses import l2_normalize, nt_xent
+
+
+class SimCLR(keras.Model):
+    """Trains an encoder by telling two views of an image from all other views of the batch.
+
+    `fit` on a dataset of {"image": uint8 [B, H, W, 3]}, with "label" int [B] and "aspect" float [B]
+    where there are any, runs the whole method: the views are made on the device, the encoder runs
+    once on all 2B of them (so that batch norm sees them all), then the projection head and NT-Xent
+    over the global batch. Called on images it returns their projections.
+
+    Args:
+        encoder: any keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
+        projection_head: keras.Model, [N, D] → projections [N, P].
+        augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1].
+        temperature: τ of NT-Xent, above 0.
+        normalize: whether NT-Xent normalises the projections.
+        linear_head: a keras layer [N, D] → logits, trained concurrently on the labels behind a
+            stop-gradient [v1 §B.6], or None.
+        seed: the run's seed; all views follow from it, the step and the position in the batch.
+    """
+
+    def __init__(
+        self,
+        encoder,
+        projection_head,
+        augment,
+        temperature=0.1,
+        normalize=True,
+        linear_head=None,
+        seed=0,
+        name="simclr",
+    ):
+        super().__init__(name=name)
+        self.encoder = encoder
+        self.projection_head = projection_head
+        self.linear_head = linear_head
+        self.augment = augment
+        self.temperature = temperature
+        self.normalize = normalize
+        self.seed = seed
+        self.step = tf.Variable(
+            0,
+            dtype=tf.int64,
+            trainable=False,
+            name="step",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+        # The step of the first loss that was not finite, or -1: seen without asking the device.
+        self.first_bad_step = tf.Variable(
+            -1,
+            dtype=tf.int64,
+            trainable=False,
+            name="first_bad_step",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+        names = ["loss", "contrastive_accuracy", "contrastive_entropy"]
+        names += ["alignment", "uniformity", "feature_std"]
+        if linear_head is not None:
+            names += ["linear_loss", "linear_accuracy"]
+        self._means = {name: keras.metrics.Mean(name=name) for name in names}
+        # XLA makes the views several times faster, and the same function serves TPU.
+        self._make_views = tf.function(self._views, jit_compile=True)
+
+    @property
+    def metrics(self):
+        return list(self._means.values())
+
+    def compile(self, optimizer, **kwargs) -> None:
+        if self.linear_head is not None:
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner.exclude_from_weight_decay(var_list=self.linear_head.trainable_variables)
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def call(self, images, training=False):
+        return self.projection_head(self.encoder(images, training=training), training=training)
+
+    def make_views(self, batch, step) -> tf.Tensor:
+        """Returns both views of a replica's batch, view 0 first: float32 [2B, S, S, 3]."""
+        context = tf.distribute.get_replica_context()
+        offset = context.replica_id_in_sync_group * batch["image"].shape[0] if context else 0
+        return self._make_views(batch["image"], step, offset, batch.get("aspect"))
+
+    def _views(self, images, step, offset, aspect):
+        seeds = [make_seed(self.seed, step, view) for view in (0, 1)]
+        return tf.concat([self.augment(images, s, offset, aspect) for s in seeds], axis=0)
+
+    def contrast(self, views, training):
+        """Encodes 2B views and contrasts them.
+
+        Returns:
+            (features [2B, D], loss, statistics): the loss as `nt_xent` defines it under replicas,
+            the statistics a dict of scalars that includes it.
+        """
+        features = self.encoder(views, training=training)
+        projections = self.projection_head(features, training=training)
+        z_a, z_b = tf.split(projections, 2)
+        loss, accuracy, entropy = nt_xent(z_a, z_b, self.temperature, self.normalize)
+        statistics = {
+            "loss": loss,
+            "contrastive_accuracy": accuracy,
+            "contrastive_entropy": entropy,
+            **collapse_statistics(features, z_a, z_b),
+        }
+        return features, loss, statistics
+
+    def train_step(self, batch):
+        views = self.make_views(batch, self.step)
+        with tf.GradientTape() as tape:
+            features, loss, statistics = self.contrast(views, training=True)
+            if self.linear_head is not None:
+                linear_loss, linear = self._linear(tf.stop_gradient(features), batch["label"])
+                loss += linear_loss
+                statistics.update(linear)
+            scaled = self._scaled(loss)
+        variables = self.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        if self._scales_loss:
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        bad = tf.logical_and(~tf.math.is_finite(statistics["loss"]), self.first_bad_step < 0)
+        self.first_bad_step.assign(tf.where(bad, self.step, self.first_bad_step))
+        self.step.assign_add(1)
+        for name, mean in self._means.items():
+            mean.update_state(statistics[name])
+        return {name: mean.result() for name, mean in self._means.items()}
+
+    @property
+    def _scales_loss(self):
+        return isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
+
+    def _scaled(self, loss):
+        return self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss
+
+    def _linear(self, features, labels):
+        """The concurrent linear head on both views: (this replica's share of its loss, figures)."""
+        labels = tf.concat([labels, labels], axis=0)
+        logits = tf.cast(self.linear_head(features), tf.float32)
+        loss = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        )
+        found = tf.argmax(logits, axis=1, output_type=labels.dtype) == labels
+        figures = {
+            "linear_loss": tf.stop_gradient(loss),
+            "linear_accuracy": tf.reduce_mean(tf.cast(found, tf.float32)),
+        }
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync, figures
+
+
+def collapse_statistics(features, z_a, z_b) -> dict[str, tf.Tensor]:
+    """Shows without labels whether the representation collapses.
+
+    Args:
+        features: [2B, D] of the encoder; z_a, z_b: [B, P], projections of the two views.
+
+    Returns:
+        alignment: mean squared distance of the normalised positives, 0 to 4, lower is closer;
+        uniformity: log of the mean of exp(-2·squared distance) over pairs of images, 0 when
+        collapsed, lower is more spread (Wang and Isola, 2020); feature_std: standard deviation of
+        the normalised features times √D, about 1 when spread over all directions, 0 when collapsed.
+    """
+    features, z_a, z_b = (
+        l2_normalize(tf.stop_gradient(tf.cast(tensor, tf.float32)))
+        for tensor in (features, z_a, z_b)
+    )
+    pairs = tf.cast(tf.shape(z_a)[0], tf.float32)
+    closeness = tf.exp(4.0 * (tf.matmul(z_a, z_a, transpose_b=True) - 1.0))
+    others = tf.reduce_sum(closeness) - tf.linalg.trace(closeness)
+    width = tf.cast(tf.shape(features)[1], tf.float32)
+    spread = tf.reduce_mean(tf.math.reduce_variance(features, axis=0)) * width
+    return {
+        "alignment": tf.reduce_mean(tf.reduce_sum(tf.square(z_a - z_b), axis=1)),
+        "uniformity": tf.math.log(others / tf.maximum(1.0, pairs * (pairs - 1.0))),
+        "feature_std": tf.sqrt(spread),
+    }

@@ -1,0 +1,34 @@
+"""An optimizer by name."""
+
+import tf_keras as keras
+
+from simclr_tf.optimizers.decay import AdamL2, AdamW, MomentumL2
+from simclr_tf.optimizers.lars import LARS
+
+NAMES = ("momentum", "adam", "adamw", "lars")
+
+
+def build_optimizer(
+    name: str, learning_rate, *, momentum: float = 0.9, weight_decay: float = 0.0
+) -> keras.optimizers.Optimizer:
+    """Returns the optimizer that `--optimizer` names.
+
+    Args:
+        name: "momentum" (Nesterov), "adam", "adamw" or "lars".
+        learning_rate: a number or a schedule.
+        momentum: of momentum and LARS; the Adams keep their own.
+        weight_decay: an L2 term in the gradient, except in AdamW, where it is decoupled. Biases and
+            normalisation parameters take none in any of them.
+
+    Raises:
+        ValueError: if `name` is none of these.
+    """
+    if name == "lars":
+        return LARS(learning_rate, momentum=momentum, weight_decay=weight_decay)
+    if name == "momentum":
+        return MomentumL2(learning_rate, momentum=momentum, nesterov=True, l2=weight_decay)
+    if name == "adam":
+        return AdamL2(learning_rate, l2=weight_decay)
+    if name == "adamw":
+        return AdamW(learning_rate, weight_decay=weight_decay)
+    raise ValueError(f"optimizer must be one of {', '.join(NAMES)}, not {name!r}")

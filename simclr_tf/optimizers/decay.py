@@ -1,0 +1,47 @@
+"""Which variables take weight decay, and momentum and Adam with an L2 term in the gradient."""
+
+import tf_keras as keras
+
+
+def decayed(optimizer, variable) -> bool:
+    """Whether a variable takes weight decay (and, in LARS, adaptation).
+
+    Kernels do. Vectors do not: in every Keras layer biases and the parameters of normalisation have
+    rank 1 and kernels at least 2, so the rank tells them apart where a name could change. Nor does
+    what the optimizer's `exclude_from_weight_decay` was given, such as the concurrent linear head.
+    """
+    return variable.shape.rank > 1 and optimizer._use_weight_decay(variable)
+
+
+class _L2:
+    """Adds `l2`·w to the gradient of every decayed variable, after the sum over replicas."""
+
+    def __init__(self, *args, l2: float = 0.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.l2 = l2
+
+    def update_step(self, gradient, variable):
+        if self.l2 and decayed(self, variable):
+            gradient += self.l2 * variable
+        super().update_step(gradient, variable)
+
+    def get_config(self):
+        return {**super().get_config(), "l2": self.l2}
+
+
+@keras.utils.register_keras_serializable(package="simclr_tf")
+class MomentumL2(_L2, keras.optimizers.SGD):
+    """Keras's SGD with an L2 term in the gradient, as the reference has it."""
+
+
+@keras.utils.register_keras_serializable(package="simclr_tf")
+class AdamL2(_L2, keras.optimizers.Adam):
+    """Keras's Adam with an L2 term in the gradient, as the reference has it."""
+
+
+@keras.utils.register_keras_serializable(package="simclr_tf")
+class AdamW(keras.optimizers.AdamW):
+    """Keras's AdamW whose decay leaves biases and normalisation parameters alone."""
+
+    def _use_weight_decay(self, variable):
+        return variable.shape.rank > 1 and super()._use_weight_decay(variable)

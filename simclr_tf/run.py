@@ -1,0 +1,144 @@
+"""The run directory: what a run is (config.json), its checkpoints, and the model they hold."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import tensorflow as tf
+
+from simclr_tf import __version__
+from simclr_tf.build import build_model
+from simclr_tf.config import Plan, PretrainConfig, from_json, to_json
+from simclr_tf.errors import UserError
+from simclr_tf.files import write_atomically
+from simclr_tf.models import SimCLR
+
+# What may differ when a run is resumed: it changes what is seen or kept, not what is computed.
+_FREE = {
+    *("data.data_dir", "data.cache_dataset"),
+    *("watching.log_every", "watching.knn_every_epochs", "watching.probe_dataset"),
+    *("watching.eval_every_epochs", "checkpoints.checkpoint_epochs", "data.eval_split"),
+    *("checkpoints.checkpoint_steps", "checkpoints.keep_checkpoint_max"),
+    *("checkpoints.keep_hub_module_max", "checkpoints.checkpoint"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run directory (`--model_dir`)."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluations_file(self) -> Path:
+        return self.path / "evaluations.json"
+
+    @property
+    def tensorboard_dir(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def export_dir(self) -> Path:
+        return self.path / "export"
+
+    def latest_checkpoint(self) -> str | None:
+        return tf.train.latest_checkpoint(str(self.checkpoint_dir))
+
+    def write(self, config: PretrainConfig, plan: Plan) -> None:
+        document = {"simclr_tf": __version__, "config": to_json(config), "plan": to_json(plan)}
+        write_atomically(self.config_file, json.dumps(document, indent=2) + "\n")
+
+    def read(self) -> tuple[PretrainConfig, Plan]:
+        """Returns what the run is.
+
+        Raises:
+            UserError: if this is no run directory, or its config.json is damaged.
+        """
+        try:
+            document = json.loads(self.config_file.read_text(encoding="utf-8"))
+            config, plan = document["config"], document["plan"]
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path} holds no run (no config.json): name the --model_dir of a pretrain"
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.config_file} is damaged: {error}") from None
+        try:
+            return from_json(PretrainConfig, config), from_json(Plan, plan)
+        except UserError as error:
+            raise UserError(f"{self.config_file} does not fit this version: {error}") from None
+
+    def check_same(self, config: PretrainConfig, plan: Plan) -> None:
+        """Refuses to resume this run as something else.
+
+        Raises:
+            UserError: naming every setting that differs.
+        """
+        old_config, old_plan = self.read()
+        old = {**_flat(to_json(old_config)), "num_examples": old_plan.num_examples}
+        new = {**_flat(to_json(config)), "num_examples": plan.num_examples}
+        differing = [
+            f"--{name.rpartition('.')[2]} (was {old[name]}, now {new[name]})"
+            for name in old
+            if name not in _FREE and old[name] != new[name]
+        ]
+        if differing:
+            raise UserError(
+                f"{self.path} holds a run with other settings: {', '.join(differing)}; restore "
+                "them, or start anew with another --model_dir (and --checkpoint to keep weights)"
+            )
+
+
+def load(model_dir: str | Path) -> SimCLR:
+    """Returns the model of a run with the weights of its newest checkpoint.
+
+    Args:
+        model_dir: the run directory.
+
+    Returns:
+        The SimCLR model, compiled; `model.encoder(images, training=False)` gives the features of
+        images [N, S, S, 3] in [0, 1]; `int(model.step)` is the step of the weights.
+
+    Raises:
+        UserError: if there is no run or no checkpoint, or they do not fit each other.
+    """
+    run = Run(Path(model_dir))
+    model = build_model(*run.read())
+    restore(model, run)
+    return model
+
+
+def restore(model: SimCLR, run: Run) -> None:
+    """Restores every variable of a compiled model, and nothing less, from a run's checkpoint.
+
+    Raises:
+        UserError: if there is no checkpoint, or it does not fit.
+    """
+    path = run.latest_checkpoint()
+    if path is None:
+        raise UserError(f"{run.path} holds no checkpoint yet: train it first (simclr-tf pretrain)")
+    try:
+        tf.train.Checkpoint(model=model).restore(path).assert_consumed()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} does not hold this model: {reason}") from None
+
+
+def _flat(document: dict) -> dict:
+    return {
+        f"{section}.{name}": value
+        for section, values in document.items()
+        for name, value in values.items()
+    }

@@ -1,0 +1,88 @@
+"""What is measured now and then during a run: probes of the encoder and the validation loss."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from sklearn.linear_model import RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from simclr_tf.augment import make_seed
+from simclr_tf.data import Source, ordered_batches, train_batches
+from simclr_tf.evaluation import extract_features, knn_predict
+from simclr_tf.models import SimCLR
+
+Evaluator = Callable[[SimCLR], dict[str, float]]
+
+
+def probe(train: Source, test: Source, image_size: int) -> Evaluator:
+    """Returns an evaluator: how well frozen features tell the classes apart.
+
+    `knn_top1` is the k-NN of the evaluation protocol; `linear_probe_top1` a ridge classifier on
+    standardised features, closed-form and so quick enough to run again and again.
+    """
+    classes = len(train.class_names or ())
+    k = min(200, train.num_examples)
+
+    def evaluate(model: SimCLR) -> dict[str, float]:
+        learn = extract_features(model.encoder, train, image_size)
+        judge = extract_features(model.encoder, test, image_size)
+        near = knn_predict(learn.features, learn.labels, judge.features, classes, k=k)
+        ridge = make_pipeline(StandardScaler(), RidgeClassifier())
+        ridge.fit(learn.features, learn.labels)
+        return {
+            "knn_top1": float(np.mean(near[:, 0] == judge.labels)),
+            "linear_probe_top1": float(ridge.score(judge.features, judge.labels)),
+        }
+
+    return evaluate
+
+
+def validation(source: Source, batch_size: int, seed: int) -> Evaluator:
+    """Returns an evaluator: NT-Xent and contrastive accuracy on images held out of training.
+
+    The encoder runs in inference mode; the views are the same at every call. The loss depends on
+    the batch, so batches are full ones, of the training batch or of all the held-out images.
+    """
+    batch_size = min(batch_size, source.num_examples)
+    steps = source.num_examples // batch_size
+
+    @tf.function
+    def contrast(model, batch, step):
+        offset = step * batch_size
+        seeds = [make_seed(seed, 0, view) for view in (0, 1)]
+        views = [model.augment(batch["image"], s, offset, batch.get("aspect")) for s in seeds]
+        _, _, statistics = model.contrast(tf.concat(views, axis=0), training=False)
+        return tf.stack([statistics["loss"], statistics["contrastive_accuracy"]])
+
+    def evaluate(model: SimCLR) -> dict[str, float]:
+        batches = ordered_batches(source, batch_size).take(steps)
+        figures = [contrast(model, batch, tf.constant(i)) for i, batch in enumerate(batches)]
+        loss, accuracy = np.mean(figures, axis=0)
+        return {"validation_loss": float(loss), "validation_contrastive_accuracy": float(accuracy)}
+
+    return evaluate
+
+
+def view_pairs(source: Source, config_seed: int) -> Callable[[SimCLR], np.ndarray]:
+    """Returns a picture maker: the two views of the first images of the run, side by side."""
+    batch_size = min(16, source.num_examples)
+    batch = next(
+        iter(
+            train_batches(
+                source, batch_size=batch_size, seed=config_seed, start_step=0, num_steps=1
+            )
+        )
+    )
+
+    def picture(model: SimCLR) -> np.ndarray:
+        first, second = np.split(model.make_views(batch, 0).numpy(), 2)
+        pairs = np.concatenate([first, second], axis=2)  # [16, S, 2S, 3]
+        rows = [np.concatenate(list(row), axis=1) for row in np.array_split(pairs, 4)]
+        width = max(row.shape[1] for row in rows)
+        return np.concatenate(
+            [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+        )
+
+    return picture

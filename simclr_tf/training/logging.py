@@ -1,0 +1,159 @@
+"""metrics.jsonl, TensorBoard and the terminal: one row of figures, three readers."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras as keras
+from tqdm import tqdm
+
+from simclr_tf.errors import UserError
+from simclr_tf.files import write_atomically
+from simclr_tf.run import Run
+from simclr_tf.training.evaluators import Evaluator
+
+
+@dataclass(frozen=True)
+class Every:
+    """An evaluator and how often it runs; it runs at the last step, too."""
+
+    steps: int
+    evaluator: Evaluator
+
+
+class LoggingCallback(keras.callbacks.Callback):
+    """Writes a row of metrics every `log_every` steps, and where an evaluator is due.
+
+    A row's metrics are means over the steps since the row before it; they are summed on the device
+    and fetched only here.
+
+    Args:
+        run: the run directory.
+        plan: steps of the run and of an epoch, and the batch.
+        log_every: steps between rows.
+        evaluators: what else is measured.
+        picture: makes the grid of view pairs, shown once.
+    """
+
+    _supports_tf_logs = True  # asks Keras not to fetch the metrics to the host at every step
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        total_steps: int,
+        steps_per_epoch: float,
+        global_batch: int,
+        log_every: int,
+        evaluators: Sequence[Every],
+        picture: Callable,
+    ):
+        super().__init__()
+        self._run, self._log_every, self._evaluators = run, log_every, evaluators
+        self._total, self._steps_per_epoch = total_steps, steps_per_epoch
+        self._global_batch, self._picture = global_batch, picture
+
+    def on_train_begin(self, logs=None) -> None:
+        self._step = int(self.model.step)
+        self._writer = tf.summary.create_file_writer(str(self._run.tensorboard_dir))
+        if self._step == 0:
+            with self._writer.as_default(step=0):
+                tf.summary.image("view_pairs", self._picture(self.model)[tf.newaxis])
+        self._terminal = _Terminal(self._step, self._total)
+        self._started, self._from = time.monotonic(), self._step
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        self._step += 1
+        self._terminal.advance(self._step)
+        last = self._step == self._total
+        due = [every for every in self._evaluators if last or self._step % every.steps == 0]
+        if last or due or self._step % self._log_every == 0:
+            self._log(due)
+
+    def _log(self, due):
+        row = {"step": self._step, "epoch": self._step / self._steps_per_epoch}
+        row |= {metric.name: float(metric.result()) for metric in self.model.metrics}
+        seconds = time.monotonic() - self._started
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["views_per_second"] = 2 * self._global_batch * (self._step - self._from) / seconds
+        check_finite(self.model)
+        for every in due:
+            row |= every.evaluator(self.model)
+        self.model.reset_metrics()
+        with self._run.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        with self._writer.as_default(step=self._step):
+            for name, value in row.items():
+                if name not in ("step", "epoch"):
+                    tf.summary.scalar(name, value)
+        self._writer.flush()
+        self._terminal.show(row)
+        # The evaluators' time is not the training's.
+        self._started, self._from = time.monotonic(), self._step
+
+    def close(self) -> None:
+        """Leaves the terminal in order, however the training ended."""
+        if hasattr(self, "_terminal"):
+            self._terminal.close()
+
+
+class _Terminal:
+    """A progress bar on a terminal, else a plain line per row."""
+
+    def __init__(self, step: int, total: int):
+        self._total = total
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+        self._began, self._first = time.monotonic(), step
+
+    def advance(self, step: int) -> None:
+        if self._bar:
+            self._bar.update(step - self._bar.n)
+
+    def show(self, row: dict[str, float]) -> None:
+        figures = f"loss {row['loss']:.4f}  acc {row['contrastive_accuracy']:.3f}"
+        for name in ("linear_accuracy", "knn_top1", "linear_probe_top1", "validation_loss"):
+            if name in row:
+                figures += f"  {name} {row[name]:.3f}"
+        figures += f"  {row['views_per_second']:.0f} views/s"
+        if self._bar:
+            self._bar.set_postfix_str(figures)
+            return
+        step = int(row["step"])
+        left = (time.monotonic() - self._began) / (step - self._first) * (self._total - step)
+        print(
+            f"step {step}/{self._total}  epoch {row['epoch']:.2f}  {figures}  "
+            f"{tqdm.format_interval(left)} left",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.close()
+
+
+def check_finite(model) -> None:
+    """Raises UserError with the step if any loss since the last look was not finite."""
+    step = int(model.first_bad_step)
+    if step >= 0:
+        raise UserError(
+            f"the loss was not finite at step {step + 1}: try a lower --learning_rate, a longer "
+            "--warmup_epochs, a higher --temperature or --precision=float32"
+        )
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Removes the rows after a restored step, and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        kept.append(line)
+    write_atomically(path, "".join(kept))

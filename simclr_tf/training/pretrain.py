@@ -1,0 +1,226 @@
+"""Pretraining, from the config to the last checkpoint."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+
+from simclr_tf.build import build_model
+from simclr_tf.config import Plan, PretrainConfig
+from simclr_tf.data import Source, explain_decode_error, open_source, train_batches
+from simclr_tf.durations import resolve_steps
+from simclr_tf.errors import UserError
+from simclr_tf.models import SimCLR
+from simclr_tf.optimizers import peak_learning_rate
+from simclr_tf.run import Run, load, restore
+from simclr_tf.training.checkpoints import CheckpointCallback, signals
+from simclr_tf.training.evaluators import probe, validation, view_pairs
+from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
+
+
+def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = print) -> SimCLR:
+    """Trains a run to its end, or from where it was left.
+
+    Args:
+        config: what to train.
+        model_dir: the run directory.
+        say: takes the lines that tell the user what is going on.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        UserError: for whatever the user can mend, before training where it can be known then.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
+    """
+    # How a run starts:
+    #  1. the directory holds no config.json: a new run, from random weights;
+    #  2. the same, with --checkpoint: a new run, from the encoder and head of another run;
+    #  3. config.json without a checkpoint (killed before the first one): as 1 or 2;
+    #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
+    #     no more effect; other settings that change the computation are refused by name.
+    config = config.resolved()
+    run = Run(Path(model_dir))
+    train, held_out = _open_train(config)
+    plan = make_plan(config, train)
+    if plan.warmup_steps > plan.total_steps:
+        say(
+            f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
+            f"({plan.total_steps} steps): the learning rate never reaches its peak"
+        )
+    if run.config_file.exists():
+        run.check_same(config, plan)
+    evaluators = _evaluators(config, plan, held_out)
+    model = build_model(config, plan)
+    run.write(config, plan)
+    if run.latest_checkpoint():
+        restore(model, run)
+        say(f"resuming {run.path} at step {int(model.step)} of {plan.total_steps}")
+    elif config.checkpoints.checkpoint:
+        _start_from(model, config)
+        say(f"starting from the weights of {config.checkpoints.checkpoint}")
+    start = int(model.step)
+    truncate_metrics(run.metrics_file, start)
+    if start >= plan.total_steps:
+        say(f"{run.path} is finished: {start} steps")
+        return model
+
+    say(describe(config, plan, model, train))
+    seed, batch = config.optimization.seed, config.optimization.train_batch_size
+    batches = train_batches(
+        train,
+        batch_size=batch,
+        seed=seed,
+        start_step=start,
+        num_steps=plan.total_steps - start,
+    )
+    logging = LoggingCallback(
+        run,
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        global_batch=batch,
+        log_every=config.watching.log_every,
+        evaluators=evaluators,
+        picture=view_pairs(train, seed),
+    )
+    with signals() as stop:
+        checkpoints = CheckpointCallback(
+            run,
+            _checkpoint_every(config, plan),
+            plan.total_steps,
+            config.checkpoints.keep_checkpoint_max,
+            lambda: check_finite(model),
+            stop,
+        )
+        say("compiling the first step …")
+        try:
+            # One Keras "epoch" for the whole run: epochs need not be whole numbers of steps.
+            model.fit(batches, epochs=1, verbose=0, callbacks=[logging, checkpoints])
+        except tf.errors.InvalidArgumentError as error:
+            step = int(model.step)
+            explained = explain_decode_error(train, seed=seed, position=step * batch)
+            if explained is None:
+                raise
+            checkpoints.save()
+            raise UserError(f"{explained} (the run is saved at step {step})") from error
+        finally:
+            logging.close()
+    say(f"done: {plan.total_steps} steps in {run.path}")
+    return model
+
+
+def make_plan(config: PretrainConfig, train: Source) -> Plan:
+    """Resolves durations and the learning rate against the training images.
+
+    Raises:
+        UserError: if the batch exceeds the images or the run would have no step.
+    """
+    settings = config.optimization
+    count, batch = train.num_examples, settings.train_batch_size
+    if batch > count:
+        raise UserError(
+            f"--train_batch_size={batch}: more than the {count} training images; lower it"
+        )
+    total = resolve_steps(count, batch, epochs=settings.train_epochs, steps=settings.train_steps)
+    if total == 0:
+        raise UserError(
+            f"--train_epochs={settings.train_epochs:g} of {count} images is less than one step "
+            f"of --train_batch_size={batch}"
+        )
+    return Plan(
+        num_examples=count,
+        num_classes=len(train.class_names) if train.class_names else None,
+        total_steps=total,
+        warmup_steps=resolve_steps(count, batch, epochs=settings.warmup_epochs),
+        steps_per_epoch=count / batch,
+        peak_learning_rate=peak_learning_rate(
+            settings.learning_rate, batch, settings.learning_rate_scaling
+        ),
+    )
+
+
+def describe(config: PretrainConfig, plan: Plan, model: SimCLR, train: Source) -> str:
+    """Returns the line that says what is about to be trained."""
+    parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
+    return (
+        f"{plan.num_examples} images of {train.name}"
+        f"{f', {plan.num_classes} classes' if plan.num_classes else ', no labels'}; "
+        f"ResNet-{config.encoder.resnet_depth} × {config.encoder.width_multiplier:g} "
+        f"({config.encoder.stem} stem), {parameters:,} parameters, "
+        f"{config.optimization.precision}; {plan.total_steps} steps of {config.optimization.train_batch_size} images"
+    )
+
+
+def _open_train(config: PretrainConfig) -> tuple[Source, Source | None]:
+    data = config.data
+    source = open_source(
+        data.dataset,
+        data.train_split,
+        data_dir=data.data_dir or None,
+        storage_size=data.storage_size,
+        skip_unreadable=data.skip_unreadable,
+        cache=data.cache_dataset,
+    )
+    if not data.validation_fraction:
+        return source, None
+    return source.holdout(data.validation_fraction, config.optimization.seed)
+
+
+def _evaluators(config: PretrainConfig, plan: Plan, held_out: Source | None) -> list[Every]:
+    watching, settings = config.watching, config.optimization
+
+    def every(epochs):
+        return max(1, resolve_steps(plan.num_examples, settings.train_batch_size, epochs=epochs))
+
+    evaluators = []
+    if watching.knn_every_epochs:
+        evaluators.append(Every(every(watching.knn_every_epochs), _probe(config)))
+    if held_out is not None:
+        evaluator = validation(held_out, settings.train_batch_size, settings.seed)
+        evaluators.append(Every(every(watching.eval_every_epochs), evaluator))
+    return evaluators
+
+
+def _probe(config: PretrainConfig):
+    data = config.data
+    dataset = config.watching.probe_dataset or data.dataset
+    train, test = (
+        open_source(dataset, split, data_dir=data.data_dir or None, storage_size=data.storage_size)
+        for split in (data.train_split, data.eval_split)
+    )
+    for source in (train, test):
+        if not source.class_names:
+            raise UserError(
+                f"--knn_every_epochs: {source.name} has no labels to probe with; name a labelled "
+                "--probe_dataset or set --knn_every_epochs=0"
+            )
+    return probe(train, test, config.views.image_size)
+
+
+def _checkpoint_every(config: PretrainConfig, plan: Plan) -> int:
+    settings = config.checkpoints
+    return max(
+        1,
+        resolve_steps(
+            plan.num_examples,
+            config.optimization.train_batch_size,
+            epochs=settings.checkpoint_epochs,
+            steps=settings.checkpoint_steps,
+        ),
+    )
+
+
+def _start_from(model: SimCLR, config: PretrainConfig) -> None:
+    """Copies encoder and projection head of another run, or says why they do not fit."""
+    source = config.checkpoints.checkpoint
+    other = load(source)
+    for part in ("encoder", "projection_head"):
+        ours, theirs = getattr(model, part), getattr(other, part)
+        shapes = [[tuple(v.shape) for v in m.variables] for m in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"--checkpoint={source}: its {part.replace('_', ' ')} has other shapes; use the "
+                "architecture flags that its config.json shows"
+            )
+        ours.set_weights(theirs.get_weights())

@@ -1,0 +1,36 @@
+"""What the augmentation tests share: random images, and one operation run in every way."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+@pytest.fixture
+def images():
+    """Random float images [6, 12, 12, 3], the last three with little, no and full colour."""
+    random = np.random.default_rng(0).uniform(size=(6, 12, 12, 3)).astype(np.float32)
+    random[3] = 0.5 + 0.05 * (random[3] - 0.5)
+    random[4] = random[4, :, :, :1]
+    random[5] = random[5] > 0.5
+    return tf.constant(random)
+
+
+@pytest.fixture
+def in_every_way():
+    """`operation(*inputs)` run eagerly; tf.data and XLA must agree with it. Returns a NumPy array.
+
+    `exactly` asks for the same bits.
+    """
+
+    def run(operation, *inputs, exactly=False):
+        inputs = tuple(tf.convert_to_tensor(value) for value in inputs)
+        eager = operation(*inputs).numpy()
+        dataset = tf.data.Dataset.from_tensors(inputs).map(lambda *args: operation(*args))
+        in_data = next(iter(dataset)).numpy()
+        compiled = tf.function(operation, jit_compile=True)(*inputs).numpy()
+        tolerance = {"rtol": 0, "atol": 0} if exactly else {"rtol": 1e-5, "atol": 2e-6}
+        np.testing.assert_allclose(in_data, eager, **tolerance)
+        np.testing.assert_allclose(compiled, eager, **tolerance)
+        return eager
+
+    return run

@@ -1,0 +1,270 @@
+"""The whole policy: probabilities, order, ranges, and what a view depends on."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from simclr_tf.augment import SimCLRAugment, eval_transform, make_seed
+
+SEED = tf.constant([4, 9])
+P_VALUE = 1e-3  # fixed seeds: below this the distribution is wrong
+NOTHING = {
+    "color_jitter_strength": 0.0,
+    "use_blur": False,
+    "crop_area": (1.0, 1.0),
+    "flip": False,
+}
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Ten uint8 images [10, 24, 24, 3] with large and small structure."""
+    random = np.random.default_rng(0)
+    coarse = random.uniform(size=(10, 4, 4, 3)).repeat(6, 1).repeat(6, 2)
+    mixed = 0.7 * coarse + 0.3 * random.uniform(size=(10, 24, 24, 3))
+    return (255 * mixed).astype(np.uint8)
+
+
+def within_binomial(count, n, p):
+    return abs(count - n * p) < 4 * np.sqrt(n * p * (1 - p))
+
+
+# --- what a view depends on ----------------------------------------------------------------------
+
+
+def test_in_every_way_and_within_range(photographs, in_every_way):
+    augment = SimCLRAugment(20)
+    views = in_every_way(lambda x, seed: augment(x, seed), photographs, SEED)
+    assert (views.shape, views.dtype) == ((10, 20, 20, 3), np.float32)
+    assert views.min() >= 0
+    assert views.max() <= 1
+    assert views.std() > 0.1
+
+
+def test_black_and_white_images_stay_within_range():
+    images = np.random.default_rng(0).integers(0, 2, (64, 12, 12, 3)).astype(np.float32)
+    for strength, size in itertools.product([0.0, 0.5, 1.0], [8, 32]):
+        views = SimCLRAugment(size, strength)(images, SEED).numpy()
+        assert views.min() >= 0
+        assert views.max() <= 1
+
+
+def test_uint8_and_float_give_the_same_views(photographs):
+    augment = SimCLRAugment(16)
+    floats = photographs.astype(np.float32) / 255
+    np.testing.assert_allclose(augment(photographs, SEED), augment(floats, SEED), atol=1e-5)
+
+
+def test_view_i_depends_on_seed_and_position_alone(photographs):
+    augment = SimCLRAugment(16)
+    whole = augment(photographs, SEED).numpy()
+    np.testing.assert_array_equal(augment(photographs, SEED), whole)
+    np.testing.assert_allclose(augment(photographs[3:7], SEED, offset=3), whole[3:7], atol=1e-6)
+    offset = tf.constant(3, tf.int64)
+    np.testing.assert_allclose(augment(photographs[3:7], SEED, offset), whole[3:7], atol=1e-6)
+    # Other images beside it do not matter.
+    others = photographs[::-1].copy()
+    others[2] = photographs[2]
+    np.testing.assert_allclose(augment(others, SEED)[2], whole[2], atol=1e-6)
+    assert np.abs(augment(photographs[3:7], SEED, offset=4) - whole[3:7]).mean() > 0.01
+
+
+def test_views_steps_and_runs_differ(photographs):
+    augment = SimCLRAugment(16)
+    seeds = [make_seed(run, step, view) for run in (0, 1) for step in (0, 1) for view in (0, 1)]
+    views = [augment(photographs, seed).numpy() for seed in seeds]
+    for one, other in itertools.combinations(views, 2):
+        # Each image's view, not only some of them.
+        assert (np.abs(one - other).mean((1, 2, 3)) > 1e-3).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        NOTHING | {"crop_area": (0.08, 1.0)},
+        NOTHING | {"color_jitter_strength": 1.0},
+        NOTHING | {"use_blur": True},
+    ],
+    ids=["crop", "jitter", "blur"],
+)
+def test_each_image_has_its_own_draws(settings, photographs):
+    copies = np.tile(photographs[:1], (64, 1, 1, 1))
+    views = SimCLRAugment(32, **settings)(copies, SEED).numpy().round(5)
+    # Jitter skips a fifth of the images and blur half of them; grayscale doubles the kinds.
+    different = len(np.unique(views.reshape(64, -1), axis=0))
+    assert different > {True: 25, False: 45}[settings["use_blur"]]
+
+
+def test_original_aspects_reach_the_crop(photographs):
+    augment = SimCLRAugment(16)
+    square = augment(photographs, SEED).numpy()
+    ones = augment(photographs, SEED, aspect=tf.ones([10])).numpy()
+    np.testing.assert_allclose(ones, square, atol=1e-6)
+    wide = augment(photographs, SEED, aspect=tf.fill([10], 3.0)).numpy()
+    assert np.abs(wide - square).mean() > 0.01
+
+
+# --- what is applied, how often ------------------------------------------------------------------
+
+
+def test_nothing_but_grayscale_is_left(photographs):
+    augment = SimCLRAugment(24, **NOTHING)
+    images = np.tile(photographs, (40, 1, 1, 1))
+    views = augment(images, SEED).numpy()
+    kept = np.abs(views - images / 255).max((1, 2, 3)) < 1e-5
+    gray = np.tile(tf.image.rgb_to_grayscale(images / 255), (1, 1, 1, 3))
+    np.testing.assert_allclose(views[~kept], gray[~kept], atol=1e-5)
+    assert within_binomial((~kept).sum(), 400, 0.2)
+
+
+def test_probabilities_and_their_independence():
+    # Left half dark and right half light, in a colour: a look at two pixels tells all.
+    n = 5000
+    image = np.tile(np.array([0.3, 0.2, 0.1], np.float32), (1, 4, 4, 1))
+    image[:, :, 2:] *= 2
+    augment = SimCLRAugment(4, 0.2, use_blur=False, crop_area=(1.0, 1.0))
+    left, right = np.moveaxis(augment(np.tile(image, (n, 1, 1, 1)), SEED).numpy()[:, 0, ::3], 1, 0)
+    flipped = left.sum(1) > right.sum(1)
+    gray = np.ptp(left, axis=1) < 1e-6
+    luma = np.array([0.2989, 0.587, 0.114])
+    plain = np.where(gray[:, None], (image[0, 0, 0] * luma).sum(), image[0, 0, 0])
+    jittered = np.abs(np.where(flipped[:, None], right, left) - plain).max(1) > 1e-5
+    events = {"flip": (flipped, 0.5), "gray": (gray, 0.2), "jitter": (jittered, 0.8)}
+    for name, (happened, p) in events.items():
+        assert within_binomial(happened.sum(), n, p), (name, happened.mean())
+    for (one, p), (other, q) in itertools.combinations(events.values(), 2):
+        assert within_binomial((one & other).sum(), n, p * q)
+        # Consecutive images neither share nor alternate.
+        assert within_binomial((one[1:] & one[:-1]).sum(), n, p * p)
+        assert within_binomial((other[1:] & other[:-1]).sum(), n, q * q)
+
+
+def test_flip_can_be_switched_off_and_mirrors_exactly(photographs):
+    seed = tf.constant([1, 1])
+    settings = NOTHING | {"crop_area": (0.2, 0.8)}
+    straight = SimCLRAugment(16, **settings)(photographs, seed).numpy()
+    perhaps = SimCLRAugment(16, **settings | {"flip": True})(photographs, seed).numpy()
+    mirrored = np.abs(perhaps - straight[:, :, ::-1]).max((1, 2, 3)) < 1e-6
+    same = np.abs(perhaps - straight).max((1, 2, 3)) < 1e-6
+    assert (mirrored ^ same).all()
+    assert mirrored.any()
+    assert same.any()
+
+
+def impulses(n, size):
+    image = np.zeros((1, size, size, 3), np.float32)
+    image[0, size // 2, size // 2] = 1
+    return np.tile(image, (n, 1, 1, 1))
+
+
+def test_half_of_the_views_are_blurred_each_with_its_own_sigma():
+    n = 3000
+    views = SimCLRAugment(20, **NOTHING | {"use_blur": True})(impulses(n, 20), SEED).numpy()
+    centre, beside = views[:, 10, 10, 0].astype(float), views[:, 10, 11, 0].astype(float)
+    # Grayscale's weights sum to 0.9999.
+    np.testing.assert_allclose(views[:, 9:12, 9:12, 0].sum((1, 2)), np.ones(n), atol=1.1e-4)
+    # exp(-1 / 2σ²) of the centre lies beside it: nothing to be seen below σ = 0.18.
+    blurred = beside > 1e-7
+    sigma = np.sqrt(-0.5 / np.log(beside[blurred] / centre[blurred]))
+    lowest = np.sqrt(-0.5 / np.log(1e-7))
+    assert sigma.max() <= 2.0
+    assert within_binomial(blurred.sum(), n, 0.5 * (2.0 - lowest) / 1.9)
+    expected = stats.uniform(lowest, 2.0 - lowest)
+    assert stats.kstest(sigma, expected.cdf).pvalue > P_VALUE
+
+
+@pytest.mark.parametrize(("image_size", "kernel_size"), [(32, 3), (96, 9), (224, 23)])
+def test_blur_s_kernel_grows_with_the_view(image_size, kernel_size):
+    augment = SimCLRAugment(image_size, **NOTHING | {"use_blur": True})
+    views = augment(impulses(6, image_size), SEED).numpy()
+    support = [np.abs(np.argwhere(view[..., 0] > 0) - image_size // 2).max() for view in views]
+    assert max(support) == kernel_size // 2
+
+
+def test_blur_needs_no_room(photographs):
+    # A kernel wider than the view's border can reflect must not be asked for.
+    assert SimCLRAugment(4)(photographs, SEED).shape == (10, 4, 4, 3)
+
+
+def test_crop_comes_before_blur_and_blur_last(photographs):
+    # The same draws without blur: the blurred views are smoother, the others the same.
+    images = np.tile(photographs, (8, 1, 1, 1))
+    sharp = SimCLRAugment(48)(images, SEED).numpy()
+    without = SimCLRAugment(48, use_blur=False)(images, SEED).numpy()
+    same = np.abs(sharp - without).max((1, 2, 3)) < 1e-6
+    assert 20 < same.sum() < 60
+    for blurred, view in zip(sharp[~same], without[~same], strict=True):
+        np.testing.assert_allclose(blurred.mean(), view.mean(), atol=0.01)
+        assert np.abs(np.diff(blurred, axis=1)).mean() < np.abs(np.diff(view, axis=1)).mean()
+
+
+def test_crop_area_limits_are_kept():
+    # A ramp over the rows shows each crop's top and bottom, one over the columns its sides.
+    ramp = np.arange(100) / 100
+    image = np.stack([*np.meshgrid(ramp, ramp, indexing="ij"), np.full((100, 100), 0.5)], -1)
+    images = np.tile(image.astype(np.float32), (300, 1, 1, 1))
+    augment = SimCLRAugment(50, **NOTHING | {"crop_area": (0.3, 0.5)})
+    views = augment(images, SEED).numpy()
+    views = views[np.ptp(views, axis=-1).max((1, 2)) > 1e-3]  # those left in colour
+    # The inner 40 of 50 output rows and columns span 40/50 of the box.
+    height = (views[:, 45, 25, 0] - views[:, 5, 25, 0]) * 50 / 40
+    width = (views[:, 25, 45, 1] - views[:, 25, 5, 1]) * 50 / 40
+    assert (height * width).min() > 0.29
+    assert (height * width).max() < 0.51
+    assert (width / height).min() > 0.73
+    assert (width / height).max() < 1.37
+    assert np.ptp(height * width) > 0.15
+    assert np.ptp(width / height) > 0.4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image_size": 0},
+        {"color_jitter_strength": -0.1},
+        {"brightness": "v3"},
+        {"crop_area": (0.0, 1.0)},
+        {"crop_area": (0.5, 0.2)},
+        {"crop_area": (0.5, 1.5)},
+    ],
+)
+def test_wrong_arguments_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SimCLRAugment(**{"image_size": 8} | wrong)
+
+
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+def test_evaluation_takes_the_central_seven_eighths(in_every_way):
+    images = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3)).astype(np.uint8)
+    got = in_every_way(lambda x: eval_transform(x, 224), images)
+    np.testing.assert_allclose(got, images[:, 16:240, 16:240] / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(("stored", "crop", "size"), [(96, 84, 96), (64, 56, 24), (48, 42, 32)])
+def test_evaluation_resizes_the_crop(stored, crop, size):
+    images = np.random.default_rng(0).uniform(size=(2, stored, stored, 3)).astype(np.float32)
+    edge = (stored - crop) // 2
+    inner = images[:, edge : edge + crop, edge : edge + crop]
+    expected = np.clip(tf.image.resize(inner, [size, size], "bicubic"), 0, 1)
+    np.testing.assert_allclose(eval_transform(images, size), expected, atol=3e-3)
+
+
+@pytest.mark.parametrize(("stored", "size"), [(32, 32), (32, 24), (28, 32)])
+def test_evaluation_does_not_crop_small_images(stored, size):
+    images = np.random.default_rng(0).integers(0, 256, (3, stored, stored, 3)).astype(np.uint8)
+    got = eval_transform(images, size)
+    assert (got.shape, got.dtype) == ((3, size, size, 3), tf.float32)
+    expected = np.clip(tf.image.resize(images / 255, [size, size], "bicubic"), 0, 1)
+    np.testing.assert_allclose(got, expected, atol=3e-3)
+
+
+def test_evaluation_of_floats_equals_that_of_bytes():
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3)).astype(np.uint8)
+    got = eval_transform(images, 20)
+    assert got.shape == (2, 20, 20, 3)
+    np.testing.assert_allclose(got, eval_transform(images.astype(np.float32) / 255, 20), atol=1e-6)

@@ -1,0 +1,74 @@
+"""What all tests share: TensorFlow set up once, data found or skipped, commands in a subprocess."""
+
+import os
+
+# Both act only before TensorFlow is first imported: its log level, and simclr_tf's choice of Keras.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import simclr_tf  # noqa: F401  # isort: skip
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+# Four logical devices let tests of 1, 2 and 4 replicas share one process. TensorFlow takes this
+# only before its first operation, so it cannot be a fixture; ordinary operations stay on CPU:0.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration() for _ in range(4)],
+)
+
+
+@pytest.fixture(scope="session")
+def cifar_data_dir() -> Path:
+    """The TFDS directory that holds a prepared CIFAR-10; skips where there is none."""
+    named = os.environ.get("SIMCLR_TF_DATA_DIR")
+    data_dir = Path(named) if named else SHARED_DATA / "tfds"
+    if not (data_dir / "cifar10").is_dir():
+        pytest.skip(f"no cifar10 in {data_dir}; set SIMCLR_TF_DATA_DIR to a TFDS directory")
+    return data_dir
+
+
+def _reference_file(name: str) -> Path:
+    path = SHARED_DATA / name
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def reference_npz() -> dict[str, np.ndarray]:
+    """Variables, an input and its outputs of a small model of the reference implementation."""
+    with np.load(_reference_file("reference_resnet18_w025.npz")) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+@pytest.fixture(scope="session")
+def reference_variables() -> dict:
+    """Names and shapes of the reference implementation's variables, in build order."""
+    return json.loads(_reference_file("reference_variables.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> Callable[..., subprocess.CompletedProcess]:
+    """Run `simclr-tf ARGS` as a user does: its own process, output captured, nothing asserted."""
+
+    def run(*args: object, timeout: float = 300, **environ: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "simclr_tf", *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **environ},
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,101 @@
+"""The stream of batches: continuous, the same from any step, shared among workers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.data import Source, open_source, ordered_batches, train_batches
+from simclr_tf.errors import UserError
+
+BATCH, SEED = 48, 3
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Source:
+    return open_source("shapes", "train[:100]")
+
+
+def _batches(source, start_step=0, num_steps=9, **more) -> list[dict[str, np.ndarray]]:
+    arguments = {"batch_size": BATCH, "seed": SEED} | more
+    batches = train_batches(source, start_step=start_step, num_steps=num_steps, **arguments)
+    return list(batches.as_numpy_iterator())
+
+
+def _ids(batches) -> list[bytes]:
+    return [image.tobytes() for batch in batches for image in batch["image"]]
+
+
+def test_every_epoch_holds_every_image_once_and_batches_straddle_epochs(shapes):
+    stored = _ids(ordered_batches(shapes, 32).as_numpy_iterator())
+    assert len(set(stored)) == 100
+    stream = _ids(_batches(shapes))
+    assert len(stream) == 9 * BATCH
+    epochs = [stream[i : i + 100] for i in range(0, 400, 100)]
+    for epoch in epochs:
+        assert sorted(epoch) == sorted(stored)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_the_order_depends_on_the_seed_alone(shapes):
+    stream = _ids(_batches(shapes))
+    assert stream != _ids(_batches(shapes, seed=SEED + 1))
+    tf.random.set_seed(0)
+    assert stream == _ids(_batches(shapes))
+
+
+@pytest.mark.parametrize("start_step", [1, 2, 5, 8])
+def test_starting_at_a_step_continues_the_run(shapes, start_step):
+    whole = _batches(shapes)
+    rest = _batches(shapes, start_step, 9 - start_step)
+    assert len(rest) == 9 - start_step
+    for expected, batch in zip(whole[start_step:], rest, strict=True):
+        np.testing.assert_array_equal(batch["image"], expected["image"])
+        np.testing.assert_array_equal(batch["label"], expected["label"])
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_workers_share_the_same_global_batch(shapes, num_workers):
+    whole = _batches(shapes, 1, 5)
+    parts = [
+        _batches(shapes, 1, 5, num_workers=num_workers, worker_index=index)
+        for index in range(num_workers)
+    ]
+    for step, expected in enumerate(whole):
+        image = np.concatenate([part[step]["image"] for part in parts])
+        np.testing.assert_array_equal(image, expected["image"])
+
+
+def test_a_batch_that_does_not_divide_among_workers_is_refused(shapes):
+    with pytest.raises(UserError, match="--train_batch_size=48 does not divide among 5 workers"):
+        _batches(shapes, num_workers=5)
+
+
+def test_shapes_are_static_and_the_number_of_batches_is_known(shapes):
+    batches = train_batches(shapes, batch_size=BATCH, seed=0, start_step=4, num_steps=7)
+    assert len(batches) == 7
+    assert batches.element_spec["image"] == tf.TensorSpec((BATCH, 32, 32, 3), tf.uint8)
+    assert batches.element_spec["label"] == tf.TensorSpec((BATCH,), tf.int64)
+    sizes = [len(batch["label"]) for batch in ordered_batches(shapes, 32)]
+    assert sizes == [32, 32, 32, 4]
+
+
+def test_a_batch_may_be_larger_than_the_data(shapes):
+    few = open_source("shapes", "train[:10]")
+    (batch,) = _batches(few, num_steps=1)
+    assert len(set(_ids([batch])[:10])) == 10
+
+
+def test_holdout_is_disjoint_complete_and_seeded(shapes):
+    def split(seed):
+        parts = shapes.holdout(0.25, seed)
+        return [set(_ids(ordered_batches(part, 64).as_numpy_iterator())) for part in parts]
+
+    rest, held_out = split(1)
+    assert (len(rest), len(held_out)) == (75, 25)
+    assert not rest & held_out
+    assert split(1) == [rest, held_out]
+    assert split(2)[1] != held_out
+    assert shapes.num_examples == 100
+    for fraction in (0.0, 0.001, 1.0):
+        with pytest.raises(UserError, match="--validation_fraction"):
+            shapes.holdout(fraction, 1)

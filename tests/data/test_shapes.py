@@ -1,0 +1,108 @@
+"""`shapes`: the same bytes everywhere, balanced, and not to be solved on pixels."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+
+from simclr_tf.data import open_source, ordered_batches
+from simclr_tf.data.shapes import CLASS_NAMES, SPLITS, draw
+from simclr_tf.errors import UserError
+
+
+def test_image_i_depends_on_the_split_and_i_alone():
+    images, labels = draw("train", 600)
+    fewer, fewer_labels = draw("train", 37)
+    np.testing.assert_array_equal(fewer, images[:37])
+    np.testing.assert_array_equal(fewer_labels, labels[:37])
+    test_images, _ = draw("test", 37)
+    assert (test_images != images[:37]).any(axis=(1, 2, 3)).all()
+
+
+def test_the_bytes_are_the_same_on_every_machine():
+    digests = [hashlib.sha256(draw(split, 200)[0].tobytes()).hexdigest() for split in SPLITS]
+    assert digests == [
+        "4ce5ac5bc61e6de3691a3c7e5a153632c959ff07fbd30686476f2e0cfdb36793",
+        "06209af1e56487651749981713db935485132fa69102350e3a8f3783ef14a590",
+    ]
+
+
+def test_splits_are_balanced_and_sliced_like_tfds():
+    train, test = open_source("shapes", "train"), open_source("shapes", "test")
+    assert (train.num_examples, test.num_examples) == (10_000, 2_000)
+    assert train.image_shape == (32, 32, 3)
+    assert train.class_names == test.class_names == CLASS_NAMES
+    assert len(set(CLASS_NAMES)) == 10
+    (batch,) = ordered_batches(test, 2_000)
+    assert (np.bincount(batch["label"]) == 200).all()
+    images, _ = draw("test", 2_000)
+    np.testing.assert_array_equal(batch["image"], images)
+
+    mixed = open_source("shapes", "test[:10]+train[9990:]")
+    (batch,) = ordered_batches(mixed, 64)
+    np.testing.assert_array_equal(batch["image"][:10], images[:10])
+    np.testing.assert_array_equal(batch["image"][10:], draw("train", 10_000)[0][-10:])
+    assert open_source("shapes", "train[:90%]").num_examples == 9_000
+
+
+@pytest.mark.parametrize("split", ["validation", "train[:120%]", "train[", "all[:5]", "test[7:7]"])
+def test_splits_that_do_not_exist_are_refused_with_those_that_do(split):
+    with pytest.raises(UserError, match=r"train \(10,000\), test \(2,000\)"):
+        open_source("shapes", split)
+
+
+def test_pixels_do_not_give_the_class_away():
+    train, labels = draw("train", 10_000)
+    test, test_labels = draw("test", 2_000)
+    train, test = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (train, test))
+    pca = PCA(256, svd_solver="randomized", random_state=0).fit(train)
+    train, test = pca.transform(train), pca.transform(test)
+    assert _knn(train, labels, test, test_labels) < 0.35
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    logistic = LogisticRegression(max_iter=50, tol=1e-2)
+    logistic.fit((train - mean) / deviation, labels)
+    assert logistic.score((test - mean) / deviation, test_labels) < 0.3
+
+
+def test_the_outline_does_give_the_class_away():
+    """A classifier that sees clean outlines, upright and centred on the mass, tells them apart."""
+    train, labels = draw("train", 4_000)
+    test, test_labels = draw("test", 1_000)
+    train, test = _radial_profile(train), _radial_profile(test)
+    assert _knn(train, labels, test, test_labels, k=20) > 0.6
+
+
+def _radial_profile(images: np.ndarray) -> np.ndarray:
+    """How the figure is spread about its centre, apart from colour, position, size, rotation."""
+    images = images.astype(np.float32) / 255
+    border = np.concatenate(
+        [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1
+    )
+    distance = np.abs(images - np.median(border, axis=1)[:, None, None]).sum(axis=-1)
+    figure = distance > 0.5 * np.quantile(distance, 0.98, axis=(1, 2), keepdims=True)
+    y, x = np.mgrid[:32, :32]
+    profiles = []
+    for mask in figure:
+        my, mx = y[mask].mean(), x[mask].mean()
+        radius = np.hypot(y - my, x - mx) / np.sqrt(mask.sum())
+        angle = np.floor((np.arctan2(y - my, x - mx) + np.pi) / (2 * np.pi) * 24).astype(int) % 24
+        polar = np.zeros((12, 24))
+        count = np.zeros((12, 24))
+        ring = np.minimum(np.floor(radius * 10).astype(int), 11)
+        np.add.at(polar, (ring, angle), mask)
+        np.add.at(count, (ring, angle), 1)
+        polar /= np.maximum(count, 1)
+        profiles.append(np.abs(np.fft.rfft(polar, axis=1))[:, :8].ravel())
+    return np.stack(profiles)
+
+
+def _knn(train, labels, test, test_labels, k=200, temperature=0.1) -> float:
+    """Weighted k-NN accuracy by cosine similarity."""
+    train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
+    similarity = test @ train.T
+    nearest = np.argpartition(-similarity, k, axis=1)[:, :k]
+    weight = np.exp(np.take_along_axis(similarity, nearest, axis=1) / temperature)
+    votes = np.stack([(weight * (labels[nearest] == c)).sum(axis=1) for c in range(10)], axis=1)
+    return float((votes.argmax(axis=1) == test_labels).mean())

@@ -1,0 +1,232 @@
+"""TFDS data sets: slices, image kinds, streaming order, sharding by file, errors."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from simclr_tf.data import open_source, ordered_batches, train_batches
+from simclr_tf.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def _store(data_dir, name, image, examples, files=1, version="1.0.0", **features):
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version=version,
+        features=tfds.features.FeaturesDict({"image": image} | features),
+        split_datasets=examples,
+        data_dir=data_dir,
+        download_config=tfds.download.DownloadConfig(num_shards=files),
+        disable_shuffling=True,
+    )
+
+
+def _numbered(numbers) -> list[dict]:
+    """Images that carry their number in the first pixel."""
+    images = [np.full((8, 8, 3), 200, np.uint8) for _ in numbers]
+    for number, image in zip(numbers, images, strict=True):
+        image[0, 0] = divmod(number, 250) + (0,)
+    return [{"image": image, "label": n % 3} for n, image in zip(numbers, images, strict=True)]
+
+
+def _read_numbers(batches) -> list[int]:
+    return [
+        int(image[0, 0, 0]) * 250 + int(image[0, 0, 1])
+        for batch in batches
+        for image in batch["image"].numpy()
+    ]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """`numbered`: 120 and 30 labelled 8x8 PNGs in four files a split; `one_file` in one."""
+    path = tmp_path_factory.mktemp("tfds")
+    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
+    label = tfds.features.ClassLabel(names=["a", "b", "c"])
+    examples = {"train": _numbered(range(120)), "test": _numbered(range(120, 150))}
+    _store(path, "numbered", image, examples, files=4, label=label)
+    _store(path, "one_file", image, {"train": _numbered(range(120))}, label=label)
+    return path
+
+
+def _open(data_dir, dataset, split, **more):
+    return open_source(dataset, split, data_dir=str(data_dir), **more)
+
+
+def test_every_example_of_a_slice_once(data_dir):
+    source = _open(data_dir, "numbered", "train[10%:25%]+test")
+    assert (source.num_examples, source.image_shape) == (48, (8, 8, 3))
+    assert source.class_names == ("a", "b", "c")
+    batches = list(ordered_batches(source, 20))
+    assert [len(batch["label"]) for batch in batches] == [20, 20, 8]
+    numbers = _read_numbers(batches)
+    assert numbers == [*range(12, 30), *range(120, 150)]
+    assert np.concatenate([b["label"] for b in batches]).tolist() == [n % 3 for n in numbers]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "split"),
+    [("numbered", "train"), ("numbered", "train[7:61]"), ("one_file", "train")],
+)
+def test_the_stream_is_shuffled_and_continues_from_any_step(data_dir, dataset, split):
+    source = _open(data_dir, dataset, split)
+    size = source.num_examples
+    arguments = {"batch_size": 16, "seed": 5}
+    whole = _read_numbers(train_batches(source, start_step=0, num_steps=20, **arguments))
+    epochs = [whole[i : i + size] for i in range(0, 2 * size, size)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == _read_numbers(ordered_batches(source, 32))
+    assert epochs[0] != epochs[1] != sorted(epochs[1])
+    tf.random.set_seed(0)  # of the program; must not enter
+    for start in (3, 11):
+        rest = train_batches(source, start_step=start, num_steps=20 - start, **arguments)
+        assert _read_numbers(rest) == whole[16 * start :]
+    other = train_batches(source, batch_size=16, seed=6, start_step=0, num_steps=20)
+    assert _read_numbers(other) != whole
+
+
+def test_files_are_dealt_out_where_they_share_evenly(data_dir):
+    def numbers(dataset, split, worker):
+        batches = train_batches(
+            _open(data_dir, dataset, split),
+            **{"batch_size": 40, "seed": 5, "start_step": 0, "num_steps": 3},
+            num_workers=2,
+            worker_index=worker,
+        )
+        return _read_numbers(batches)
+
+    # Sixty examples each: after three steps every worker has seen its two files once.
+    first, second = numbers("numbered", "train", 0), numbers("numbered", "train", 1)
+    assert sorted(first) == [*range(30), *range(60, 90)]
+    assert sorted(second) == [*range(30, 60), *range(90, 120)]
+    # One file, and files that share badly: single records of one global batch.
+    for dataset, split in [("one_file", "train"), ("numbered", "train[:50]")]:
+        whole = train_batches(
+            _open(data_dir, dataset, split), batch_size=40, seed=5, start_step=0, num_steps=3
+        )
+        whole = np.reshape(_read_numbers(whole), (3, 2, 20))
+        for worker in range(2):
+            assert numbers(dataset, split, worker) == whole[:, worker].ravel().tolist()
+
+
+def test_holdout_is_disjoint_and_complete(data_dir):
+    source = _open(data_dir, "numbered", "train")
+    parts = source.holdout(0.1, seed=4)
+    rest, held_out = (_read_numbers(ordered_batches(part, 32)) for part in parts)
+    assert (len(rest), len(held_out)) == (108, 12)
+    assert sorted(rest + held_out) == list(range(120))
+    again = _read_numbers(ordered_batches(source.holdout(0.1, seed=4)[1], 32))
+    other = _read_numbers(ordered_batches(source.holdout(0.1, seed=5)[1], 32))
+    assert again == held_out != other
+
+
+def test_cached_images_are_the_same_and_labels_stay(data_dir):
+    plain = _open(data_dir, "numbered", "train[:50]")
+    cached = _open(data_dir, "numbered", "train[:50]", cache=True)
+    assert cached.class_names == plain.class_names
+    for expected, batch in zip(
+        ordered_batches(plain, 20), ordered_batches(cached, 20), strict=True
+    ):
+        np.testing.assert_array_equal(batch["image"], expected["image"])
+        np.testing.assert_array_equal(batch["label"], expected["label"])
+
+
+def test_images_of_varying_size_are_resized_and_carry_their_aspect(data_dir):
+    examples = [{"picture": np.full((5, 40, 3), 90, np.uint8)}]
+    examples += [{"picture": np.full((30, 20, 3), 10, np.uint8)}]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="varying",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict({"picture": tfds.features.Image()}),
+        split_datasets={"train": examples},
+        data_dir=data_dir,
+        disable_shuffling=True,
+    )
+    with pytest.raises(UserError, match="give storage_size"):
+        _open(data_dir, "varying", "train")
+    source = _open(data_dir, "varying", "train", storage_size=16)
+    assert (source.class_names, source.image_shape) == (None, (16, 16, 3))
+    (batch,) = ordered_batches(source, 2)
+    assert set(batch) == {"image", "aspect"}
+    np.testing.assert_allclose(batch["aspect"], [8.0, 20 / 30])
+    assert (batch["image"][0] == 90).numpy().all()
+    assert (batch["image"][1] == 10).numpy().all()
+
+
+def test_gray_becomes_rgb_and_alpha_is_laid_over_white(data_dir):
+    gray = RNG.integers(0, 256, (4, 4, 1), np.uint8)
+    rgba = RNG.integers(0, 256, (4, 4, 4), np.uint8)
+    rgba[0, 0] = (10, 20, 30, 0)
+    rgba[0, 1] = (10, 20, 30, 255)
+    for name, image in [("gray", gray), ("alpha", rgba)]:
+        feature = tfds.features.Image(shape=image.shape, encoding_format="png")
+        _store(data_dir, name, feature, {"train": [{"image": image}]})
+    (batch,) = ordered_batches(_open(data_dir, "gray", "train"), 1)
+    np.testing.assert_array_equal(batch["image"][0], np.repeat(gray, 3, axis=-1))
+    (batch,) = ordered_batches(_open(data_dir, "alpha", "train"), 1)
+    image = batch["image"][0].numpy()
+    assert image[0, 0].tolist() == [255, 255, 255]
+    assert image[0, 1].tolist() == [10, 20, 30]
+    opacity = rgba[..., 3:] / 255
+    np.testing.assert_allclose(image, rgba[..., :3] * opacity + 255 * (1 - opacity), atol=0.51)
+
+
+def test_a_label_of_minus_one_travels(data_dir):
+    """As in STL-10's `unlabelled` split."""
+    examples = [{"image": np.zeros((8, 8, 3), np.uint8), "label": label} for label in (-1, 2)]
+    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
+    label = tfds.features.ClassLabel(num_classes=3)
+    _store(data_dir, "partly", image, {"train": examples}, label=label)
+    source = _open(data_dir, "partly", "train")
+    assert source.class_names == ("0", "1", "2")
+    (batch,) = ordered_batches(source, 2)
+    assert batch["label"].numpy().tolist() == [-1, 2]
+
+
+def test_what_does_not_exist_is_named_with_what_does(data_dir, tmp_path):
+    for dataset, split, where, message in [
+        ("numbered", "validation", data_dir, r"train \(120\), test \(30\)"),
+        ("numbered", "train[:300]", data_dir, r"train \(120\), test \(30\)"),
+        ("cifar_10", "train", data_dir, "near it are cifar10.* holds .*numbered"),
+        ("no such", "train", data_dir, "--dataset=no such cannot be opened"),
+        ("numbered:2.0.0", "train", data_dir, "numbered:2.0.0"),
+        ("numbered", "train", tmp_path / "none", "--data_dir=.*none is not a directory"),
+    ]:
+        with pytest.raises(UserError, match=message) as caught:
+            _open(where, dataset, split)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_manual_download_is_explained_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="imagenet2012 cannot be prepared.*ILSVRC2012") as caught:
+        _open(tmp_path, "imagenet2012", "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_another_version_that_is_there_is_read_and_not_prepared_again(tmp_path, capsys):
+    """TFDS's own code for CIFAR-10 is at 3.0.2."""
+    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
+    _store(tmp_path, "cifar10", image, {"train": [{"image": np.zeros((8, 8, 3), np.uint8)}]})
+    assert _open(tmp_path, "cifar10", "train").num_examples == 1
+    assert "cifar10/1.0.0" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "cifar10").iterdir()) == ["1.0.0"]
+
+
+def test_a_missing_file_is_named(data_dir, tmp_path):
+    shutil.copytree(data_dir / "numbered", tmp_path / "numbered")
+    victim = sorted((tmp_path / "numbered").rglob("*train.tfrecord-00002*"))[0]
+    victim.unlink()
+    with pytest.raises(UserError, match=f"lacks 1 of 4 files, the first is .*{victim.name}"):
+        _open(tmp_path, "numbered", "train")
+
+
+def test_cifar10(cifar_data_dir):
+    source = _open(cifar_data_dir, "cifar10", "train[:90%]")
+    assert (source.num_examples, source.image_shape) == (45_000, (32, 32, 3))
+    assert source.class_names[3] == "cat"
+    batch = next(iter(train_batches(source, batch_size=64, seed=0, start_step=703, num_steps=1)))
+    assert batch["image"].shape == (64, 32, 32, 3)
+    assert len(np.unique(batch["label"])) > 5

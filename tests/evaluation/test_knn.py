@@ -1,0 +1,97 @@
+"""k-NN against a slow transcription of Wu et al. 2018 §3.4 and against scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation import knn
+from simclr_tf.evaluation.knn import KNN, knn_predict
+
+
+def _data(num_train=70, num_test=23, dims=6, num_classes=7, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(num_classes, dims))
+    train_labels, test_labels = (rng.integers(0, num_classes, n) for n in (num_train, num_test))
+    scale = rng.uniform(0.1, 10, size=(num_train, 1))  # cosine must not see it
+    train = scale * (centres[train_labels] + rng.normal(size=(num_train, dims)))
+    test = centres[test_labels] + rng.normal(size=(num_test, dims))
+    return train.astype(np.float32), train_labels, test.astype(np.float32), num_classes
+
+
+def _slow_knn(train, labels, test, num_classes, k, temperature):
+    ranked = []
+    for query in test.astype(np.float64):
+        similarities = []
+        for item in train.astype(np.float64):
+            norms = math.sqrt(sum(query**2)) * math.sqrt(sum(item**2))
+            similarities.append(sum(query * item) / norms)
+        nearest = sorted(range(len(train)), key=lambda i: -similarities[i])[:k]
+        votes = [0.0] * num_classes
+        for i in nearest:
+            votes[labels[i]] += math.exp(similarities[i] / temperature)
+        ranked.append(sorted(range(num_classes), key=lambda c: -votes[c])[:5])
+    return np.array(ranked)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.1, 1.0])
+@pytest.mark.parametrize("k", [1, 5, 70])
+def test_equals_the_slow_transcription(k, temperature):
+    train, labels, test, num_classes = _data()
+    fast = knn_predict(train, labels, test, num_classes, k, temperature)
+    np.testing.assert_array_equal(fast, _slow_knn(train, labels, test, num_classes, k, temperature))
+    assert fast.dtype == np.int64
+
+
+def test_equals_scikit_learn():
+    train, labels, test, num_classes = _data(num_train=400, num_test=90, seed=1)
+    oracle = KNeighborsClassifier(
+        30, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1)
+    ).fit(train, labels)
+    votes = oracle.predict_proba(test)
+    expected = np.argsort(-votes, axis=1, kind="stable")[:, :5]
+    np.testing.assert_array_equal(knn_predict(train, labels, test, num_classes, 30, 0.1), expected)
+
+
+def test_blocks_change_nothing(monkeypatch):
+    train, labels, test, num_classes = _data()
+    whole = knn_predict(train, labels, test, num_classes, 10)
+    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 4 * len(train))  # 23 test items: 5 blocks and 3
+    np.testing.assert_array_equal(knn_predict(train, labels, test, num_classes, 10), whole)
+
+
+def test_a_very_low_temperature_is_the_nearest_neighbour():
+    # exp(1 / 0.005) overflows float32.
+    train, labels, test, num_classes = _data()
+    nearest = knn_predict(train, labels, test, num_classes, 1)
+    voted = knn_predict(train, labels, test, num_classes, 50, 0.005)
+    assert (nearest[:, 0] == voted[:, 0]).mean() > 0.9
+    assert (knn_predict(train, labels, train, num_classes, 50, 1e-4)[:, 0] == labels).all()
+
+
+def test_fewer_classes_than_five():
+    train, labels, test, _ = _data(num_classes=3)
+    assert knn_predict(train, labels, test, 3, 10).shape == (len(test), 3)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "flag"),
+    [
+        (KNN(k=11), "--knn_k=11"),
+        (KNN(k=0), "--knn_k=0"),
+        (KNN(k=5, temperature=0.0), "--knn_temperature"),
+        (KNN(k=5, temperature=math.nan), "--knn_temperature"),
+    ],
+)
+def test_settings_that_cannot_be(protocol, flag):
+    with pytest.raises(UserError, match=flag):
+        protocol.check(num_train=10)
+    KNN(k=10).check(num_train=10)
+
+
+def test_more_neighbours_than_items():
+    train, labels, test, num_classes = _data()
+    with pytest.raises(ValueError, match="k=71"):
+        knn_predict(train, labels, test, num_classes, 71)

@@ -1,0 +1,321 @@
+"""The exported SavedModel: here, under hub, and in a process that never imports this package."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from simclr_tf.export import export_saved_model, export_step
+from tensorflow.core.protobuf import saved_model_pb2
+
+from simclr_tf.errors import UserError
+from simclr_tf.models import ResNet, projection_head
+
+SIZE = 16
+IMAGES = np.random.default_rng(0).uniform(size=(5, SIZE, SIZE, 3)).astype(np.float32)
+WIDTH = 1 / 16  # 32 features
+
+
+def _trained(model, inputs, seed=0):
+    """Give `model` weights, gammas and moving statistics unlike those of a fresh one."""
+    rng = np.random.default_rng(seed)
+    for _ in range(3):
+        model(inputs, training=True)
+    # Positive, as variances must be.
+    model.set_weights([w + 0.1 * rng.uniform(size=w.shape) * (w + 1) for w in model.get_weights()])
+    return model
+
+
+def _tiny(dtype="float32", synchronized=False):
+    images = keras.Input((SIZE, SIZE, 3), dtype="float64" if dtype == "float64" else "float32")
+    conv = keras.layers.Conv2D(4, 3, kernel_regularizer=keras.regularizers.L2(0.5), dtype=dtype)
+    norm = keras.layers.BatchNormalization(momentum=0.5, synchronized=synchronized, dtype=dtype)
+    # A model within the model: configurations nest.
+    inner = keras.Sequential([keras.Input((14, 14, 4)), norm, keras.layers.ReLU(dtype=dtype)])
+    pool = keras.layers.GlobalAveragePooling2D(dtype=dtype)
+    return _trained(keras.Model(images, pool(inner(conv(images)))), IMAGES)
+
+
+def _export(encoder, output, **changes):
+    settings = {"image_size": SIZE, "model_card": "# card\n"} | changes
+    return export_saved_model(encoder, output, **settings)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    return _trained(ResNet(18, WIDTH, stem="cifar"), IMAGES)
+
+
+@pytest.fixture(scope="module")
+def head():
+    return _trained(projection_head("nonlinear", 2, 6, input_dim=32), np.ones((2, 32), np.float32))
+
+
+@pytest.fixture(scope="module")
+def exported(resnet, head, tmp_path_factory):
+    return _export(resnet, tmp_path_factory.mktemp("export") / "7", projection_head=head)
+
+
+def test_features_in_both_modes(resnet, exported):
+    loaded = tf.saved_model.load(str(exported))
+    for batch in (IMAGES, IMAGES[:1], tf.constant(IMAGES[:3])):
+        expected = resnet(batch, training=False).numpy()
+        for found in (loaded(batch), loaded(batch, training=False), loaded(batch, False)):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+    copy = keras.models.clone_model(resnet)
+    copy.set_weights(resnet.get_weights())
+    np.testing.assert_allclose(loaded(IMAGES, True), copy(IMAGES, training=True), atol=1e-5)
+    # The same batch moved the statistics of both by the same amount.
+    for mine, theirs in zip(loaded.variables, copy.variables, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5, err_msg=mine.name)
+
+
+def test_statistics_move_only_in_training(resnet, exported):
+    loaded = tf.saved_model.load(str(exported))
+
+    def statistics():
+        return {v.name: v.numpy() for v in loaded.variables if "moving" in v.name}
+
+    before = statistics()
+    assert len(before) == 2 * (1 + 16 + 4)  # stem, blocks, projection shortcuts
+    loaded(IMAGES)
+    loaded(IMAGES, training=False)
+    for signature in loaded.signatures.values():
+        signature(images=tf.constant(IMAGES))
+    for name, value in statistics().items():
+        np.testing.assert_array_equal(value, before[name])
+    loaded(IMAGES, training=True)
+    assert all((value != before[name]).any() for name, value in statistics().items())
+
+
+def test_lists_of_variables(resnet, exported):
+    loaded = tf.saved_model.load(str(exported))
+    assert [v.name for v in loaded.variables] == [v.name for v in resnet.variables]
+    names = [v.name for v in loaded.trainable_variables]
+    assert names == [v.name for v in resnet.trainable_variables]
+    assert list(loaded.regularization_losses) == []
+    assert {id(v) for v in loaded.trainable_variables} < {id(v) for v in loaded.variables}
+
+
+def test_signatures(resnet, head, exported):
+    loaded = tf.saved_model.load(str(exported))
+    assert set(loaded.signatures) == {"serving_default", "all_outputs"}
+    images = tf.constant(IMAGES)
+    features = resnet(images, training=False)
+    served = loaded.signatures["serving_default"](images=images)
+    assert list(served) == ["features"]
+    np.testing.assert_allclose(served["features"], features, atol=1e-5)
+    outputs = loaded.signatures["all_outputs"](images=images)
+    groups = [f"block_group{k}" for k in (1, 2, 3, 4)]
+    assert set(outputs) == {*groups, "features", "projection"}
+    np.testing.assert_allclose(outputs["features"], features, atol=1e-5)
+    np.testing.assert_allclose(outputs["projection"], head(features, training=False), atol=1e-5)
+    for name in groups:
+        endpoint = keras.Model(resnet.input, resnet.get_layer(name).output)
+        np.testing.assert_allclose(outputs[name], endpoint(images, training=False), atol=1e-5)
+
+
+def _operations(path):
+    """Return the kinds of operation in all functions of a SavedModel."""
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((path / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    nodes = [*graph.node, *(n for function in graph.library.function for n in function.node_def)]
+    return {node.op for node in nodes}
+
+
+def test_nothing_random_and_nothing_but_the_model(resnet, head, exported):
+    ops = _operations(exported)
+    assert {"Conv2D", "FusedBatchNormV3", "AssignVariableOp"} <= ops  # every function was seen
+    # In particular no host callback, collective or random operation.
+    odd = re.compile("Random|Multinomial|Rng|Gamma|Poisson|Shuffle|PyFunc|Collective|Nccl")
+    assert not [op for op in ops if odd.search(op)]
+    stored = dict(tf.train.list_variables(str(exported / "variables" / "variables")))
+    del stored["_CHECKPOINTABLE_OBJECT_GRAPH"]
+    assert len(stored) == len(resnet.variables) + len(head.variables)
+
+
+CONSUMER = """
+import sys
+import numpy as np, tensorflow as tf, tensorflow_hub as hub, tf_keras as keras
+resnet, tiny, data = sys.argv[1:]
+data = np.load(data)
+images = data["images"]
+np.testing.assert_allclose(tf.saved_model.load(resnet)(images), data["resnet"], atol=1e-5)
+
+layer = hub.KerasLayer(tiny, trainable=True)
+model = keras.Sequential([keras.Input(images.shape[1:]), layer, keras.layers.Dense(2)])
+np.testing.assert_allclose(layer(images), data["tiny"], atol=1e-5)
+assert len(layer.trainable_variables) == 4 and len(layer.variables) == 6 and len(layer.losses) == 1
+before = [v.numpy() for v in layer.variables]
+model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(True))
+model.fit(images, np.arange(len(images)) % 2, verbose=0)
+moved = [(v.numpy() != old).any() for v, old in zip(layer.variables, before)]
+assert all(moved), moved
+
+assert not [m for m in sys.modules if m.split(".")[0] == "simclr_tf"]
+print("consumed")
+"""
+
+
+def test_a_process_without_this_package_loads_and_fine_tunes_it(resnet, exported, tmp_path):
+    tiny = _tiny()
+    path = _export(tiny, tmp_path / "tiny")
+    outputs = {"resnet": resnet(IMAGES, training=False), "tiny": tiny(IMAGES, training=False)}
+    np.savez(tmp_path / "data.npz", images=IMAGES, **outputs)
+    done = subprocess.run(
+        [sys.executable, "-c", CONSUMER, str(exported), str(path), str(tmp_path / "data.npz")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.endswith("consumed\n"), done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_any_precision_becomes_float32(dtype, tmp_path):
+    encoder = _tiny(dtype)
+    plain = _tiny()
+    plain.set_weights(encoder.get_weights())
+    loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
+    assert {v.dtype for v in loaded.variables} == {tf.float32}
+    # bfloat16 anywhere would be off by 1e-3.
+    np.testing.assert_allclose(loaded(IMAGES), plain(IMAGES, training=False), atol=1e-6)
+    text = (tmp_path / "out" / "saved_model.pb").read_bytes()
+    assert b"bfloat16" not in text
+
+
+def test_regularizers_become_callables(tmp_path):
+    encoder = _tiny()
+    loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
+    (loss,) = loaded.regularization_losses
+    np.testing.assert_allclose(loss(), 0.5 * (encoder.variables[0].numpy() ** 2).sum(), rtol=1e-5)
+
+
+def test_a_frozen_encoder_is_exported_trainable(tmp_path):
+    encoder = _tiny()
+    encoder.trainable = False
+    loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
+    np.testing.assert_allclose(loaded(IMAGES), encoder(IMAGES), atol=1e-6)
+    assert len(loaded.trainable_variables) == 4
+    before = loaded.variables[4].numpy()
+    loaded(IMAGES, training=True)
+    assert (loaded.variables[4].numpy() != before).any()
+
+
+def test_a_synchronised_encoder_is_served_by_one_device(tmp_path):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        encoder = _tiny(synchronized=True)
+        # As a callback does it: within the scope.
+        path = _export(encoder, tmp_path / "out")
+        expected = encoder(IMAGES, training=False)
+    loaded = tf.saved_model.load(str(path))
+    np.testing.assert_allclose(loaded(IMAGES), expected, atol=1e-6)
+    ops = _operations(path)
+    assert "FusedBatchNormV3" in ops  # synchronised batch norm has no fused kernel
+    assert not [op for op in ops if "Collective" in op]
+    assert b"CPU:1" not in (path / "saved_model.pb").read_bytes()
+
+
+class _ExportEachEpoch(keras.callbacks.Callback):
+    def __init__(self, directory):
+        super().__init__()
+        self.directory = directory
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = self.model.optimizer.iterations.numpy()
+        export_step(
+            self.model.get_layer("encoder"),
+            self.directory,
+            int(step),
+            keep=2,
+            image_size=SIZE,
+            model_card="# card\n",
+        )
+
+
+def test_exporting_while_training_changes_nothing(tmp_path):
+    def train(callbacks):
+        keras.utils.set_random_seed(0)
+        encoder = _tiny()
+        encoder._name = "encoder"
+        model = keras.Sequential([encoder, keras.layers.Dense(2)])
+        model.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        model.fit(
+            IMAGES,
+            np.array([0, 1, 0, 1, 0]),
+            batch_size=5,
+            epochs=4,
+            verbose=0,
+            callbacks=callbacks,
+        )
+        return model
+
+    alone = train([])
+    exporting = train([_ExportEachEpoch(tmp_path / "export")])
+    for mine, theirs in zip(exporting.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert sorted(p.name for p in (tmp_path / "export").iterdir()) == ["3", "4"]
+    loaded = tf.saved_model.load(str(tmp_path / "export" / "4"))
+    encoder = exporting.get_layer("encoder")
+    np.testing.assert_allclose(loaded(IMAGES), encoder(IMAGES, training=False), atol=1e-5)
+    # And what was exported does not follow the live one.
+    earlier = tf.saved_model.load(str(tmp_path / "export" / "3"))
+    assert np.abs(earlier(IMAGES) - loaded(IMAGES)).max() > 1e-4
+
+
+def test_a_directory_that_is_there_is_not_touched(tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"--output=.*out is there already"):
+        _export(_tiny(), target)
+    assert [p.name for p in target.iterdir()] == ["mine.txt"]
+    _export(_tiny(), target, overwrite=True)
+    assert (target / "README.md").read_text() == "# card\n"
+    assert not (target / "mine.txt").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_export_leaves_the_old_one(tmp_path):
+    path = _export(_tiny(), tmp_path / "out")
+    before = (path / "saved_model.pb").read_bytes()
+    misfit = projection_head("linear", out_dim=2, input_dim=77)
+    with pytest.raises(ValueError, match="77"):
+        _export(_tiny(), tmp_path / "out", overwrite=True, projection_head=misfit)
+    assert (path / "saved_model.pb").read_bytes() == before
+    # What it left behind is in nobody's way.
+    _export(_tiny(), tmp_path / "out", overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_steps_are_kept_newest_first(tmp_path):
+    settings = {"image_size": SIZE, "model_card": "# card\n"}
+    encoder = _tiny()
+    for step in (5, 20, 100):
+        export_step(encoder, tmp_path, step, keep=0, **settings)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["100", "20", "5"]
+    (tmp_path / "notes").mkdir()
+    export_step(encoder, tmp_path, 100, keep=2, **settings)  # made anew
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["100", "20", "notes"]
+    # The step asked for stays, even where others are newer.
+    export_step(encoder, tmp_path, 20, keep=1, **settings)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["20", "notes"]
+
+
+def test_a_subclassed_model_is_refused(tmp_path):
+    class Encoder(keras.Model):
+        def call(self, images):
+            return tf.reduce_mean(images, [1, 2])
+
+    with pytest.raises(UserError, match="functional"):
+        _export(Encoder(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,335 @@
+"""NT-Xent against the reference's digits, a loop over the paper's Algorithm 1, and replicas."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.losses import nt_xent
+
+
+def algorithm_1(z_a, z_b, temperature, normalize=True):
+    """Loss, accuracy and entropy by Algorithm 1 of v1, one pair of views at a time in float64."""
+    z = []
+    for a, b in zip(z_a, z_b, strict=True):  # views 2k and 2k + 1 come from example k
+        z += [np.asarray(a, np.float64), np.asarray(b, np.float64)]
+    if normalize:
+        z = [row / np.linalg.norm(row) if row.any() else row for row in z]
+    losses, hits, entropies = [], [], []
+    for i in range(len(z)):
+        positive = i + 1 if i % 2 == 0 else i - 1
+        others = [k for k in range(len(z)) if k != i]
+        logits = np.array([sum(x * y for x, y in zip(z[i], z[k], strict=True)) for k in others])
+        logits /= temperature
+        largest = logits.max()
+        log_sum = largest + np.log(np.exp(logits - largest).sum())
+        losses.append(log_sum - logits[others.index(positive)])
+        hits.append(others[int(logits.argmax())] == positive)
+        entropies.append(-sum(np.exp(s - log_sum) * (s - log_sum) for s in logits))
+    return np.mean(losses), np.mean(hits), np.mean(entropies)
+
+
+def projections(n, d, seed=0, dtype=np.float64, spread=1.0):
+    """Two views whose rows agree in part, so that accuracy lies strictly between 0 and 1."""
+    random = np.random.default_rng(seed)
+    common = random.normal(size=(n, d))
+    a, b = (common + spread * random.normal(size=(n, d)) for _ in range(2))
+    return a.astype(dtype), b.astype(dtype)
+
+
+def gradients(z_a, z_b, scale=1.0, **arguments):
+    z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
+    with tf.GradientTape() as tape:
+        tape.watch([z_a, z_b])
+        loss = scale * nt_xent(z_a, z_b, **arguments)[0]
+    return [gradient.numpy() for gradient in tape.gradient(loss, [z_a, z_b])]
+
+
+# --- the digits of the reference -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("temperature", "normalize", "expected"),
+    [
+        (0.1, True, 11.3577947),
+        (0.5, True, 3.0766719),
+        (1.0, True, 2.3604124),
+        (1.0, False, 3.0585901),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_reference_digits(temperature, normalize, expected, dtype):
+    z = np.sin(1.3 * np.arange(32) + 0.5).reshape(8, 4).astype(dtype)
+    loss, _, _ = nt_xent(z[:4], z[4:], temperature=temperature, normalize=normalize)
+    np.testing.assert_allclose(loss, expected, atol=1e-7 if dtype == np.float64 else 4e-6, rtol=0)
+
+
+def test_default_is_normalised_at_a_temperature_of_a_tenth():
+    z = np.sin(1.3 * np.arange(32) + 0.5).reshape(8, 4)
+    np.testing.assert_allclose(nt_xent(z[:4], z[4:])[0], 11.3577947, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("n", "dtype", "expected", "tolerance"),
+    [
+        (4, tf.float64, 1.9459101, 1e-7),
+        (256, tf.float64, 6.2363696, 1e-7),
+        (4096, tf.float32, 9.0107913, 1e-4),
+    ],
+)
+def test_identical_projections_give_the_log_of_the_candidates(n, dtype, expected, tolerance):
+    z = tf.tile(tf.constant([[0.3, -0.4, 1.2]], dtype), [n, 1])
+    loss, _, entropy = nt_xent(z, z, temperature=0.1)
+    np.testing.assert_allclose(loss, expected, atol=tolerance, rtol=0)
+    np.testing.assert_allclose(entropy, expected, atol=tolerance, rtol=0)
+
+
+def test_collapse_does_not_read_as_accuracy():
+    z = tf.ones([8, 4])
+    np.testing.assert_array_equal(nt_xent(z, z)[1], 0.0)
+
+
+def test_hand_case():
+    z = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    loss, accuracy, _ = nt_xent(z[[0, 2]], z[[1, 3]], temperature=0.5)  # pairs (0, 1) and (2, 3)
+    np.testing.assert_allclose(loss, 0.2395448, atol=1e-7)
+    assert accuracy == 1.0
+
+
+# --- Algorithm 1 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0, 10.0])
+def test_equals_algorithm_1(n, normalize, temperature):
+    z_a, z_b = projections(n, 6, seed=n)
+    got = nt_xent(z_a, z_b, temperature=temperature, normalize=normalize)
+    assert [value.dtype for value in got[:1]] == [tf.float64]
+    assert all(value.shape == () for value in got)
+    expected = algorithm_1(z_a, z_b, temperature, normalize)
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(got[1], expected[1], rtol=1e-6)
+    np.testing.assert_allclose(got[2], expected[2], rtol=1e-6, atol=1e-6)
+
+
+def test_the_views_are_interchangeable_and_their_order_does_not_matter():
+    z_a, z_b = projections(7, 5)
+    loss = nt_xent(z_a, z_b)[0]
+    order = np.random.default_rng(1).permutation(7)
+    np.testing.assert_allclose(nt_xent(z_b, z_a)[0], loss, rtol=1e-12)
+    np.testing.assert_allclose(nt_xent(z_a[order], z_b[order])[0], loss, rtol=1e-12)
+
+
+def test_normalising_forgets_the_scale_of_each_projection():
+    z_a, z_b = projections(5, 4)
+    scales = np.array([[1e-3], [0.1], [1.0], [50.0], [1e4]])
+    np.testing.assert_allclose(nt_xent(scales * z_a, z_b)[0], nt_xent(z_a, z_b)[0], rtol=1e-9)
+
+
+def test_accuracy_counts_all_candidates_and_both_views_as_anchors():
+    # Every anchor of the first view is nearer to a first view of another example than to its
+    # positive, and no second view of another example comes near: half the candidates would miss it.
+    z_a = np.array([[1.0, 0.0, 0.0], [1.0, 0.01, 0.0]])
+    z_b = np.array([[1.0, 0.0, 1.0], [1.0, 0.01, -1.0]])
+    _, accuracy, _ = nt_xent(z_a, z_b, temperature=0.5)
+    assert algorithm_1(z_a, z_b, 0.5)[1] == 0.5
+    np.testing.assert_allclose(accuracy, 0.5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_accuracy_of_loose_pairs(seed):
+    z_a, z_b = projections(12, 3, seed=seed)
+    expected = algorithm_1(z_a, z_b, 0.1)[1]
+    assert 0 < expected < 1
+    np.testing.assert_allclose(nt_xent(z_a, z_b)[1], expected, rtol=1e-6)
+
+
+def test_entropy_is_of_the_softmax_over_the_other_views():
+    sharp = np.eye(6)
+    np.testing.assert_allclose(nt_xent(sharp, sharp, temperature=0.02)[2], 0.0, atol=1e-9)
+    # One candidate is left with a single pair: nothing to be uncertain about.
+    z_a, z_b = projections(1, 4)
+    np.testing.assert_allclose(nt_xent(z_a, z_b)[2], 0.0, atol=1e-9)
+    np.testing.assert_allclose(nt_xent(z_a, z_b)[0], 0.0, atol=1e-9)
+
+
+def test_half_of_what_keras_cv_returns():
+    keras_cv = pytest.importorskip("keras_cv")
+    z_a, z_b = projections(9, 5, dtype=np.float32)
+    for temperature in 0.1, 0.5:
+        theirs = keras_cv.losses.SimCLRLoss(temperature=temperature)(z_a, z_b)
+        np.testing.assert_allclose(2 * nt_xent(z_a, z_b, temperature)[0], theirs, rtol=2e-6)
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_gradient_equals_finite_differences_of_algorithm_1(normalize, temperature):
+    pair = np.stack(projections(3, 4, seed=3))
+    expected = np.empty_like(pair)
+    step = 1e-5
+    for index in np.ndindex(*pair.shape):
+        moved = [pair.copy(), pair.copy()]
+        moved[0][index] += step
+        moved[1][index] -= step
+        plus, minus = (algorithm_1(*views, temperature, normalize)[0] for views in moved)
+        expected[index] = (plus - minus) / (2 * step)
+    got = gradients(*pair, temperature=temperature, normalize=normalize)
+    np.testing.assert_allclose(np.stack(got), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_gradient_follows_what_is_done_with_the_loss():
+    z_a, z_b = projections(4, 3)
+    plain, scaled = gradients(z_a, z_b), gradients(z_a, z_b, scale=1024.0)
+    np.testing.assert_allclose(scaled, 1024.0 * np.stack(plain), rtol=1e-12)
+
+
+def test_zero_projections_leave_loss_and_gradient_finite():
+    z_a, z_b = projections(4, 3)
+    z_a[1] = z_b[1] = z_b[2] = 0.0
+    np.testing.assert_allclose(nt_xent(z_a, z_b)[0], algorithm_1(z_a, z_b, 0.1)[0], rtol=1e-6)
+    assert np.isfinite(gradients(z_a, z_b)).all()
+    zeros = np.zeros((4, 3), np.float32)
+    np.testing.assert_allclose(nt_xent(zeros, zeros)[0], np.log(7), rtol=1e-6)
+    assert np.isfinite(gradients(zeros, zeros)).all()
+
+
+# --- precision -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype):
+    z_a, z_b = (tf.cast(z, dtype) for z in projections(16, 8, dtype=np.float32))
+    loss, _, entropy = nt_xent(z_a, z_b, temperature=0.05)
+    expected = algorithm_1(tf.cast(z_a, tf.float64), tf.cast(z_b, tf.float64), 0.05)
+    assert loss.dtype == tf.float32
+    np.testing.assert_allclose(loss, expected[0], rtol=2e-6)
+    np.testing.assert_allclose(entropy, expected[2], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+@pytest.mark.parametrize(
+    ("normalize", "length", "tolerance"),
+    # float16 has neither a squared norm of 1.1e7 nor exp(1 / 0.05), nor the logit 73,728 in
+    # float32 (rounded to 1/128) where nothing is normalised.
+    [(True, 300.0, 1e-5), (False, 5.366563, 0.02)],
+)
+def test_half_precision_overflows_nowhere(dtype, normalize, length, tolerance):
+    z = tf.cast(tf.fill([6, 128], length), dtype)
+    loss, _, entropy = nt_xent(z, z, temperature=0.05, normalize=normalize)
+    np.testing.assert_allclose(loss, np.log(11), rtol=tolerance)
+    np.testing.assert_allclose(entropy, np.log(11), rtol=tolerance)
+    for gradient in gradients(z, z, temperature=0.05, normalize=normalize):
+        assert np.isfinite(gradient.astype(np.float32)).all()
+
+
+def test_float32_is_stable_at_a_low_temperature():
+    z_a, z_b = projections(8, 4, dtype=np.float32)
+    z_b = -z_a  # the positive is the least likely candidate: its probability underflows
+    loss = nt_xent(z_a, z_b, temperature=0.01)[0]
+    np.testing.assert_allclose(loss, algorithm_1(z_a, z_b, 0.01)[0], rtol=1e-5)
+    assert np.isfinite(gradients(z_a, z_b, temperature=0.01)).all()
+
+
+# --- how it is called ----------------------------------------------------------------------------
+
+
+def test_dense_is_the_default_for_small_batches():
+    z_a, z_b = projections(6, 4)
+    default, dense = nt_xent(z_a, z_b, block_size=None), nt_xent(z_a, z_b, block_size=0)
+    np.testing.assert_allclose(default, dense, rtol=1e-12)
+    np.testing.assert_allclose(
+        gradients(z_a, z_b), gradients(z_a, z_b, block_size=0), rtol=1e-11, atol=1e-14
+    )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_graph_and_xla_agree_with_eager(jit_compile):
+    z_a, z_b = (tf.constant(z) for z in projections(6, 4))
+
+    @tf.function(jit_compile=jit_compile)
+    def compiled(z_a, z_b):
+        with tf.GradientTape() as tape:
+            tape.watch([z_a, z_b])
+            results = nt_xent(z_a, z_b)
+        return results, tape.gradient(results[0], [z_a, z_b])
+
+    results, gradient = compiled(z_a, z_b)
+    np.testing.assert_allclose(results, nt_xent(z_a, z_b), rtol=1e-9)
+    np.testing.assert_allclose(gradient, gradients(z_a, z_b), rtol=1e-9, atol=1e-12)
+
+
+def test_batch_size_may_be_unknown_when_traced():
+    signature = [tf.TensorSpec([None, 4], tf.float64)] * 2
+    traced = tf.function(nt_xent, input_signature=signature)
+    for n in 3, 6:
+        z_a, z_b = projections(n, 4)
+        np.testing.assert_allclose(traced(z_a, z_b)[0], algorithm_1(z_a, z_b, 0.1)[0], rtol=1e-9)
+
+
+# --- replicas ------------------------------------------------------------------------------------
+
+
+def on_replicas(replicas, step, *tensors):
+    """Each replica's results of `step`, given its share of the rows of `tensors`."""
+    # Every strategy of a process names its collectives alike; TensorFlow's tests do this too.
+    tf.distribute.MirroredStrategy._collective_key_base += 100
+    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+    def share(tensor):
+        rows = len(tensor) // replicas
+        return strategy.experimental_distribute_values_from_function(
+            lambda replica: tensor[replica.replica_id_in_sync_group * rows :][:rows]
+        )
+
+    results = tf.function(strategy.run)(step, [share(tf.constant(t)) for t in tensors])
+    return tf.nest.map_structure(strategy.experimental_local_results, results)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_replicas_give_the_loss_and_gradient_of_one_device(replicas, normalize):
+    x_a, x_b = projections(8, 5, seed=2)
+    weights = tf.constant(np.random.default_rng(3).normal(size=(5, 4)))
+
+    def step(x_a, x_b):
+        with tf.GradientTape() as tape:
+            tape.watch([weights, x_a, x_b])
+            results = nt_xent(x_a @ weights, x_b @ weights, 0.2, normalize)
+            scaled = 8.0 * results[0]  # as a loss scale does
+        return results, tape.gradient(scaled, [weights, x_a, x_b])
+
+    expected, (expected_weights, *expected_inputs) = step(tf.constant(x_a), tf.constant(x_b))
+    slow, _, _ = algorithm_1(x_a @ weights, x_b @ weights, 0.2, normalize)
+    np.testing.assert_allclose(expected[0], slow, rtol=1e-9)
+    results, (weight_gradients, *input_gradients) = on_replicas(replicas, step, x_a, x_b)
+
+    for per_replica, value in zip(results, expected, strict=True):
+        assert len(per_replica) == replicas
+        np.testing.assert_allclose(per_replica, [value.numpy()] * replicas, rtol=1e-9)
+    np.testing.assert_allclose(sum(weight_gradients), expected_weights, rtol=1e-9, atol=1e-12)
+    for shares, whole in zip(input_gradients, expected_inputs, strict=True):
+        np.testing.assert_allclose(np.concatenate(shares), whole, rtol=1e-9, atol=1e-12)
+
+
+def test_replicas_see_each_others_negatives():
+    # Two replicas that hold the same two examples: each anchor has copies of itself elsewhere.
+    z = np.tile(np.eye(2), (2, 1))
+    (loss, accuracy, _), _ = on_replicas(
+        2, lambda z_a, z_b: (nt_xent(z_a, z_b, temperature=0.5), ()), z, z
+    )
+    alone = algorithm_1(z[:2], z[:2], 0.5)[0]
+    together = algorithm_1(z, z, 0.5)[0]
+    assert together - alone > 0.5
+    np.testing.assert_allclose(loss, [together, together], rtol=1e-9)
+    assert len(accuracy) == 2
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_replicas_in_half_precision(dtype):
+    z_a, z_b = (tf.cast(z, dtype) for z in projections(4, 8, dtype=np.float32))
+    loss, _, _ = on_replicas(2, lambda z_a, z_b: nt_xent(z_a, z_b, temperature=0.05), z_a, z_b)
+    assert loss[0].dtype == tf.float32
+    np.testing.assert_allclose(loss, [nt_xent(z_a, z_b, temperature=0.05)[0]] * 2, rtol=1e-6)
