@@ -110,9 +110,7 @@ class Encoder(Section):
     """Encoder"""
 
     resnet_depth: int = option(50, "18, 34, 50, 101, 152 or 200.")
-    width_multiplier: float = option(
-        1.0, "Factor of all filter counts; fractions too.", low=1 / 32
-    )
+    width_multiplier: float = option(1.0, "Factor of all filter counts; fractions too.", low=1 / 32)
     stem: str = option(
         "auto",
         "imagenet (7×7/2 and pool) or cifar (3×3, no pool); auto: cifar up to 32 px.",

@@ -124,7 +124,7 @@ print(f"{float(loss):.5f} {weight[0, 0]:.5f} {weight[0, 1]:.5f}")
 
 
 def test_no_file_names_a_place_on_someones_machine():
-    # Only where it begins a path ("host/home/x" is none); /home/someone is everyone's example.
+    # Only where it begins a path ("host/home/x" is none); "someone" is the docs' example.
     place = re.compile(rb"(?<![\w./~-])/(?:home|root|Users|work)/(?!someone/)[\w.]+")
     named = [
         f"{path.relative_to(ROOT)}: {match.group().decode()}"

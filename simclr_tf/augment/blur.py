@@ -8,7 +8,7 @@ def kernel_size_for(image_size: int) -> int:
     return 2 * (image_size // 10 // 2) + 1
 
 
-def gaussian_blur(images, sigma, kernel_size: int) -> tf.Tensor:
+def gaussian_blur(images: tf.Tensor, sigma: tf.Tensor, kernel_size: int) -> tf.Tensor:
     """Blurs each image with its own sigma; separable, borders reflected.
 
     Args:

@@ -5,6 +5,8 @@ form: with V the largest and m the smallest channel, scaling the saturation by f
 c to V - (V - c)·min(f, V / (V - m)), and a change of hue keeps V and m.
 """
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from simclr_tf.augment import draws
@@ -13,27 +15,27 @@ _LUMA = (0.2989, 0.5870, 0.1140)
 _TINY = 1e-20  # keeps a gray pixel's 0/0 finite; its chroma of 0 then cancels the quotient
 
 
-def adjust_brightness(images, factor) -> tf.Tensor:
+def adjust_brightness(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Multiplies each image by its factor (float [N]); not clipped."""
     return images * _per_image(factor)[..., tf.newaxis]
 
 
-def adjust_contrast(images, factor) -> tf.Tensor:
+def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Moves each image away from its channel means by its factor (float [N]); not clipped."""
     return _on_planes(images, lambda planes: _contrast(planes, _per_image(factor)))
 
 
-def adjust_saturation(images, factor) -> tf.Tensor:
+def adjust_saturation(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Scales each image's HSV saturation by its factor (float [N] ≥ 0), limited to 1."""
     return _on_planes(images, lambda planes: _saturation(planes, _per_image(factor)))
 
 
-def adjust_hue(images, delta) -> tf.Tensor:
+def adjust_hue(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
     """Turns each image's HSV hue by its delta (float [N]), in full turns, -1 to 1."""
     return _on_planes(images, lambda planes: _hue(planes, _per_image(delta)))
 
 
-def to_grayscale(images, apply) -> tf.Tensor:
+def to_grayscale(images: tf.Tensor, apply: tf.Tensor) -> tf.Tensor:
     """Replaces the images whose `apply` (bool [N]) is true by their luma in all three channels."""
     apply = _per_image(apply)
 
@@ -44,54 +46,89 @@ def to_grayscale(images, apply) -> tf.Tensor:
     return _on_planes(images, gray)
 
 
-def color_jitter(images, seed, offset=0, strength=1.0, brightness="v2") -> tf.Tensor:
-    """Brightness, contrast, saturation and hue in random order, clipped to [0, 1] after each.
+class Jitter(NamedTuple):
+    """What colour jitter does to each image.
 
-    With probability 0.8 per image [v1 App. A]. Brightness, contrast and saturation factors are
-    uniform in [max(0, 1 - 0.8s), 1 + 0.8s], hue's turn in [-0.2s, 0.2s].
+    `turn` int32 [N, 4]: when brightness, contrast, saturation and hue have their turn, 0 to 3, or
+    -1 where the image is not jittered; `factors` [N, 3] of the first three; `addend` [N], v1's
+    brightness; `delta` [N], hue's turn.
+    """
 
-    In each of the four turns every image takes the operation that its own order names. Brightness
-    and contrast are affine, so one multiply-add with the image's coefficients does either; the
-    others are without effect where their factor is 1 or their turn is 0.
+    turn: tf.Tensor
+    factors: tf.Tensor
+    addend: tf.Tensor
+    delta: tf.Tensor
+
+
+def draw_jitter(seed: tf.Tensor, offset: int | tf.Tensor, n: int, strength: float = 1.0) -> Jitter:
+    """Draws the jitter of `n` images [v1 App. A].
+
+    With probability 0.8 an image is jittered, in an order of its own. Brightness, contrast and
+    saturation factors are uniform in [max(0, 1 - 0.8s), 1 + 0.8s], the addend in [-0.8s, 0.8s] and
+    hue's turn in [-0.2s, 0.2s].
+
+    Args:
+        seed: int32 [2]; offset: global position of the first image.
+        strength: s ≥ 0; at 0 the jitter has no effect.
+    """
+    numbers = draws.uniform(seed, 2, offset, n, 9)
+    spread = 0.8 * strength
+    return Jitter(
+        turn=tf.where(numbers[:, :1] < 0.8, _random_order(numbers[:, 1:5]), -1),
+        factors=draws.scale(numbers[:, 5:8], max(0.0, 1.0 - spread), 1.0 + spread),
+        addend=draws.scale(numbers[:, 5], -spread, spread),
+        delta=draws.scale(numbers[:, 8], -0.2 * strength, 0.2 * strength),
+    )
+
+
+def apply_jitter(images: tf.Tensor, jitter: Jitter, brightness: str = "v2") -> tf.Tensor:
+    """Brightness, contrast, saturation and hue in each image's order, clipped after each.
+
+    In each of the four turns every image takes the operation whose turn it is. Brightness and
+    contrast are affine, so one multiply-add with the image's coefficients does either; the others
+    are without effect where their factor is 1 or their turn is 0.
 
     Args:
         images: float32 [N, H, W, 3] in [0, 1].
-        seed: int32 [2]; offset: global position of the first image.
-        strength: s ≥ 0; 0 changes nothing.
-        brightness: "v2" multiplies, "v1" adds a number uniform in [-0.8s, 0.8s].
+        jitter: of these N images.
+        brightness: "v2" multiplies by the factor, "v1" adds the addend.
 
     Returns:
         float32 [N, H, W, 3] in [0, 1].
     """
-    numbers = draws.uniform(seed, 2, offset, images.shape[0], 9)
-    applied = numbers[:, :1] < 0.8
-    order = _random_order(numbers[:, 1:5])
-    spread = 0.8 * strength
-    factors = draws.scale(numbers[:, 5:8], max(0.0, 1.0 - spread), 1.0 + spread)
-    addend = draws.scale(numbers[:, 5], -spread, spread)
-    delta = draws.scale(numbers[:, 8], -0.2 * strength, 0.2 * strength)
 
-    def turn(number, planes):
-        bright, contrast, saturation, hue = tf.unstack(
-            tf.logical_and(applied, order == number), axis=1
-        )
-        scale, shift = tf.ones_like(addend), tf.zeros_like(addend)
+    def take_turn(number, planes):
+        bright, contrast, saturation, hue = tf.unstack(jitter.turn == number, axis=1)
+        scale, shift = tf.ones_like(jitter.addend), tf.zeros_like(jitter.addend)
         if brightness == "v1":
-            shift = tf.where(bright, addend, shift)
+            shift = tf.where(bright, jitter.addend, shift)
         else:
-            scale = tf.where(bright, factors[:, 0], scale)
+            scale = tf.where(bright, jitter.factors[:, 0], scale)
         planes = [_per_image(scale) * plane + _per_image(shift) for plane in planes]
-        planes = _contrast(planes, _per_image(tf.where(contrast, factors[:, 1], 1.0)))
+        planes = _contrast(planes, _per_image(tf.where(contrast, jitter.factors[:, 1], 1.0)))
         planes = [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
-        planes = _saturation(planes, _per_image(tf.where(saturation, factors[:, 2], 1.0)))
-        planes = _hue(planes, _per_image(tf.where(hue, delta, 0.0)))
+        planes = _saturation(planes, _per_image(tf.where(saturation, jitter.factors[:, 2], 1.0)))
+        planes = _hue(planes, _per_image(tf.where(hue, jitter.delta, 0.0)))
         return number + 1, [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
 
     # A loop, because XLA would fuse unrolled turns into the reductions of the following ones and
     # compute the first turn again for each.
     return _on_planes(
-        images, lambda planes: tf.while_loop(lambda number, _: number < 4, turn, [0, planes])[1]
+        images,
+        lambda planes: tf.while_loop(lambda number, _: number < 4, take_turn, [0, planes])[1],
     )
+
+
+def color_jitter(
+    images: tf.Tensor,
+    seed: tf.Tensor,
+    offset: int | tf.Tensor = 0,
+    strength: float = 1.0,
+    brightness: str = "v2",
+) -> tf.Tensor:
+    """Draws the images' jitter and applies it: see `draw_jitter` and `apply_jitter`."""
+    jitter = draw_jitter(seed, offset, images.shape[0], strength)
+    return apply_jitter(images, jitter, brightness)
 
 
 def _contrast(planes, factor):

@@ -10,7 +10,14 @@ _ATTEMPTS = 10
 
 
 def sample_boxes(
-    seed, offset, n, height, width, area=(0.08, 1.0), aspect_ratio=(3 / 4, 4 / 3), aspect=None
+    seed: tf.Tensor,
+    offset: int | tf.Tensor,
+    n: int,
+    height: int,
+    width: int,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    aspect: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Draws one crop box per image [v1 App. A].
 
@@ -59,7 +66,7 @@ def sample_boxes(
     return tf.cast(tf.stack([y, x, box_h, box_w], axis=1), tf.int32)
 
 
-def crop_and_resize(images, boxes, size: int) -> tf.Tensor:
+def crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
     """Cuts one box out of each image and resizes it bicubically.
 
     Equals `tf.image.resize(image[y:y+h, x:x+w], [size, size], "bicubic")` image by image: Keys'
@@ -84,7 +91,9 @@ def crop_and_resize(images, boxes, size: int) -> tf.Tensor:
     return tf.transpose(tf.reshape(resized, [-1, size, channels, size]), [0, 1, 3, 2])
 
 
-def _interpolation(start, length, extent: int, size: int, dtype):
+def _interpolation(
+    start: tf.Tensor, length: tf.Tensor, extent: int, size: int, dtype: tf.DType
+) -> tf.Tensor:
     """[N, size, extent]: row s holds the weights of the stored pixels for output pixel s."""
     start = tf.cast(start, dtype)[:, tf.newaxis, tf.newaxis]
     length = tf.cast(length, dtype)[:, tf.newaxis, tf.newaxis]

@@ -5,7 +5,7 @@ import tensorflow as tf
 _WORDS_PER_COUNTER = 4  # one increment of Philox's counter yields four 32-bit words
 
 
-def uniform(seed, operation: int, offset, n: int, k: int) -> tf.Tensor:
+def uniform(seed: tf.Tensor, operation: int, offset: int | tf.Tensor, n: int, k: int) -> tf.Tensor:
     """Draws `k` numbers for each of `n` consecutive examples.
 
     Row i is a function of (seed, operation, offset + i) alone: a replica that holds a slice of the
@@ -37,12 +37,12 @@ def uniform(seed, operation: int, offset, n: int, k: int) -> tf.Tensor:
     return tf.cast(mantissa, tf.float32) * 2.0**-24
 
 
-def scale(draw, low, high) -> tf.Tensor:
+def scale(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """Maps draws in [0, 1) to [low, high)."""
     return low + draw * (high - low)
 
 
-def make_seed(run_seed, step, view) -> tf.Tensor:
+def make_seed(run_seed: int, step: int | tf.Tensor, view: int) -> tf.Tensor:
     """Returns the int32 [2] seed of one view (0 or 1) of the batch of one training step."""
     step = tf.cast(step, tf.int32)
     return tf.stack([tf.cast(run_seed, tf.int32), 2 * step + view])

@@ -9,7 +9,7 @@ _CENTRAL_SHARE = 0.875
 _UNCROPPED_SIZE = 32
 
 
-def eval_transform(images, image_size: int) -> tf.Tensor:
+def eval_transform(images: tf.Tensor, image_size: int) -> tf.Tensor:
     """Takes the central 87.5 % of each side, then resizes bicubically.
 
     Images up to 32 px are not cropped.

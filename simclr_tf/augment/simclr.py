@@ -52,10 +52,18 @@ class SimCLRAugment:
         self.color_jitter_strength = color_jitter_strength
         self.use_blur = use_blur
         self.brightness = brightness
-        self.crop_area = tuple(crop_area)
+        self.crop_area = (float(crop_area[0]), float(crop_area[1]))
         self.flip = flip
+        # Compiled here, so that every caller has it several times faster.
+        self._apply = tf.function(self._transform, jit_compile=True)
 
-    def __call__(self, images, seed, offset=0, aspect=None) -> tf.Tensor:
+    def __call__(
+        self,
+        images: tf.Tensor,
+        seed: tf.Tensor,
+        offset: int | tf.Tensor = 0,
+        aspect: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Returns the views.
 
         Args:
@@ -68,32 +76,36 @@ class SimCLRAugment:
         Returns:
             float32 [N, image_size, image_size, 3] in [0, 1].
         """
-        images = as_float(images)
+        images = tf.convert_to_tensor(images)
         n, height, width, _ = images.shape
-        boxes = sample_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect)
-        views = crop_and_resize(images, boxes, self.image_size)
-        if self.flip:
-            views = flip_left_right(views, draws.uniform(seed, _FLIP, offset, n, 1)[:, 0] < 0.5)
-        views = tf.clip_by_value(views, 0.0, 1.0)  # bicubic interpolation overshoots
-        if self.color_jitter_strength > 0:
-            views = color.color_jitter(
-                views, seed, offset, self.color_jitter_strength, self.brightness
-            )
         gray = draws.uniform(seed, _GRAYSCALE, offset, n, 1)[:, 0] < 0.2
-        views = color.to_grayscale(views, gray)
-        if self.use_blur:
-            views = self._blur(views, draws.uniform(seed, _BLUR, offset, n, 2))
-        return tf.clip_by_value(views, 0.0, 1.0)
-
-    def _blur(self, views, numbers):
-        sigma = draws.scale(numbers[:, 1], 0.1, 2.0)
-        blurred = blur.gaussian_blur(views, sigma, blur.kernel_size_for(self.image_size))
-        return tf.where(
-            (numbers[:, 0] < 0.5)[:, tf.newaxis, tf.newaxis, tf.newaxis], blurred, views
+        blurred, sigma = tf.unstack(draws.uniform(seed, _BLUR, offset, n, 2), axis=1)
+        return self._apply(
+            images,
+            sample_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect),
+            draws.uniform(seed, _FLIP, offset, n, 1)[:, 0] < 0.5,
+            color.draw_jitter(seed, offset, n, self.color_jitter_strength),
+            gray,
+            blurred < 0.5,
+            draws.scale(sigma, 0.1, 2.0),
         )
 
+    def _transform(self, images, boxes, flipped, jitter, gray, blurred, sigma):
+        views = crop_and_resize(as_float(images), boxes, self.image_size)
+        if self.flip:
+            views = flip_left_right(views, flipped)
+        views = tf.clip_by_value(views, 0.0, 1.0)  # bicubic interpolation overshoots
+        if self.color_jitter_strength > 0:
+            views = color.apply_jitter(views, jitter, self.brightness)
+        views = color.to_grayscale(views, gray)
+        if self.use_blur:
+            size = blur.kernel_size_for(self.image_size)
+            blurry = blur.gaussian_blur(views, sigma, size)
+            views = tf.where(blurred[:, tf.newaxis, tf.newaxis, tf.newaxis], blurry, views)
+        return tf.clip_by_value(views, 0.0, 1.0)
 
-def as_float(images) -> tf.Tensor:
+
+def as_float(images: tf.Tensor) -> tf.Tensor:
     """uint8 images → float32 in [0, 1]; float images pass as float32."""
     images = tf.convert_to_tensor(images)
     if images.dtype == tf.uint8:

@@ -11,7 +11,7 @@ from absl import flags
 
 from simclr_tf.errors import UserError
 
-_DEFINE = {
+_DEFINE: dict[Any, Any] = {
     bool: flags.DEFINE_boolean,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -77,7 +77,5 @@ def help_text(
                 subsequent_indent=" " * 32,
             )
         lines.append("")
-    lines.append(
-        "  --flagfile=FILE".ljust(32) + "Read flags from a file; later flags override it."
-    )
+    lines.append("  --flagfile=FILE".ljust(32) + "Read flags from a file; later flags override it.")
     return "\n".join(lines)

@@ -36,8 +36,7 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
                 tf.strings.substr(magic, 0, 2) == b"\xff\xd8",
                 lambda: tf.io.decode_jpeg(contents, channels=3),
             ),
-            # Palettes with transparency come out right only with all four channels asked for.
-            (magic == b"\x89PNG", lambda: over_white(tf.io.decode_png(contents, channels=4))),
+            (magic == b"\x89PNG", lambda: _png(contents)),
             (tf.strings.substr(magic, 0, 2) == b"BM", bmp),
             (magic == b"RIFF", lambda: _webp(contents)),
         ],
@@ -45,6 +44,16 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
         exclusive=True,
     )
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def _png(contents: tf.Tensor) -> tf.Tensor:
+    # Transparency in a palette shows only where all four channels are asked for.
+    image = tf.io.decode_png(contents, channels=4)
+    # Without any, TensorFlow fills alpha with 2^depth - 1: of less than 8 bits, not opaque at all.
+    depth = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 24, 1), tf.uint8)[0], tf.int32)
+    filler = tf.cast(tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1, tf.uint8)
+    opaque = tf.reduce_all(image[..., 3] == filler)
+    return tf.cond(opaque, lambda: image[..., :3], lambda: over_white(image))
 
 
 def _webp(contents: tf.Tensor) -> tf.Tensor:

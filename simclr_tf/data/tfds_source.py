@@ -64,10 +64,11 @@ class TFDSSource(Source):
                 )
             height = width = self._square = storage_size
         self.image_shape = (height, width, 3)
-        label = features["label"] if "label" in features else None
-        labelled = isinstance(label, tfds.features.ClassLabel) and label.num_classes is not None
-        self.class_names = tuple(label.names) if labelled else None
-        wanted = {self._key: True} | ({"label": True} if labelled else {})
+        label = dict(features).get("label")
+        self.class_names = None
+        if isinstance(label, tfds.features.ClassLabel) and label.num_classes is not None:
+            self.class_names = tuple(label.names)
+        wanted = {self._key: True} | ({} if self.class_names is None else {"label": True})
         self._features = tfds.decode.PartialDecoding(wanted).extract_features(features)
         self._set_parts(parts)
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -140,7 +141,7 @@ def _evaluate(
     file: Path,
     protocols: Sequence[EvaluationProtocol],
     say: Callable,
-    **settings,
+    **settings: Any,
 ) -> None:
     train, test = opened
     say(f"evaluating on {train.num_examples} + {test.num_examples} images of {splits.dataset}")

@@ -7,7 +7,13 @@ r the replica.
 import tensorflow as tf
 
 
-def nt_xent(z_a, z_b, temperature=0.1, normalize=True, block_size=None):
+def nt_xent(
+    z_a: tf.Tensor,
+    z_b: tf.Tensor,
+    temperature: float = 0.1,
+    normalize: bool = True,
+    block_size: int | None = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Computes the loss of one batch of pairs, and how well the pairs are told apart.
 
     For each of the 2N anchors the positive is the other view of the same image and the 2N - 2
@@ -76,12 +82,12 @@ def nt_xent(z_a, z_b, temperature=0.1, normalize=True, block_size=None):
     return loss, accuracy, entropy
 
 
-def l2_normalize(z) -> tf.Tensor:
+def l2_normalize(z: tf.Tensor) -> tf.Tensor:
     """Scales each row of z [N, D] to length 1; a zero row stays zero, with a finite gradient."""
     return z * tf.math.rsqrt(tf.maximum(tf.reduce_sum(z * z, axis=-1, keepdims=True), 1e-24))
 
 
-def _gather(views):
+def _gather(views: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | int]:
     """Collects the views of all replicas, with gradient.
 
     Each replica puts its [2, B, D] into its place among zeros [2, R, B, D] and these are summed
@@ -104,7 +110,7 @@ def _gather(views):
     return tf.reshape(everyone, [2, replicas * batch, width]), replica * batch
 
 
-def _all_reduce(value):
+def _all_reduce(value: tf.Tensor) -> tf.Tensor:
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return value

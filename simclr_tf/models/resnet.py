@@ -177,53 +177,56 @@ class _Block:
         return make.batch_norm(x, f"{name}_bn")
 
     def _selective_kernel(self, x: tf.Tensor) -> tf.Tensor:
-        make, name, filters = self.make, f"{self.name}_sk", self.filters
+        make, exact, name, filters = self.make, self._exact(), f"{self.name}_sk", self.filters
         x = make.conv_bn_relu(x, 2 * filters, 3, self.name, 2, self.strides)
 
         attention = self._pool(x, f"{name}_pool")
-        attention = self._add_streams(attention, f"{name}_pool")
+        attention = self._add_streams(exact, attention, f"{name}_pool")
         width = max(int(filters * self.sk_ratio), _MIN_ATTENTION_WIDTH)
-        attention = make.conv_bn_relu(attention, width, 1, name, 1)
-        attention = make.conv(attention, 2 * filters, 1, f"{name}_conv2")
-        attention = keras.layers.Reshape((2, filters), dtype=make.policy, name=f"{name}_streams")(
-            attention
-        )
-        attention = keras.layers.Softmax(axis=1, dtype=make.policy, name=f"{name}_softmax")(
-            attention
-        )
-        attention = keras.layers.Reshape(
-            (1, 1, 2 * filters), dtype=make.policy, name=f"{name}_attention"
-        )(attention)
+        attention = exact.conv_bn_relu(attention, width, 1, name, 1)
+        attention = exact.conv(attention, 2 * filters, 1, f"{name}_conv2")
+        for layer in (
+            keras.layers.Reshape((2, filters), dtype=exact.policy, name=f"{name}_streams"),
+            keras.layers.Softmax(axis=1, dtype=exact.policy, name=f"{name}_softmax"),
+            keras.layers.Reshape((1, 1, 2 * filters), dtype=exact.policy, name=f"{name}_attention"),
+        ):
+            attention = layer(attention)
 
         x = keras.layers.Multiply(dtype=make.policy, name=f"{name}_multiply")([x, attention])
-        return self._add_streams(x, name)
+        return self._add_streams(make, x, name)
 
-    def _add_streams(self, x: tf.Tensor, name: str) -> tf.Tensor:
+    def _add_streams(self, make: LayerFactory, x: tf.Tensor, name: str) -> tf.Tensor:
         """Add the first half of the channels to the second, `[..., 2F]` → `[..., F]`."""
         # Keras has no layer that slices channels. Cropping does, told that they are the width.
         halves = [
             keras.layers.Cropping2D(
                 ((0, 0), crop),
                 data_format="channels_first",
-                dtype=self.make.policy,
+                dtype=make.policy,
                 name=f"{name}_stream{stream}",
             )(x)
             for stream, crop in ((1, (0, self.filters)), (2, (self.filters, 0)))
         ]
-        return keras.layers.Add(dtype=self.make.policy, name=f"{name}_sum")(halves)
+        return keras.layers.Add(dtype=make.policy, name=f"{name}_sum")(halves)
 
     def _squeeze_excite(self, x: tf.Tensor, out_filters: int) -> tf.Tensor:
-        make, name = self.make, f"{self.name}_se"
+        make, exact, name = self.make, self._exact(), f"{self.name}_se"
         # The ratio is of the block's filters, not of the four times wider bottleneck output.
         width = max(1, int(self.filters * self.se_ratio))
         scale = self._pool(x, f"{name}_pool")
-        scale = make.conv(scale, width, 1, f"{name}_conv1", use_bias=True)
-        scale = make.activation(scale, "relu", f"{name}_relu1")
-        scale = make.conv(scale, out_filters, 1, f"{name}_conv2", use_bias=True)
-        scale = make.activation(scale, "sigmoid", f"{name}_sigmoid")
+        scale = exact.conv(scale, width, 1, f"{name}_conv1", use_bias=True)
+        scale = exact.activation(scale, "relu", f"{name}_relu1")
+        scale = exact.conv(scale, out_filters, 1, f"{name}_conv2", use_bias=True)
+        scale = exact.activation(scale, "sigmoid", f"{name}_sigmoid")
         return keras.layers.Multiply(dtype=make.policy, name=f"{name}_multiply")([x, scale])
 
     def _pool(self, x: tf.Tensor, name: str) -> tf.Tensor:
         return keras.layers.GlobalAveragePooling2D(
-            keepdims=True, dtype=self.make.policy, name=name
+            keepdims=True, dtype=self._exact().policy, name=name
         )(x)
+
+    def _exact(self) -> LayerFactory:
+        """Return a factory of layers that compute in the variables' precision."""
+        # Attention is small, and batch norm over one value per image enlarges what 16 bits lose.
+        policy = keras.mixed_precision.Policy(self.make.policy.variable_dtype)
+        return dataclasses.replace(self.make, policy=policy)

@@ -1,5 +1,7 @@
 """The SimCLR model: encoder, projection head, and their training step [v1 Algorithm 1]."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -65,33 +67,31 @@ class SimCLR(keras.Model):
         if linear_head is not None:
             names += ["linear_loss", "linear_accuracy"]
         self._means = {name: keras.metrics.Mean(name=name) for name in names}
-        # XLA makes the views several times faster, and the same function serves TPU.
-        self._make_views = tf.function(self._views, jit_compile=True)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[keras.metrics.Metric]:
         return list(self._means.values())
 
-    def compile(self, optimizer, **kwargs) -> None:
+    def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs: Any) -> None:
         if self.linear_head is not None:
             inner = getattr(optimizer, "inner_optimizer", optimizer)
             inner.exclude_from_weight_decay(var_list=self.linear_head.trainable_variables)
         super().compile(optimizer=optimizer, **kwargs)
 
-    def call(self, images, training=False):
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.projection_head(self.encoder(images, training=training), training=training)
 
-    def make_views(self, batch, step) -> tf.Tensor:
+    def make_views(self, batch: Any, step: int | tf.Tensor) -> tf.Tensor:
         """Returns both views of a replica's batch, view 0 first: float32 [2B, S, S, 3]."""
         context = tf.distribute.get_replica_context()
         offset = context.replica_id_in_sync_group * batch["image"].shape[0] if context else 0
-        return self._make_views(batch["image"], step, offset, batch.get("aspect"))
-
-    def _views(self, images, step, offset, aspect):
         seeds = [make_seed(self.seed, step, view) for view in (0, 1)]
+        images, aspect = batch["image"], batch.get("aspect")
         return tf.concat([self.augment(images, s, offset, aspect) for s in seeds], axis=0)
 
-    def contrast(self, views, training):
+    def contrast(
+        self, views: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         """Encodes 2B views and contrasts them.
 
         Returns:
@@ -110,7 +110,7 @@ class SimCLR(keras.Model):
         }
         return features, loss, statistics
 
-    def train_step(self, batch):
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         views = self.make_views(batch, self.step)
         with tf.GradientTape() as tape:
             features, loss, statistics = self.contrast(views, training=True)
@@ -153,7 +153,9 @@ class SimCLR(keras.Model):
         return loss / tf.distribute.get_strategy().num_replicas_in_sync, figures
 
 
-def collapse_statistics(features, z_a, z_b) -> dict[str, tf.Tensor]:
+def collapse_statistics(
+    features: tf.Tensor, z_a: tf.Tensor, z_b: tf.Tensor
+) -> dict[str, tf.Tensor]:
     """Shows without labels whether the representation collapses.
 
     Args:

@@ -1,5 +1,7 @@
 """An optimizer by name."""
 
+from typing import Any
+
 import tf_keras as keras
 
 from simclr_tf.optimizers.decay import AdamL2, AdamW, MomentumL2
@@ -9,7 +11,7 @@ NAMES = ("momentum", "adam", "adamw", "lars")
 
 
 def build_optimizer(
-    name: str, learning_rate, *, momentum: float = 0.9, weight_decay: float = 0.0
+    name: str, learning_rate: Any, *, momentum: float = 0.9, weight_decay: float = 0.0
 ) -> keras.optimizers.Optimizer:
     """Returns the optimizer that `--optimizer` names.
 

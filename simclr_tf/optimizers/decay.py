@@ -1,9 +1,12 @@
 """Which variables take weight decay, and momentum and Adam with an L2 term in the gradient."""
 
+from typing import Any
+
+import tensorflow as tf
 import tf_keras as keras
 
 
-def decayed(optimizer, variable) -> bool:
+def decayed(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:
     """Whether a variable takes weight decay (and, in LARS, adaptation).
 
     Kernels do. Vectors do not: in every Keras layer biases and the parameters of normalisation have
@@ -13,30 +16,34 @@ def decayed(optimizer, variable) -> bool:
     return variable.shape.rank > 1 and optimizer._use_weight_decay(variable)
 
 
-class _L2:
-    """Adds `l2`·w to the gradient of every decayed variable, after the sum over replicas."""
+@keras.utils.register_keras_serializable(package="simclr_tf")
+class MomentumL2(keras.optimizers.SGD):
+    """Keras's SGD with `l2`·w in the gradient of kernels, as the reference has it."""
 
-    def __init__(self, *args, l2: float = 0.0, **kwargs):
+    def __init__(self, *args: Any, l2: float = 0.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.l2 = l2
 
-    def update_step(self, gradient, variable):
-        if self.l2 and decayed(self, variable):
-            gradient += self.l2 * variable
-        super().update_step(gradient, variable)
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        super().update_step(_with_l2(self, gradient, variable), variable)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "l2": self.l2}
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
-class MomentumL2(_L2, keras.optimizers.SGD):
-    """Keras's SGD with an L2 term in the gradient, as the reference has it."""
+class AdamL2(keras.optimizers.Adam):
+    """Keras's Adam with `l2`·w in the gradient of kernels, as the reference has it."""
 
+    def __init__(self, *args: Any, l2: float = 0.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.l2 = l2
 
-@keras.utils.register_keras_serializable(package="simclr_tf")
-class AdamL2(_L2, keras.optimizers.Adam):
-    """Keras's Adam with an L2 term in the gradient, as the reference has it."""
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        super().update_step(_with_l2(self, gradient, variable), variable)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "l2": self.l2}
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
@@ -45,3 +52,12 @@ class AdamW(keras.optimizers.AdamW):
 
     def _use_weight_decay(self, variable):
         return variable.shape.rank > 1 and super()._use_weight_decay(variable)
+
+
+def _with_l2(
+    optimizer: "MomentumL2 | AdamL2", gradient: tf.Tensor, variable: tf.Variable
+) -> tf.Tensor:
+    # Here the gradient is already the sum over the replicas, so the term enters once.
+    if optimizer.l2 and decayed(optimizer, variable):
+        return gradient + optimizer.l2 * variable
+    return gradient

@@ -1,5 +1,7 @@
 """LARS: layer-wise adaptive rate scaling, for large batches (You et al., 2017; [v1 §2.3])."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -48,12 +50,12 @@ class LARS(keras.optimizers.Optimizer):
         self.l2 = weight_decay
         self.trust_coefficient = trust_coefficient
 
-    def build(self, var_list) -> None:
+    def build(self, var_list: list[tf.Variable]) -> None:
         super().build(var_list)
         if not hasattr(self, "velocities"):
             self.velocities = [self.add_variable_from_reference(v, "velocity") for v in var_list]
 
-    def update_step(self, gradient, variable) -> None:
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         gradient = tf.convert_to_tensor(gradient)  # an embedding's slices made dense
         learning_rate = tf.cast(self.learning_rate, variable.dtype)
         velocity = self.velocities[self._index_dict[self._var_key(variable)]]
@@ -69,7 +71,7 @@ class LARS(keras.optimizers.Optimizer):
         velocity.assign(self.momentum * velocity + learning_rate * gradient)
         variable.assign_sub(velocity)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "learning_rate": self._serialize_hyperparameter(self._learning_rate),

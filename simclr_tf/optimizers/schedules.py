@@ -49,7 +49,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         cosine = 0.5 * (1.0 + tf.cos(math.pi * share))
         return self.peak * tf.where(step < self.warmup_steps, warm, cosine)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, float]:
         return {
             "peak": self.peak,
             "warmup_steps": self.warmup_steps,

@@ -2,7 +2,8 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -27,12 +28,20 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     _supports_tf_logs = True  # asks Keras not to fetch the metrics to the host at every step
 
-    def __init__(self, run: Run, every: int, total_steps: int, keep: int, healthy, stop: list[int]):
+    def __init__(
+        self,
+        run: Run,
+        every: int,
+        total_steps: int,
+        keep: int,
+        healthy: Callable[[], None],
+        stop: list[int],
+    ):
         super().__init__()
         self._run, self._every, self._total, self._keep = run, every, total_steps, keep
         self._healthy, self._stop = healthy, stop
 
-    def on_train_begin(self, logs=None) -> None:
+    def on_train_begin(self, logs: Any = None) -> None:
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(model=self.model),
             str(self._run.checkpoint_dir),
@@ -41,7 +50,7 @@ class CheckpointCallback(keras.callbacks.Callback):
         )
         self._step = int(self.model.step)
 
-    def on_train_batch_end(self, batch, logs=None) -> None:
+    def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
         self._step += 1
         if self._step % self._every == 0 or self._step == self._total or self._stop:
             self.save()

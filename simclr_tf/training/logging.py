@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from simclr_tf.errors import UserError
 from simclr_tf.files import write_atomically
+from simclr_tf.models import SimCLR
 from simclr_tf.run import Run
 from simclr_tf.training.evaluators import Evaluator
 
@@ -57,16 +59,14 @@ class LoggingCallback(keras.callbacks.Callback):
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
         self._global_batch, self._picture = global_batch, picture
 
-    def on_train_begin(self, logs=None) -> None:
+    def on_train_begin(self, logs: Any = None) -> None:
         self._step = int(self.model.step)
         self._writer = tf.summary.create_file_writer(str(self._run.tensorboard_dir))
-        if self._step == 0:
-            with self._writer.as_default(step=0):
-                tf.summary.image("view_pairs", self._picture(self.model)[tf.newaxis])
+        self._picture_due = self._step == 0
         self._terminal = _Terminal(self._step, self._total)
         self._started, self._from = time.monotonic(), self._step
 
-    def on_train_batch_end(self, batch, logs=None) -> None:
+    def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
         self._step += 1
         self._terminal.advance(self._step)
         last = self._step == self._total
@@ -90,6 +90,9 @@ class LoggingCallback(keras.callbacks.Callback):
             for name, value in row.items():
                 if name not in ("step", "epoch"):
                     tf.summary.scalar(name, value)
+            if self._picture_due:
+                tf.summary.image("view_pairs", self._picture(self.model)[tf.newaxis])
+                self._picture_due = False
         self._writer.flush()
         self._terminal.show(row)
         # The evaluators' time is not the training's.
@@ -137,7 +140,7 @@ class _Terminal:
             self._bar.close()
 
 
-def check_finite(model) -> None:
+def check_finite(model: SimCLR) -> None:
     """Raises UserError with the step if any loss since the last look was not finite."""
     step = int(model.first_bad_step)
     if step >= 0:

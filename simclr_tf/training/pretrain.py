@@ -15,7 +15,7 @@ from simclr_tf.models import SimCLR
 from simclr_tf.optimizers import peak_learning_rate
 from simclr_tf.run import Run, load, restore
 from simclr_tf.training.checkpoints import CheckpointCallback, signals
-from simclr_tf.training.evaluators import probe, validation, view_pairs
+from simclr_tf.training.evaluators import Evaluator, probe, validation, view_pairs
 from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
 
 
@@ -148,7 +148,8 @@ def describe(config: PretrainConfig, plan: Plan, model: SimCLR, train: Source) -
         f"{f', {plan.num_classes} classes' if plan.num_classes else ', no labels'}; "
         f"ResNet-{config.encoder.resnet_depth} × {config.encoder.width_multiplier:g} "
         f"({config.encoder.stem} stem), {parameters:,} parameters, "
-        f"{config.optimization.precision}; {plan.total_steps} steps of {config.optimization.train_batch_size} images"
+        f"{config.optimization.precision}; {plan.total_steps} steps of "
+        f"{config.optimization.train_batch_size} images"
     )
 
 
@@ -182,7 +183,7 @@ def _evaluators(config: PretrainConfig, plan: Plan, held_out: Source | None) -> 
     return evaluators
 
 
-def _probe(config: PretrainConfig):
+def _probe(config: PretrainConfig) -> Evaluator:
     data = config.data
     dataset = config.watching.probe_dataset or data.dataset
     train, test = (

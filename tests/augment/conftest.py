@@ -1,5 +1,7 @@
 """What the augmentation tests share: random images, and one operation run in every way."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +17,21 @@ def images():
     return tf.constant(random)
 
 
+@contextlib.contextmanager
+def functions_run(eagerly):
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(eagerly)
+    yield
+    tf.config.run_functions_eagerly(before)
+
+
+@pytest.fixture
+def eagerly():
+    """Nothing is compiled: spares each new shape its seconds. `in_every_way` compiles anyway."""
+    with functions_run(eagerly=True):
+        yield
+
+
 @pytest.fixture
 def in_every_way():
     """`operation(*inputs)` run eagerly; tf.data and XLA must agree with it. Returns a NumPy array.
@@ -24,10 +41,12 @@ def in_every_way():
 
     def run(operation, *inputs, exactly=False):
         inputs = tuple(tf.convert_to_tensor(value) for value in inputs)
-        eager = operation(*inputs).numpy()
-        dataset = tf.data.Dataset.from_tensors(inputs).map(lambda *args: operation(*args))
-        in_data = next(iter(dataset)).numpy()
-        compiled = tf.function(operation, jit_compile=True)(*inputs).numpy()
+        with functions_run(eagerly=True):
+            eager = operation(*inputs).numpy()
+        with functions_run(eagerly=False):
+            dataset = tf.data.Dataset.from_tensors(inputs).map(lambda *args: operation(*args))
+            in_data = next(iter(dataset)).numpy()
+            compiled = tf.function(operation, jit_compile=True)(*inputs).numpy()
         tolerance = {"rtol": 0, "atol": 0} if exactly else {"rtol": 1e-5, "atol": 2e-6}
         np.testing.assert_allclose(in_data, eager, **tolerance)
         np.testing.assert_allclose(compiled, eager, **tolerance)

@@ -73,7 +73,8 @@ def test_default_is_normalised_at_a_temperature_of_a_tenth():
     [
         (4, tf.float64, 1.9459101, 1e-7),
         (256, tf.float64, 6.2363696, 1e-7),
-        (4096, tf.float32, 9.0107913, 1e-4),
+        # Matrices of 8192² numbers: gigabytes, and seconds.
+        pytest.param(4096, tf.float32, 9.0107913, 1e-4, marks=pytest.mark.slow),
     ],
 )
 def test_identical_projections_give_the_log_of_the_candidates(n, dtype, expected, tolerance):
@@ -267,6 +268,15 @@ def test_batch_size_may_be_unknown_when_traced():
     for n in 3, 6:
         z_a, z_b = projections(n, 4)
         np.testing.assert_allclose(traced(z_a, z_b)[0], algorithm_1(z_a, z_b, 0.1)[0], rtol=1e-9)
+
+
+def test_wrong_arguments_are_refused():
+    z_a, z_b = projections(4, 3)
+    for temperature in 0.0, -1.0:
+        with pytest.raises(ValueError, match="temperature"):
+            nt_xent(z_a, z_b, temperature=temperature)
+    with pytest.raises(ValueError, match=r"[Ss]hape"):
+        nt_xent(z_a, z_b[:3])
 
 
 # --- replicas ------------------------------------------------------------------------------------

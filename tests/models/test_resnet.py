@@ -152,6 +152,20 @@ def test_bottleneck_features_are_four_times_as_wide(attentive):
     assert features.shape == (2, 256)
 
 
+@pytest.mark.parametrize("selective", [False, True])
+def test_bottlenecks_stride_on_the_3x3(selective, attentive):
+    encoder = attentive if selective else ResNet(50, TINY)
+    strided = {
+        layer.name
+        for layer in encoder.layers
+        if isinstance(layer, keras.layers.Conv2D)
+        and layer.name.startswith("block")
+        and "shortcut" not in layer.name
+        and layer.strides == (2, 2)
+    }
+    assert strided == {f"block_group{group}_block1_conv2" for group in (2, 3, 4)}
+
+
 def test_strided_stem_pads_three_on_every_side():
     encoder = ResNet(18, TINY)
     x = images(2, 16)

@@ -164,23 +164,36 @@ def test_gradients_of_replicas_are_summed_before_they_are_adapted():
     shares = [np.array([[1.0, 0.0], [2.0, 1.0]]), np.array([[-3.0, 1.0], [0.5, 0.5]])]
     start = np.array([[1.0, 2.0], [3.0, 4.0]])
     with strategy.scope():
-        kernel = tf.Variable(start)
+        kernel, named = tf.Variable(start), tf.Variable(start)
         optimizer = LARS(0.5, weight_decay=0.1, trust_coefficient=0.1)
-        optimizer.build([kernel])
+        optimizer.exclude_from_weight_decay(var_list=[named])
+        optimizer.build([kernel, named])
     gradients = strategy.experimental_distribute_values_from_function(
         lambda replica: tf.constant(shares[replica.replica_id_in_sync_group])
     )
 
-    @tf.function
-    def step():
-        strategy.run(lambda gradient: optimizer.apply_gradients([(gradient, kernel)]), [gradients])
+    def apply(gradient):
+        optimizer.apply_gradients([(gradient, kernel), (gradient, named)])
 
-    slow = SlowLARS(start, True, weight_decay=0.1, trust=0.1)
+    step = tf.function(lambda: strategy.run(apply, [gradients]))
+    slow = {
+        adapted: SlowLARS(start, adapted, weight_decay=0.1, trust=0.1) for adapted in (True, False)
+    }
     for _ in range(3):
         step()
-        slow.step(sum(shares), 0.5)
-    for copy in strategy.experimental_local_results(kernel):
-        np.testing.assert_allclose(copy, slow.weight, rtol=1e-6)
+        for transcription in slow.values():
+            transcription.step(sum(shares), 0.5)
+    for variable, adapted in (kernel, True), (named, False):
+        for copy in strategy.experimental_local_results(variable):
+            np.testing.assert_allclose(copy, slow[adapted].weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"momentum": -0.1}, {"momentum": 1.5}, {"weight_decay": -1}, {"trust_coefficient": 0}]
+)
+def test_wrong_arguments_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        LARS(0.1, **wrong)
 
 
 @pytest.mark.parametrize("learning_rate", [0.25, WarmupCosine(1.0, 2, 6)])

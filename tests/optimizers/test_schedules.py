@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.durations import resolve_steps
+from simclr_tf.errors import UserError
 from simclr_tf.optimizers import WarmupCosine, peak_learning_rate
 
 
@@ -61,6 +62,12 @@ def test_steps_are_examples_times_epochs_over_batch(num_examples, global_batch, 
 
 def test_steps_override_epochs():
     assert resolve_steps(50_000, 512, epochs=100, steps=7) == 7
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": -1}, {"epochs": 1, "steps": -5}])
+def test_negative_durations_are_the_user_s_mistake(wrong):
+    with pytest.raises(UserError, match="negative"):
+        resolve_steps(100, 10, **wrong)
 
 
 def test_every_step_of_a_short_run():

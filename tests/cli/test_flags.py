@@ -1,0 +1,118 @@
+"""Flags: help, defaults of the reference, flagfiles, and one line for each mistake."""
+
+import contextlib
+import io
+
+import pytest
+from absl import flags as absl_flags
+
+from simclr_tf.cli import main as cli
+from simclr_tf.cli import pretrain
+
+# Name → default, as reference implementation's commands have them.
+REFERENCE = {
+    "learning_rate": 0.3,
+    "learning_rate_scaling": "linear",
+    "warmup_epochs": 10,
+    "weight_decay": 1e-6,
+    "batch_norm_decay": 0.9,
+    "train_batch_size": 512,
+    "train_split": "train",
+    "train_epochs": 100,
+    "train_steps": 0,
+    "eval_batch_size": 256,
+    "checkpoint_epochs": 1,
+    "checkpoint_steps": 0,
+    "eval_split": "validation",
+    "cache_dataset": False,
+    "mode": "train",
+    "train_mode": "pretrain",
+    "lineareval_while_pretraining": True,
+    "use_tpu": False,
+    "optimizer": "lars",
+    "momentum": 0.9,
+    "keep_checkpoint_max": 5,
+    "keep_hub_module_max": 1,
+    "temperature": 0.1,
+    "hidden_norm": True,
+    "proj_head_mode": "nonlinear",
+    "proj_out_dim": 128,
+    "num_proj_layers": 3,
+    "global_bn": True,
+    "width_multiplier": 1,
+    "resnet_depth": 50,
+    "sk_ratio": 0.0,
+    "se_ratio": 0.0,
+    "image_size": 224,
+    "color_jitter_strength": 1.0,
+    "use_blur": True,
+}
+
+
+def run(*argv: str) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.main(argv)
+    return status, out.getvalue(), err.getvalue()
+
+
+def test_the_references_flags_keep_their_defaults():
+    values = absl_flags.FlagValues()
+    pretrain.define(values)
+    assert {name: values[name].default for name in REFERENCE} == REFERENCE
+
+
+def test_overview_lists_the_commands():
+    status, out, _ = run("--help")
+    assert status == 0
+    assert all(f"  {name} " in out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_tells_every_flag_by_group(command):
+    status, out, _ = run(command, "--help")
+    assert status == 0
+    assert "--model_dir" in out
+    assert len(out.splitlines()) > 10
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["train"], "train: no such command"),
+        (["pretrain", "--model_dir=x"], "flags/quickstart.flags"),
+        (["pretrain", "--dataset=shapes"], "--model_dir is missing"),
+        (["pretrain", "--datset=shapes"], "datset"),
+        (["pretrain", "--dataset=shapes", "stray"], "stray: not a flag"),
+        (["pretrain", "--dataset=shapes", "--temperature=0"], "--temperature=0.0: must be above 0"),
+        (["pretrain", "--dataset=shapes", "--temperature=nan"], "--temperature=nan"),
+        (["pretrain", "--dataset=shapes", "--learning_rate=fast"], "learning_rate"),
+        (
+            ["pretrain", "--dataset=shapes", "--resnet_depth=19"],
+            "--resnet_depth=19: must be one of",
+        ),
+        (["pretrain", "--dataset=shapes", "--optimizer=sgd"], "momentum, adam, adamw, lars"),
+        (["pretrain", "--dataset=shapes", "--train_mode=finetune"], "--train_mode=finetune"),
+        (
+            ["pretrain", "--dataset=shapes", "--crop_min_area=0.9", "--crop_max_area=0.5"],
+            "--crop_min_area=0.9: must not exceed --crop_max_area=0.5",
+        ),
+        (["pretrain", "--flagfile=nowhere.flags"], "shipped are"),
+        (["evaluate"], "--model_dir=RUN or --encoder=SAVEDMODEL"),
+        (["evaluate", "--encoder=x"], "--output=DIR"),
+        (["evaluate", "--model_dir=x", "--protocols=svm"], "'svm' is none of knn, logistic"),
+        (["export"], "--model_dir is missing"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(argv, says):
+    status, _, err = run(*argv)
+    assert status == 2
+    assert err.startswith("simclr-tf: error: ") and err.count("\n") == 1
+    assert says in err
+
+
+def test_shipped_flagfiles_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run("pretrain", "--flagfile=flags/quickstart.flags", "--temperature=0")
+    # It read the file (the dataset is there) and the later flag won.
+    assert status == 2 and "--temperature=0.0" in err

@@ -1,0 +1,277 @@
+"""Folders of images: formats, splits, classes, files that cannot be read."""
+
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from simclr_tf.data import explain_decode_error, open_source, ordered_batches, train_batches
+from simclr_tf.errors import UserError
+
+SIZE = 24
+RNG = np.random.default_rng(0)
+
+
+def _noise(mode="RGB", size=(20, 30)) -> Image.Image:
+    channels = {"L": 1, "RGB": 3, "RGBA": 4, "CMYK": 4}[mode]
+    pixels = RNG.integers(0, 256, (*size[::-1], channels), np.uint8)
+    return Image.fromarray(pixels.squeeze(), mode)
+
+
+def _save(root, path, image=None, **options):
+    path = root / path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or _noise()).save(path, **options)
+    return path
+
+
+def _open(root, split="train", **more):
+    return open_source(f"folder:{root}", split, **{"storage_size": SIZE} | more)
+
+
+def _all(source) -> dict[str, np.ndarray]:
+    (batch,) = ordered_batches(source, source.num_examples)
+    return {key: value.numpy() for key, value in batch.items()}
+
+
+def _constant(colour, mode="RGB"):
+    return Image.new(mode, (20, 30), colour)
+
+
+RED = (200, 30, 10)
+
+
+def _palette() -> Image.Image:
+    return _constant(RED).convert("P", palette=Image.Palette.ADAPTIVE)
+
+
+ANIMATION = {"save_all": True, "append_images": [_constant("blue").convert("P")]}
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "options", "expected"),
+    [
+        ("rgb.jpg", _constant(RED), {"quality": 95}, RED),
+        ("progressive.jpeg", _constant(RED), {"progressive": True, "quality": 95}, RED),
+        ("gray.jpg", _constant(90, "L"), {}, (90, 90, 90)),
+        ("cmyk.jpg", _constant((0, 200, 200, 50), "CMYK"), {"quality": 95}, (205, 44, 44)),
+        ("rgb.png", _constant(RED), {}, RED),
+        ("gray.png", _constant(90, "L"), {}, (90, 90, 90)),
+        ("gray16.png", Image.fromarray(np.full((30, 20), 90 * 257, np.uint16)), {}, (90, 90, 90)),
+        ("one_bit.png", _constant(1, "1"), {}, (255, 255, 255)),
+        ("one_bit_black.png", _constant(0, "1"), {}, (0, 0, 0)),
+        ("palette1.png", _palette(), {"bits": 1}, RED),
+        ("palette4.png", _palette(), {"bits": 4}, RED),
+        ("palette8.png", _palette(), {"bits": 8}, RED),
+        ("clear4.png", _palette(), {"bits": 4, "transparency": 0}, (255, 255, 255)),
+        ("half.png", _constant((*RED, 51), "RGBA"), {}, (244, 210, 206)),
+        ("clear.png", _constant((*RED, 0), "RGBA"), {}, (255, 255, 255)),
+        ("gray_alpha.png", _constant((90, 0), "LA"), {}, (255, 255, 255)),
+        ("rgb.bmp", _constant(RED), {}, RED),
+        ("gray.bmp", _constant(90, "L"), {}, (90, 90, 90)),
+        ("padding.bmp", _constant((*RED, 0), "RGBA"), {}, RED),
+        ("still.gif", _palette(), {}, RED),
+        ("moving.gif", _constant("red").convert("P"), ANIMATION, (255, 0, 0)),
+        ("lossy.webp", _constant(RED), {"quality": 95}, RED),
+        ("lossless.webp", _constant(RED), {"lossless": True}, RED),
+        ("clear.webp", _constant((*RED, 0), "RGBA"), {"lossless": True, "exact": True}, (255,) * 3),
+    ],
+)
+def test_every_format_becomes_rgb(tmp_path, name, image, options, expected):
+    _save(tmp_path, name, image, **options)
+    batch = _all(_open(tmp_path))
+    assert batch["image"].shape == (1, SIZE, SIZE, 3)
+    np.testing.assert_allclose(batch["image"][0, 8, 8], expected, atol=3)
+    np.testing.assert_allclose(batch["aspect"], [20 / 30])
+
+
+@pytest.mark.parametrize("size", [(5, 400), (400, 5), (1, 1), (3000, 2)])
+def test_odd_shapes_are_resized_and_carry_their_aspect(tmp_path, size):
+    _save(tmp_path, "odd.png", _constant(RED).resize(size))
+    batch = _all(_open(tmp_path))
+    assert (batch["image"] == RED).all()
+    np.testing.assert_allclose(batch["aspect"], [size[0] / size[1]], rtol=1e-6)
+
+
+def test_resizing_is_antialiased(tmp_path):
+    """A fine checkerboard becomes gray, not a coarse checkerboard."""
+    board = (np.indices((192, 192)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    _save(tmp_path, "board.png", Image.fromarray(board))
+    image = _all(_open(tmp_path))["image"]
+    assert np.abs(image.astype(int) - 127.5).max() < 8
+
+
+def test_files_are_found_in_any_depth_by_extension_and_read_by_content(tmp_path, capsys):
+    for path in ["a.JPG", "deep/er/b.Png", "deep/er/still/c.jpeg"]:
+        _save(tmp_path, path, format=None)
+    _save(tmp_path, "a_png_called.jpg", format="PNG")
+    _save(tmp_path, ".hidden.png")
+    _save(tmp_path, ".cache/d.png")
+    for name in ["notes.txt", "more.txt", "list.json", "README"]:
+        (tmp_path / name).write_text("not an image")
+    (tmp_path / "around").symlink_to(tmp_path)
+    source = _open(tmp_path)
+    assert source.num_examples == 4
+    assert source.class_names is None
+    assert set(_all(source)) == {"image", "aspect"}
+    report = capsys.readouterr().err
+    assert report.count("\n") == 1
+    assert "4 images in train; ignored 2 .txt, 1 .json, 1 without extension" in report
+
+
+def test_subfolders_named_as_splits_are_splits_and_their_subfolders_classes(tmp_path, capsys):
+    for path in ["train/cat/1.png", "train/cat/2.png", "train/ant/x/1.png", "train/dog/1.png"]:
+        _save(tmp_path, path, _constant("red"))
+    for path in ["test/dog/1.png", "test/bee/1.png", "validation/loose.png", "elsewhere/1.png"]:
+        _save(tmp_path, path)
+    train, test = _open(tmp_path), _open(tmp_path, "test")
+    assert (train.num_examples, test.num_examples) == (4, 2)
+    assert train.class_names == test.class_names == ("ant", "bee", "cat", "dog")
+    assert sorted(_all(train)["label"]) == [0, 2, 2, 3]
+    assert sorted(_all(test)["label"]) == [1, 3]
+    assert "1 images outside the folders of the splits" in capsys.readouterr().err
+    loose = _open(tmp_path, "validation")
+    assert loose.class_names is None
+    assert "label" not in _all(loose)
+    assert "label" not in _all(_open(tmp_path, "train+validation"))
+    with pytest.raises(UserError, match=r"train \(4\), validation \(1\), test \(2\)"):
+        _open(tmp_path, "valid")
+
+
+def test_class_folders_without_splits(tmp_path):
+    for name in ("b", "a"):
+        for i in range(20):
+            _save(tmp_path, f"{name}/{i}.png", _constant("red" if name == "a" else "blue"))
+    source = _open(tmp_path)
+    assert source.class_names == ("a", "b")
+    batch = _all(source)
+    red = batch["image"][:, 0, 0, 0] == 255
+    np.testing.assert_array_equal(batch["label"], np.where(red, 0, 1))
+    # A slice of sorted paths would be one class.
+    part = _all(_open(tmp_path, "train[:50%]"))
+    assert len(part["label"]) == 20
+    assert 5 <= part["label"].sum() <= 15
+    rest = _all(_open(tmp_path, "train[50%:]"))
+    np.testing.assert_array_equal(np.concatenate([part["image"], rest["image"]]), batch["image"])
+    _save(tmp_path, "loose.png")
+    assert _open(tmp_path).class_names is None
+
+
+def _png_header(width, height) -> bytes:
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + b"\0\0\0\0"
+
+
+def _bytes_of(tmp_path, name, image, **options) -> bytes:
+    return _save(
+        tmp_path.parent, f"source_of_{tmp_path.name}/{name}", image, **options
+    ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("text.jpg", b"hello", "is not a JPEG, PNG, GIF, BMP or WebP image"),
+        ("empty.png", b"", "is empty"),
+        ("short.png", _png_header(9, 9)[:18], "is cut off within its header"),
+        ("short.jpg", b"\xff\xd8\xff\xe0\x00\x10", "is cut off within its header"),
+        ("headless.jpg", b"\xff\xd8\xff\xd9\xff\xd9", "is a JPEG without a frame header"),
+        ("bomb.png", _png_header(100_000, 100_000), "claims 100000x100000 pixels"),
+        ("flat.png", _png_header(0, 7), "has a size of 0x7"),
+    ],
+)
+def test_a_file_that_is_not_an_image_is_named(tmp_path, capsys, name, content, reason):
+    _save(tmp_path, "good.png")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{tmp_path / name} {reason}.* 1 of 2 .*--skip_unreadable"):
+        _open(tmp_path)
+    assert _open(tmp_path, skip_unreadable=True).num_examples == 1
+    assert f"1 images in train; skipped 1 unreadable, the first: {name} {reason}" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options", "reason"),
+    [
+        ("palette.bmp", "P", {}, "is a BMP with a palette"),
+        ("one_bit.bmp", "1", {}, "is a BMP of 1 bits"),
+        ("moving.webp", "RGBA", ANIMATION, "is an animated WebP"),
+    ],
+)
+def test_variants_that_tensorflow_does_not_decode_are_named(tmp_path, name, mode, options, reason):
+    _save(tmp_path, name, _constant(RED).convert(mode), **options)
+    with pytest.raises(UserError, match=f"{name} {reason}"):
+        _open(tmp_path)
+
+
+def test_a_header_behind_long_metadata_is_found(tmp_path):
+    jpeg = _bytes_of(tmp_path, "plain.jpg", _constant(RED))
+    segment = b"\xff\xe2" + struct.pack(">H", 65_000) + bytes(64_998)
+    (tmp_path / "long.jpg").write_bytes(jpeg[:2] + 5 * segment + jpeg[2:])
+    np.testing.assert_allclose(_all(_open(tmp_path))["image"][0, 0, 0], RED, atol=3)
+
+
+@pytest.fixture
+def with_a_truncated_file(tmp_path):
+    """Thirty good images and one whose header is right and whose pixels are cut off."""
+    for i in range(30):
+        _save(tmp_path, f"{i}.png")
+    victim = _save(tmp_path, "cut.png", _noise(size=(64, 64)))
+    victim.write_bytes(victim.read_bytes()[:5000])
+    return tmp_path, victim
+
+
+def test_a_file_that_fails_to_decode_ends_reading_and_can_be_named(with_a_truncated_file):
+    root, victim = with_a_truncated_file
+    source = _open(root)
+    assert source.num_examples == 31
+    batches = iter(train_batches(source, batch_size=8, seed=2, start_step=0, num_steps=4))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        for step in range(4):  # noqa: B007
+            next(batches)
+    for near in ({"seed": 2, "position": 8 * step}, {"seed": 2, "position": 0}, {}):
+        error = explain_decode_error(source, **near)
+        assert str(victim) in str(error)
+        assert "--skip_unreadable" in str(error)
+    with pytest.raises(UserError, match=str(victim)):
+        _open(root, cache=True)
+
+
+def test_skipping_leaves_out_what_cannot_be_decoded_and_says_so(with_a_truncated_file, capsys):
+    root, _ = with_a_truncated_file
+    source = _open(root, skip_unreadable=True)
+    assert source.num_examples == 30
+    assert "skipped 1 unreadable, the first: cut.png has the header" in capsys.readouterr().err
+    assert len(_all(source)["image"]) == 30
+    assert explain_decode_error(source) is None
+
+
+def test_the_stream_continues_from_any_step(tmp_path):
+    for i in range(20):
+        _save(tmp_path, f"{i}.png")
+    source = _open(tmp_path)
+    arguments = {"batch_size": 6, "seed": 1}
+    whole = [b["image"] for b in train_batches(source, start_step=0, num_steps=9, **arguments)]
+    rest = [b["image"] for b in train_batches(source, start_step=4, num_steps=5, **arguments)]
+    np.testing.assert_array_equal(whole[4:], rest)
+    cached = _open(tmp_path, cache=True)
+    again = [b["image"] for b in train_batches(cached, start_step=4, num_steps=5, **arguments)]
+    np.testing.assert_array_equal(again, rest)
+    batch = next(iter(ordered_batches(cached, 20)))
+    np.testing.assert_allclose(batch["aspect"], np.full(20, 20 / 30), rtol=1e-6)
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
+        _open(tmp_path / "nowhere")
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(UserError, match=r"holds no images: looked for \.jpg"):
+        _open(tmp_path)
+    _save(tmp_path, "a.png")
+    with pytest.raises(UserError, match="needs storage_size"):
+        _open(tmp_path, storage_size=None)
+    with pytest.raises(UserError, match=r"--cache_dataset: folder.* GiB decoded"):
+        _open(tmp_path, storage_size=500_000, cache=True)

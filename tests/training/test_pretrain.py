@@ -1,0 +1,249 @@
+"""Pretraining in this process on the built-in shapes, with an encoder of a few thousand weights."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import simclr_tf
+from simclr_tf import config
+from simclr_tf.build import build_model
+from simclr_tf.errors import UserError
+from simclr_tf.optimizers import WarmupCosine
+from simclr_tf.run import Run
+from simclr_tf.training.pretrain import pretrain
+
+TINY = config.PretrainConfig(
+    data=config.Data(dataset="shapes", train_split="train[:256]", eval_split="test[:64]"),
+    views=config.Views(image_size=16, use_blur=False),
+    encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
+    head=config.Head(num_proj_layers=2, proj_out_dim=16),
+    optimization=config.Optimization(
+        train_batch_size=32,
+        train_steps=10,
+        optimizer="momentum",
+        learning_rate=0.1,
+        warmup_epochs=0.5,
+    ),
+    watching=config.Watching(log_every=4),
+    checkpoints=config.Checkpoints(checkpoint_steps=5, keep_checkpoint_max=2),
+)
+
+
+def changed(base: config.PretrainConfig = TINY, **sections) -> config.PretrainConfig:
+    """A config with some fields of some sections changed."""
+    parts = {
+        name: dataclasses.replace(getattr(base, name), **values)
+        for name, values in sections.items()
+    }
+    return dataclasses.replace(base, **parts)
+
+
+def rows(model_dir: Path) -> list[dict]:
+    lines = (model_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory) -> Path:
+    """A finished run with probes and a validation loss."""
+    path = tmp_path_factory.mktemp("run")
+    watched = changed(
+        data={"validation_fraction": 0.25},
+        optimization={"train_steps": 12},
+        watching={"knn_every_epochs": 1.0, "eval_every_epochs": 1.0},
+    )
+    pretrain(watched, path)
+    return path
+
+
+def test_metrics_have_every_promised_key_and_step(run_dir):
+    lines = rows(run_dir)
+    # 192 images in batches of 32: an epoch is 6 steps; log_every is 4.
+    assert [line["step"] for line in lines] == [4, 6, 8, 12]
+    promised = {"step", "epoch", "loss", "contrastive_accuracy", "contrastive_entropy"}
+    promised |= {"learning_rate", "views_per_second", "alignment", "uniformity", "feature_std"}
+    assert all(promised <= set(line) for line in lines)
+    assert lines[1]["epoch"] == pytest.approx(1.0)
+    probed = [line["step"] for line in lines if "knn_top1" in line and "validation_loss" in line]
+    assert probed == [6, 12]
+    assert all(0 <= line["linear_accuracy"] <= 1 for line in lines)
+    # The rate of the last step: 12 steps, 3 of them warm-up, peak 0.1 · 32 / 256.
+    last = WarmupCosine(0.0125, 3, 12)(11)
+    assert lines[-1]["learning_rate"] == pytest.approx(float(last))
+
+
+def test_tensorboard_shows_scalars_and_view_pairs(run_dir):
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {"loss", "knn_top1", "validation_loss", "uniformity", "view_pairs"} <= tags
+    assert [event.step for event in events.Tensors("loss")] == [4, 6, 8, 12]
+
+
+def test_load_gives_the_trained_model(run_dir):
+    model = simclr_tf.load(run_dir)
+    again = simclr_tf.load(run_dir)
+    assert int(model.step) == 12
+    images = tf.random.stateless_uniform([3, 16, 16, 3], [1, 2])
+    features = model.encoder(images, training=False)
+    np.testing.assert_array_equal(features, again.encoder(images, training=False))
+    # A model of the same seed that was not restored answers otherwise.
+    fresh = build_model(*Run(run_dir).read())
+    assert not np.allclose(features, fresh.encoder(images, training=False))
+
+
+def test_finished_run_is_left_alone(run_dir):
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    said = []
+    watched = changed(
+        data={"validation_fraction": 0.25},
+        optimization={"train_steps": 12},
+        watching={"knn_every_epochs": 1.0, "eval_every_epochs": 1.0},
+    )
+    pretrain(watched, run_dir, say=said.append)
+    assert "finished" in said[-1]
+    assert (run_dir / "metrics.jsonl").read_bytes() == before
+
+
+def test_resumed_run_equals_an_unbroken_one(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    unbroken = pretrain(TINY, whole)
+
+    pretrain(TINY, broken)
+    # Back to the checkpoint of step 5, in the middle of a logging interval and of an epoch.
+    checkpoints = broken / "checkpoints"
+    for file in checkpoints.glob("step-10.*"):
+        file.unlink()
+    (checkpoints / "checkpoint").write_text('model_checkpoint_path: "step-5"\n')
+    said = []
+    resumed = pretrain(TINY, broken, say=said.append)
+    assert any("resuming" in line and "step 5 of 10" in line for line in said)
+    for ours, theirs in zip(resumed.variables, unbroken.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    figures = ("step", "epoch", "loss", "contrastive_accuracy", "linear_loss", "learning_rate")
+    for ours, theirs in zip(rows(broken), rows(whole), strict=True):
+        assert [ours[name] for name in figures] == [theirs[name] for name in figures]
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("encoder", "width_multiplier", 1 / 8),
+        ("optimization", "train_batch_size", 64),
+        ("head", "temperature", 0.5),
+    ],
+)
+def test_resuming_as_something_else_is_refused_by_name(run_dir, section, field, value):
+    same = changed(data={"validation_fraction": 0.25}, optimization={"train_steps": 12})
+    with pytest.raises(UserError, match=f"--{field} "):
+        pretrain(changed(same, **{section: {field: value}}), run_dir)
+
+
+def test_checkpoint_starts_from_other_weights(run_dir, tmp_path):
+    start = changed(
+        optimization={"train_steps": 1, "learning_rate": 1e-12},
+        checkpoints={"checkpoint": str(run_dir)},
+    )
+    model = pretrain(start, tmp_path / "new")
+    assert int(model.step) == 1
+    old = simclr_tf.load(run_dir)
+    for ours, theirs in zip(
+        model.encoder.trainable_variables, old.encoder.trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7)
+
+
+def test_checkpoint_that_does_not_fit_is_refused(run_dir, tmp_path):
+    wide = changed(encoder={"width_multiplier": 1 / 8}, checkpoints={"checkpoint": str(run_dir)})
+    with pytest.raises(UserError, match=r"--checkpoint=.*encoder"):
+        pretrain(wide, tmp_path / "new")
+    missing = changed(checkpoints={"checkpoint": str(tmp_path / "nothing")})
+    with pytest.raises(UserError, match="holds no run"):
+        pretrain(missing, tmp_path / "newer")
+
+
+def test_damaged_checkpoint_is_an_error_not_random_weights(run_dir, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    for data in (copy / "checkpoints").glob("*.data-*"):
+        data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UserError, match="does not hold this model"):
+        simclr_tf.load(copy)
+
+
+def test_load_names_what_is_missing(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        simclr_tf.load(tmp_path)
+
+
+def test_keeps_the_newest_checkpoints(run_dir):
+    kept = sorted(p.name for p in (run_dir / "checkpoints").glob("*.index"))
+    assert kept == ["step-10.index", "step-12.index"]
+
+
+def test_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
+    wild = changed(optimization={"learning_rate": 1e30, "warmup_epochs": 0})
+    with pytest.raises(UserError, match=r"not finite at step [2-4]: try"):
+        pretrain(wild, tmp_path)
+    # Weights that are not numbers are not kept.
+    assert Run(tmp_path).latest_checkpoint() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["lars", "adam", "adamw"])
+def test_every_optimizer_trains(tmp_path, optimizer):
+    settings = changed(
+        optimization={
+            "optimizer": optimizer,
+            "learning_rate": {"lars": 1.0}.get(optimizer, 1e-3),
+            "learning_rate_scaling": "none",
+            "weight_decay": 1e-4,
+            "train_steps": 2,
+        }
+    )
+    model = pretrain(settings, tmp_path)
+    assert np.isfinite(rows(tmp_path)[-1]["loss"])
+    assert int(model.step) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_close_to_float32(tmp_path, precision):
+    steps = changed(optimization={"train_steps": 1})
+    pretrain(steps, tmp_path / "float32")
+    model = pretrain(changed(steps, optimization={"precision": precision}), tmp_path / precision)
+    assert all(v.dtype == tf.float32 for v in model.trainable_variables)
+    reference, mixed = rows(tmp_path / "float32")[-1], rows(tmp_path / precision)[-1]
+    assert mixed["loss"] == pytest.approx(reference["loss"], rel=0.03)
+    assert int(simclr_tf.load(tmp_path / precision).step) == 1
+
+
+def test_warm_up_longer_than_the_run_is_noted(tmp_path):
+    said = []
+    pretrain(
+        changed(optimization={"warmup_epochs": 100, "train_steps": 1}), tmp_path, say=said.append
+    )
+    assert any("--warmup_epochs" in line and "never reaches" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"optimization": {"train_batch_size": 512}}, "--train_batch_size=512: more than the 256"),
+        (
+            {"optimization": {"train_epochs": 0.01, "train_steps": 0}},
+            "--train_epochs=0.01 of 256 images is less than one step",
+        ),
+        ({"data": {"train_split": "trian"}}, "train"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(tmp_path, sections, message):
+    with pytest.raises(UserError, match=message):
+        pretrain(changed(**sections), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
