@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,24 +62,15 @@ def export_saved_model(
                 f"the model {model.name!r} is a subclass without a graph of layers, which cannot "
                 "be exported; build it with the functional API or as keras.Sequential"
             )
-    weights = encoder.get_weights()
-    head_weights = projection_head.get_weights() if projection_head is not None else []
-
-    def write(scratch: Path) -> None:
-        copy = _plain_copy(encoder, weights)
-        head = None if projection_head is None else _plain_copy(projection_head, head_weights)
-        root, signatures = _reusable(copy, head, image_size)
-        tf.saved_model.save(root, str(scratch), signatures=signatures)
-
     output.parent.mkdir(parents=True, exist_ok=True)
     scratch = output.with_name(f".{output.name}.incomplete")
     discarded = output.with_name(f".{output.name}.replaced")
     for leftover in (scratch, discarded):  # of an export that was killed
         if leftover.exists():
             shutil.rmtree(leftover)
-    # A strategy's scope belongs to its thread: in another one variables are plain.
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(write, scratch).result()
+    head = None if projection_head is None else _plain_copy(projection_head)
+    root, signatures = _reusable(_plain_copy(encoder), head, image_size)
+    tf.saved_model.save(root, str(scratch), signatures=signatures)
     (scratch / CARD).write_text(model_card, encoding="utf-8")
     if output.exists():
         # A directory cannot be replaced while it holds anything.
@@ -162,29 +152,32 @@ def _reusable(
     return root, {"serving_default": serve, "all_outputs": all_outputs}
 
 
-def _plain_copy(model: keras.Model, weights: list) -> keras.Model:
-    """Rebuild `model` in float32 with unsynchronised batch normalisation and these weights."""
+def _plain_copy(model: keras.Model) -> keras.Model:
+    """Rebuild `model` in float32 with unsynchronised batch normalisation and the same weights."""
 
     def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
         if isinstance(layer, keras.Model):
             return keras.models.clone_model(layer, clone_function=plain)
-        return layer.__class__.from_config(_plain_config(layer.get_config()))
+        # tf_keras leaves `synchronized` out of the configuration: what is made from it is plain.
+        return layer.__class__.from_config(_in_float32(layer.get_config()))
 
     inputs = keras.Input(model.input_shape[1:], dtype=tf.float32, name=model.input_names[0])
     copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=plain)
-    copy.set_weights(weights)
+    copy.set_weights(model.get_weights())
     # What was frozen while training is for the model's user to freeze.
     copy.trainable = True
     return copy
 
 
-def _plain_config(config: Any) -> Any:
-    """Return a layer's config with every nested `dtype` float32 and nothing synchronised."""
+def _in_float32(config: Any) -> Any:
+    """Return a layer's configuration with every `dtype` in it float32."""
     if isinstance(config, dict):
-        fixed = {"dtype": "float32", "synchronized": False}
-        return {key: fixed.get(key, _plain_config(value)) for key, value in config.items()}
+        return {
+            key: "float32" if key == "dtype" else _in_float32(value)
+            for key, value in config.items()
+        }
     if isinstance(config, list):
-        return [_plain_config(value) for value in config]
+        return [_in_float32(value) for value in config]
     if isinstance(config, tuple):
-        return tuple(_plain_config(value) for value in config)
+        return tuple(_in_float32(value) for value in config)
     return config

@@ -15,7 +15,7 @@ from simclr_tf.models import SimCLR
 
 # What may differ when a run is resumed: it changes what is seen or kept, not what is computed.
 _FREE = {
-    *("data.data_dir", "data.cache_dataset"),
+    "data.data_dir",
     *("watching.log_every", "watching.knn_every_epochs", "watching.probe_dataset"),
     *("watching.eval_every_epochs", "checkpoints.checkpoint_epochs", "data.eval_split"),
     *("checkpoints.checkpoint_steps", "checkpoints.keep_checkpoint_max"),
@@ -131,7 +131,7 @@ def restore(model: SimCLR, run: Run) -> None:
         raise UserError(f"{run.path} holds no checkpoint yet: train it first (simclr-tf pretrain)")
     try:
         tf.train.Checkpoint(model=model).restore(path).assert_consumed()
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
+    except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{path} does not hold this model: {reason}") from None
 

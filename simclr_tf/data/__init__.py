@@ -30,7 +30,8 @@ def open_source(
         resized on the host; images of one size stay as they are.
       skip_unreadable: leave out files of a folder that are not readable images, and say how many,
         instead of refusing the folder. Every file is then decoded once at the start.
-      cache: decode everything once into memory.
+      cache: decode everything once into memory. An epoch is then a full permutation, as it
+        always is for folders and `shapes`.
 
     Raises:
       UserError: there is no such data set, folder, split or slice, or it cannot be read.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ FOLDER = "folder:"
 
 # Reading headers waits for the disk or the network, not for the processor.
 _THREADS = 4 * (os.cpu_count() or 1)
+_CHUNK = 16
 
 
 class FolderSource(IndexedSource):
@@ -141,20 +141,21 @@ def _sizes(splits: dict[str, list[str]]) -> dict[str, int]:
 
 def _unreadable(root: str, files: list[str], decode: bool) -> dict[str, str]:
     """The files that cannot be read, with the reason; by their headers alone or decoded too."""
-    check = functools.partial(_reason, decode=decode)
-    paths = [os.path.join(root, file) for file in files]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        # Only a terminal gets the bar.
-        reasons = list(
-            tqdm(
-                pool.map(check, paths),
-                total=len(paths),
-                desc="decoding every image" if decode else "reading image headers",
-                disable=None,
-                leave=False,
-            )
-        )
-    return {file: reason for file, reason in zip(files, reasons, strict=True) if reason is not None}
+
+    def check(chunk: list[str]) -> list[tuple[str, str]]:
+        reasons = ((file, _reason(os.path.join(root, file), decode)) for file in chunk)
+        return [(file, reason) for file, reason in reasons if reason is not None]
+
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    found: dict[str, str] = {}
+    description = "decoding every image" if decode else "reading image headers"
+    # The bar shows on a terminal only.
+    bar = tqdm(total=len(files), desc=description, unit=" files", disable=None, leave=False)
+    with ThreadPoolExecutor(_THREADS) as pool, bar:
+        for chunk, unreadable in zip(chunks, pool.map(check, chunks), strict=True):
+            found.update(unreadable)
+            bar.update(len(chunk))
+    return found
 
 
 def _reason(path: str, decode: bool) -> str | None:

@@ -11,7 +11,8 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG, PNG, BMP, WebP or (its first frame) GIF file.
 
     Gray becomes RGB; a palette and CMYK are converted; transparent pixels are laid over white,
-    except in BMP, where the fourth byte is mostly padding. EXIF orientation is not applied.
+    except in BMP, where the fourth byte is mostly padding, and GIF. EXIF orientation is not
+    applied.
 
     Args:
       contents: the file, a string scalar.

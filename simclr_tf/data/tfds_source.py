@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-import difflib
-import os
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.utils.version import list_all_versions
 
 from simclr_tf.data.images import over_white, to_square
 from simclr_tf.data.source import Source
 from simclr_tf.data.splits import absolute_split
+from simclr_tf.data.tfds_builder import prepared_builder
 from simclr_tf.errors import UserError
 
 # Records wait encoded in the shuffle buffer; within this the whole of a small set fits.
@@ -200,7 +198,7 @@ def _image_key(name: str, features: tfds.features.FeaturesDict) -> str:
             f"{name} has {'no image' if not keys else 'several images'} to train on: "
             f"its features are {', '.join(features)}"
         )
-    dtype = tf.as_dtype(features[keys[0]].dtype).name
+    dtype = np.dtype(features[keys[0]].np_dtype).name
     if dtype != "uint8":
         raise UserError(f"{name} has images of {dtype}; only uint8 is supported")
     return keys[0]
@@ -214,7 +212,7 @@ def open_tfds(
     Raises:
       UserError: TFDS does not know the data set or the split, or cannot prepare it.
     """
-    builder = _prepared(dataset, data_dir)
+    builder = prepared_builder(dataset, data_dir)
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise UserError(
             f"--dataset={dataset} is stored as {builder.info.file_format.value} in "
@@ -233,58 +231,3 @@ def open_tfds(
             f"{missing[0]}: copy them, or remove {builder.data_path} to prepare it again"
         )
     return TFDSSource(f"{dataset} {split}", builder.info.features, parts, storage_size)
-
-
-def _prepared(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    if data_dir is not None:
-        data_dir = os.path.expanduser(data_dir)
-        if not tf.io.gfile.isdir(data_dir):
-            raise UserError(
-                f"--data_dir={data_dir} is not a directory: name the one that holds TFDS's data "
-                "sets, or create it to have them prepared there"
-            )
-    try:
-        builder = tfds.builder(dataset, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        raise UserError(_unknown(dataset, data_dir)) from error
-    except (ValueError, AssertionError, ImportError) as error:
-        raise UserError(f"--dataset={dataset} cannot be opened: {_one_line(error)}") from error
-    if builder.is_prepared():
-        return builder
-    versions = list_all_versions(builder.data_path.parent)
-    if versions and ":" not in dataset:
-        path = builder.data_path.parent / str(versions[-1])
-        _say(f"--dataset={dataset}: reading {path}; this TFDS would prepare {builder.version}")
-        return tfds.builder_from_directory(path)
-    _say(f"--dataset={dataset} is not in {builder.data_path}: downloading and preparing it")
-    try:
-        builder.download_and_prepare()
-    except (OSError, AssertionError, tfds.download.DownloadError) as error:
-        # OSError: no network, no space, no right to write. AssertionError: a manual download.
-        raise UserError(
-            f"--dataset={dataset} cannot be prepared in {builder.data_path}: {_one_line(error)}; "
-            "prepare it with a network, or copy a prepared one there"
-        ) from error
-    return builder
-
-
-def _unknown(dataset: str, data_dir: str | None) -> str:
-    """What to choose instead of a name that TFDS does not know."""
-    known = tfds.list_builders(with_community_datasets=False)
-    near = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
-    there = sorted(entry.rstrip("/") for entry in tf.io.gfile.listdir(data_dir)) if data_dir else []
-    there = [entry for entry in there if not entry.startswith(".") and entry != "downloads"]
-    message = f"--dataset={dataset} is not `shapes`, `folder:PATH` or a name that TFDS knows"
-    if near:
-        message += f"; near it are {', '.join(near)}"
-    if there:
-        message += f"; {data_dir} holds {', '.join(there)}"
-    return message
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -65,6 +65,12 @@ class LoggingCallback(keras.callbacks.Callback):
         self._picture_due = self._step == 0
         self._terminal = _Terminal(self._step, self._total)
         self._started, self._from = time.monotonic(), self._step
+        self._sums = [metric.get_weights() for metric in self.model.metrics]
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # `fit` has just cleared the sums that came with the checkpoint of a resumed run.
+        for metric, sums in zip(self.model.metrics, self._sums, strict=True):
+            metric.set_weights(sums)
 
     def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
         self._step += 1

@@ -54,7 +54,7 @@ def test_splits_that_do_not_exist_are_refused_with_those_that_do(split):
 
 
 def test_pixels_do_not_give_the_class_away():
-    train, labels = draw("train", 4_000)
+    train, labels = draw("train", 3_000)
     test, test_labels = draw("test", 1_000)
     train, test = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (train, test))
     pca = PCA(256, svd_solver="randomized", iterated_power=2, random_state=0).fit(train)
@@ -67,11 +67,11 @@ def test_pixels_do_not_give_the_class_away():
 
 
 def test_the_outline_does_give_the_class_away():
-    """A classifier that sees clean outlines, upright and centred on the mass, tells them apart."""
+    """Seen apart from colour, position, size and rotation, the figures fall into their classes."""
     train, labels = draw("train", 1_500)
     test, test_labels = draw("test", 500)
     train, test = _radial_profile(train), _radial_profile(test)
-    assert _knn(train, labels, test, test_labels, k=20) > 0.6
+    assert _knn(train, labels, test, test_labels, k=20) > 0.95
 
 
 def _radial_profile(images: np.ndarray) -> np.ndarray:

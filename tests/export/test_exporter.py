@@ -19,13 +19,14 @@ IMAGES = np.random.default_rng(0).uniform(size=(5, SIZE, SIZE, 3)).astype(np.flo
 WIDTH = 1 / 16  # 32 features
 
 
-def _trained(model, inputs, seed=0):
-    """Give `model` weights, gammas and moving statistics unlike those of a fresh one."""
-    rng = np.random.default_rng(seed)
+def _trained(model, inputs):
+    """Give `model` gammas, betas and moving statistics unlike those of a fresh one."""
+    rng = np.random.default_rng(0)
     for _ in range(3):
         model(inputs, training=True)
-    # Positive, as variances must be.
-    model.set_weights([w + 0.1 * rng.uniform(size=w.shape) * (w + 1) for w in model.get_weights()])
+    model.set_weights(
+        [w + 0.3 * rng.uniform(size=w.shape) if w.ndim == 1 else w for w in model.get_weights()]
+    )
     return model
 
 
@@ -216,6 +217,11 @@ def test_a_synchronised_encoder_is_served_by_one_device(tmp_path):
         expected = encoder(IMAGES, training=False)
     loaded = tf.saved_model.load(str(path))
     np.testing.assert_allclose(loaded(IMAGES), expected, atol=1e-6)
+    plain = _tiny()
+    plain.set_weights(encoder.get_weights())
+    np.testing.assert_allclose(loaded(IMAGES, True), plain(IMAGES, training=True), atol=1e-6)
+    for mine, theirs in zip(loaded.variables, plain.variables, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6, err_msg=mine.name)
     ops = _operations(path)
     assert "FusedBatchNormV3" in ops  # synchronised batch norm has no fused kernel
     assert not [op for op in ops if "Collective" in op]
