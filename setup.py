@@ -58,6 +58,7 @@ setup(
         "tensorflow-datasets>=4.9.10,<5",
         "tensorflow-hub>=0.16",
         "tf_keras>=2.21,<2.22",
+        "threadpoolctl>=3.1",
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,

@@ -1,5 +1,7 @@
 """Durations: given in epochs or steps, resolved to steps here and nowhere else."""
 
+import math
+
 from simclr_tf.errors import UserError
 
 
@@ -15,5 +17,6 @@ def resolve_steps(
         raise UserError(f"a duration must not be negative: epochs {epochs}, steps {steps}")
     if steps:
         return steps
-    # The fraction of the whole product: flooring N/B first would lose up to E steps.
-    return int(num_examples * epochs // global_batch)
+    # Of the whole product: flooring N/B first would lose up to E steps. The billionth is for
+    # fractions such as 0.29, which floating point puts a little below a whole number of steps.
+    return math.floor(num_examples * epochs / global_batch + 1e-9)

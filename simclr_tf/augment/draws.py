@@ -24,6 +24,8 @@ def uniform(seed: tf.Tensor, operation: int, offset: int | tf.Tensor, n: int, k:
         float32 [n, k] in [0, 1), multiples of 2^-24.
     """
     words = -(-k // _WORDS_PER_COUNTER)
+    # Widened without the sign, which XLA and the other kernels would extend differently.
+    seed = tf.cast(tf.bitcast(tf.convert_to_tensor(seed, tf.int32), tf.uint32), tf.int64)
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     position = tf.cast(offset, tf.uint64) * words + (operation << 32)
     bits = tf.raw_ops.StatelessRandomUniformFullIntV2(

@@ -72,9 +72,9 @@ def draw(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 # Columns of one image's uniform draws.
 _RADIUS, _X, _Y, _ANGLE, _GRADIENT, _STRIPES, _PHASE, _PERIOD, _STRENGTH, _NOISE = range(10)
-_COLOURS = 10  # then: two background colours and candidates for the shape's
-_CANDIDATES = 6
-_DRAWS = _COLOURS + 3 * (2 + _CANDIDATES)
+_LEVEL, _CONTRAST, _SHADE, _TINT = range(10, 14)
+_HUES = slice(14, 17)
+_DRAWS = 17
 
 
 def _render(
@@ -88,9 +88,9 @@ def _render(
     grid = np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2
     x, y = grid[None, None, :], grid[None, :, None]
 
-    # The circumscribed circle spans 64 to 92 % of the frame and may leave it a little.
-    radius = SIZE / 2 * (0.64 + 0.28 * u[:, _RADIUS])
-    reach = SIZE / 2 - 0.7 * radius
+    # The circumscribed circle spans 60 to 88 % of the frame and may leave it a little.
+    radius = SIZE / 2 * (0.6 + 0.28 * u[:, _RADIUS])
+    reach = SIZE / 2 - 0.6 * radius
     angle = 2 * np.pi * u[:, _ANGLE]
     cos, sin = column(np.cos(angle) / radius), column(np.sin(angle) / radius)
     dx = x - column(reach * (2 * u[:, _X] - 1))
@@ -105,17 +105,16 @@ def _render(
     wave = column(np.cos(angle) / period) * x + column(np.sin(angle) / period) * y
     wave = wave + column(u[:, _PHASE])
     stripes = np.abs(wave - np.floor(wave) - np.float32(0.5)) - np.float32(0.25)
-    stripes = stripes * column(0.3 * u[:, _STRENGTH])
+    stripes = stripes * column(0.12 * u[:, _STRENGTH])
 
-    colours = u[:, _COLOURS:].reshape(len(u), -1, 3)
-    first, second = colours[:, 0], colours[:, 1]
-    # Two shades of one background, not two regions.
-    second = first + 0.45 * (second - first)
-    candidates = colours[:, 2:]
-    apart = np.minimum(
-        np.abs(candidates - first[:, None]).sum(-1), np.abs(candidates - second[:, None]).sum(-1)
-    )
-    colour = candidates[np.arange(len(u)), apart.argmax(axis=1)]
+    # One tint in three shades, so that colour jitter leaves little to tell images apart by but the
+    # outline. The shape is a third of the range at least from the ground.
+    tint = 0.3 * u[:, _TINT, None] * (u[:, _HUES] - u[:, _HUES].mean(axis=1, keepdims=True))
+    level = 0.1 + 0.8 * u[:, _LEVEL]
+    room = np.where(level < 0.5, 0.95 - level, level - 0.05)
+    other = level + np.where(level < 0.5, 1, -1) * (0.35 + (room - 0.35) * u[:, _CONTRAST])
+    first, colour = level[:, None] + tint, other[:, None] + tint
+    second = first + (0.3 * u[:, _SHADE] - 0.15)[:, None]
 
     def pixel(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)[:, None, None, :]

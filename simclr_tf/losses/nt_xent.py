@@ -61,7 +61,7 @@ def nt_xent(
     itself = tf.concat([same, global_batch + same], axis=0)  # [2B]
     positive = tf.concat([global_batch + same, same], axis=0)  # [2B]
 
-    logits = tf.matmul(anchors, others, transpose_b=True) / tf.cast(temperature, dtype)  # [2B, 2N]
+    logits = tf.matmul(anchors, others, transpose_b=True) / temperature  # [2B, 2N]
     excluded = tf.range(2 * global_batch)[tf.newaxis, :] == itself[:, tf.newaxis]
     logits = tf.where(excluded, tf.constant(-float("inf"), dtype), logits)
     attraction = tf.gather(logits, positive, batch_dims=1)  # [2B]
@@ -75,8 +75,8 @@ def nt_xent(
     logits, log_sum = tf.stop_gradient(logits), tf.stop_gradient(log_sum)
     # An exact tie is not a find: a collapsed encoder must not read as a perfect one.
     rivals = tf.reduce_sum(tf.cast(logits >= attraction[:, tf.newaxis], dtype), axis=1) - 1.0
-    p = tf.exp(logits - log_sum[:, tf.newaxis])
-    entropy = log_sum - tf.reduce_sum(tf.math.multiply_no_nan(logits, p), axis=1)
+    log_p = logits - log_sum[:, tf.newaxis]
+    entropy = -tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), axis=1)
     told_apart = tf.stack([tf.reduce_sum(tf.cast(rivals == 0, dtype)), tf.reduce_sum(entropy)])
     accuracy, entropy = tf.unstack(_all_reduce(told_apart) / tf.cast(2 * global_batch, dtype))
     return loss, accuracy, entropy

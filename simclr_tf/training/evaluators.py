@@ -1,5 +1,6 @@
 """What is measured now and then during a run: probes of the encoder and the validation loss."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -7,10 +8,11 @@ import tensorflow as tf
 from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from simclr_tf.augment import make_seed
 from simclr_tf.data import Source, ordered_batches, train_batches
-from simclr_tf.evaluation import extract_features, knn_predict
+from simclr_tf.evaluation import FeatureExtractor, knn_predict
 from simclr_tf.models import SimCLR
 
 Evaluator = Callable[[SimCLR], dict[str, float]]
@@ -25,12 +27,15 @@ def probe(train: Source, test: Source, image_size: int) -> Evaluator:
     classes = len(train.class_names or ())
     k = min(200, train.num_examples)
 
+    extractor = functools.cache(lambda encoder: FeatureExtractor(encoder, image_size))
+
     def evaluate(model: SimCLR) -> dict[str, float]:
-        learn = extract_features(model.encoder, train, image_size)
-        judge = extract_features(model.encoder, test, image_size)
+        learn, judge = extractor(model.encoder)(train), extractor(model.encoder)(test)
         near = knn_predict(learn.features, learn.labels, judge.features, classes, k=k)
         ridge = make_pipeline(StandardScaler(), RidgeClassifier())
-        ridge.fit(learn.features, learn.labels)
+        # On few cores BLAS's threads and TensorFlow's wait for one another.
+        with threadpool_limits(1, "blas"):
+            ridge.fit(learn.features, learn.labels)
         return {
             "knn_top1": float(np.mean(near[:, 0] == judge.labels)),
             "linear_probe_top1": float(ridge.score(judge.features, judge.labels)),
