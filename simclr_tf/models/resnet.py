@@ -172,8 +172,12 @@ class _Block:
                 dtype=make.policy,
                 name=f"{name}_pool",
             )(x)
-            strides = 1
-        x = make.conv(x, out_filters, 1, f"{name}_conv", strides)
+        elif strides > 1:
+            # What a strided 1×1 convolution sees. On CPUs without AVX-512, oneDNN's kernel
+            # gradient of that convolution differs in some calls by a rounding, and then no run
+            # could be replayed exactly; that of a convolution of stride 1 does not.
+            x = keras.layers.AveragePooling2D(1, strides, dtype=make.policy, name=f"{name}_pick")(x)
+        x = make.conv(x, out_filters, 1, f"{name}_conv")
         return make.batch_norm(x, f"{name}_bn")
 
     def _selective_kernel(self, x: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
 TINY = [
     *("--dataset=shapes", "--train_split=train[:600]", "--eval_split=test[:100]"),
@@ -85,3 +87,48 @@ def test_the_references_cifar10_command_runs(run_cli, tmp_path, cifar_data_dir):
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["config"]["encoder"]["stem"] == "cifar"
     assert config["plan"]["num_examples"] == 50_000
+
+
+@pytest.fixture(scope="module")
+def mixed_folder(tmp_path_factory):
+    """300 unlabelled images of all sizes and kinds, and among them one that is none."""
+    root = tmp_path_factory.mktemp("photos")
+    draw = np.random.default_rng(0)
+    for i in range(300):
+        height, width = (400, 5) if i == 7 else draw.integers(20, 80, 2)
+        mode = {5: "L", 6: "RGBA"}.get(i, "RGB")
+        shape = (height, width, *{"L": (), "RGB": (3,), "RGBA": (4,)}[mode])
+        suffix = "png" if mode == "RGBA" else ("jpg", "png", "bmp")[i % 3]
+        folder = root / f"day{i % 4}" / "raw"
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8))
+        image.save(folder / f"{i:03}.{suffix}")
+    (root / "day0" / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    (root / "notes.txt").write_text("not an image either")
+    return root
+
+
+UNLABELLED = [
+    *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--num_proj_layers=2"),
+    *("--train_batch_size=64", "--train_epochs=1", "--warmup_epochs=0", "--log_every=2"),
+]
+
+
+def test_a_folder_with_a_broken_file_names_it(run_cli, mixed_folder, tmp_path):
+    flags = [f"--dataset=folder:{mixed_folder}", f"--model_dir={tmp_path / 'run'}", *UNLABELLED]
+    done = run_cli("pretrain", *flags)
+    assert done.returncode == 2
+    assert "broken.jpg" in done.stderr and "--skip_unreadable" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_mixed_images_pretrains_without_labels(run_cli, mixed_folder, tmp_path):
+    flags = [f"--dataset=folder:{mixed_folder}", f"--model_dir={tmp_path}", *UNLABELLED]
+    done = run_cli("pretrain", *flags, "--skip_unreadable")
+    assert done.returncode == 0, done.stderr
+    assert "300 images" in done.stdout and "no labels" in done.stdout
+    rows = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(rows[-1])
+    assert last["step"] == 4  # 300 // 64
+    assert {"alignment", "uniformity", "feature_std"} <= set(last)
+    assert "linear_accuracy" not in last

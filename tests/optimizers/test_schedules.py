@@ -52,6 +52,7 @@ def test_an_unknown_scaling_is_refused():
         (50_000, 512, 0.5, 48),
         (512, 512, 3, 3),
         (50_000, 512, 0, 0),
+        (100, 1, 0.29, 29),  # 28.999… in floating point
     ],
 )
 def test_steps_are_examples_times_epochs_over_batch(num_examples, global_batch, epochs, expected):
