@@ -99,7 +99,7 @@ def mixed_folder(tmp_path_factory):
         mode = {5: "L", 6: "RGBA"}.get(i, "RGB")
         shape = (height, width, *{"L": (), "RGB": (3,), "RGBA": (4,)}[mode])
         suffix = "png" if mode == "RGBA" else ("jpg", "png", "bmp")[i % 3]
-        folder = root / f"day{i % 4}" / "raw"
+        folder = root / f"day{i % 4}" / "raw" if i else root  # one lies loose: no classes
         folder.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8))
         image.save(folder / f"{i:03}.{suffix}")
