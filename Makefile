@@ -32,7 +32,7 @@ $(STAMP): setup.py constraints.txt
 	  --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-quickstart: install ## pretrain on built-in data, evaluate and export: about 6 minutes on 2 cores
+quickstart: install ## pretrain on built-in data, evaluate and export
 	$(BIN)/simclr-tf pretrain --flagfile=flags/quickstart.flags --model_dir=runs/quickstart
 	$(BIN)/simclr-tf evaluate --model_dir=runs/quickstart --protocols=knn,logistic --baselines=pca,random
 	$(BIN)/simclr-tf export --model_dir=runs/quickstart

@@ -25,7 +25,7 @@ def pca_features(
     extract = FeatureExtractor(_pixels, image_size, batch_size)
     train_pixels, test_pixels = extract(train), extract(test)
     dims = min(PCA_DIMS, *train_pixels.features.shape)
-    # One thread, as in logistic.py: 4 s against 23 s with two for 10,000 images of 32 pixels.
+    # One thread, as in logistic.py.
     with threadpool_limits(1, "blas"):
         pca = PCA(dims, svd_solver="randomized", random_state=seed).fit(train_pixels.features)
     return (
