@@ -16,34 +16,30 @@ def decayed(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> boo
     return variable.shape.rank > 1 and optimizer._use_weight_decay(variable)
 
 
+class _L2(keras.optimizers.Optimizer):
+    """Adds `l2`·w to the gradient of kernels, which here is already the sum over the replicas."""
+
+    def __init__(self, *args: Any, l2: float = 0.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.l2 = l2
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        if self.l2 and decayed(self, variable):
+            gradient += self.l2 * variable
+        super().update_step(gradient, variable)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "l2": self.l2}
+
+
 @keras.utils.register_keras_serializable(package="simclr_tf")
-class MomentumL2(keras.optimizers.SGD):
+class MomentumL2(_L2, keras.optimizers.SGD):
     """Keras's SGD with `l2`·w in the gradient of kernels, as the reference has it."""
 
-    def __init__(self, *args: Any, l2: float = 0.0, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.l2 = l2
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        super().update_step(_with_l2(self, gradient, variable), variable)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "l2": self.l2}
-
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
-class AdamL2(keras.optimizers.Adam):
+class AdamL2(_L2, keras.optimizers.Adam):
     """Keras's Adam with `l2`·w in the gradient of kernels, as the reference has it."""
-
-    def __init__(self, *args: Any, l2: float = 0.0, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.l2 = l2
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        super().update_step(_with_l2(self, gradient, variable), variable)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "l2": self.l2}
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
@@ -52,12 +48,3 @@ class AdamW(keras.optimizers.AdamW):
 
     def _use_weight_decay(self, variable):
         return variable.shape.rank > 1 and super()._use_weight_decay(variable)
-
-
-def _with_l2(
-    optimizer: "MomentumL2 | AdamL2", gradient: tf.Tensor, variable: tf.Variable
-) -> tf.Tensor:
-    # Here the gradient is already the sum over the replicas, so the term enters once.
-    if optimizer.l2 and decayed(optimizer, variable):
-        return gradient + optimizer.l2 * variable
-    return gradient
