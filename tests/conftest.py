@@ -27,6 +27,19 @@ tf.config.set_logical_device_configuration(
 )
 
 
+@pytest.fixture
+def mirrored() -> Callable[[int], tf.distribute.Strategy]:
+    """Make a MirroredStrategy over the first logical CPU devices: `mirrored(replicas)`."""
+
+    def make(replicas: int) -> tf.distribute.Strategy:
+        # Every strategy of a process names its collectives alike, and two that differ in type
+        # under one name end the process's collectives; TensorFlow's tests move the base too.
+        tf.distribute.MirroredStrategy._collective_key_base += 1_000
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def cifar_data_dir() -> Path:
     """The TFDS directory that holds a prepared CIFAR-10; skips where there is none."""

@@ -75,26 +75,38 @@ def knn_predict(
     block = max(1, min(1024, _BLOCK_ELEMENTS // num_train, len(test_features)))
     bank = tf.constant(_normalise(train_features))
     labels = tf.constant(train_labels, tf.int64)
-
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec([block, dims], tf.float32)])
-    def classify(queries: tf.Tensor) -> tf.Tensor:
-        similarity, nearest = tf.math.top_k(tf.matmul(queries, bank, transpose_b=True), k)
-        # Relative to the nearest neighbour: the order of the sums is the same and exp cannot
-        # overflow at low temperatures.
-        votes = tf.exp((similarity - similarity[:, :1]) / temperature)  # [block, k]
-        rows = tf.range(block, dtype=tf.int64)[:, None]
-        ballots = tf.math.unsorted_segment_sum(
-            votes, rows * num_classes + tf.gather(labels, nearest), block * num_classes
-        )
-        return tf.math.top_k(tf.reshape(ballots, [block, num_classes]), min(5, num_classes)).indices
-
     queries = _normalise(test_features)
     predicted = []
     for start in range(0, len(queries), block):
         part = queries[start : start + block]
-        padded = np.pad(part, [(0, block - len(part)), (0, 0)])
-        predicted.append(classify(padded).numpy()[: len(part)])
+        padded = tf.constant(np.pad(part, [(0, block - len(part)), (0, 0)]))
+        classes = _classify(padded, bank, labels, tf.constant(temperature, tf.float32), k, num_classes)
+        predicted.append(classes.numpy()[: len(part)])
     return np.concatenate(predicted).astype(np.int64)
+
+
+# At module level, so that a probe that is run again finds it traced.
+@tf.function(autograph=False)
+def _classify(
+    queries: tf.Tensor,
+    bank: tf.Tensor,
+    labels: tf.Tensor,
+    temperature: tf.Tensor,
+    k: int,
+    num_classes: int,
+) -> tf.Tensor:
+    """The best min(5, C) classes of normalised queries [M, D] by the votes of a bank [N, D]."""
+    similarity, nearest = tf.math.top_k(tf.matmul(queries, bank, transpose_b=True), k)
+    size = queries.shape[0]
+    # Relative to the nearest neighbour: the order of the sums is the same and exp cannot
+    # overflow at low temperatures.
+    votes = tf.exp((similarity - similarity[:, :1]) / temperature)  # [M, k]
+    rows = tf.range(size, dtype=tf.int64)[:, None]
+    ballots = tf.math.unsorted_segment_sum(
+        votes, rows * num_classes + tf.gather(labels, nearest), size * num_classes
+    )
+    ballots = tf.reshape(ballots, [size, num_classes])
+    return tf.math.top_k(ballots, min(5, num_classes)).indices
 
 
 def _normalise(features: np.ndarray) -> np.ndarray:

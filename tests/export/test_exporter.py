@@ -208,8 +208,8 @@ def test_a_frozen_encoder_is_exported_trainable(tmp_path):
     assert (loaded.variables[4].numpy() != before).any()
 
 
-def test_a_synchronised_encoder_is_served_by_one_device(tmp_path):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def test_a_synchronised_encoder_is_served_by_one_device(tmp_path, mirrored):
+    strategy = mirrored(2)
     with strategy.scope():
         encoder = _tiny(synchronized=True)
         # As a callback does it: within the scope.

@@ -282,11 +282,9 @@ def test_wrong_arguments_are_refused():
 # --- replicas ------------------------------------------------------------------------------------
 
 
-def on_replicas(replicas, step, *tensors):
+def on_replicas(strategy, step, *tensors):
     """Each replica's results of `step`, given its share of the rows of `tensors`."""
-    # Every strategy of a process names its collectives alike; TensorFlow's tests do this too.
-    tf.distribute.MirroredStrategy._collective_key_base += 100
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
+    replicas = strategy.num_replicas_in_sync
 
     def share(tensor):
         rows = len(tensor) // replicas
@@ -300,7 +298,7 @@ def on_replicas(replicas, step, *tensors):
 
 @pytest.mark.parametrize("replicas", [2, 4])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_replicas_give_the_loss_and_gradient_of_one_device(replicas, normalize):
+def test_replicas_give_the_loss_and_gradient_of_one_device(replicas, normalize, mirrored):
     x_a, x_b = projections(8, 5, seed=2)
     weights = tf.constant(np.random.default_rng(3).normal(size=(5, 4)))
 
@@ -314,7 +312,7 @@ def test_replicas_give_the_loss_and_gradient_of_one_device(replicas, normalize):
     expected, (expected_weights, *expected_inputs) = step(tf.constant(x_a), tf.constant(x_b))
     slow, _, _ = algorithm_1(x_a @ weights, x_b @ weights, 0.2, normalize)
     np.testing.assert_allclose(expected[0], slow, rtol=1e-9)
-    results, (weight_gradients, *input_gradients) = on_replicas(replicas, step, x_a, x_b)
+    results, (weight_gradients, *input_gradients) = on_replicas(mirrored(replicas), step, x_a, x_b)
 
     for per_replica, value in zip(results, expected, strict=True):
         assert len(per_replica) == replicas
@@ -324,11 +322,11 @@ def test_replicas_give_the_loss_and_gradient_of_one_device(replicas, normalize):
         np.testing.assert_allclose(np.concatenate(shares), whole, rtol=1e-9, atol=1e-12)
 
 
-def test_replicas_see_each_others_negatives():
+def test_replicas_see_each_others_negatives(mirrored):
     # Two replicas that hold the same two examples: each anchor has copies of itself elsewhere.
     z = np.tile(np.eye(2), (2, 1))
     (loss, accuracy, _), _ = on_replicas(
-        2, lambda z_a, z_b: (nt_xent(z_a, z_b, temperature=0.5), ()), z, z
+        mirrored(2), lambda z_a, z_b: (nt_xent(z_a, z_b, temperature=0.5), ()), z, z
     )
     alone = algorithm_1(z[:2], z[:2], 0.5)[0]
     together = algorithm_1(z, z, 0.5)[0]
@@ -338,8 +336,10 @@ def test_replicas_see_each_others_negatives():
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
-def test_replicas_in_half_precision(dtype):
+def test_replicas_in_half_precision(dtype, mirrored):
     z_a, z_b = (tf.cast(z, dtype) for z in projections(4, 8, dtype=np.float32))
-    loss, _, _ = on_replicas(2, lambda z_a, z_b: nt_xent(z_a, z_b, temperature=0.05), z_a, z_b)
+    loss, _, _ = on_replicas(
+        mirrored(2), lambda z_a, z_b: nt_xent(z_a, z_b, temperature=0.05), z_a, z_b
+    )
     assert loss[0].dtype == tf.float32
     np.testing.assert_allclose(loss, [nt_xent(z_a, z_b, temperature=0.05)[0]] * 2, rtol=1e-6)

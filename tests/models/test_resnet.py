@@ -256,7 +256,7 @@ def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     return [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
 
 
-def test_batch_norm_sees_the_global_batch_on_two_replicas():
+def test_batch_norm_sees_the_global_batch_on_two_replicas(mirrored):
     arguments = {"depth": 18, "width_multiplier": TINY, "stem": "cifar", "dtype": "float64"}
     single = up_to(ResNet(**arguments), "block_group1")
     randomise(single)
@@ -264,7 +264,7 @@ def test_batch_norm_sees_the_global_batch_on_two_replicas():
     x = images(8, 8).astype(np.float64)
     expected = single(x, training=True).numpy()
 
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = mirrored(2)
     with strategy.scope():
         model = up_to(ResNet(**arguments), "block_group1")
         local = ResNet(**arguments, global_bn=False)

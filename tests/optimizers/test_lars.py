@@ -157,10 +157,8 @@ def test_every_kernel_of_a_resnet_50_is_adapted_and_nothing_else_is():
         np.testing.assert_allclose(variable, np.full(variable.shape, -2.0), rtol=1e-6)
 
 
-def test_gradients_of_replicas_are_summed_before_they_are_adapted():
-    # Every strategy of a process names its collectives alike; TensorFlow's tests do this too.
-    tf.distribute.MirroredStrategy._collective_key_base += 100
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def test_gradients_of_replicas_are_summed_before_they_are_adapted(mirrored):
+    strategy = mirrored(2)
     shares = [np.array([[1.0, 0.0], [2.0, 1.0]]), np.array([[-3.0, 1.0], [0.5, 0.5]])]
     start = np.array([[1.0, 2.0], [3.0, 4.0]])
     with strategy.scope():
