@@ -6,6 +6,7 @@ and nowhere else. Where the reference implementation has the flag, name and defa
 
 import dataclasses
 import math
+import operator
 from typing import Any
 
 from simclr_tf.errors import UserError
@@ -19,9 +20,11 @@ def option(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
+    below: float | None = None,
 ) -> Any:
-    """A dataclass field with help text and allowed values: one of, ≥ low, ≤ high, > above."""
-    metadata = {"help": help, "choices": choices, "low": low, "high": high, "above": above}
+    """A dataclass field with its help and limits; `above` and `below` themselves are outside."""
+    limits = {"low": low, "high": high, "above": above, "below": below}
+    metadata = {"help": help, "choices": choices, "limits": limits}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -29,15 +32,21 @@ def check(name: str, value: Any, metadata: Any) -> None:
     """Raises UserError naming the option if a value is not among the allowed ones."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"--{name}={value}: must be a finite number")
-    choices, low, high, above = (metadata[key] for key in ("choices", "low", "high", "above"))
+    choices, limits = metadata["choices"], metadata["limits"]
     if choices and value not in choices:
         raise UserError(f"--{name}={value}: must be one of {', '.join(choices)}")
-    if above is not None and not value > above:
-        raise UserError(f"--{name}={value}: must be above {above:g}")
-    if low is not None and not value >= low:
-        raise UserError(f"--{name}={value}: must be at least {low:g}")
-    if high is not None and not value <= high:
-        raise UserError(f"--{name}={value}: must be at most {high:g}")
+    for key, (words, holds) in _LIMITS.items():
+        limit = limits[key]
+        if limit is not None and not holds(value, limit):
+            raise UserError(f"--{name}={value}: must be {words} {limit:g}")
+
+
+_LIMITS = {
+    "low": ("at least", operator.ge),
+    "high": ("at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +128,7 @@ class Encoder(Section):
     sk_ratio: float = option(0.0, "Selective kernels if above 0; SimCLR v2: 0.0625.", low=0, high=1)
     se_ratio: float = option(0.0, "Squeeze and excitation if above 0.", low=0, high=1)
     batch_norm_decay: float = option(
-        0.9, "Momentum of batch norm's moving statistics.", low=0, high=1
+        0.9, "Momentum of batch norm's moving statistics.", low=0, below=1
     )
     global_bn: bool = option(True, "Batch statistics over all replicas.")
 
@@ -165,18 +174,13 @@ class Optimization(Section):
     )
     warmup_epochs: float = option(10, "Linear warm-up.", low=0)
     weight_decay: float = option(1e-6, "L2 on kernels, not on biases or batch norm.", low=0)
-    momentum: float = option(0.9, "Of momentum and LARS.", low=0, high=1)
+    momentum: float = option(0.9, "Of momentum and LARS.", low=0, below=1)
     precision: str = option(
         "float32",
         "What the network computes in; weights, loss and statistics stay float32.",
         choices=("float32", "bfloat16", "float16"),
     )
     seed: int = option(0, "Of the weights, the data order and the views.", low=0, high=2**31 - 1)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.momentum == 1:
-            raise UserError("--momentum=1: must be below 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +192,8 @@ class Watching(Section):
         0.0, "Epochs between k-NN and linear probes of the encoder; 0: none.", low=0
     )
     probe_dataset: str = option(
-        "", "Labelled dataset of the probes (splits train_split, eval_split); empty: --dataset."
+        "",
+        "Labelled dataset of the probes, if not --dataset: its splits train and eval_split.",
     )
     eval_every_epochs: float = option(
         1.0,

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,6 +14,8 @@ from simclr_tf.config import Plan, PretrainConfig, from_json, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.files import write_atomically
 from simclr_tf.models import SimCLR
+
+_OTHERWISE = "put back a copy, or start anew with another --model_dir"
 
 # What may differ when a run is resumed: it changes what is seen or kept, not what is computed.
 _FREE = {
@@ -54,7 +58,29 @@ class Run:
         return self.path / "export"
 
     def latest_checkpoint(self) -> str | None:
-        return tf.train.latest_checkpoint(str(self.checkpoint_dir))
+        """Returns the checkpoint that the file `checkpoint` names, None where there are none.
+
+        Raises:
+            UserError: if there are checkpoints, but that file is missing or names another.
+        """
+        path = tf.train.latest_checkpoint(str(self.checkpoint_dir))
+        others = [file.stem for file in self.checkpoint_dir.glob("step-*.index")]
+        others.sort(key=lambda name: int(name.removeprefix("step-")))
+        if path is None and others:
+            raise UserError(
+                f"{self.checkpoint_dir}/checkpoint names no checkpoint that is there; to go on "
+                f'from {" or ".join(others)}, write into it: model_checkpoint_path: "{others[-1]}"'
+            )
+        return path
+
+    def check_place(self) -> None:
+        """Raises UserError if the directory could not be made or written to."""
+        there = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(
+                f"--model_dir={self.path}: {there} is no directory that can be written to; "
+                "name another place"
+            )
 
     def write(self, config: PretrainConfig, plan: Plan) -> None:
         document = {"simclr_tf": __version__, "config": to_json(config), "plan": to_json(plan)}
@@ -69,16 +95,19 @@ class Run:
         try:
             document = json.loads(self.config_file.read_text(encoding="utf-8"))
             config, plan = document["config"], document["plan"]
-        except FileNotFoundError:
+        except OSError as error:
             raise UserError(
-                f"{self.path} holds no run (no config.json): name the --model_dir of a pretrain"
+                f"{self.path} holds no run (config.json: {error.strerror}): name the --model_dir "
+                "of a pretrain"
             ) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.config_file} is damaged: {error}") from None
+            raise UserError(f"{self.config_file} is damaged: {error}; {_OTHERWISE}") from None
         try:
             return from_json(PretrainConfig, config), from_json(Plan, plan)
         except UserError as error:
-            raise UserError(f"{self.config_file} does not fit this version: {error}") from None
+            raise UserError(
+                f"{self.config_file} does not fit this version: {error}; {_OTHERWISE}"
+            ) from None
 
     def check_same(self, config: PretrainConfig, plan: Plan) -> None:
         """Refuses to resume this run as something else.
@@ -86,13 +115,9 @@ class Run:
         Raises:
             UserError: naming every setting that differs.
         """
-        old_config, old_plan = self.read()
-        old = {**_flat(to_json(old_config)), "num_examples": old_plan.num_examples}
-        new = {**_flat(to_json(config)), "num_examples": plan.num_examples}
+        old, new = _settings(*self.read()), _settings(config, plan)
         differing = [
-            f"--{name.rpartition('.')[2]} (was {old[name]}, now {new[name]})"
-            for name in old
-            if name not in _FREE and old[name] != new[name]
+            f"{name} (was {old[name]}, now {new[name]})" for name in old if old[name] != new[name]
         ]
         if differing:
             raise UserError(
@@ -133,12 +158,21 @@ def restore(model: SimCLR, run: Run) -> None:
         tf.train.Checkpoint(model=model).restore(path).assert_consumed()
     except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} does not hold this model: {reason}") from None
+        raise UserError(
+            f"{path} does not hold this model: {reason}; to go back to an older checkpoint, name "
+            f"it in {run.checkpoint_dir}/checkpoint"
+        ) from None
 
 
-def _flat(document: dict) -> dict:
-    return {
-        f"{section}.{name}": value
-        for section, values in document.items()
+def _settings(config: PretrainConfig, plan: Plan) -> dict[str, Any]:
+    """What makes a run the run that it is, by the names that a user knows."""
+    settings = {
+        f"--{name}": value
+        for section, values in to_json(config).items()
         for name, value in values.items()
+        if f"{section}.{name}" not in _FREE
+    }
+    return settings | {
+        "the number of images": plan.num_examples,
+        "the number of classes": plan.num_classes,
     }

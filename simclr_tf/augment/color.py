@@ -84,9 +84,8 @@ def draw_jitter(seed: tf.Tensor, offset: int | tf.Tensor, n: int, strength: floa
 def apply_jitter(images: tf.Tensor, jitter: Jitter, brightness: str = "v2") -> tf.Tensor:
     """Brightness, contrast, saturation and hue in each image's order, clipped after each.
 
-    In each of the four turns every image takes the operation whose turn it is. Brightness and
-    contrast are affine, so one multiply-add with the image's coefficients does either; the others
-    are without effect where their factor is 1 or their turn is 0.
+    In each of the four turns every image takes the operation whose turn it is; the others are
+    without effect at factor 1 or shift 0.
 
     Args:
         images: float32 [N, H, W, 3] in [0, 1].

@@ -22,7 +22,7 @@ def sample_boxes(
     """Draws one crop box per image [v1 App. A].
 
     Area is uniform, aspect ratio log-uniform; of ten attempts the first that fits is taken, else
-    the largest central box within the aspect limits. Then the box is placed uniformly.
+    the largest box within the aspect limits. Then the box is placed uniformly.
 
     Args:
         seed: int32 [2]; offset: global position of the first image; n: number of images.
@@ -52,7 +52,7 @@ def sample_boxes(
         chosen = tf.gather(attempts, first, batch_dims=1)
         return tf.where(tf.reduce_any(fits, axis=1, keepdims=True), chosen, fallback)[:, 0]
 
-    # The largest central box: the fallback of elongated originals.
+    # The largest box: the fallback of elongated originals.
     box_w = choose(widths, tf.minimum(1.0, nearest / original))
     box_h = choose(heights, tf.minimum(1.0, original / nearest))
 

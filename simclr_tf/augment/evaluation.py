@@ -9,24 +9,39 @@ _CENTRAL_SHARE = 0.875
 _UNCROPPED_SIZE = 32
 
 
-def eval_transform(images: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Takes the central 87.5 % of each side, then resizes bicubically.
+def eval_transform(
+    images: tf.Tensor, image_size: int, aspect: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Takes a central square of 87.5 % of the shorter side, then resizes bicubically.
 
     Images up to 32 px are not cropped.
 
     Args:
         images: uint8, or float in [0, 1], [N, H, W, 3] with static height and width.
         image_size: side of the result, in pixels.
+        aspect: float32 [N], width / height of the originals where the stored images were resized
+            to `H` x `W`, so that the square is one in the original; None where they were not.
 
     Returns:
         float32 [N, image_size, image_size, 3] in [0, 1].
     """
     images = as_float(images)
     _, height, width, _ = images.shape
-    share = 1.0 if max(height, width) <= _UNCROPPED_SIZE else _CENTRAL_SHARE
-    box_h, box_w = round(height * share), round(width * share)
-    if (box_h, box_w) == (image_size, image_size) == (height, width):
-        return images
-    box = tf.constant([[(height - box_h) // 2, (width - box_w) // 2, box_h, box_w]])
-    # One box broadcasts over the batch: the same interpolation matrix for every image.
-    return tf.clip_by_value(crop_and_resize(images, box, image_size), 0.0, 1.0)
+    if max(height, width) <= _UNCROPPED_SIZE:
+        if (height, width) == (image_size, image_size):
+            return images
+        boxes = tf.constant([[0, 0, height, width]])
+    else:
+        boxes = _central_squares(height, width, width / height if aspect is None else aspect)
+    # A single box broadcasts over the batch: one interpolation matrix for all images.
+    return tf.clip_by_value(crop_and_resize(images, boxes, image_size), 0.0, 1.0)
+
+
+def _central_squares(height: int, width: int, aspect: float | tf.Tensor) -> tf.Tensor:
+    """Boxes [N or 1, 4] in stored pixels, squares in originals of width / height `aspect`."""
+    aspect = tf.reshape(tf.cast(aspect, tf.float32), [-1])
+    box_h = tf.round(height * _CENTRAL_SHARE * tf.minimum(1.0, aspect))
+    box_w = tf.round(width * _CENTRAL_SHARE * tf.minimum(1.0, 1.0 / aspect))
+    box_h, box_w = tf.maximum(box_h, 1.0), tf.maximum(box_w, 1.0)
+    y, x = (height - box_h + 1) // 2, (width - box_w + 1) // 2
+    return tf.cast(tf.stack([y, x, box_h, box_w], axis=1), tf.int32)

@@ -106,8 +106,14 @@ class SimCLRAugment:
 
 
 def as_float(images: tf.Tensor) -> tf.Tensor:
-    """uint8 images → float32 in [0, 1]; float images pass as float32."""
+    """uint8 images → float32 in [0, 1]; float images pass as float32.
+
+    Raises:
+        ValueError: for other integers, whose range is not known.
+    """
     images = tf.convert_to_tensor(images)
+    if images.dtype != tf.uint8 and not images.dtype.is_floating:
+        raise ValueError(f"images must be uint8, or float in [0, 1], not {images.dtype.name}")
     if images.dtype == tf.uint8:
         return tf.cast(images, tf.float32) * (1.0 / 255.0)
     return tf.cast(images, tf.float32)

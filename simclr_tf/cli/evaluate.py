@@ -11,6 +11,7 @@ from absl import flags
 from simclr_tf.errors import UserError
 
 _PROTOCOLS = ("knn", "logistic")
+_BASELINES = ("pca", "random")
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
@@ -26,16 +27,22 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
     string("train_split", "", "What is learnt from; the run's if empty.")
     string("eval_split", "", "What is judged on; the run's if empty.")
     string("data_dir", "", "Where TFDS datasets are prepared; the run's if empty.")
-    flags.DEFINE_integer("knn_k", 200, "Neighbours that vote.", flag_values=values)
+    flags.DEFINE_boolean(
+        "skip_unreadable",
+        False,
+        "Leave files that are not images out; on where the run has it on.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("knn_k", 200, "Neighbours that vote.", 1, flag_values=values)
     flags.DEFINE_float(
-        "knn_temperature", 0.1, "A vote is exp(cosine / temperature).", flag_values=values
+        "knn_temperature", 0.1, "A vote is exp(cosine / temperature).", 1e-6, flag_values=values
     )
     flags.DEFINE_integer(
         "eval_batch_size", 256, "Images per call of the encoder.", 1, flag_values=values
     )
     return {
         "What": ["model_dir", "encoder", "output"],
-        "Data": ["dataset", "train_split", "eval_split", "data_dir"],
+        "Data": ["dataset", "train_split", "eval_split", "data_dir", "skip_unreadable"],
         "How": ["protocols", "baselines", "knn_k", "knn_temperature", "eval_batch_size"],
     }
 
@@ -45,10 +52,8 @@ def run(values: flags.FlagValues) -> None:
         raise UserError("name what to evaluate: either --model_dir=RUN or --encoder=SAVEDMODEL")
     if values.encoder and not (values.output and values.dataset):
         raise UserError("--encoder needs --output=DIR and --dataset as well")
-    names = _split(values.protocols)
-    for name in names:
-        if name not in _PROTOCOLS:
-            raise UserError(f"--protocols: {name!r} is none of {', '.join(_PROTOCOLS)}")
+    names = _names("protocols", values.protocols, _PROTOCOLS)
+    baselines = _names("baselines", values.baselines, _BASELINES)
     if not names:
         raise UserError(f"--protocols is empty: name any of {', '.join(_PROTOCOLS)}")
 
@@ -57,13 +62,13 @@ def run(values: flags.FlagValues) -> None:
 
     knn = KNN(values.knn_k, values.knn_temperature)
     protocols = [knn if name == "knn" else Logistic() for name in names]
-    baselines = _split(values.baselines)
     if values.encoder:
         splits = Splits(
             values.dataset,
             values.train_split or "train",
             values.eval_split or "validation",
             values.data_dir,
+            skip_unreadable=values.skip_unreadable,
         )
         evaluate_saved_model(
             values.encoder,
@@ -82,10 +87,15 @@ def run(values: flags.FlagValues) -> None:
         train_split=values.train_split,
         test_split=values.eval_split,
         data_dir=values.data_dir,
+        skip_unreadable=values.skip_unreadable,
         batch_size=values.eval_batch_size,
     )
     print(f"next: simclr-tf export --model_dir={values.model_dir}")
 
 
-def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
+def _names(flag: str, value: str, allowed: tuple[str, ...]) -> list[str]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    for name in names:
+        if name not in allowed:
+            raise UserError(f"--{flag}: {name!r} is none of {', '.join(allowed)}")
+    return names

@@ -19,12 +19,10 @@ _DEFINE: dict[Any, Any] = {
 }
 
 
-def define_section(values: flags.FlagValues, section: type, only: Sequence[str] = ()) -> list[str]:
-    """Defines a flag for every option of a dataclass (or those named); returns their names."""
+def define_section(values: flags.FlagValues, section: type) -> list[str]:
+    """Defines a flag for every option of a dataclass; returns their names."""
     names = []
     for field in dataclasses.fields(section):
-        if only and field.name not in only:
-            continue
         _DEFINE[field.type](field.name, field.default, field.metadata["help"], flag_values=values)
         names.append(field.name)
     return names
@@ -49,9 +47,11 @@ def read_flagfiles(arguments: Sequence[str]) -> list[str]:
     replaced = []
     for argument in arguments:
         flag, equals, path = argument.partition("=")
+        path = os.path.expanduser(path)
         if flag in ("--flagfile", "-flagfile") and equals and not os.path.exists(path):
-            shipped = resources.files("simclr_tf.flags") / os.path.basename(path)
-            if not shipped.is_file():
+            directory, name = os.path.split(path)
+            shipped = resources.files("simclr_tf.flags") / name
+            if directory not in ("", "flags") or not shipped.is_file():
                 names = sorted(f.name for f in resources.files("simclr_tf.flags").iterdir())
                 recipes = ", ".join(name for name in names if name.endswith(".flags"))
                 raise UserError(f"--flagfile={path}: no such file; shipped are {recipes}")

@@ -47,7 +47,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
     )
     flags.DEFINE_boolean("use_tpu", False, "Train on a TPU.", flag_values=values)
     flags.DEFINE_integer(
-        "eval_batch_size", 256, "Images per call in evaluation.", flag_values=values
+        "eval_batch_size", 256, "Images per call in evaluation.", 1, flag_values=values
     )
     for name in (*_OF_TPU, *_NO_EFFECT, *_OF_FINETUNE):
         flags.DEFINE_string(name, None, "Accepted; without effect here.", flag_values=values)
@@ -71,8 +71,15 @@ def run(values: flags.FlagValues) -> None:
         if values[name].present:
             print(f"note: --{name} has no effect here")
 
+    from simclr_tf.evaluation import KNN, Logistic
+    from simclr_tf.evaluation.runs import check_evaluation, evaluate_run
+    from simclr_tf.export.runs import export_run
     from simclr_tf.training.pretrain import pretrain
 
+    protocols = [KNN(), Logistic()]
+    data = pretrain_config.resolved().data
+    if values.mode != "train":
+        check_evaluation(data, protocols)
     if values.mode != "eval":
         pretrain(pretrain_config, values.model_dir)
     if values.mode == "train":
@@ -80,9 +87,14 @@ def run(values: flags.FlagValues) -> None:
         print(f"      tensorboard --logdir {values.model_dir}/tensorboard")
         return
 
-    from simclr_tf.evaluation import KNN, Logistic
-    from simclr_tf.evaluation.runs import evaluate_run
-    from simclr_tf.export.runs import export_run
-
-    evaluate_run(values.model_dir, [KNN(), Logistic()], batch_size=values.eval_batch_size)
+    evaluate_run(
+        values.model_dir,
+        protocols,
+        dataset=data.dataset,
+        train_split=data.train_split,
+        test_split=data.eval_split,
+        data_dir=data.data_dir,
+        skip_unreadable=data.skip_unreadable,
+        batch_size=values.eval_batch_size,
+    )
     export_run(values.model_dir)

@@ -1,6 +1,6 @@
 """Sources of images and the batches made from them."""
 
-from simclr_tf.data.decode_errors import explain_decode_error
+from simclr_tf.data.decode_errors import READ_ERRORS, explain_decode_error, named
 from simclr_tf.data.folder import FOLDER, open_folder
 from simclr_tf.data.memory import in_memory
 from simclr_tf.data.pipeline import ordered_batches, train_batches
@@ -8,7 +8,15 @@ from simclr_tf.data.shapes import open_shapes
 from simclr_tf.data.source import ArraySource, Source
 from simclr_tf.data.tfds_source import open_tfds
 
-__all__ = ["Source", "explain_decode_error", "open_source", "ordered_batches", "train_batches"]
+__all__ = [
+    "READ_ERRORS",
+    "Source",
+    "explain_decode_error",
+    "named",
+    "open_source",
+    "ordered_batches",
+    "train_batches",
+]
 
 
 def open_source(

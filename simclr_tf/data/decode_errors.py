@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from simclr_tf.data.pipeline import stream
 from simclr_tf.data.source import Source
 from simclr_tf.errors import UserError
+
+# What a file that is damaged, cut short or gone raises while it is read.
+READ_ERRORS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.OutOfRangeError,
+    tf.errors.PermissionDeniedError,
+)
+
+
+@contextlib.contextmanager
+def named(source: Source) -> Iterator[None]:
+    """Turns an error of reading a source in stored order into one that names the image.
+
+    Raises:
+      UserError: an image could not be read.
+    """
+    try:
+        yield
+    except READ_ERRORS as error:
+        explained = explain_decode_error(source)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def explain_decode_error(
@@ -30,15 +56,18 @@ def explain_decode_error(
     if source.decodes_batches:
         return None
     records = source.records_in_order() if seed is None else stream(source, seed, position)
-    # Two epochs of the stream hold every image, wherever in an epoch it begins.
-    for record in itertools.islice(records, 2 * source.num_examples):
-        try:
+    culprit = unread = f"a record of {source.name}"
+    try:
+        # Two epochs of the stream hold every image, wherever in an epoch it begins.
+        for record in records.take(2 * source.num_examples):
+            culprit = source.describe(record)
             source.decode(record)
-        except tf.errors.OpError as error:
-            return UserError(
-                f"{source.describe(record)} cannot be decoded ({_reason(error)}): remove or "
-                "replace it, or, for a folder, pass --skip_unreadable"
-            )
+            culprit = unread
+    except READ_ERRORS as error:
+        return UserError(
+            f"{culprit} cannot be decoded ({_reason(error)}): remove or replace it, or, for a "
+            "folder, pass --skip_unreadable"
+        )
     return None
 
 

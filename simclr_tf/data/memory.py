@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import tensorflow as tf
 
-from simclr_tf.data.decode_errors import explain_decode_error
+from simclr_tf.data.decode_errors import named
 from simclr_tf.data.source import ArraySource, Source, decoded
 from simclr_tf.errors import UserError
 
@@ -30,18 +29,13 @@ def in_memory(source: Source) -> ArraySource:
     images = np.empty(shape, np.uint8)
     columns: dict[str, list[np.ndarray]] = {}
     start = 0
-    try:
+    with named(source):
         for batch in decoded(source, source.records_in_order(), 256).as_numpy_iterator():
             stop = start + len(batch["image"])
             images[start:stop] = batch.pop("image")
             start = stop
             for key, values in batch.items():
                 columns.setdefault(key, []).append(values)
-    except tf.errors.OpError as error:
-        explained = explain_decode_error(source)
-        if explained is None:
-            raise
-        raise explained from error
     merged = {key: np.concatenate(parts) for key, parts in columns.items()}
     return ArraySource(
         source.name, images, merged.get("label"), source.class_names, merged.get("aspect")

@@ -80,11 +80,15 @@ def evaluate(
         UserError: at once, where settings or splits do not go together; while iterating, where
             labels or features turn out unusable.
     """
-    class_names = _check_settings(
-        train, test, dataset, train_split, test_split, baselines, random_encoder
-    )
-    for protocol in protocols:
-        protocol.check(train.num_examples)
+    class_names = check_splits(train, test, protocols, dataset, train_split, test_split)
+    for baseline in baselines:
+        if baseline not in BASELINES:
+            raise UserError(f"--baselines: {baseline!r} is none of {', '.join(BASELINES)}")
+    if "random" in baselines and random_encoder is None:
+        raise UserError(
+            "--baselines=random needs the encoder's architecture, which an exported model does "
+            "not tell; leave it out or evaluate a run with --model_dir"
+        )
     encoders = {"": encoder}
     if random_encoder is not None:
         encoders["random"] = random_encoder
@@ -122,24 +126,20 @@ def evaluate(
     return run()
 
 
-def _check_settings(
+def check_splits(
     train: Source,
     test: Source,
+    protocols: Sequence[EvaluationProtocol],
     dataset: str,
     train_split: str,
     test_split: str,
-    baselines: Sequence[str],
-    random_encoder: Encoder | None,
 ) -> tuple[str, ...]:
-    """Return the class names, or raise UserError for what is wrong before an image is read."""
-    for baseline in baselines:
-        if baseline not in BASELINES:
-            raise UserError(f"--baselines: {baseline!r} is none of {', '.join(BASELINES)}")
-    if "random" in baselines and random_encoder is None:
-        raise UserError(
-            "--baselines=random needs the encoder's architecture, which an exported model does "
-            "not tell; leave it out or evaluate a run with --model_dir"
-        )
+    """Return the class names of two splits that go together, before an image is read.
+
+    Raises:
+        UserError: a split has no labels, the classes differ or are fewer than two, or a protocol
+            cannot learn from so few images.
+    """
     for split, source in ((train_split, train), (test_split, test)):
         if not source.class_names:
             raise UserError(
@@ -157,6 +157,8 @@ def _check_settings(
             f"--dataset={dataset} has the single class {class_names[0]!r}: any answer would be "
             "right; name a dataset with two classes or more"
         )
+    for protocol in protocols:
+        protocol.check(train.num_examples)
     return class_names
 
 

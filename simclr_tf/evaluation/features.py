@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.augment import eval_transform
-from simclr_tf.data import Source, ordered_batches
+from simclr_tf.data import Source, named, ordered_batches
 from simclr_tf.errors import UserError
 
 # A keras.Model or a loaded SavedModel: called as encoder(images [N, S, S, 3], training=False).
@@ -44,8 +44,8 @@ class FeatureExtractor:
         self._batch_size = batch_size
 
         @tf.function(autograph=False)
-        def embed(images: tf.Tensor) -> tf.Tensor:
-            outputs = encoder(eval_transform(images, image_size), training=False)
+        def embed(images: tf.Tensor, aspect: tf.Tensor | None) -> tf.Tensor:
+            outputs = encoder(eval_transform(images, image_size, aspect), training=False)
             if outputs.shape.rank != 2:
                 raise UserError(
                     f"the encoder gives outputs of shape {outputs.shape}, and evaluation needs "
@@ -59,18 +59,25 @@ class FeatureExtractor:
         """Return the features of every example of `source`, in the source's order.
 
         Raises:
-            UserError: the source is empty, or the encoder gives something other than one vector
-                per image, or a feature that is not finite.
+            UserError: the source is empty, an image cannot be read, or the encoder gives something
+                other than one vector per image, or a feature that is not finite.
         """
         if not source.num_examples:
             raise UserError(f"{source.name} holds no images; choose another split")
+        with named(source):
+            return self._extract(source)
+
+    def _extract(self, source: Source) -> Features:
         features: list[np.ndarray] = []
         labels: list[np.ndarray] = []
         for batch in ordered_batches(source, self._batch_size):
-            images = batch["image"]
+            images, aspect = batch["image"], batch.get("aspect")
             count = len(images)
-            padded = tf.pad(images, [[0, self._batch_size - count], [0, 0], [0, 0], [0, 0]])
-            block = self._embed(padded).numpy()[:count]
+            missing = self._batch_size - count
+            images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+            if aspect is not None:
+                aspect = tf.pad(aspect, [[0, missing]], constant_values=1.0)
+            block = self._embed(images, aspect).numpy()[:count]
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 first = len(features) * self._batch_size + int(np.argmin(finite))

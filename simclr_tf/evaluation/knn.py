@@ -67,20 +67,23 @@ def knn_predict(
         [M, min(5, C)] int64, best first; classes with equal votes, none included, by number.
 
     Raises:
-        ValueError: k does not lie between 1 and N.
+        ValueError: k does not lie between 1 and N, or a label is not in its range.
     """
-    num_train, dims = train_features.shape
+    num_train = len(train_features)
     if not 1 <= k <= num_train:
         raise ValueError(f"k={k} must lie between 1 and the number of train items, {num_train}")
+    if not 0 <= np.min(train_labels) <= np.max(train_labels) < num_classes:
+        raise ValueError(f"train labels must lie in [0, {num_classes})")
     block = max(1, min(1024, _BLOCK_ELEMENTS // num_train, len(test_features)))
     bank = tf.constant(_normalise(train_features))
     labels = tf.constant(train_labels, tf.int64)
+    scale = tf.constant(temperature, tf.float32)
     queries = _normalise(test_features)
     predicted = []
     for start in range(0, len(queries), block):
         part = queries[start : start + block]
         padded = tf.constant(np.pad(part, [(0, block - len(part)), (0, 0)]))
-        classes = _classify(padded, bank, labels, tf.constant(temperature, tf.float32), k, num_classes)
+        classes = _classify(padded, bank, labels, scale, k, num_classes)
         predicted.append(classes.numpy()[: len(part)])
     return np.concatenate(predicted).astype(np.int64)
 
@@ -110,6 +113,7 @@ def _classify(
 
 
 def _normalise(features: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    # In float64, where the square of no float32 is lost.
+    norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
     # A feature of all zeros stays zero: equally near to everything.
-    return (features / np.maximum(norms, np.finfo(np.float32).tiny)).astype(np.float32, copy=False)
+    return (features / np.where(norms > 0, norms, 1)).astype(np.float32)

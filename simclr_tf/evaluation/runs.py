@@ -9,9 +9,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.build import build_encoder
+from simclr_tf.config import Data
 from simclr_tf.data import Source, open_source
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.evaluate import evaluate
+from simclr_tf.evaluation.evaluate import check_splits, evaluate
 from simclr_tf.evaluation.features import Encoder
 from simclr_tf.evaluation.protocols import EvaluationProtocol
 from simclr_tf.evaluation.results import append_evaluations, format_table
@@ -27,6 +28,19 @@ class Splits:
     test_split: str
     data_dir: str = ""
     storage_size: int | None = None
+    skip_unreadable: bool = False
+
+    @classmethod
+    def of(cls, data: Data) -> "Splits":
+        """Those that a run's data settings name."""
+        return cls(
+            data.dataset,
+            data.train_split,
+            data.eval_split,
+            data.data_dir,
+            data.storage_size,
+            data.skip_unreadable,
+        )
 
     def open(self) -> tuple[Source, Source]:
         """Opens both splits.
@@ -40,10 +54,22 @@ class Splits:
                 split,
                 data_dir=self.data_dir or None,
                 storage_size=self.storage_size,
+                skip_unreadable=self.skip_unreadable,
             )
             for split in (self.train_split, self.test_split)
         )
         return train, test
+
+
+def check_evaluation(data: Data, protocols: Sequence[EvaluationProtocol]) -> None:
+    """Checks what `evaluate_run` will need, before the run that it is to follow.
+
+    Raises:
+        UserError: if the splits that `data` names cannot be evaluated on.
+    """
+    splits = Splits.of(data)
+    train, test = splits.open()
+    check_splits(train, test, protocols, splits.dataset, splits.train_split, splits.test_split)
 
 
 def evaluate_run(
@@ -55,6 +81,7 @@ def evaluate_run(
     train_split: str = "",
     test_split: str = "",
     data_dir: str = "",
+    skip_unreadable: bool = False,
     batch_size: int = 256,
     say: Callable = print,
 ) -> None:
@@ -67,14 +94,15 @@ def evaluate_run(
     """
     run = Run(Path(model_dir))
     config, _ = run.read()
-    data = config.data
-    splits = Splits(
-        dataset or data.dataset,
-        train_split or data.train_split,
-        test_split or data.eval_split,
-        data_dir or data.data_dir,
-        data.storage_size,
-    )
+    given = {
+        "dataset": dataset,
+        "train_split": train_split,
+        "test_split": test_split,
+        "data_dir": data_dir,
+        "skip_unreadable": skip_unreadable,
+    }
+    splits = Splits.of(config.data)
+    splits = dataclasses.replace(splits, **{name: value for name, value in given.items() if value})
     opened = splits.open()
     model = load(model_dir)
     untrained = None

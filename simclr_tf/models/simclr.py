@@ -15,7 +15,8 @@ class SimCLR(keras.Model):
     `fit` on a dataset of {"image": uint8 [B, H, W, 3]}, with "label" int [B] and "aspect" float [B]
     where there are any, runs the whole method: the views are made on the device, the encoder runs
     once on all 2B of them (so that batch norm sees them all), then the projection head and NT-Xent
-    over the global batch. Called on images it returns their projections.
+    over the global batch. B must be known beforehand: `batch(B, drop_remainder=True)`. Called on
+    images it returns their projections.
 
     Args:
         encoder: any keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
@@ -23,8 +24,8 @@ class SimCLR(keras.Model):
         augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1].
         temperature: τ of NT-Xent, above 0.
         normalize: whether NT-Xent normalises the projections.
-        linear_head: a keras layer [N, D] → logits, trained concurrently on the labels behind a
-            stop-gradient [v1 §B.6], or None.
+        linear_head: a built keras layer [N, D] → logits, trained concurrently on the labels behind
+            a stop-gradient [v1 §B.6], or None. Images of label −1 are left out of its loss.
         seed: the run's seed; all views follow from it, the step and the position in the batch.
     """
 
@@ -74,6 +75,8 @@ class SimCLR(keras.Model):
 
     def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs: Any) -> None:
         if self.linear_head is not None:
+            if not self.linear_head.built:
+                raise ValueError("build the linear_head first: head.build((None, features))")
             inner = getattr(optimizer, "inner_optimizer", optimizer)
             inner.exclude_from_weight_decay(var_list=self.linear_head.trainable_variables)
         super().compile(optimizer=optimizer, **kwargs)
@@ -83,10 +86,12 @@ class SimCLR(keras.Model):
 
     def make_views(self, batch: Any, step: int | tf.Tensor) -> tf.Tensor:
         """Returns both views of a replica's batch, view 0 first: float32 [2B, S, S, 3]."""
-        context = tf.distribute.get_replica_context()
-        offset = context.replica_id_in_sync_group * batch["image"].shape[0] if context else 0
-        seeds = [make_seed(self.seed, step, view) for view in (0, 1)]
         images, aspect = batch["image"], batch.get("aspect")
+        if images.shape[0] is None:
+            raise ValueError("the batch must be of fixed size: use batch(…, drop_remainder=True)")
+        context = tf.distribute.get_replica_context()
+        offset = context.replica_id_in_sync_group * images.shape[0] if context else 0
+        seeds = [make_seed(self.seed, step, view) for view in (0, 1)]
         return tf.concat([self.augment(images, s, offset, aspect) for s in seeds], axis=0)
 
     def contrast(
@@ -116,15 +121,19 @@ class SimCLR(keras.Model):
             features, loss, statistics = self.contrast(views, training=True)
             if self.linear_head is not None:
                 linear_loss, linear = self._linear(tf.stop_gradient(features), batch["label"])
-                loss += linear_loss
+                loss += tf.cast(linear_loss, loss.dtype)
                 statistics.update(linear)
+            if self.losses:  # regularisation that came with the encoder
+                replicas = tf.distribute.get_strategy().num_replicas_in_sync
+                loss += tf.cast(tf.add_n(self.losses), loss.dtype) / replicas
             scaled = self._scaled(loss)
         variables = self.trainable_variables
         gradients = tape.gradient(scaled, variables)
         if self._scales_loss:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        bad = tf.logical_and(~tf.math.is_finite(statistics["loss"]), self.first_bad_step < 0)
+        finite = [tf.math.is_finite(v) for name, v in statistics.items() if name.endswith("loss")]
+        bad = tf.logical_and(~tf.reduce_all(finite), self.first_bad_step < 0)
         self.first_bad_step.assign(tf.where(bad, self.step, self.first_bad_step))
         self.step.assign_add(1)
         for name, mean in self._means.items():
@@ -141,14 +150,17 @@ class SimCLR(keras.Model):
     def _linear(self, features, labels):
         """The concurrent linear head on both views: (this replica's share of its loss, figures)."""
         labels = tf.concat([labels, labels], axis=0)
-        logits = tf.cast(self.linear_head(features), tf.float32)
-        loss = tf.reduce_mean(
-            tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-        )
+        logits = self.linear_head(features)
+        logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
+        labelled = tf.cast(labels >= 0, logits.dtype)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+        # The batch's size is the same at every step and replica, the number of labels is not.
+        loss = tf.reduce_mean(labelled * losses)
         found = tf.argmax(logits, axis=1, output_type=labels.dtype) == labels
+        share = tf.maximum(tf.reduce_mean(labelled), 1 / labels.shape[0])
         figures = {
-            "linear_loss": tf.stop_gradient(loss),
-            "linear_accuracy": tf.reduce_mean(tf.cast(found, tf.float32)),
+            "linear_loss": tf.stop_gradient(loss) / share,
+            "linear_accuracy": tf.reduce_mean(tf.cast(found, logits.dtype)) / share,
         }
         return loss / tf.distribute.get_strategy().num_replicas_in_sync, figures
 
@@ -163,9 +175,10 @@ def collapse_statistics(
 
     Returns:
         alignment: mean squared distance of the normalised positives, 0 to 4, lower is closer;
-        uniformity: log of the mean of exp(-2·squared distance) over pairs of images, 0 when
-        collapsed, lower is more spread (Wang and Isola, 2020); feature_std: standard deviation of
-        the normalised features times √D, about 1 when spread over all directions, 0 when collapsed.
+        uniformity: log of the mean of exp(-2·squared distance) over this replica's pairs of images,
+        0 when collapsed, lower is more spread (Wang and Isola, 2020); feature_std: standard
+        deviation of the normalised features times √D, about 1 when spread over all directions, 0
+        when collapsed.
     """
     features, z_a, z_b = (
         l2_normalize(tf.stop_gradient(tf.cast(tensor, tf.float32)))
@@ -178,6 +191,6 @@ def collapse_statistics(
     spread = tf.reduce_mean(tf.math.reduce_variance(features, axis=0)) * width
     return {
         "alignment": tf.reduce_mean(tf.reduce_sum(tf.square(z_a - z_b), axis=1)),
-        "uniformity": tf.math.log(others / tf.maximum(1.0, pairs * (pairs - 1.0))),
+        "uniformity": tf.where(pairs > 1.0, tf.math.log(others / (pairs * (pairs - 1.0))), 0.0),
         "feature_std": tf.sqrt(spread),
     }

@@ -9,9 +9,10 @@ import tf_keras as keras
 def decayed(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:
     """Whether a variable takes weight decay (and, in LARS, adaptation).
 
-    Kernels do. Vectors do not: in every Keras layer biases and the parameters of normalisation have
-    rank 1 and kernels at least 2, so the rank tells them apart where a name could change. Nor does
-    what the optimizer's `exclude_from_weight_decay` was given, such as the concurrent linear head.
+    Kernels do. Vectors do not: in convolutions, dense layers and normalisation over the last axis,
+    biases, betas and gammas have rank 1 and kernels at least 2, so the rank tells them apart where
+    a name could change (not so in Keras's attention and recurrent layers). Nor does what the
+    optimizer's `exclude_from_weight_decay` was given, such as the concurrent linear head.
     """
     return variable.shape.rank > 1 and optimizer._use_weight_decay(variable)
 

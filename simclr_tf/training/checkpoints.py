@@ -58,8 +58,9 @@ class CheckpointCallback(keras.callbacks.Callback):
             raise SystemExit(128 + self._stop[0])
 
     def save(self) -> None:
+        """Saves what has been trained, at any moment between two steps."""
         self._healthy()
-        self._manager.save(checkpoint_number=self._step)
+        self._manager.save(checkpoint_number=int(self.model.step))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """What is measured now and then during a run: probes of the encoder and the validation loss."""
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,8 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from simclr_tf.augment import make_seed
-from simclr_tf.data import Source, ordered_batches, train_batches
-from simclr_tf.evaluation import FeatureExtractor, knn_predict
+from simclr_tf.data import Source, named, ordered_batches, train_batches
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation import FeatureExtractor, Features, knn_predict
 from simclr_tf.models import SimCLR
 
 Evaluator = Callable[[SimCLR], dict[str, float]]
@@ -22,15 +22,18 @@ def probe(train: Source, test: Source, image_size: int) -> Evaluator:
     """Returns an evaluator: how well frozen features tell the classes apart.
 
     `knn_top1` is the k-NN of the evaluation protocol; `linear_probe_top1` a ridge classifier on
-    standardised features, closed-form and so quick enough to run again and again.
+    standardised features, closed-form and so quick enough to run again and again. Images without
+    a label are left out of both; the evaluator raises UserError where a split has no others.
     """
     classes = len(train.class_names or ())
-    k = min(200, train.num_examples)
-
-    extractor = functools.cache(lambda encoder: FeatureExtractor(encoder, image_size))
+    # Made at the first call: the extractor's graph serves all of them.
+    extract = None
 
     def evaluate(model: SimCLR) -> dict[str, float]:
-        learn, judge = extractor(model.encoder)(train), extractor(model.encoder)(test)
+        nonlocal extract
+        extract = extract or FeatureExtractor(model.encoder, image_size)
+        learn, judge = _labelled(extract(train), train), _labelled(extract(test), test)
+        k = min(200, learn.num_examples)
         near = knn_predict(learn.features, learn.labels, judge.features, classes, k=k)
         ridge = make_pipeline(StandardScaler(), RidgeClassifier())
         # On few cores BLAS's threads and TensorFlow's wait for one another.
@@ -42,6 +45,16 @@ def probe(train: Source, test: Source, image_size: int) -> Evaluator:
         }
 
     return evaluate
+
+
+def _labelled(features: Features, source: Source) -> Features:
+    known = features.labels >= 0
+    if not known.any():
+        raise UserError(
+            f"--knn_every_epochs: no image of {source.name} has a label to probe with; name a "
+            "labelled --probe_dataset or set --knn_every_epochs=0"
+        )
+    return Features(features.features[known], features.labels[known])
 
 
 def validation(source: Source, batch_size: int, seed: int) -> Evaluator:
@@ -63,28 +76,24 @@ def validation(source: Source, batch_size: int, seed: int) -> Evaluator:
 
     def evaluate(model: SimCLR) -> dict[str, float]:
         batches = ordered_batches(source, batch_size).take(steps)
-        figures = [contrast(model, batch, tf.constant(i)) for i, batch in enumerate(batches)]
+        with named(source):
+            figures = [contrast(model, batch, tf.constant(i)) for i, batch in enumerate(batches)]
         loss, accuracy = np.mean(figures, axis=0)
         return {"validation_loss": float(loss), "validation_contrastive_accuracy": float(accuracy)}
 
     return evaluate
 
 
-def view_pairs(source: Source, config_seed: int) -> Callable[[SimCLR], np.ndarray]:
+def view_pairs(source: Source, seed: int) -> Callable[[SimCLR], np.ndarray]:
     """Returns a picture maker: the two views of the first images of the run, side by side."""
-    batch_size = min(16, source.num_examples)
-    batch = next(
-        iter(
-            train_batches(
-                source, batch_size=batch_size, seed=config_seed, start_step=0, num_steps=1
-            )
-        )
-    )
+    count = min(16, source.num_examples)
 
     def picture(model: SimCLR) -> np.ndarray:
+        with named(source):
+            (batch,) = train_batches(source, batch_size=count, seed=seed, start_step=0, num_steps=1)
         first, second = np.split(model.make_views(batch, 0).numpy(), 2)
         pairs = np.concatenate([first, second], axis=2)  # [16, S, 2S, 3]
-        rows = [np.concatenate(list(row), axis=1) for row in np.array_split(pairs, 4)]
+        rows = [np.concatenate(list(row), axis=1) for row in np.array_split(pairs, min(4, count))]
         width = max(row.shape[1] for row in rows)
         return np.concatenate(
             [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]

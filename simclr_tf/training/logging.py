@@ -35,7 +35,9 @@ class LoggingCallback(keras.callbacks.Callback):
 
     Args:
         run: the run directory.
-        plan: steps of the run and of an epoch, and the batch.
+        total_steps: of the run.
+        steps_per_epoch: images / batch.
+        global_batch: images per step.
         log_every: steps between rows.
         evaluators: what else is measured.
         picture: makes the grid of view pairs, shown once.
@@ -64,7 +66,8 @@ class LoggingCallback(keras.callbacks.Callback):
         self._writer = tf.summary.create_file_writer(str(self._run.tensorboard_dir))
         self._picture_due = self._step == 0
         self._terminal = _Terminal(self._step, self._total)
-        self._started, self._from = time.monotonic(), self._step
+        self._restart_clock()
+        self._timing = False
         self._sums = [metric.get_weights() for metric in self.model.metrics]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -79,6 +82,13 @@ class LoggingCallback(keras.callbacks.Callback):
         due = [every for every in self._evaluators if last or self._step % every.steps == 0]
         if last or due or self._step % self._log_every == 0:
             self._log(due)
+        elif not self._timing:  # the first step was mostly compilation
+            self._restart_clock()
+            self._terminal.restart(self._step)
+
+    def _restart_clock(self):
+        self._timing = True
+        self._started, self._from = time.monotonic(), self._step
 
     def _log(self, due):
         row = {"step": self._step, "epoch": self._step / self._steps_per_epoch}
@@ -101,8 +111,7 @@ class LoggingCallback(keras.callbacks.Callback):
                 self._picture_due = False
         self._writer.flush()
         self._terminal.show(row)
-        # The evaluators' time is not the training's.
-        self._started, self._from = time.monotonic(), self._step
+        self._restart_clock()  # the evaluators' time is not the training's
 
     def close(self) -> None:
         """Leaves the terminal in order, however the training ended."""
@@ -118,6 +127,10 @@ class _Terminal:
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Reckons the time left from here on."""
         self._began, self._first = time.monotonic(), step
 
     def advance(self, step: int) -> None:

@@ -1,16 +1,22 @@
 """Pretraining, from the config to the last checkpoint."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
 
-import tensorflow as tf
-
 from simclr_tf.build import build_model
 from simclr_tf.config import Plan, PretrainConfig
-from simclr_tf.data import Source, explain_decode_error, open_source, train_batches
+from simclr_tf.data import (
+    READ_ERRORS,
+    Source,
+    explain_decode_error,
+    open_source,
+    train_batches,
+)
 from simclr_tf.durations import resolve_steps
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.runs import Splits
 from simclr_tf.models import SimCLR
 from simclr_tf.optimizers import peak_learning_rate
 from simclr_tf.run import Run, load, restore
@@ -37,7 +43,7 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
     # How a run starts:
     #  1. the directory holds no config.json: a new run, from random weights;
     #  2. the same, with --checkpoint: a new run, from the encoder and head of another run;
-    #  3. config.json without a checkpoint (killed before the first one): as 1 or 2;
+    #  3. config.json without a checkpoint (killed before the first one): as 1 or 2, anew;
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
     #     no more effect; other settings that change the computation are refused by name.
     config = config.resolved()
@@ -49,17 +55,21 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
             f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
             f"({plan.total_steps} steps): the learning rate never reaches its peak"
         )
-    if run.config_file.exists():
+    run.check_place()
+    resuming = run.latest_checkpoint() is not None
+    if resuming:
         run.check_same(config, plan)
+    elif run.config_file.exists():
+        say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
     evaluators = _evaluators(config, plan, held_out)
     model = build_model(config, plan)
-    run.write(config, plan)
-    if run.latest_checkpoint():
+    if resuming:
         restore(model, run)
         say(f"resuming {run.path} at step {int(model.step)} of {plan.total_steps}")
     elif config.checkpoints.checkpoint:
         _start_from(model, config)
         say(f"starting from the weights of {config.checkpoints.checkpoint}")
+    run.write(config, plan)
     start = int(model.step)
     truncate_metrics(run.metrics_file, start)
     if start >= plan.total_steps:
@@ -97,13 +107,19 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
         try:
             # One Keras "epoch" for the whole run: epochs need not be whole numbers of steps.
             model.fit(batches, epochs=1, verbose=0, callbacks=[logging, checkpoints])
-        except tf.errors.InvalidArgumentError as error:
+        except UserError:  # of an evaluator; a loss that is not finite is not saved
+            checkpoints.save()
+            raise
+        except READ_ERRORS as error:
             step = int(model.step)
             explained = explain_decode_error(train, seed=seed, position=step * batch)
             if explained is None:
                 raise
             checkpoints.save()
-            raise UserError(f"{explained} (the run is saved at step {step})") from error
+            raise UserError(
+                f"{explained}. The run is saved at step {step} and goes on once the image is "
+                f"replaced; without it, start another --model_dir with --checkpoint={run.path}"
+            ) from error
         finally:
             logging.close()
     say(f"done: {plan.total_steps} steps in {run.path}")
@@ -185,11 +201,12 @@ def _evaluators(config: PretrainConfig, plan: Plan, held_out: Source | None) -> 
 
 def _probe(config: PretrainConfig) -> Evaluator:
     data = config.data
-    dataset = config.watching.probe_dataset or data.dataset
-    train, test = (
-        open_source(dataset, split, data_dir=data.data_dir or None, storage_size=data.storage_size)
-        for split in (data.train_split, data.eval_split)
-    )
+    splits = Splits.of(data)
+    if config.watching.probe_dataset:
+        splits = dataclasses.replace(
+            splits, dataset=config.watching.probe_dataset, train_split="train"
+        )
+    train, test = splits.open()
     for source in (train, test):
         if not source.class_names:
             raise UserError(

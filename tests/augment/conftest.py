@@ -21,8 +21,10 @@ def images():
 def functions_run(eagerly):
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(eagerly)
-    yield
-    tf.config.run_functions_eagerly(before)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 @pytest.fixture

@@ -264,6 +264,19 @@ def test_evaluation_resizes_the_crop(stored, crop, size):
     np.testing.assert_allclose(eval_transform(images, size), expected, atol=3e-3)
 
 
+def test_evaluation_takes_a_square_of_the_original():
+    # A landscape and a portrait of 2:1, both stored as squares: their middles, not squashed.
+    images = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype(np.float32)
+    got = eval_transform(images, 24, np.float32([2.0, 0.5]))
+    middles = images[:1, 4:60, 18:46], images[1:, 18:46, 4:60]
+    expected = np.concatenate([tf.image.resize(m, [24, 24], "bicubic") for m in middles])
+    np.testing.assert_allclose(got, np.clip(expected, 0, 1), atol=3e-3)
+    # As a fixed-size set of 2:1 images does without an aspect.
+    wide = np.random.default_rng(1).uniform(size=(2, 64, 128, 3)).astype(np.float32)
+    expected = tf.image.resize(wide[:, 4:60, 36:92], [24, 24], "bicubic")
+    np.testing.assert_allclose(eval_transform(wide, 24), np.clip(expected, 0, 1), atol=3e-3)
+
+
 @pytest.mark.parametrize(("stored", "size"), [(32, 32), (32, 24), (28, 32)])
 def test_evaluation_does_not_crop_small_images(stored, size):
     images = np.random.default_rng(0).integers(0, 256, (3, stored, stored, 3)).astype(np.uint8)
@@ -278,3 +291,8 @@ def test_evaluation_of_floats_equals_that_of_bytes():
     got = eval_transform(images, 20)
     assert got.shape == (2, 20, 20, 3)
     np.testing.assert_allclose(got, eval_transform(images.astype(np.float32) / 255, 20), atol=1e-6)
+
+
+def test_integers_of_unknown_range_are_refused():
+    with pytest.raises(ValueError, match="uint8"):
+        eval_transform(np.zeros((2, 8, 8, 3), np.int32), 8)

@@ -1,6 +1,7 @@
 """Flags: help, defaults of the reference, flagfiles, and one line for each mistake."""
 
 import contextlib
+import importlib
 import io
 
 import pytest
@@ -72,8 +73,11 @@ def test_overview_lists_the_commands():
 def test_help_tells_every_flag_by_group(command):
     status, out, _ = run(command, "--help")
     assert status == 0
-    assert "--model_dir" in out
-    assert len(out.splitlines()) > 10
+    values = absl_flags.FlagValues()
+    groups = importlib.import_module(f"simclr_tf.cli.{command}").define(values)
+    told = [line.split()[0] for line in out.splitlines() if line.startswith("  --")]
+    assert sorted(told) == sorted(f"--{name}" for name in [*values, "flagfile=FILE"])
+    assert all(f"{heading}:\n" in out for heading in groups)
 
 
 @pytest.mark.parametrize(
@@ -97,10 +101,20 @@ def test_help_tells_every_flag_by_group(command):
             ["pretrain", "--dataset=shapes", "--crop_min_area=0.9", "--crop_max_area=0.5"],
             "--crop_min_area=0.9: must not exceed --crop_max_area=0.5",
         ),
+        (["pretrain", "--dataset=shapes", "--batch_norm_decay=1"], "must be below 1"),
         (["pretrain", "--flagfile=nowhere.flags"], "shipped are"),
+        (["pretrain", "--flagfile=~/nowhere/cifar10.flags"], "nowhere/cifar10.flags: no such file"),
+        (
+            ["pretrain", "--dataset=shapes", "--model_dir=x", "--mode=train_then_eval"],
+            "no split 'validation'",
+        ),
+        (["pretrain", "--dataset=shapes", f"--model_dir={__file__}/run"], "is no directory that"),
         (["evaluate"], "--model_dir=RUN or --encoder=SAVEDMODEL"),
         (["evaluate", "--encoder=x"], "--output=DIR"),
         (["evaluate", "--model_dir=x", "--protocols=svm"], "'svm' is none of knn, logistic"),
+        (["evaluate", "--model_dir=x", "--baselines=pac"], "'pac' is none of pca, random"),
+        (["evaluate", "--model_dir=x", "--knn_k=0"], "knn_k"),
+        (["evaluate", f"--model_dir={__file__}"], "holds no run"),
         (["export"], "--model_dir is missing"),
     ],
 )

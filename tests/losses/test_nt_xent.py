@@ -237,15 +237,6 @@ def test_float32_is_stable_at_a_low_temperature():
 # --- how it is called ----------------------------------------------------------------------------
 
 
-def test_dense_is_the_default_for_small_batches():
-    z_a, z_b = projections(6, 4)
-    default, dense = nt_xent(z_a, z_b, block_size=None), nt_xent(z_a, z_b, block_size=0)
-    np.testing.assert_allclose(default, dense, rtol=1e-12)
-    np.testing.assert_allclose(
-        gradients(z_a, z_b), gradients(z_a, z_b, block_size=0), rtol=1e-11, atol=1e-14
-    )
-
-
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_graph_and_xla_agree_with_eager(jit_compile):
     z_a, z_b = (tf.constant(z) for z in projections(6, 4))

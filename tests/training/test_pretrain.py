@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import simclr_tf
 from simclr_tf import config
 from simclr_tf.build import build_model
+from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import WarmupCosine
 from simclr_tf.run import Run
+from simclr_tf.training.evaluators import probe
 from simclr_tf.training.pretrain import pretrain
 
 TINY = config.PretrainConfig(
@@ -42,6 +45,9 @@ def changed(base: config.PretrainConfig = TINY, **sections) -> config.PretrainCo
         for name, values in sections.items()
     }
     return dataclasses.replace(base, **parts)
+
+
+PLAN = config.Plan(256, 10, 10, 4, 8.0, 0.0125)
 
 
 def rows(model_dir: Path) -> list[dict]:
@@ -153,16 +159,24 @@ def test_checkpoint_starts_from_other_weights(run_dir, tmp_path):
     model = pretrain(start, tmp_path / "new")
     assert int(model.step) == 1
     old = simclr_tf.load(run_dir)
-    for ours, theirs in zip(
-        model.encoder.trainable_variables, old.encoder.trainable_variables, strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, atol=1e-7)
+    for part in "encoder", "projection_head":
+        ours, theirs = getattr(model, part), getattr(old, part)
+        for new, kept in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
+            np.testing.assert_allclose(new, kept, atol=1e-7)
+        # One step moves batch norm's statistics a tenth of the way to its batch's.
+        fresh = getattr(build_model(*Run(tmp_path / "new").read()), part)
+        moved, anew = (
+            sum(np.abs(a - b).mean() for a, b in zip(w, theirs.get_weights(), strict=True))
+            for w in (ours.get_weights(), fresh.get_weights())
+        )
+        assert moved < 0.3 * anew
 
 
 def test_checkpoint_that_does_not_fit_is_refused(run_dir, tmp_path):
     wide = changed(encoder={"width_multiplier": 1 / 8}, checkpoints={"checkpoint": str(run_dir)})
     with pytest.raises(UserError, match=r"--checkpoint=.*encoder"):
         pretrain(wide, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
     missing = changed(checkpoints={"checkpoint": str(tmp_path / "nothing")})
     with pytest.raises(UserError, match="holds no run"):
         pretrain(missing, tmp_path / "newer")
@@ -175,6 +189,18 @@ def test_damaged_checkpoint_is_an_error_not_random_weights(run_dir, tmp_path):
         data.write_bytes(data.read_bytes()[:1000])
     with pytest.raises(UserError, match="does not hold this model"):
         simclr_tf.load(copy)
+
+
+def test_checkpoints_that_nothing_names_are_not_trained_over(run_dir, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    (copy / "checkpoints" / "checkpoint").unlink()
+    same = changed(data={"validation_fraction": 0.25}, optimization={"train_steps": 12})
+    with pytest.raises(UserError, match='model_checkpoint_path: "step-12"'):
+        pretrain(same, copy)
+    assert (copy / "metrics.jsonl").read_bytes() == (run_dir / "metrics.jsonl").read_bytes()
+    (copy / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "step-10"')
+    assert int(simclr_tf.load(copy).step) == 10
 
 
 def test_load_names_what_is_missing(tmp_path):
@@ -193,6 +219,75 @@ def test_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
         pretrain(wild, tmp_path)
     # Weights that are not numbers are not kept.
     assert Run(tmp_path).latest_checkpoint() is None
+
+
+@pytest.mark.parametrize("probed", [False, True])
+def test_an_image_that_fails_to_decode_is_named_and_the_run_goes_on_without_it(tmp_path, probed):
+    draw = np.random.default_rng(0)
+    for i in range(40):
+        folder = tmp_path / "photos" / f"kind{i % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = draw.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    victim = tmp_path / "photos" / "kind1" / "17.png"
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:2000])  # the header is right
+    # Either training comes upon it, or the probe, after a step on the first 16 images.
+    photos = f"folder:{tmp_path / 'photos'}"
+    settings = changed(
+        data={
+            "dataset": photos,
+            "train_split": "train[:16]" if probed else "train",
+            "eval_split": "train[:4]",
+        },
+        optimization={"train_batch_size": 8, "train_steps": 5},
+        watching={"log_every": 5},
+    )
+    if probed:
+        settings = changed(settings, watching={"probe_dataset": photos, "knn_every_epochs": 1.0})
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=str(victim)) as raised:
+        pretrain(settings, run)
+    saved = int(simclr_tf.load(run).step)
+    assert saved == 2 if probed else f"saved at step {saved}" in str(raised.value)
+
+    victim.write_bytes(whole)
+    said = []
+    model = pretrain(settings, run, say=said.append)
+    assert any(f"at step {saved} of 5" in line for line in said)
+    assert int(model.step) == 5
+    assert rows(run)[-1]["step"] == 5
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(tmp_path):
+    model_dir = tmp_path / "run"
+    Run(model_dir).write(TINY.resolved(), PLAN)
+    said = []
+    pretrain(
+        changed(optimization={"train_steps": 1, "learning_rate": 0.2}), model_dir, say=said.append
+    )
+    assert any("no checkpoint yet" in line for line in said)
+    assert Run(model_dir).read()[0].optimization.learning_rate == 0.2
+
+
+def test_a_changed_number_of_images_or_classes_is_refused(run_dir):
+    config_, plan = Run(run_dir).read()
+    for field, name in ("num_examples", "images"), ("num_classes", "classes"):
+        with pytest.raises(UserError, match=rf"the number of {name} \(was .*, now 3\)"):
+            Run(run_dir).check_same(config_, dataclasses.replace(plan, **{field: 3}))
+
+
+def test_probes_leave_out_what_has_no_label():
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
+    labels = np.random.default_rng(1).integers(0, 2, 40)
+    model = build_model(TINY.resolved(), PLAN)
+    names = ("a", "b")
+    known = ArraySource("known", images[:20], labels[:20], names)
+    half = ArraySource("half", images, np.where(np.arange(40) < 20, labels, -1), names)
+    assert probe(half, half, 16)(model) == probe(known, known, 16)(model)
+    none = ArraySource("none", images, np.full(40, -1), names)
+    with pytest.raises(UserError, match="no image of none has a label"):
+        probe(known, none, 16)(model)
 
 
 @pytest.mark.slow

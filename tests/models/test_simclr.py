@@ -1,0 +1,229 @@
+"""SimCLR's training step: alone, on replicas, beside the concurrent linear head."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from simclr_tf.augment import draws
+from simclr_tf.models import SimCLR, projection_head
+from simclr_tf.models.layers import LayerFactory
+from simclr_tf.models.simclr import collapse_statistics
+from simclr_tf.optimizers import build_optimizer
+
+BATCH, CLASSES = 8, 3
+RATE = {"lars": 0.3, "momentum": 0.1}
+
+
+def batches(count):
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        images = random.integers(0, 256, (BATCH, 8, 8, 3)).astype(np.uint8)
+        # Two images without a label, both in the first half.
+        labels = np.array([0, -1, 2, -1, 1, 0, 2, 1])
+        yield {"image": tf.constant(images), "label": tf.constant(labels)}
+
+
+def dimmed(images, seed, offset, aspect):
+    """A view in float64 that depends on the seed and on the position in the global batch."""
+    light = tf.cast(draws.uniform(seed, 9, offset, images.shape[0], 3), tf.float64)
+    return tf.cast(images, tf.float64) / 255.0 * (0.3 + light[:, tf.newaxis, tf.newaxis])
+
+
+def two_blocks():
+    """Enough of an encoder to have shared batch statistics and a convolution after them."""
+    make = LayerFactory(keras.mixed_precision.Policy("float64"))
+    images = keras.Input((8, 8, 3), dtype="float64")
+    x = make.conv_bn_relu(images, 6, 3, "first", 1)
+    x = make.conv_bn_relu(x, 8, 3, "second", 1, strides=2)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype="float64")(x))
+
+
+def build(optimizer=None, linear=True, encoder=None):
+    keras.utils.set_random_seed(1)
+    encoder = encoder or two_blocks()
+    width = encoder.output_shape[-1]
+    head = projection_head("nonlinear", 2, 6, input_dim=width, dtype="float64")
+    linear_head = keras.layers.Dense(CLASSES, dtype="float64") if linear else None
+    if linear_head:
+        linear_head.build((None, width))
+    model = SimCLR(encoder, head, dimmed, temperature=0.3, linear_head=linear_head)
+    model.compile(optimizer or keras.optimizers.SGD(0.1))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def train(model, steps, strategy=None):
+    """The losses of some steps; each replica has its share of the rows."""
+    strategy = strategy or tf.distribute.get_strategy()
+    step = tf.function(lambda batch: strategy.run(model.train_step, (batch,)))
+    replicas = strategy.num_replicas_in_sync
+    losses = []
+    for batch in batches(steps):
+        model.reset_metrics()
+        shares = strategy.experimental_distribute_values_from_function(
+            lambda replica, batch=batch: {
+                name: tf.split(rows, replicas)[replica.replica_id_in_sync_group]
+                for name, rows in batch.items()
+            }
+        )
+        step(shares)
+        losses.append({metric.name: float(metric.result()) for metric in model.metrics})
+    return losses
+
+
+def weights_of(model):
+    parts = model.encoder, model.projection_head, model.linear_head
+    return [weight for part in parts for weight in part.get_weights()]
+
+
+@pytest.fixture(scope="module", params=["lars", "momentum"])
+def one_device(request):
+    """An optimizer's name, and losses and weights of three steps on one device."""
+    model = build(build_optimizer(request.param, RATE[request.param], weight_decay=0.01))
+    return request.param, train(model, 3), weights_of(model)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_train_as_one_device(one_device, mirrored, replicas):
+    name, losses, weights = one_device
+    strategy = mirrored(replicas)
+    with strategy.scope():
+        model = build(build_optimizer(name, RATE[name], weight_decay=0.01))
+    found = train(model, 3, strategy)
+    for step, wanted in zip(found, losses, strict=True):
+        for key in "loss", "contrastive_accuracy", "contrastive_entropy", "alignment":
+            np.testing.assert_allclose(step[key], wanted[key], rtol=1e-6, err_msg=key)
+    for ours, wanted in zip(weights_of(model), weights, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_the_linear_head_leaves_the_encoder_alone():
+    # Plain SGD: an optimizer with a state of its own could hide a gradient, or share it.
+    with_head, without = build(), build(linear=False)
+    assert any((v.numpy() != 0).any() for v in with_head.linear_head.trainable_variables)
+    before = [v.numpy() for v in with_head.linear_head.trainable_variables]
+    train(with_head, 2)
+    train(without, 2)
+    for part in "encoder", "projection_head":
+        for ours, theirs in zip(
+            getattr(with_head, part).variables, getattr(without, part).variables, strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    for old, variable in zip(before, with_head.linear_head.trainable_variables, strict=True):
+        assert (variable.numpy() != old).any()
+
+
+def test_the_linear_head_takes_neither_decay_nor_adaptation():
+    for name, rate in RATE.items():
+        model = build(build_optimizer(name, rate, weight_decay=0.5))
+        plain = build(build_optimizer("momentum", rate))
+        if name == "lars":  # without Nesterov, as LARS
+            plain = build(keras.optimizers.SGD(rate, momentum=0.9))
+        train(model, 1)
+        train(plain, 1)
+        for ours, theirs in zip(
+            model.linear_head.variables, plain.linear_head.variables, strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+def test_images_without_a_label_do_not_count_for_the_linear_head():
+    model = build()
+    (batch,) = batches(1)
+    features = model.encoder(model.make_views(batch, 0), training=True)
+    logits = model.linear_head(features).numpy()
+    labels = np.tile(batch["label"], 2)
+    known = labels >= 0
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    (found,) = train(model, 1)
+    expected = -log_p[known, labels[known]].mean()
+    np.testing.assert_allclose(found["linear_loss"], expected, rtol=1e-5)
+    accuracy = (logits.argmax(axis=1) == labels)[known].mean()
+    np.testing.assert_allclose(found["linear_accuracy"], accuracy, rtol=1e-6)
+
+    # Nothing is learned, and nothing breaks, where no image has a label.
+    before = model.linear_head.get_weights()
+    figures = model.train_step({**batch, "label": tf.fill([BATCH], -1)})
+    for old, new in zip(before, model.linear_head.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert np.isfinite(float(figures["linear_loss"]))
+
+
+def test_the_encoders_own_regularisation_is_trained_with():
+    def encoder(factor):
+        keras.utils.set_random_seed(2)
+        layers = [
+            keras.layers.Conv2D(
+                4, 3, dtype="float64", kernel_regularizer=keras.regularizers.L2(factor)
+            ),
+            keras.layers.GlobalAveragePooling2D(dtype="float64"),
+        ]
+        return keras.Sequential([keras.Input((8, 8, 3), dtype="float64"), *layers])
+
+    free, held = build(encoder=encoder(0.0)), build(encoder=encoder(0.25))
+    start = free.encoder.get_weights()
+    train(free, 1)
+    train(held, 1)
+    # SGD at 0.1: the gradient of 0.25·w² is 0.5·w.
+    np.testing.assert_allclose(
+        held.encoder.get_weights()[0],
+        free.encoder.get_weights()[0] - 0.1 * 0.5 * start[0],
+        rtol=1e-6,
+    )
+
+
+def test_views_follow_from_seed_step_and_view():
+    model = build()
+    (batch,) = batches(1)
+    first, second = np.split(model.make_views(batch, 5), 2)
+    assert (first != second).any(axis=(1, 2, 3)).all()
+    np.testing.assert_array_equal(np.concatenate([first, second]), model.make_views(batch, 5))
+    assert (first != np.split(model.make_views(batch, 6), 2)[0]).any()
+    model.seed = 1
+    assert (first != np.split(model.make_views(batch, 5), 2)[0]).any()
+
+
+def test_what_cannot_be_trained_is_refused():
+    model = build()
+    with pytest.raises(ValueError, match="drop_remainder=True"):
+        tf.function(model.train_step).get_concrete_function(
+            {"image": tf.TensorSpec([None, 8, 8, 3], tf.uint8)}
+        )
+    unbuilt = SimCLR(
+        model.encoder, model.projection_head, dimmed, linear_head=keras.layers.Dense(CLASSES)
+    )
+    with pytest.raises(ValueError, match="build the linear_head"):
+        unbuilt.compile(keras.optimizers.SGD(0.1))
+
+
+def test_statistics_show_collapse():
+    collapsed = collapse_statistics(*[np.ones((n, 3)) for n in (8, 4, 4)])
+    for value in collapsed.values():
+        np.testing.assert_allclose(value, 0.0, atol=1e-3)
+
+    axes = np.eye(4)
+    spread = collapse_statistics(np.concatenate([axes, -axes]), axes, -axes)
+    np.testing.assert_allclose(spread["alignment"], 4.0, rtol=1e-6)
+    np.testing.assert_allclose(spread["uniformity"], -4.0, rtol=1e-5)  # exp(-2·√2²)
+    np.testing.assert_allclose(spread["feature_std"], 1.0, rtol=1e-6)
+
+    alone = collapse_statistics(np.ones((2, 3)), np.ones((1, 3)), np.ones((1, 3)))
+    assert float(alone["uniformity"]) == 0.0  # no pairs
+
+
+def test_statistics_equal_a_slow_transcription():
+    random = np.random.default_rng(0)
+    features, z_a, z_b = (random.normal(size=(n, d)) for n, d in ((12, 5), (6, 4), (6, 4)))
+    found = collapse_statistics(features, z_a, z_b)
+    features, z_a, z_b = (
+        x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, z_a, z_b)
+    )
+    apart = [
+        np.exp(-2 * ((z_a[i] - z_a[j]) ** 2).sum()) for i in range(6) for j in range(6) if i != j
+    ]
+    np.testing.assert_allclose(found["uniformity"], np.log(np.mean(apart)), rtol=1e-5)
+    distances = [((z_a[i] - z_b[i]) ** 2).sum() for i in range(6)]
+    np.testing.assert_allclose(found["alignment"], np.mean(distances), rtol=1e-5)
+    deviation = np.sqrt(np.mean(features.var(axis=0)) * 5)
+    np.testing.assert_allclose(found["feature_std"], deviation, rtol=1e-5)
