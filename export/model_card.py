@@ -37,20 +37,22 @@ def model_card(
     parameters = sum(int(v.shape.num_elements()) for v in encoder.trainable_variables)
     size = f"{image_size}, {image_size}, 3"
     rows = [
-        f"| `{name}` | `{value}` |" for name, value in _flat(settings).items() if value is not None
+        f"| `{name}` | `{placeless(value)}` |"
+        for name, value in _flat(settings).items()
+        if value is not None
     ]
     return f"""# SimCLR encoder: {architecture}
 
 | | |
 | --- | --- |
 | architecture | {architecture}; {parameters:,} trainable parameters |
-| pretrained on | {dataset}, without labels, {step:,} steps |
+| pretrained on | {placeless(dataset)}, without labels, {step:,} steps |
 | input | `images`: float32 `[N, {size}]`, RGB in [0, 1], any N |
 | output | `features`: float32 `[N, {dims}]` |
 | licence | code: Apache-2.0; weights: as its trainer says, within the terms of the data |
 
-Divide uint8 images by 255 and subtract no mean. Take the central 87.5 % of larger images and
-resize bicubically to {image_size} × {image_size}; leave images of up to 32 pixels uncropped.
+Divide uint8 images by 255 and subtract no mean. Of images larger than 32 pixels take a central
+square of 87.5 % of the shorter side; resize bicubically to {image_size} × {image_size}.
 
 ## Use
 
@@ -74,6 +76,13 @@ projection head.
 | --- | --- |
 {chr(10).join(rows)}
 """
+
+
+def placeless(value: Any) -> Any:
+    """`folder:/home/me/photos` → `folder:photos`: the name tells something, the place does not."""
+    if not isinstance(value, str) or not value.startswith("folder:"):
+        return value
+    return f"folder:{value.removeprefix('folder:').rstrip('/').rpartition('/')[2]}"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

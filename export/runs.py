@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from simclr_tf.export.exporter import export_saved_model, export_step
-from simclr_tf.export.model_card import model_card
+from simclr_tf.export.model_card import model_card, placeless
 
 from simclr_tf.config import to_json
 from simclr_tf.evaluation.results import format_table, read_evaluations
@@ -23,7 +23,11 @@ def export_run(
     config, _ = run.read()
     model = load(model_dir)
     step, size, encoder = int(model.step), config.views.image_size, config.encoder
-    evaluations = [r for r in read_evaluations(run.evaluations_file) if r["step"] == step]
+    evaluations = [
+        {**record, "dataset": placeless(record["dataset"])}
+        for record in read_evaluations(run.evaluations_file)
+        if record["step"] == step
+    ]
     settings = {
         "image_size": size,
         "projection_head": model.projection_head,

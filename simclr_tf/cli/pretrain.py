@@ -76,7 +76,7 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.pretrain import pretrain
 
-    protocols = [KNN(), Logistic()]
+    protocols = KNN(), Logistic()
     data = pretrain_config.resolved().data
     if values.mode != "train":
         check_evaluation(data, protocols)

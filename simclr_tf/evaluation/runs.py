@@ -94,15 +94,15 @@ def evaluate_run(
     """
     run = Run(Path(model_dir))
     config, _ = run.read()
-    given = {
-        "dataset": dataset,
-        "train_split": train_split,
-        "test_split": test_split,
-        "data_dir": data_dir,
-        "skip_unreadable": skip_unreadable,
-    }
-    splits = Splits.of(config.data)
-    splits = dataclasses.replace(splits, **{name: value for name, value in given.items() if value})
+    own = Splits.of(config.data)
+    splits = dataclasses.replace(
+        own,
+        dataset=dataset or own.dataset,
+        train_split=train_split or own.train_split,
+        test_split=test_split or own.test_split,
+        data_dir=data_dir or own.data_dir,
+        skip_unreadable=skip_unreadable or own.skip_unreadable,
+    )
     opened = splits.open()
     model = load(model_dir)
     untrained = None

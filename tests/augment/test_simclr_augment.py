@@ -296,3 +296,13 @@ def test_evaluation_of_floats_equals_that_of_bytes():
 def test_integers_of_unknown_range_are_refused():
     with pytest.raises(ValueError, match="uint8"):
         eval_transform(np.zeros((2, 8, 8, 3), np.int32), 8)
+
+
+def test_overshoot_is_clipped_before_colour_sees_it():
+    pixels = 255 * np.random.default_rng(0).integers(0, 2, (1, 8, 8, 3)).astype(np.uint8)
+    # The whole image each time, enlarged: views differ in being gray or not.
+    views = SimCLRAugment(24, **NOTHING)(np.tile(pixels, (64, 1, 1, 1)), SEED).numpy()
+    gray = (np.ptp(views, axis=-1) < 1e-6).all(axis=(1, 2))
+    assert 0 < gray.sum() < 64
+    expected = tf.image.rgb_to_grayscale(views[~gray][0]).numpy()
+    np.testing.assert_allclose(views[gray], np.tile(expected, (gray.sum(), 1, 1, 3)), atol=1e-5)

@@ -43,6 +43,14 @@ def test_places_and_unset_settings_are_left_out():
     assert "None yet." in card
 
 
+def test_of_a_folder_only_the_name_is_told():
+    folder = "folder:/home/someone/photos"
+    card = _card(dataset=f"{folder}, split train", settings={"data": {"dataset": folder}})
+    assert "someone" not in card
+    assert "pretrained on | folder:photos, split train" in card
+    assert "| `data.dataset` | `folder:photos` |" in card
+
+
 def test_the_code_it_shows_is_three_lines():
     code = _card().split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) == 3
