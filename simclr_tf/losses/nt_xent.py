@@ -6,6 +6,11 @@ r the replica.
 
 import tensorflow as tf
 
+from simclr_tf.losses.contrast import contrast, contrast_in_blocks
+
+# Of float32 that are held at once: 64 MiB, a quarter of it in blocks.
+_MOST_LOGITS = 2**24
+
 
 def nt_xent(
     z_a: tf.Tensor,
@@ -23,12 +28,17 @@ def nt_xent(
     over the global 2N anchors, the same on every replica. The gradient on a replica is that
     replica's share: what the *sum* over replicas completes to the gradient of the global mean.
 
+    The dense form holds all [2B, 2N] logits and what their gradient needs. In blocks only
+    [block_size, 2N] exist at a time, and the gradient is computed on the way: the same value and
+    gradient, in as many multiplications.
+
     Args:
         z_a, z_b: [B, D] projections of the two views, row i of both from the same image. Floating;
             computed in float32, or in float64 where the input is.
         temperature: τ > 0.
         normalize: whether the projections are L2-normalised first.
-        block_size: 0 for the dense form, the only one so far, which None chooses too.
+        block_size: anchors per block, which need not divide 2B; 0 for the dense form; None takes
+            blocks where the dense logits would exceed 64 MiB.
 
     Returns:
         (loss, accuracy, entropy), scalars in the computing precision: the loss; the share of
@@ -36,10 +46,10 @@ def nt_xent(
         of the entropy, in nats, of the softmax over those logits.
 
     Raises:
-        ValueError: if `temperature` is not above 0 or the shapes differ.
+        ValueError: if `temperature` is not above 0, `block_size` is negative or the shapes differ.
     """
-    if block_size not in (None, 0):
-        raise ValueError(f"block_size must be None or 0, not {block_size}")
+    if block_size is not None and block_size < 0:
+        raise ValueError(f"block_size must be None, 0 or positive, not {block_size}")
     if not tf.is_tensor(temperature) and not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
     z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
@@ -52,7 +62,8 @@ def nt_xent(
     views = tf.stack([z_a, z_b])  # [2, B, D], this replica's
     gathered, position = _gather(views)  # [2, N, D], everyone's
     width = views.shape[-1]
-    anchors, others = tf.reshape(views, [-1, width]), tf.reshape(gathered, [-1, width])
+    anchors = tf.reshape(views, [-1, width]) / temperature
+    others = tf.reshape(gathered, [-1, width])
     local_batch, global_batch = tf.shape(views)[1], tf.shape(gathered)[1]
     #                columns:  views a of replicas 0, 1, …   views b of replicas 0, 1, …
     #   row i      (view a):   itself at position + i         positive at N + position + i
@@ -61,25 +72,24 @@ def nt_xent(
     itself = tf.concat([same, global_batch + same], axis=0)  # [2B]
     positive = tf.concat([global_batch + same, same], axis=0)  # [2B]
 
-    logits = tf.matmul(anchors, others, transpose_b=True) / temperature  # [2B, 2N]
-    excluded = tf.range(2 * global_batch)[tf.newaxis, :] == itself[:, tf.newaxis]
-    logits = tf.where(excluded, tf.constant(-float("inf"), dtype), logits)
-    attraction = tf.gather(logits, positive, batch_dims=1)  # [2B]
-    log_sum = tf.reduce_logsumexp(logits, axis=1)  # [2B]
+    if block_size is None:
+        block_size = _choose_block_size(anchors.shape[0], others.shape[0])
+    if block_size:
+        sums = contrast_in_blocks(anchors, others, itself, positive, block_size)
+    else:
+        sums = tf.reduce_sum(tf.stack(contrast(anchors, others, itself, positive)[0]), axis=1)
 
-    # A share of the global sum: the shares of all replicas add up to the global mean.
-    share = tf.reduce_sum(log_sum - attraction) / tf.cast(2 * global_batch, dtype)
-    value = _all_reduce(tf.stop_gradient(share))
-    loss = share + tf.stop_gradient(value - share)
+    # A share of the global means: the shares of all replicas add up to them.
+    shares = sums / tf.cast(2 * global_batch, dtype)
+    value, accuracy, entropy = tf.unstack(_all_reduce(tf.stop_gradient(shares)))
+    return shares[0] + tf.stop_gradient(value - shares[0]), accuracy, entropy
 
-    logits, log_sum = tf.stop_gradient(logits), tf.stop_gradient(log_sum)
-    # An exact tie is not a find: a collapsed encoder must not read as a perfect one.
-    rivals = tf.reduce_sum(tf.cast(logits >= attraction[:, tf.newaxis], dtype), axis=1) - 1.0
-    log_p = logits - log_sum[:, tf.newaxis]
-    entropy = -tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), axis=1)
-    told_apart = tf.stack([tf.reduce_sum(tf.cast(rivals == 0, dtype)), tf.reduce_sum(entropy)])
-    accuracy, entropy = tf.unstack(_all_reduce(told_apart) / tf.cast(2 * global_batch, dtype))
-    return loss, accuracy, entropy
+
+def _choose_block_size(rows: int | None, columns: int | None) -> int:
+    """0 where the dense logits take up to 64 MiB in float32 (or sizes are unknown), else blocks."""
+    if rows is None or columns is None or rows * columns <= _MOST_LOGITS:
+        return 0
+    return max(1, _MOST_LOGITS // 4 // columns)
 
 
 def l2_normalize(z: tf.Tensor) -> tf.Tensor:

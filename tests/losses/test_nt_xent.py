@@ -266,8 +266,70 @@ def test_wrong_arguments_are_refused():
     for temperature in 0.0, -1.0:
         with pytest.raises(ValueError, match="temperature"):
             nt_xent(z_a, z_b, temperature=temperature)
+    with pytest.raises(ValueError, match="block_size"):
+        nt_xent(z_a, z_b, block_size=-1)
     with pytest.raises(ValueError, match=r"[Ss]hape"):
         nt_xent(z_a, z_b[:3])
+
+
+# --- blocks --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 5, 26, 100])
+@pytest.mark.parametrize("way", ["eager", "graph", "xla"])
+def test_blocks_of_any_size_equal_the_dense_form(block_size, way):
+    z_a, z_b = (tf.constant(z) for z in projections(13, 6))
+
+    def step(z_a, z_b, block_size):
+        with tf.GradientTape() as tape:
+            tape.watch([z_a, z_b])
+            results = nt_xent(z_a, z_b, 0.2, block_size=block_size)
+            scaled = 3.0 * results[0]
+        return results, tape.gradient(scaled, [z_a, z_b])
+
+    expected = step(z_a, z_b, 0)
+    if way != "eager":
+        step = tf.function(step, jit_compile=way == "xla")
+    found = step(z_a, z_b, block_size)
+    for ours, wanted in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0])
+def test_blocks_in_float32_are_as_near_to_the_truth_as_the_dense_form(spread):
+    z_a, z_b = projections(150, 16, spread=spread)
+    truth = gradients(z_a, z_b, temperature=0.05, block_size=0)
+    for block_size in 0, 64:
+        halves = z_a.astype(np.float32), z_b.astype(np.float32)
+        loss, accuracy, entropy = nt_xent(*halves, temperature=0.05, block_size=block_size)
+        for ours, wanted in zip(
+            (loss, accuracy, entropy), nt_xent(z_a, z_b, temperature=0.05), strict=True
+        ):
+            np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)
+        for ours, wanted in zip(
+            gradients(*halves, temperature=0.05, block_size=block_size), truth, strict=True
+        ):
+            np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_no_more_logits_are_held_than_one_block():
+    @tf.function
+    def step(z_a, z_b):
+        with tf.GradientTape() as tape:
+            tape.watch([z_a, z_b])
+            loss, _, _ = nt_xent(z_a, z_b)
+        return tape.gradient(loss, [z_a, z_b])
+
+    def largest(n):
+        graph = step.get_concrete_function(*[tf.TensorSpec([n, 8])] * 2).graph.as_graph_def(
+            add_shapes=True
+        )
+        nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+        shapes = [s for node in nodes for s in node.attr["_output_shapes"].list.shape]
+        return max(np.prod([max(d.size, 1) for d in s.dim], dtype=int) for s in shapes)
+
+    assert largest(512) == 1024**2  # dense
+    assert largest(4096) <= 2**22  # the dense logits would be 2²⁶
 
 
 # --- replicas ------------------------------------------------------------------------------------
@@ -289,14 +351,17 @@ def on_replicas(strategy, step, *tensors):
 
 @pytest.mark.parametrize("replicas", [2, 4])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_replicas_give_the_loss_and_gradient_of_one_device(replicas, normalize, mirrored):
+@pytest.mark.parametrize("block_size", [0, 3])
+def test_replicas_give_the_loss_and_gradient_of_one_device(
+    replicas, normalize, block_size, mirrored
+):
     x_a, x_b = projections(8, 5, seed=2)
     weights = tf.constant(np.random.default_rng(3).normal(size=(5, 4)))
 
     def step(x_a, x_b):
         with tf.GradientTape() as tape:
             tape.watch([weights, x_a, x_b])
-            results = nt_xent(x_a @ weights, x_b @ weights, 0.2, normalize)
+            results = nt_xent(x_a @ weights, x_b @ weights, 0.2, normalize, block_size)
             scaled = 8.0 * results[0]  # as a loss scale does
         return results, tape.gradient(scaled, [weights, x_a, x_b])
 
