@@ -48,6 +48,7 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
     #     no more effect; other settings that change the computation are refused by name.
     config = config.resolved()
     run = Run(Path(model_dir))
+    run.check_place()
     train, held_out = _open_train(config)
     plan = make_plan(config, train)
     if plan.warmup_steps > plan.total_steps:
@@ -55,7 +56,6 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
             f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
             f"({plan.total_steps} steps): the learning rate never reaches its peak"
         )
-    run.check_place()
     resuming = run.latest_checkpoint() is not None
     if resuming:
         run.check_same(config, plan)
