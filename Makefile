@@ -36,6 +36,8 @@ quickstart: install ## pretrain on built-in data, evaluate and export
 	$(BIN)/simclr-tf pretrain --flagfile=flags/quickstart.flags --model_dir=runs/quickstart
 	$(BIN)/simclr-tf evaluate --model_dir=runs/quickstart --protocols=knn,logistic --baselines=pca,random
 	$(BIN)/simclr-tf export --model_dir=runs/quickstart
+	@echo "The run is in runs/quickstart. Its curves and view pairs:"
+	@echo "  $(BIN)/tensorboard --logdir runs/quickstart/tensorboard"
 
 test: install ## the tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow"
