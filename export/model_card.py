@@ -79,7 +79,7 @@ projection head.
 
 
 def placeless(value: Any) -> Any:
-    """`folder:SOME/WHERE/photos` → `folder:photos`: the name tells something, the place does not."""
+    """`folder:SOME/WHERE/photos` → `folder:photos`: the name tells something, the place nothing."""
     if not isinstance(value, str) or not value.startswith("folder:"):
         return value
     return f"folder:{value.removeprefix('folder:').rstrip('/').rpartition('/')[2]}"
