@@ -35,7 +35,7 @@ def export_run(
             model.encoder,
             architecture=f"ResNet-{encoder.resnet_depth} × {encoder.width_multiplier:g}, "
             f"{encoder.stem} stem",
-            dataset=f"{config.data.dataset}, split {config.data.train_split}",
+            dataset=f"{placeless(config.data.dataset)}, split {config.data.train_split}",
             step=step,
             image_size=size,
             settings=to_json(config),

@@ -19,7 +19,7 @@ _OTHERWISE = "put back a copy, or start anew with another --model_dir"
 
 # What may differ when a run is resumed: it changes what is seen or kept, not what is computed.
 _FREE = {
-    "data.data_dir",
+    *("data.data_dir", "data.skip_unreadable"),
     *("watching.log_every", "watching.knn_every_epochs", "watching.probe_dataset"),
     *("watching.eval_every_epochs", "checkpoints.checkpoint_epochs", "data.eval_split"),
     *("checkpoints.checkpoint_steps", "checkpoints.keep_checkpoint_max"),

@@ -14,7 +14,7 @@ def eval_transform(
 ) -> tf.Tensor:
     """Takes a central square of 87.5 % of the shorter side, then resizes bicubically.
 
-    Images up to 32 px are not cropped.
+    Images up to 32 px are not cropped (stored squares of elongated originals to a square).
 
     Args:
         images: uint8, or float in [0, 1], [N, H, W, 3] with static height and width.
@@ -27,21 +27,23 @@ def eval_transform(
     """
     images = as_float(images)
     _, height, width, _ = images.shape
-    if max(height, width) <= _UNCROPPED_SIZE:
+    small = max(height, width) <= _UNCROPPED_SIZE
+    if small and aspect is None:
         if (height, width) == (image_size, image_size):
             return images
         boxes = tf.constant([[0, 0, height, width]])
     else:
-        boxes = _central_squares(height, width, width / height if aspect is None else aspect)
+        original = width / height if aspect is None else aspect
+        boxes = _central_squares(height, width, original, 1.0 if small else _CENTRAL_SHARE)
     # A single box broadcasts over the batch: one interpolation matrix for all images.
     return tf.clip_by_value(crop_and_resize(images, boxes, image_size), 0.0, 1.0)
 
 
-def _central_squares(height: int, width: int, aspect: float | tf.Tensor) -> tf.Tensor:
+def _central_squares(height: int, width: int, aspect: float | tf.Tensor, share: float) -> tf.Tensor:
     """Boxes [N or 1, 4] in stored pixels, squares in originals of width / height `aspect`."""
     aspect = tf.reshape(tf.cast(aspect, tf.float32), [-1])
-    box_h = tf.round(height * _CENTRAL_SHARE * tf.minimum(1.0, aspect))
-    box_w = tf.round(width * _CENTRAL_SHARE * tf.minimum(1.0, 1.0 / aspect))
+    box_h = tf.round(height * share * tf.minimum(1.0, aspect))
+    box_w = tf.round(width * share * tf.minimum(1.0, 1.0 / aspect))
     box_h, box_w = tf.maximum(box_h, 1.0), tf.maximum(box_w, 1.0)
     y, x = (height - box_h + 1) // 2, (width - box_w + 1) // 2
     return tf.cast(tf.stack([y, x, box_h, box_w], axis=1), tf.int32)

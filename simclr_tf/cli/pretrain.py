@@ -77,9 +77,8 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.training.pretrain import pretrain
 
     protocols = KNN(), Logistic()
-    data = pretrain_config.resolved().data
-    if values.mode != "train":
-        check_evaluation(data, protocols)
+    if values.mode == "train_then_eval":
+        check_evaluation(pretrain_config.resolved().data, protocols)
     if values.mode != "eval":
         pretrain(pretrain_config, values.model_dir)
     if values.mode == "train":
@@ -87,14 +86,17 @@ def run(values: flags.FlagValues) -> None:
         print(f"      tensorboard --logdir {values.model_dir}/tensorboard")
         return
 
+    def given(name):  # what was not said is the run's
+        return values[name].value if values[name].present else ""
+
     evaluate_run(
         values.model_dir,
         protocols,
-        dataset=data.dataset,
-        train_split=data.train_split,
-        test_split=data.eval_split,
-        data_dir=data.data_dir,
-        skip_unreadable=data.skip_unreadable,
+        dataset=given("dataset"),
+        train_split=given("train_split"),
+        test_split=given("eval_split"),
+        data_dir=given("data_dir"),
+        skip_unreadable=bool(given("skip_unreadable")),
         batch_size=values.eval_batch_size,
     )
     export_run(values.model_dir)

@@ -38,7 +38,7 @@ def named(source: Source) -> Iterator[None]:
 
 
 def explain_decode_error(
-    source: Source, *, seed: int | None = None, position: int = 0
+    source: Source, *, seed: int | None = None, position: int = 0, count: int | None = None
 ) -> UserError | None:
     """Finds the image that made reading a source fail; tf.data's own error does not name it.
 
@@ -47,8 +47,8 @@ def explain_decode_error(
     Args:
       source: what was being read.
       seed: the run's, to search in the order of its stream; None searches in stored order.
-      position: where in the stream to begin: the finished steps times the global batch. Close
-        to it the search takes moments, otherwise as long as decoding everything.
+      position: where in the stream to begin: the finished steps times the global batch.
+      count: how many records to search; None searches all, as long as decoding everything takes.
 
     Returns:
       The error to raise instead, or None if every image can be decoded: then the cause is another.
@@ -59,7 +59,7 @@ def explain_decode_error(
     culprit = unread = f"a record of {source.name}"
     try:
         # Two epochs of the stream hold every image, wherever in an epoch it begins.
-        for record in records.take(2 * source.num_examples):
+        for record in records.take(count or 2 * source.num_examples):
             culprit = source.describe(record)
             source.decode(record)
             culprit = unread

@@ -113,7 +113,9 @@ def _classify(
 
 
 def _normalise(features: np.ndarray) -> np.ndarray:
-    # In float64, where the square of no float32 is lost.
-    norms = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    # In float64, where the square of no float32 is lost; NumPy converts piece by piece.
+    norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
     # A feature of all zeros stays zero: equally near to everything.
-    return (features / np.where(norms > 0, norms, 1)).astype(np.float32)
+    norms = np.where(norms > 0, norms, 1)[:, np.newaxis]
+    unit = np.empty(features.shape, np.float32)
+    return np.divide(features, norms, out=unit, dtype=np.float64, casting="same_kind")

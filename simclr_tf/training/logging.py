@@ -97,8 +97,12 @@ class LoggingCallback(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         row["views_per_second"] = 2 * self._global_batch * (self._step - self._from) / seconds
         check_finite(self.model)
+        failure = None
         for every in due:
-            row |= every.evaluator(self.model)
+            try:
+                row |= every.evaluator(self.model)
+            except UserError as error:
+                failure = error  # raised once the training's own figures are written
         self.model.reset_metrics()
         with self._run.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -112,6 +116,8 @@ class LoggingCallback(keras.callbacks.Callback):
         self._writer.flush()
         self._terminal.show(row)
         self._restart_clock()  # the evaluators' time is not the training's
+        if failure:
+            raise failure
 
     def close(self) -> None:
         """Leaves the terminal in order, however the training ended."""

@@ -24,6 +24,8 @@ from simclr_tf.training.checkpoints import CheckpointCallback, signals
 from simclr_tf.training.evaluators import Evaluator, probe, validation, view_pairs
 from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
 
+_READ_AHEAD = 64  # steps, amply
+
 
 def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = print) -> SimCLR:
     """Trains a run to its end, or from where it was left.
@@ -107,12 +109,15 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
         try:
             # One Keras "epoch" for the whole run: epochs need not be whole numbers of steps.
             model.fit(batches, epochs=1, verbose=0, callbacks=[logging, checkpoints])
-        except UserError:  # of an evaluator; a loss that is not finite is not saved
+        except UserError as error:  # of an evaluator; a loss that is not finite is not saved
             checkpoints.save()
-            raise
+            raise UserError(f"{error} (the run is saved at step {int(model.step)})") from error
         except READ_ERRORS as error:
             step = int(model.step)
-            explained = explain_decode_error(train, seed=seed, position=step * batch)
+            # tf.data reads ahead, and hands on the error as soon as it has it.
+            explained = explain_decode_error(
+                train, seed=seed, position=step * batch, count=_READ_AHEAD * batch
+            )
             if explained is None:
                 raise
             checkpoints.save()

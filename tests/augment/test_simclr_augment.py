@@ -271,6 +271,11 @@ def test_evaluation_takes_a_square_of_the_original():
     middles = images[:1, 4:60, 18:46], images[1:, 18:46, 4:60]
     expected = np.concatenate([tf.image.resize(m, [24, 24], "bicubic") for m in middles])
     np.testing.assert_allclose(got, np.clip(expected, 0, 1), atol=3e-3)
+    # Small ones lose no more than what makes them square.
+    got = eval_transform(images[:, :32, :32], 24, np.float32([2.0, 0.5]))
+    middles = images[:1, :32, 8:24], images[1:, 8:24, :32]
+    expected = np.concatenate([tf.image.resize(m, [24, 24], "bicubic") for m in middles])
+    np.testing.assert_allclose(got, np.clip(expected, 0, 1), atol=3e-3)
     # As a fixed-size set of 2:1 images does without an aspect.
     wide = np.random.default_rng(1).uniform(size=(2, 64, 128, 3)).astype(np.float32)
     expected = tf.image.resize(wide[:, 4:60, 36:92], [24, 24], "bicubic")
