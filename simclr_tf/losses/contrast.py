@@ -69,7 +69,7 @@ def contrast_in_blocks(
             rows_sums, p = contrast(parts[i], others, itself[i], positive[i])
             sums += tf.linalg.matvec(tf.stack(rows_sums), real[i])
             d = p - tf.one_hot(positive[i], tf.shape(others)[0], dtype=p.dtype)
-            d *= real[i][:, tf.newaxis]
+            # Padding adds nothing: its anchors are zeros, and its own rows are cut off below.
             d_others += tf.matmul(d, parts[i], transpose_a=True)
             return i + 1, sums, d_anchors.write(i, tf.matmul(d, others)), d_others
 
