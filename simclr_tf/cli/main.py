@@ -4,13 +4,14 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
 from simclr_tf.cli.flags import help_text, read_flagfiles
 from simclr_tf.errors import UserError
 
-COMMANDS = ("pretrain", "evaluate", "export")
+COMMANDS = ("pretrain", "evaluate", "export", "bench")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,7 +23,11 @@ def main(argv: Sequence[str]) -> int:
     try:
         if name not in COMMANDS:
             raise UserError(f"{name}: no such command; there are {', '.join(COMMANDS)}")
-        command = importlib.import_module(f"simclr_tf.cli.{name}")
+        command: Any = importlib.import_module(f"simclr_tf.cli.{name}")
+        if hasattr(command, "named") and arguments[:1] not in (["--help"], ["-h"]):
+            # Several commands in one: the first argument says which.
+            command = command.named(arguments[0] if arguments else "")
+            name, arguments = f"{name} {arguments[0]}", arguments[1:]
         values = flags.FlagValues()
         groups = command.define(values)
         if "--help" in arguments or "-h" in arguments:

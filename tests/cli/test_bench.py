@@ -1,0 +1,76 @@
+"""The benches in their own process, as a user runs them, at sizes that take seconds."""
+
+import contextlib
+import importlib
+import io
+import json
+
+import pytest
+import tensorflow as tf
+from absl import flags as absl_flags
+
+from simclr_tf.cli import bench
+from simclr_tf.cli import main as cli
+
+_MIB = 2**20
+
+
+@pytest.mark.parametrize("name", bench.BENCHES)
+def test_help_tells_every_flag_of_a_bench(name):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert cli.main(["bench", name, "--help"]) == 0
+    values = absl_flags.FlagValues()
+    bench.named(name).define(values)
+    told = [line.split()[0] for line in out.getvalue().splitlines() if line.startswith("  --")]
+    assert sorted(told) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE"])
+    assert out.getvalue().startswith(f"simclr-tf bench {name}\n")
+    assert importlib.import_module(f"simclr_tf.bench.{name}").__doc__.strip() in out.getvalue()
+
+
+def test_help_of_bench_names_the_benches():
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert cli.main(["bench", "--help"]) == 0
+    assert all(f"  simclr-tf bench {name} " in out.getvalue() for name in bench.BENCHES)
+
+
+def test_loss_measures_what_blocks_save(run_cli, tmp_path):
+    file = tmp_path / "new" / "loss.json"
+    flags = ["--batch_sizes=2048", "--dim=32", "--repeats=1", f"--output={file}"]
+    done = run_cli("bench", "loss", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "oneDNN" not in done.stderr  # TensorFlow's start-up lines, once for every process
+    assert "round 1 of 1, N = 2048, blocks: " in done.stdout
+
+    document = json.loads(file.read_text(encoding="utf-8"))
+    assert document["bench"] == "loss" and document["options"]["dim"] == 32
+    assert document["machine"]["tensorflow"] == tf.__version__
+    assert document["machine"]["cores"] >= 1
+    assert f"TensorFlow {tf.__version__}" in done.stdout
+    dense, blocks = document["results"]
+    assert (dense["form"], dense["block_rows"]) == ("dense", 0)
+    assert (blocks["form"], blocks["block_rows"]) == ("blocks", 1024)
+    # Dense: at least its logits, [4096, 4096] of 4 bytes, and their gradient.
+    assert dense["extra_bytes"]["median"] > 2 * 64 * _MIB
+    # Blocks: at least one of them, and no more than a few.
+    assert 16 * _MIB < blocks["extra_bytes"]["median"] < 0.5 * dense["extra_bytes"]["median"]
+    ratio = blocks["extra_bytes"]["median"] / dense["extra_bytes"]["median"]
+    assert blocks["extra_bytes_ratio"] == ratio
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.split()[1:2] == ["blocks"]]
+    assert row[:3] == ["2048", "blocks", "1024"] and row[-2:] == [f"{ratio:.2f}", "×"]
+
+
+def test_scaling_measures_a_step_of_several_replicas(run_cli, tmp_path):
+    file = tmp_path / "scaling.json"
+    sizes = ["--replicas=2", "--train_batch_size=8", "--width_multiplier=0.0625", "--image_size=8"]
+    done = run_cli("bench", "scaling", *sizes, "--repeats=1", "--steps=1", f"--output={file}")
+    assert done.returncode == 0, done.stderr
+    assert "round 1 of 1, 2 replicas: " in done.stdout
+    (two,) = json.loads(file.read_text(encoding="utf-8"))["results"]
+    assert (two["replicas"], two["replica_batch_size"]) == (2, 4)
+    assert two["views_per_second"] == pytest.approx(2 * 8 / two["step_seconds"]["median"])
+    # Both ways: 2 views of 8 images, 128 wide, in float32.
+    assert two["exchanged_bytes"]["projections"] == 2 * (2 * 8 * 128) * 4
+    if not tf.config.list_physical_devices("GPU"):
+        assert "share the same cores" in done.stdout
