@@ -172,7 +172,11 @@ def _settings(config: PretrainConfig, plan: Plan) -> dict[str, Any]:
         for name, value in values.items()
         if f"{section}.{name}" not in _FREE
     }
-    return settings | {
+    settings |= {
         "the number of images": plan.num_examples,
         "the number of classes": plan.num_classes,
     }
+    if not config.encoder.global_bn or config.optimization.microbatch_size:
+        # Only then does it change what is computed: whose statistics batch norm takes.
+        settings["the number of replicas"] = plan.num_replicas
+    return settings

@@ -25,7 +25,6 @@ _SECTIONS = {
 # Of the reference's commands; nothing here depends on them.
 _NO_EFFECT = ("train_summary_steps", "variable_schema", "eval_name", "master", "eval_steps")
 _OF_FINETUNE = ("zero_init_logits_layer", "fine_tune_after_block", "ft_proj_selector")
-_OF_TPU = ("tpu_name", "tpu_zone", "gcp_project")
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
@@ -40,19 +39,18 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
         flag_values=values,
     )
     groups = {"Run": ["model_dir", "mode"]}
-    for section in _SECTIONS.values():
+    for section in (*_SECTIONS.values(), config.Devices):
         groups[(section.__doc__ or "").strip()] = define_section(values, section)
     flags.DEFINE_enum(
         "train_mode", "pretrain", ["pretrain", "finetune"], "Must be pretrain.", flag_values=values
     )
-    flags.DEFINE_boolean("use_tpu", False, "Train on a TPU.", flag_values=values)
     flags.DEFINE_integer(
         "eval_batch_size", 256, "Images per call in evaluation.", 1, flag_values=values
     )
-    for name in (*_OF_TPU, *_NO_EFFECT, *_OF_FINETUNE):
+    for name in (*_NO_EFFECT, *_OF_FINETUNE):
         flags.DEFINE_string(name, None, "Accepted; without effect here.", flag_values=values)
     groups["The reference's other flags"] = [
-        *("train_mode", "use_tpu", "eval_batch_size", *_OF_TPU, *_NO_EFFECT, *_OF_FINETUNE)
+        *("train_mode", "eval_batch_size", *_NO_EFFECT, *_OF_FINETUNE)
     ]
     return groups
 
@@ -61,26 +59,29 @@ def run(values: flags.FlagValues) -> None:
     pretrain_config = config.PretrainConfig(
         **{name: read_section(values, section) for name, section in _SECTIONS.items()}
     )
+    devices = read_section(values, config.Devices)
     if values.train_mode != "pretrain":
         raise UserError("--train_mode=finetune: fine-tuning is another command than pretrain")
-    if values.use_tpu:
-        raise UserError("--use_tpu=True: this version trains on one device; leave the flag out")
     if not values.model_dir:
         raise UserError("--model_dir is missing: the directory that the run is written to")
-    for name in (*_NO_EFFECT, *_OF_FINETUNE, *_OF_TPU):
+    for name in (*_NO_EFFECT, *_OF_FINETUNE):
         if values[name].present:
             print(f"note: --{name} has no effect here")
 
+    from simclr_tf.distribution import open_replicas
     from simclr_tf.evaluation import KNN, Logistic
     from simclr_tf.evaluation.runs import check_evaluation, evaluate_run
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.pretrain import pretrain
 
+    replicas = open_replicas(devices)
     protocols = KNN(), Logistic()
     if values.mode == "train_then_eval":
         check_evaluation(pretrain_config.resolved().data, protocols)
     if values.mode != "eval":
-        pretrain(pretrain_config, values.model_dir)
+        pretrain(pretrain_config, values.model_dir, replicas, devices.steps_per_execution)
+    if not replicas.is_chief:
+        return
     if values.mode == "train":
         print(f"next: simclr-tf evaluate --model_dir={values.model_dir}")
         print(f"      tensorboard --logdir {values.model_dir}/tensorboard")

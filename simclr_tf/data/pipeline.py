@@ -5,7 +5,6 @@ from __future__ import annotations
 import tensorflow as tf
 
 from simclr_tf.data.source import Source, decoded
-from simclr_tf.errors import UserError
 
 
 def train_batches(
@@ -14,11 +13,12 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int,
-    num_steps: int,
+    num_steps: int | None = None,
     num_workers: int = 1,
     worker_index: int = 0,
+    num_replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Batches for the steps [start_step, start_step + num_steps) of a run.
+    """Batches for the steps of a run from `start_step` on.
 
     The epochs follow one another without a gap: example i of step s is number s * batch_size + i
     of the stream, and a batch may straddle two epochs. A run that starts at a step gets exactly
@@ -26,25 +26,28 @@ def train_batches(
 
     Args:
       source: where the images are.
-      batch_size: the global batch, divisible by `num_workers`.
+      batch_size: the global batch, divisible by the replicas of all workers.
       seed: the run's; the stream depends on it and on nothing else.
       start_step: steps already done.
-      num_steps: how many batches.
+      num_steps: how many steps; None: without end, and known to be so, without which
+        tf.distribute lets go of the static shapes where there are several workers.
       num_workers: processes that share the global batch.
       worker_index: which of them this is; it gets its own slice of every global batch. Sources
         of several files, which workers can share evenly, are dealt out by file instead: each
         worker then has a stream of its own, which depends on `num_workers`.
+      num_replicas: of this worker; each step is a batch for each of them, in their order.
 
     Returns:
-      Dictionaries as in `Source.decode`, with a leading dimension of batch_size / num_workers.
+      Dictionaries as in `Source.decode`, with a leading dimension of
+      batch_size / (num_workers * num_replicas).
 
     Raises:
-      UserError: the batch does not divide among the workers.
+      ValueError: the batch does not divide so.
     """
-    if batch_size % num_workers:
-        raise UserError(
-            f"--train_batch_size={batch_size} does not divide among {num_workers} workers: "
-            "choose a multiple"
+    if batch_size % (num_workers * num_replicas):
+        raise ValueError(
+            f"a batch of {batch_size} does not divide among {num_workers} workers of "
+            f"{num_replicas} replicas"
         )
     local_size = batch_size // num_workers
     shard = source.file_shard(num_workers, worker_index) if num_workers > 1 else None
@@ -55,8 +58,13 @@ def train_batches(
         if num_workers > 1:
             mine = slice(worker_index * local_size, (worker_index + 1) * local_size)
             records = records.batch(batch_size).map(lambda batch: batch[mine]).unbatch()
-    batches = decoded(shard or source, records, local_size, drop_remainder=True).take(num_steps)
-    return _finish(batches.apply(tf.data.experimental.assert_cardinality(num_steps)))
+    batches = decoded(shard or source, records, local_size // num_replicas, drop_remainder=True)
+    if num_steps is None:
+        count = tf.data.INFINITE_CARDINALITY
+    else:
+        count = num_steps * num_replicas
+        batches = batches.take(count)
+    return _finish(batches.apply(tf.data.experimental.assert_cardinality(count)))
 
 
 def ordered_batches(source: Source, batch_size: int) -> tf.data.Dataset:

@@ -6,6 +6,7 @@ r the replica.
 
 import tensorflow as tf
 
+from simclr_tf.losses import replicas
 from simclr_tf.losses.contrast import contrast, contrast_in_blocks
 
 # Of float32 that are held at once: 64 MiB, a quarter of it in blocks.
@@ -60,7 +61,7 @@ def nt_xent(
         z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
 
     views = tf.stack([z_a, z_b])  # [2, B, D], this replica's
-    gathered, position = _gather(views)  # [2, N, D], everyone's
+    gathered, position = replicas.gather(views)  # [2, N, D], everyone's
     width = views.shape[-1]
     anchors = tf.reshape(views, [-1, width]) / temperature
     others = tf.reshape(gathered, [-1, width])
@@ -81,7 +82,7 @@ def nt_xent(
 
     # A share of the global means: the shares of all replicas add up to them.
     shares = sums / tf.cast(2 * global_batch, dtype)
-    value, accuracy, entropy = tf.unstack(_all_reduce(tf.stop_gradient(shares)))
+    value, accuracy, entropy = tf.unstack(replicas.all_reduce(tf.stop_gradient(shares)))
     return shares[0] + tf.stop_gradient(value - shares[0]), accuracy, entropy
 
 
@@ -95,33 +96,3 @@ def _choose_block_size(rows: int | None, columns: int | None) -> int:
 def l2_normalize(z: tf.Tensor) -> tf.Tensor:
     """Scales each row of z [N, D] to length 1; a zero row stays zero, with a finite gradient."""
     return z * tf.math.rsqrt(tf.maximum(tf.reduce_sum(z * z, axis=-1, keepdims=True), 1e-24))
-
-
-def _gather(views: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | int]:
-    """Collects the views of all replicas, with gradient.
-
-    Each replica puts its [2, B, D] into its place among zeros [2, R, B, D] and these are summed
-    over the replicas: 8·N·D bytes in float32 for a ring's every step to share out, and as many on
-    the way back, where the gradients that all replicas have for these views are summed. A sum is
-    the one collective that every strategy, XLA and TPU have, gradient included.
-
-    Returns:
-        ([2, N, D], position): all views in the order of the replicas, and the global position of
-        this replica's first pair.
-    """
-    context = tf.distribute.get_replica_context()
-    replicas = context.num_replicas_in_sync if context else 1
-    if replicas == 1:
-        return views, 0
-    replica = context.replica_id_in_sync_group
-    mine = tf.one_hot(replica, replicas, dtype=views.dtype)[:, tf.newaxis, tf.newaxis]  # [R, 1, 1]
-    everyone = context.all_reduce(tf.distribute.ReduceOp.SUM, mine * views[:, tf.newaxis])
-    _, batch, width = views.shape
-    return tf.reshape(everyone, [2, replicas * batch, width]), replica * batch
-
-
-def _all_reduce(value: tf.Tensor) -> tf.Tensor:
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return value
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)

@@ -1,14 +1,16 @@
-"""Checkpoints while training, and what a signal does."""
+"""Checkpoints while training."""
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
+from simclr_tf.distribution import Replicas
+from simclr_tf.errors import UserError
 from simclr_tf.run import Run
+from simclr_tf.training.stopping import lost_worker
 
 
 class CheckpointCallback(keras.callbacks.Callback):
@@ -19,11 +21,14 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     Args:
         run: the run directory.
-        every: steps between checkpoints.
+        every: steps between checkpoints; with several steps per execution, at the end of the one
+            that completes them.
         total_steps: of the run.
         keep: how many checkpoints stay.
         healthy: called before each save; it raises if the weights are not worth keeping.
-        stop: the signals received so far.
+        stop: called after each step; the signal to stop for, or None.
+        replicas: whose weights they are. All workers take part in a save, for a variable may lie
+            on all of them; the chief's file is the one that is kept.
     """
 
     _supports_tf_logs = True  # asks Keras not to fetch the metrics to the host at every step
@@ -31,52 +36,55 @@ class CheckpointCallback(keras.callbacks.Callback):
     def __init__(
         self,
         run: Run,
+        *,
         every: int,
         total_steps: int,
         keep: int,
         healthy: Callable[[], None],
-        stop: list[int],
+        stop: Callable[[], int | None],
+        replicas: Replicas,
     ):
         super().__init__()
-        self._run, self._every, self._total, self._keep = run, every, total_steps, keep
+        self._every, self._total, self._keep = every, total_steps, keep
         self._healthy, self._stop = healthy, stop
+        self._directory = str(run.checkpoint_dir)
+        if not replicas.is_chief:
+            self._discarded = tempfile.TemporaryDirectory(prefix="simclr_tf-")
+            self._directory = self._discarded.name
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(model=self.model),
-            str(self._run.checkpoint_dir),
+            self._directory,
             max_to_keep=self._keep,
             checkpoint_name="step",
         )
-        self._step = int(self.model.step)
+        self._first = self._step = int(self.model.step.numpy())
 
-    def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
-        self._step += 1
-        if self._step % self._every == 0 or self._step == self._total or self._stop:
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        before, self._step = self._step, self._first + batch + 1
+        due = self._step // self._every > before // self._every
+        stop = self._stop()
+        if due or self._step == self._total or stop:
             self.save()
-        if self._stop:
-            raise SystemExit(128 + self._stop[0])
+        if stop:
+            raise SystemExit(128 + stop)
 
     def save(self) -> None:
-        """Saves what has been trained, at any moment between two steps."""
+        """Saves what has been trained, at any moment between two steps.
+
+        Raises:
+            UserError: if the file system does not take it.
+        """
         self._healthy()
-        self._manager.save(checkpoint_number=int(self.model.step))
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; a second one of a kind kills."""
-    received: list[int] = []
-
-    def note(number, frame):
-        received.append(number)
-        signal.signal(number, before[number])
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        step = int(self.model.step.numpy())
+        try:
+            self._manager.save(checkpoint_number=step)
+        except (OSError, tf.errors.OpError) as error:
+            if isinstance(error, tf.errors.OpError) and lost_worker(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"the checkpoint of step {step} cannot be written to {self._directory}: {reason}; "
+                "make room, and start the same command again: it goes on from the one before"
+            ) from error

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tqdm import tqdm
 
+from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
 from simclr_tf.files import write_atomically
 from simclr_tf.models import SimCLR
@@ -39,8 +40,10 @@ class LoggingCallback(keras.callbacks.Callback):
         steps_per_epoch: images / batch.
         global_batch: images per step.
         log_every: steps between rows.
-        evaluators: what else is measured.
+        evaluators: what else is measured, by the chief.
         picture: makes the grid of view pairs, shown once.
+        replicas: that train. All workers fetch a row together, the chief writes it.
+        copy: of the model, apart from the replicas, for the evaluators; None: the model itself.
     """
 
     _supports_tf_logs = True  # asks Keras not to fetch the metrics to the host at every step
@@ -55,18 +58,22 @@ class LoggingCallback(keras.callbacks.Callback):
         log_every: int,
         evaluators: Sequence[Every],
         picture: Callable,
+        replicas: Replicas,
+        copy: SimCLR | None = None,
     ):
         super().__init__()
+        self._replicas, self._copy = replicas, copy
         self._run, self._log_every, self._evaluators = run, log_every, evaluators
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
         self._global_batch, self._picture = global_batch, picture
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._step = int(self.model.step)
-        self._writer = tf.summary.create_file_writer(str(self._run.tensorboard_dir))
+        self._first = self._step = int(self.model.step.numpy())
         self._picture_due = self._step == 0
-        self._terminal = _Terminal(self._step, self._total)
-        self._restart_clock()
+        if self._replicas.is_chief:
+            self._writer = tf.summary.create_file_writer(str(self._run.tensorboard_dir))
+            self._terminal = _Terminal(self._step, self._total)
+        self._started, self._from = time.monotonic(), self._step
         self._timing = False
         self._sums = [metric.get_weights() for metric in self.model.metrics]
 
@@ -75,35 +82,51 @@ class LoggingCallback(keras.callbacks.Callback):
         for metric, sums in zip(self.model.metrics, self._sums, strict=True):
             metric.set_weights(sums)
 
-    def on_train_batch_end(self, batch: Any, logs: Any = None) -> None:
-        self._step += 1
-        self._terminal.advance(self._step)
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        # A call from the host may be several steps: what falls due in it is done at its end.
+        before, self._step = self._step, self._first + batch + 1
         last = self._step == self._total
-        due = [every for every in self._evaluators if last or self._step % every.steps == 0]
-        if last or due or self._step % self._log_every == 0:
+
+        def falls_due(steps):
+            return last or self._step // steps > before // steps
+
+        due = [every for every in self._evaluators if falls_due(every.steps)]
+        if self._replicas.is_chief:
+            self._terminal.advance(self._step)
+        if due or falls_due(self._log_every):
             self._log(due)
         elif not self._timing:  # the first step was mostly compilation
             self._restart_clock()
-            self._terminal.restart(self._step)
 
     def _restart_clock(self):
+        if not self._timing and self._replicas.is_chief:
+            self._terminal.restart(self._step)
         self._timing = True
         self._started, self._from = time.monotonic(), self._step
 
     def _log(self, due):
+        # All workers come here together: reading a metric sums it over the replicas.
         row = {"step": self._step, "epoch": self._step / self._steps_per_epoch}
         row |= {metric.name: float(metric.result()) for metric in self.model.metrics}
         seconds = time.monotonic() - self._started
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         row["views_per_second"] = 2 * self._global_batch * (self._step - self._from) / seconds
         check_finite(self.model)
+        self.model.reset_metrics()
+        if due and self._copy:
+            for part in ("encoder", "projection_head"):
+                getattr(self._copy, part).set_weights(getattr(self.model, part).get_weights())
+        if self._replicas.is_chief:
+            self._write(row, due)
+        self._restart_clock()  # the evaluators' time is not the training's
+
+    def _write(self, row, due):
         failure = None
         for every in due:
             try:
-                row |= every.evaluator(self.model)
+                row |= every.evaluator(self._copy or self.model)
             except UserError as error:
                 failure = error  # raised once the training's own figures are written
-        self.model.reset_metrics()
         with self._run.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         with self._writer.as_default(step=self._step):
@@ -115,7 +138,6 @@ class LoggingCallback(keras.callbacks.Callback):
                 self._picture_due = False
         self._writer.flush()
         self._terminal.show(row)
-        self._restart_clock()  # the evaluators' time is not the training's
         if failure:
             raise failure
 
@@ -167,7 +189,7 @@ class _Terminal:
 
 def check_finite(model: SimCLR) -> None:
     """Raises UserError with the step if any loss since the last look was not finite."""
-    step = int(model.first_bad_step)
+    step = int(model.first_bad_step.numpy())
     if step >= 0:
         raise UserError(
             f"the loss was not finite at step {step + 1}: try a lower --learning_rate, a longer "

@@ -1,12 +1,16 @@
 """Pretraining, from the config to the last checkpoint."""
 
 import dataclasses
+import json
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import tensorflow as tf
+
 from simclr_tf.build import build_model
-from simclr_tf.config import Plan, PretrainConfig
+from simclr_tf.config import Plan, PretrainConfig, to_json
 from simclr_tf.data import (
     READ_ERRORS,
     Source,
@@ -14,25 +18,35 @@ from simclr_tf.data import (
     open_source,
     train_batches,
 )
+from simclr_tf.distribution import Replicas, one_device
 from simclr_tf.durations import resolve_steps
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.runs import Splits
 from simclr_tf.models import SimCLR
 from simclr_tf.optimizers import peak_learning_rate
 from simclr_tf.run import Run, load, restore
-from simclr_tf.training.checkpoints import CheckpointCallback, signals
+from simclr_tf.training.checkpoints import CheckpointCallback
 from simclr_tf.training.evaluators import Evaluator, probe, validation, view_pairs
 from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
+from simclr_tf.training.stopping import agreed_signal, lost_worker, signals
 
 _READ_AHEAD = 64  # steps, amply
 
 
-def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = print) -> SimCLR:
+def pretrain(
+    config: PretrainConfig,
+    model_dir: str | Path,
+    replicas: Replicas | None = None,
+    steps_per_execution: int = 1,
+    say: Callable[[str], None] = print,
+) -> SimCLR:
     """Trains a run to its end, or from where it was left.
 
     Args:
         config: what to train.
-        model_dir: the run directory.
+        model_dir: the run directory; the same for all workers, on a file system that they share.
+        replicas: what `simclr_tf.distribution` made to train on; None: one device.
+        steps_per_execution: steps per call from the host.
         say: takes the lines that tell the user what is going on.
 
     Returns:
@@ -49,10 +63,15 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
     #     no more effect; other settings that change the computation are refused by name.
     config = config.resolved()
+    replicas = replicas or one_device()
+    say(replicas.describe(config.optimization.train_batch_size))
+    _check_microbatch(config, replicas)
+    if not replicas.is_chief:
+        say = _silence  # the chief says it all
     run = Run(Path(model_dir))
     run.check_place()
     train, held_out = _open_train(config)
-    plan = make_plan(config, train)
+    plan = make_plan(config, train, replicas.count)
     if plan.warmup_steps > plan.total_steps:
         say(
             f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
@@ -64,29 +83,44 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
     elif run.config_file.exists():
         say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
     evaluators = _evaluators(config, plan, held_out)
-    model = build_model(config, plan)
+    with replicas.strategy.scope():
+        model = build_model(config, plan, steps_per_execution)
     if resuming:
         restore(model, run)
-        say(f"resuming {run.path} at step {int(model.step)} of {plan.total_steps}")
+        say(f"resuming {run.path} at step {int(model.step.numpy())} of {plan.total_steps}")
     elif config.checkpoints.checkpoint:
         _start_from(model, config)
         say(f"starting from the weights of {config.checkpoints.checkpoint}")
-    run.write(config, plan)
-    start = int(model.step)
-    truncate_metrics(run.metrics_file, start)
+    start = int(model.step.numpy())
+    replicas.check_agreement(
+        {
+            "--model_dir (it must be one directory that all of them share)": start,
+            "their settings or their images": _fingerprint(config, plan, steps_per_execution),
+        }
+    )
+    if replicas.is_chief:
+        run.write(config, plan)
+        truncate_metrics(run.metrics_file, start)
     if start >= plan.total_steps:
         say(f"{run.path} is finished: {start} steps")
         return model
 
     say(describe(config, plan, model, train))
     seed, batch = config.optimization.seed, config.optimization.train_batch_size
-    batches = train_batches(
-        train,
-        batch_size=batch,
-        seed=seed,
-        start_step=start,
-        num_steps=plan.total_steps - start,
-    )
+
+    def batches_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        workers = context.num_input_pipelines
+        return train_batches(
+            train,
+            batch_size=batch,
+            seed=seed,
+            start_step=start,
+            num_workers=workers,
+            worker_index=context.input_pipeline_id,
+            num_replicas=replicas.count // workers,
+        )
+
+    batches = replicas.strategy.distribute_datasets_from_function(batches_of)
     logging = LoggingCallback(
         run,
         total_steps=plan.total_steps,
@@ -95,35 +129,53 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
         log_every=config.watching.log_every,
         evaluators=evaluators,
         picture=view_pairs(train, seed),
+        replicas=replicas,
+        copy=build_model(config, plan) if evaluators and replicas.count > 1 else None,
     )
-    with signals() as stop:
+    with signals() as received:
         checkpoints = CheckpointCallback(
             run,
-            _checkpoint_every(config, plan),
-            plan.total_steps,
-            config.checkpoints.keep_checkpoint_max,
-            lambda: check_finite(model),
-            stop,
+            every=_checkpoint_every(config, plan),
+            total_steps=plan.total_steps,
+            keep=config.checkpoints.keep_checkpoint_max,
+            healthy=lambda: check_finite(model),
+            stop=agreed_signal(received, replicas),
+            replicas=replicas,
         )
         say("compiling the first step …")
         try:
             # One Keras "epoch" for the whole run: epochs need not be whole numbers of steps.
-            model.fit(batches, epochs=1, verbose=0, callbacks=[logging, checkpoints])
+            model.fit(
+                batches,
+                epochs=1,
+                steps_per_epoch=plan.total_steps - start,
+                verbose=0,
+                callbacks=[logging, checkpoints],
+            )
         except UserError as error:  # of an evaluator; a loss that is not finite is not saved
-            checkpoints.save()
-            raise UserError(f"{error} (the run is saved at step {int(model.step)})") from error
-        except READ_ERRORS as error:
-            step = int(model.step)
+            saved = _save(checkpoints, model, run, replicas)
+            raise UserError(f"{error}. {saved}") from error
+        except tf.errors.OpError as error:
+            if lost := lost_worker(error):
+                raise UserError(
+                    f"lost another worker ({lost}); the run is safe up to its last checkpoint: "
+                    "start all workers again, with the same flags, to go on from it"
+                ) from error
+            if not isinstance(error, READ_ERRORS):
+                raise
             # tf.data reads ahead, and hands on the error as soon as it has it.
             explained = explain_decode_error(
-                train, seed=seed, position=step * batch, count=_READ_AHEAD * batch
+                train,
+                seed=seed,
+                position=int(model.step.numpy()) * batch,
+                count=_READ_AHEAD * batch,
             )
             if explained is None:
                 raise
-            checkpoints.save()
             raise UserError(
-                f"{explained}. The run is saved at step {step} and goes on once the image is "
-                f"replaced; without it, start another --model_dir with --checkpoint={run.path}"
+                f"{explained}. {_save(checkpoints, model, run, replicas)} and goes on once the "
+                "image is replaced; without it, start another --model_dir with "
+                f"--checkpoint={run.path}"
             ) from error
         finally:
             logging.close()
@@ -131,7 +183,16 @@ def pretrain(config: PretrainConfig, model_dir: str | Path, say: Callable = prin
     return model
 
 
-def make_plan(config: PretrainConfig, train: Source) -> Plan:
+def _save(checkpoints: CheckpointCallback, model: SimCLR, run: Run, replicas: Replicas) -> str:
+    """Saves, where this process can do it alone; returns the words that say what is saved."""
+    if replicas.num_workers == 1:
+        checkpoints.save()
+        return f"The run is saved at step {int(model.step.numpy())}"
+    newest = (run.latest_checkpoint() or "step-0").rpartition("-")[2]
+    return f"The run is saved at step {newest}"
+
+
+def make_plan(config: PretrainConfig, train: Source, num_replicas: int = 1) -> Plan:
     """Resolves durations and the learning rate against the training images.
 
     Raises:
@@ -158,6 +219,7 @@ def make_plan(config: PretrainConfig, train: Source) -> Plan:
         peak_learning_rate=peak_learning_rate(
             settings.learning_rate, batch, settings.learning_rate_scaling
         ),
+        num_replicas=num_replicas,
     )
 
 
@@ -172,6 +234,28 @@ def describe(config: PretrainConfig, plan: Plan, model: SimCLR, train: Source) -
         f"{config.optimization.precision}; {plan.total_steps} steps of "
         f"{config.optimization.train_batch_size} images"
     )
+
+
+def _check_microbatch(config: PretrainConfig, replicas: Replicas) -> None:
+    share = replicas.share(config.optimization.train_batch_size)
+    size = config.optimization.microbatch_size
+    if size and share % size:
+        fitting = max(m for m in range(1, size + 1) if share % m == 0)
+        raise UserError(
+            f"--microbatch_size={size} does not divide a replica's {share} images: choose a "
+            f"divisor, such as {fitting}"
+        )
+
+
+def _fingerprint(config: PretrainConfig, plan: Plan, steps_per_execution: int) -> int:
+    """A number that is the same for all workers who are about to do the same."""
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=""))
+    document = [to_json(config), to_json(plan), steps_per_execution]
+    return zlib.crc32(json.dumps(document).encode())
+
+
+def _silence(line: str) -> None:
+    del line
 
 
 def _open_train(config: PretrainConfig) -> tuple[Source, Source | None]:

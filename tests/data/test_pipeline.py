@@ -53,6 +53,14 @@ def test_starting_at_a_step_continues_the_run(shapes, start_step):
         np.testing.assert_array_equal(batch["label"], expected["label"])
 
 
+def test_replicas_share_a_batch_in_their_order(shapes):
+    whole = _batches(shapes, 1, 5)
+    parts = _batches(shapes, 1, 5, num_replicas=3)
+    for i, batch in enumerate(whole):
+        shares = [part["image"] for part in parts[3 * i : 3 * i + 3]]
+        np.testing.assert_array_equal(np.concatenate(shares), batch["image"])
+
+
 @pytest.mark.parametrize("num_workers", [2, 3])
 def test_workers_share_the_same_global_batch(shapes, num_workers):
     whole = _batches(shapes, 1, 5)
@@ -66,8 +74,8 @@ def test_workers_share_the_same_global_batch(shapes, num_workers):
 
 
 def test_a_batch_that_does_not_divide_among_workers_is_refused(shapes):
-    with pytest.raises(UserError, match="--train_batch_size=48 does not divide among 5 workers"):
-        _batches(shapes, num_workers=5)
+    with pytest.raises(ValueError, match="48 does not divide among 5 workers of 2 replicas"):
+        _batches(shapes, num_workers=5, num_replicas=2)
 
 
 def test_shapes_are_static_and_the_number_of_batches_is_known(shapes):

@@ -1,60 +1,50 @@
 """What happens to a run that is killed or interrupted, as a user's shell does it."""
 
-import json
+import shlex
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import tensorflow as tf
-
-ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    *("--dataset=shapes", "--train_split=train[:512]", "--image_size=16", "--resnet_depth=18"),
-    *("--width_multiplier=0.0625", "--use_blur=False", "--num_proj_layers=2", "--proj_out_dim=16"),
-    *("--optimizer=momentum", "--learning_rate=0.1", "--warmup_epochs=1", "--log_every=5"),
-]
-
-
-def start(model_dir: Path, *flags: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "simclr_tf", "pretrain", f"--model_dir={model_dir}", *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-
-
-def kill_at(process: subprocess.Popen, step: int, number: int) -> int:
-    """Sends a signal when the line of a step appears; returns the exit status."""
-    for line in process.stdout:
-        if line.startswith(f"step {step}/"):
-            process.send_signal(number)
-            break
-    process.communicate(timeout=300)
-    return process.returncode
-
-
-def rows(model_dir: Path) -> list[dict]:
-    lines = (model_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def last_checkpoint(model_dir: Path) -> int:
-    path = tf.train.latest_checkpoint(str(model_dir / "checkpoints"))
-    return int(path.rpartition("-")[2])
+from processes import ROOT, TINY, finish, last_checkpoint, pretrain, rows, signal_at
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_run_saves_its_last_step(tmp_path, number, status):
-    process = start(tmp_path, *TINY, "--train_batch_size=32", "--train_steps=5000")
-    assert kill_at(process, 5, number) == status
-    step = last_checkpoint(tmp_path)
-    # The steps that were finished when the signal came, and hardly more.
-    assert 5 <= step < 5000
-    assert rows(tmp_path)[-1]["step"] <= step < rows(tmp_path)[-1]["step"] + 5
+    process = pretrain(tmp_path, *TINY, "--train_steps=5000", "--log_every=1")
+    signal_at(process, 5, number)
+    assert finish(process)[0] == status
+    # The step that was finished when the signal came, or hardly a later one, and it is logged.
+    assert 5 <= last_checkpoint(tmp_path) < 100
+    assert last_checkpoint(tmp_path) == rows(tmp_path)[-1]["step"]
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
+    """Resumed under a limit to the size of files, below the checkpoint's: it fails as it saves."""
+    flags = [*TINY, "--train_steps=20", "--checkpoint_steps=10"]
+    process = pretrain(tmp_path, *flags)
+    signal_at(process, 10, signal.SIGTERM)
+    assert finish(process)[0] == 143
+    good = last_checkpoint(tmp_path)
+    command = shlex.join([sys.executable, "-m", "simclr_tf", "pretrain", *flags])
+    limited = subprocess.run(
+        ["bash", "-c", f"ulimit -f 100; exec {command} --model_dir={tmp_path}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert limited.returncode == 2, limited.stderr
+    assert "cannot be written" in limited.stderr.splitlines()[-1]
+    assert last_checkpoint(tmp_path) == good
+
+    # A kill in mid-write leaves such a file, too, and no state that names it.
+    (tmp_path / "checkpoints" / "step-19.data-00000-of-00001").write_bytes(b"cut")
+    status, output, errors = finish(pretrain(tmp_path, *flags))
+    assert status == 0, errors
+    assert f"at step {good} of 20" in output
+    assert last_checkpoint(tmp_path) == 20
 
 
 @pytest.mark.slow
@@ -63,16 +53,16 @@ def test_killed_run_ends_as_an_unbroken_one(tmp_path):
     flags = ["--flagfile=flags/quickstart.flags", "--train_steps=120", "--log_every=15"]
     flags += ["--checkpoint_steps=50", "--knn_every_epochs=0"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    process = start(whole, *flags)
-    _, errors = process.communicate(timeout=1200)
-    assert process.returncode == 0, errors
+    status, _, errors = finish(pretrain(whole, *flags))
+    assert status == 0, errors
 
-    assert kill_at(start(broken, *flags), 90, signal.SIGKILL) == -signal.SIGKILL
+    process = pretrain(broken, *flags)
+    signal_at(process, 90, signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL
     assert last_checkpoint(broken) == 50
     assert rows(broken)[-1]["step"] >= 90
-    process = start(broken, *flags)
-    output, errors = process.communicate(timeout=1200)
-    assert process.returncode == 0, errors
+    status, output, errors = finish(pretrain(broken, *flags))
+    assert status == 0, errors
     assert "resuming" in output and "step 50 of 120" in output
     assert last_checkpoint(broken) == last_checkpoint(whole) == 120
 

@@ -1,0 +1,130 @@
+"""A SimCLR that trains in moments, in float64, on any strategy: what equality is proven with."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from simclr_tf.augment import SimCLRAugment, draws
+from simclr_tf.models import SimCLR, projection_head
+from simclr_tf.models.layers import LayerFactory
+from simclr_tf.optimizers import build_optimizer
+
+BATCH, CLASSES = 8, 3
+RATE = {"lars": 0.3, "momentum": 0.1}
+FIGURES = "loss", "contrastive_accuracy", "contrastive_entropy", "alignment"
+PARTS = "encoder", "projection_head", "linear_head"
+
+
+def batches(count):
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        images = random.integers(0, 256, (BATCH, 8, 8, 3)).astype(np.uint8)
+        # Two images without a label, both in the first half.
+        labels = np.array([0, -1, 2, -1, 1, 0, 2, 1])
+        yield {"image": tf.constant(images), "label": tf.constant(labels)}
+
+
+def dimmed(images, seed, offset, aspect):
+    """A view in float64 that depends on the seed and on the position in the global batch."""
+    light = tf.cast(draws.uniform(seed, 9, offset, images.shape[0], 3), tf.float64)
+    return tf.cast(images, tf.float64) / 255.0 * (0.3 + light[:, tf.newaxis, tf.newaxis])
+
+
+def two_blocks(policy="float64"):
+    """Enough of an encoder to have shared batch statistics and a convolution after them."""
+    policy = keras.mixed_precision.Policy(policy)
+    make = LayerFactory(policy)
+    images = keras.Input((8, 8, 3), dtype="float64" if policy.name == "float64" else "float32")
+    x = make.conv_bn_relu(images, 6, 3, "first", 1)
+    x = make.conv_bn_relu(x, 8, 3, "second", 1, strides=2)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype=policy)(x))
+
+
+def optimizer_named(name):
+    return build_optimizer(name, RATE[name], weight_decay=0.01)
+
+
+def build(optimizer=None, linear=True, encoder=None, policy="float64"):
+    """The model, on views in float64 or, in other precisions, on SimCLR's own."""
+    keras.utils.set_random_seed(1)
+    encoder = encoder or two_blocks(policy)
+    width = encoder.output_shape[-1]
+    head = projection_head("nonlinear", 2, 6, input_dim=width, dtype=policy)
+    wide = policy == "float64"
+    linear_head = None
+    if linear:
+        linear_head = keras.layers.Dense(CLASSES, dtype="float64" if wide else "float32")
+        linear_head.build((None, width))
+    augment = dimmed if wide else SimCLRAugment(8, 0.5, use_blur=False)
+    model = SimCLR(encoder, head, augment, temperature=0.3, linear_head=linear_head)
+    model.compile(optimizer or keras.optimizers.SGD(0.1))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def train(model, steps, strategy=None, after_step=lambda: None):
+    """The figures of some steps; each replica has its share of the rows."""
+    strategy = strategy or tf.distribute.get_strategy()
+    step = tf.function(lambda batch: strategy.run(model.train_step, (batch,)))
+    replicas = strategy.num_replicas_in_sync
+    losses = []
+    for batch in batches(steps):
+        model.reset_metrics()
+        shares = strategy.experimental_distribute_values_from_function(
+            lambda replica, batch=batch: {
+                name: tf.split(rows, replicas)[replica.replica_id_in_sync_group]
+                for name, rows in batch.items()
+            }
+        )
+        step(shares)
+        after_step()
+        losses.append({metric.name: float(metric.result()) for metric in model.metrics})
+    return losses
+
+
+def weights_of(model):
+    parts = [getattr(model, name) for name in PARTS]
+    return [weight for part in parts if part for weight in part.get_weights()]
+
+
+def train_and_probe(optimizer, linear, strategy=None):
+    """Figures and weights of five steps and the gradient then, by name, on any replicas."""
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = build(optimizer_named(optimizer), linear)
+    figures = train(model, 5, strategy)
+    result = {key: np.array([step[key] for step in figures]) for key in FIGURES}
+    result |= {f"weight {i}": weight for i, weight in enumerate(weights_of(model))}
+    # With plain descent at rate 1 the gradient is what a step takes away.
+    with strategy.scope():
+        model.compile(keras.optimizers.SGD(1.0))
+        model.optimizer.build(model.trainable_variables)
+    before = [v.numpy() for v in model.trainable_variables]
+    train(model, 1, strategy)
+    pairs = enumerate(zip(before, model.trainable_variables, strict=True))
+    return result | {f"gradient {i}": b - a.numpy() for i, (b, a) in pairs}
+
+
+def first_steps(optimizer, policy, steps, strategy=None):
+    """(losses, velocities after the first step) on SimCLR's own views, without a linear head.
+
+    The velocity is then the gradient times the rate, with LARS times each kernel's trust, too.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = build(optimizer_named(optimizer), False, policy=policy)
+    velocities = []
+
+    def note():
+        if not velocities:  # after the counter of the optimizer
+            velocities.extend(v.numpy() for v in model.optimizer.variables[1:])
+
+    return [figures["loss"] for figures in train(model, steps, strategy, note)], velocities
+
+
+def assert_equal(found, wanted):
+    """Two results of `train_and_probe`: to 1e-9, but for Keras's float32 means of the figures."""
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        rtol = 1e-6 if key in FIGURES else 1e-9
+        np.testing.assert_allclose(found[key], value, rtol, atol=1e-9, err_msg=key)
