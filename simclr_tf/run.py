@@ -75,6 +75,11 @@ class Run:
 
     def check_place(self) -> None:
         """Raises UserError if the directory could not be made or written to."""
+        if ":/" in str(self.path):  # a Path has made one slash of two
+            raise UserError(
+                f"--model_dir={str(self.path).replace(':/', '://')}: must be a directory of a file "
+                "system; mount the bucket, or copy the run there afterwards"
+            )
         there = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise UserError(

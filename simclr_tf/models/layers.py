@@ -91,7 +91,12 @@ class LayerFactory:
         center: bool = True,
         dtype: str | None = None,
     ) -> tf.Tensor:
-        """Normalise `[..., C]`; `dtype` is the layer's precision where it is not the factory's."""
+        """Normalise `[..., C]`; `dtype` is the layer's precision where it is not the factory's.
+
+        Exchanged between replicas, with `global_bn`: an all-reduce of sums, sums of squares and
+        counts, 12·C bytes, and on the way back one of the gradients of the two sums, 8·C bytes
+        (both in float32, or twice as much in float64).
+        """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return keras.layers.BatchNormalization(
             momentum=self.batch_norm_momentum,

@@ -15,6 +15,7 @@ import simclr_tf
 from simclr_tf import config
 from simclr_tf.build import build_model
 from simclr_tf.data.source import ArraySource
+from simclr_tf.distribution import open_replicas
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import WarmupCosine
 from simclr_tf.run import Run
@@ -135,6 +136,62 @@ def test_resumed_run_equals_an_unbroken_one(tmp_path):
     figures = ("step", "epoch", "loss", "contrastive_accuracy", "linear_loss", "learning_rate")
     for ours, theirs in zip(rows(broken), rows(whole), strict=True):
         assert [ours[name] for name in figures] == [theirs[name] for name in figures]
+
+
+def test_steps_per_execution_change_when_is_logged_and_nothing_else(tmp_path):
+    one, three = tmp_path / "one", tmp_path / "three"
+    wanted, found = pretrain(TINY, one), pretrain(TINY, three, steps_per_execution=3)
+    for ours, theirs in zip(found.encoder.variables, wanted.encoder.variables, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # log_every is 4 and checkpoint_steps 5, of 10; the host sees the steps 3, 6, 9 and 10.
+    assert [row["step"] for row in rows(one)] == [4, 8, 10]
+    assert [row["step"] for row in rows(three)] == [6, 9, 10]
+    saved = {path.stem for path in (three / "checkpoints").glob("*.index")}
+    assert saved == {"step-6", "step-10"}
+
+
+def test_replicas_train_probe_and_go_on_as_one_device(tmp_path):
+    config_ = changed(watching={"log_every": 1, "knn_every_epochs": 1.0})
+    one, two = tmp_path / "one", tmp_path / "two"
+    pretrain(config_, one)
+    said = []
+    replicas = open_replicas(config.Devices(num_replicas=2))
+    model = pretrain(config_, two, replicas, say=said.append)
+    assert said[0] == "2 CPU devices: global batch 32, 16 per replica"
+    for ours, theirs in zip(rows(two)[:3], rows(one)[:3], strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert ours["linear_loss"] == pytest.approx(theirs["linear_loss"], rel=1e-3)
+    assert [row["step"] for row in rows(two) if "knn_top1" in row] == [8, 10]
+    assert Run(two).read()[1].num_replicas == 2
+
+    # What was trained on two devices is loaded and resumed on one, and the other way round.
+    loaded = simclr_tf.load(two)
+    for ours, theirs in zip(loaded.encoder.variables, model.encoder.variables, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
+    (two / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "step-5"\n')
+    said.clear()
+    pretrain(config_, two, say=said.append)
+    assert any("step 5 of 10" in line for line in said)
+
+
+def test_replicas_with_statistics_of_their_own_stay_as_many(tmp_path):
+    local = changed(encoder={"global_bn": False}, optimization={"train_steps": 1})
+    pretrain(local, tmp_path)
+    replicas = open_replicas(config.Devices(num_replicas=2))
+    with pytest.raises(UserError, match=r"the number of replicas \(was 1, now 2\)"):
+        pretrain(local, tmp_path, replicas)
+
+
+def test_a_microbatch_must_divide_a_replicas_images(tmp_path):
+    uneven = changed(optimization={"microbatch_size": 12})
+    with pytest.raises(UserError, match="--microbatch_size=12 does not divide a replica's 32"):
+        pretrain(uneven, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bucket_is_no_run_directory():
+    with pytest.raises(UserError, match="--model_dir=gs://bucket/run: must be a directory"):
+        pretrain(TINY, "gs://bucket/run")
 
 
 @pytest.mark.parametrize(
