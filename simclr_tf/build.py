@@ -24,7 +24,7 @@ def build_encoder(encoder: Encoder, precision: str = "float32") -> keras.Model:
     )
 
 
-def build_model(config: PretrainConfig, plan: Plan) -> SimCLR:
+def build_model(config: PretrainConfig, plan: Plan, steps_per_execution: int = 1) -> SimCLR:
     """Returns the model of a resolved config, compiled, every variable created.
 
     The weights are a function of the seed. Call it in the scope of the strategy that trains it.
@@ -56,10 +56,11 @@ def build_model(config: PretrainConfig, plan: Plan) -> SimCLR:
         normalize=head.hidden_norm,
         linear_head=_linear_head(width, plan) if head.lineareval_while_pretraining else None,
         seed=config.optimization.seed,
+        microbatch_size=config.optimization.microbatch_size,
     )
     model.build((None, views.image_size, views.image_size, 3))
     optimizer = _optimizer(config, plan)
-    model.compile(optimizer)
+    model.compile(optimizer, steps_per_execution=steps_per_execution)
     # Built now, so that a checkpoint restores into it and is checked at once.
     optimizer.build(model.trainable_variables)
     return model

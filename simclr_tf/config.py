@@ -161,6 +161,12 @@ class Optimization(Section):
     """Optimization"""
 
     train_batch_size: int = option(512, "Global batch, in images; each gives two views.", low=2)
+    microbatch_size: int = option(
+        0,
+        "Images of a replica's share that are encoded at a time: the gradient of the whole batch "
+        "in less memory, for about a third more time. It must divide the share; 0: all at once.",
+        low=0,
+    )
     train_epochs: float = option(100, "Passes over the training images.", above=0)
     train_steps: int = option(0, "Steps of the run; above 0 it overrides train_epochs.", low=0)
     optimizer: str = option(
@@ -216,6 +222,35 @@ class Checkpoints(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class Devices(Section):
+    """Devices and machines"""
+
+    strategy: str = option(
+        "auto",
+        "one_device; mirrored: all GPUs of this machine, or --num_replicas CPU devices; "
+        "multi_worker: several processes, from TF_CONFIG or --workers; tpu. auto takes a TPU only "
+        "where asked to, several workers where they are named, else all GPUs.",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    )
+    num_replicas: int = option(
+        0, "Replicas of mirrored: GPUs, or CPU devices where there is none; 0: all GPUs.", low=0
+    )
+    workers: str = option("", "host:port of every worker process, the same list on each.")
+    worker_index: int = option(-1, "Which of --workers this process is, from 0.", low=-1)
+    worker_timeout: int = option(300, "Seconds to wait for the other workers.", low=1)
+    steps_per_execution: int = option(
+        1,
+        "Steps per call from the host; on TPU some hundred. Metrics, checkpoints and signals wait "
+        "for the end of a call.",
+        low=1,
+    )
+    use_tpu: bool = option(False, "The same as --strategy=tpu.")
+    tpu_name: str = option("", "Name or grpc:// address of the TPU; local if empty.")
+    tpu_zone: str = option("", "Google Cloud zone of a named TPU.")
+    gcp_project: str = option("", "Google Cloud project of a named TPU.")
+
+
+@dataclasses.dataclass(frozen=True)
 class PretrainConfig:
     """All that makes a pretraining run, but for where it is written."""
 
@@ -252,6 +287,7 @@ class Plan:
     warmup_steps: int
     steps_per_epoch: float
     peak_learning_rate: float
+    num_replicas: int = 1
 
 
 def to_json(config: Any) -> dict[str, Any]:
