@@ -288,6 +288,7 @@ class Plan:
     steps_per_epoch: float
     peak_learning_rate: float
     num_replicas: int = 1
+    num_workers: int = 1
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -116,6 +116,8 @@ def _choose(devices: Devices) -> str:
     asked = {
         "--use_tpu": ("tpu", devices.use_tpu),
         "--tpu_name": ("tpu", devices.tpu_name),
+        "--tpu_zone": ("tpu", devices.tpu_zone),
+        "--gcp_project": ("tpu", devices.gcp_project),
         "--workers": ("multi_worker", devices.workers),
         "--num_replicas": ("mirrored", devices.num_replicas),
     }
@@ -124,7 +126,8 @@ def _choose(devices: Devices) -> str:
     for flag, (wanted, given) in asked.items():
         if not given:
             continue
-        if kind not in (None, wanted) and (kind, given) != ("one_device", 1):
+        alone = kind == "one_device" and flag == "--num_replicas" and given == 1
+        if kind not in (None, wanted) and not alone:
             raise UserError(f"{flag} does not go with {because}: leave one of them out")
         kind, because = kind or wanted, flag
     if devices.worker_index >= 0 and not devices.workers:
@@ -284,6 +287,8 @@ def _await(
     """
     deadline = time.monotonic() + timeout
     silent = list(addresses)
+    if not silent:
+        return
     say(f"waiting up to {timeout:g} s for {', '.join(silent)} …")
     while True:
         silent = [address for address in silent if not _answers(address)]

@@ -73,6 +73,11 @@ class Run:
             )
         return path
 
+    def latest_step(self) -> int:
+        """Returns the step of the checkpoint that a run would go on from, 0 without one."""
+        path = self.latest_checkpoint()
+        return int(path.rpartition("-")[2]) if path else 0
+
     def check_place(self) -> None:
         """Raises UserError if the directory could not be made or written to."""
         if ":/" in str(self.path):  # a Path has made one slash of two
@@ -122,7 +127,9 @@ class Run:
         """
         old, new = _settings(*self.read()), _settings(config, plan)
         differing = [
-            f"{name} (was {old[name]}, now {new[name]})" for name in old if old[name] != new[name]
+            f"{name} (was {old[name]}, now {new[name]})"
+            for name in old
+            if name in new and old[name] != new[name]
         ]
         if differing:
             raise UserError(

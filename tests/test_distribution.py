@@ -48,6 +48,8 @@ def test_devices_are_settled_before_the_first_operation():
     ("devices", "message"),
     [
         (Devices("one_device", workers="a:1"), "--workers does not go with --strategy=one_device"),
+        (Devices("one_device", use_tpu=True), "--use_tpu does not go with --strategy=one_device"),
+        (Devices("mirrored", tpu_zone="a"), "--tpu_zone does not go with --strategy=mirrored"),
         (Devices("mirrored", use_tpu=True), "--use_tpu does not go with --strategy=mirrored"),
         (Devices(use_tpu=True, num_replicas=2), "--num_replicas does not go with --use_tpu"),
         (Devices("one_device", num_replicas=2), "--num_replicas does not go with --strategy"),

@@ -74,14 +74,14 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.pretrain import pretrain
 
-    replicas = open_replicas(devices)
     protocols = KNN(), Logistic()
     if values.mode == "train_then_eval":
         check_evaluation(pretrain_config.resolved().data, protocols)
     if values.mode != "eval":
+        replicas = open_replicas(devices)
         pretrain(pretrain_config, values.model_dir, replicas, devices.steps_per_execution)
-    if not replicas.is_chief:
-        return
+        if not replicas.is_chief:
+            return
     if values.mode == "train":
         print(f"next: simclr-tf evaluate --model_dir={values.model_dir}")
         print(f"      tensorboard --logdir {values.model_dir}/tensorboard")

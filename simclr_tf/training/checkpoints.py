@@ -10,7 +10,11 @@ import tf_keras as keras
 from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
 from simclr_tf.run import Run
-from simclr_tf.training.stopping import lost_worker
+from simclr_tf.training.stopping import is_aborted
+
+
+class CannotSaveError(UserError):
+    """A checkpoint cannot be written."""
 
 
 class CheckpointCallback(keras.callbacks.Callback):
@@ -74,17 +78,17 @@ class CheckpointCallback(keras.callbacks.Callback):
         """Saves what has been trained, at any moment between two steps.
 
         Raises:
-            UserError: if the file system does not take it.
+            CannotSaveError: if the file system does not take it.
         """
         self._healthy()
         step = int(self.model.step.numpy())
         try:
             self._manager.save(checkpoint_number=step)
         except (OSError, tf.errors.OpError) as error:
-            if isinstance(error, tf.errors.OpError) and lost_worker(error):
+            if isinstance(error, tf.errors.OpError) and is_aborted(error):
                 raise
             reason = str(error).strip().splitlines()[0]
-            raise UserError(
+            raise CannotSaveError(
                 f"the checkpoint of step {step} cannot be written to {self._directory}: {reason}; "
                 "make room, and start the same command again: it goes on from the one before"
             ) from error

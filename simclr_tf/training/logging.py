@@ -43,7 +43,7 @@ class LoggingCallback(keras.callbacks.Callback):
         evaluators: what else is measured, by the chief.
         picture: makes the grid of view pairs, shown once.
         replicas: that train. All workers fetch a row together, the chief writes it.
-        copy: of the model, apart from the replicas, for the evaluators; None: the model itself.
+        copy: of the model, on one device, for the chief's evaluators of several replicas.
     """
 
     _supports_tf_logs = True  # asks Keras not to fetch the metrics to the host at every step
@@ -113,9 +113,11 @@ class LoggingCallback(keras.callbacks.Callback):
         row["views_per_second"] = 2 * self._global_batch * (self._step - self._from) / seconds
         check_finite(self.model)
         self.model.reset_metrics()
-        if due and self._copy:
+        if due and self._replicas.count > 1:
             for part in ("encoder", "projection_head"):
-                getattr(self._copy, part).set_weights(getattr(self.model, part).get_weights())
+                weights = getattr(self.model, part).get_weights()
+                if self._copy:
+                    getattr(self._copy, part).set_weights(weights)
         if self._replicas.is_chief:
             self._write(row, due)
         self._restart_clock()  # the evaluators' time is not the training's

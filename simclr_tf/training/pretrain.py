@@ -25,10 +25,10 @@ from simclr_tf.evaluation.runs import Splits
 from simclr_tf.models import SimCLR
 from simclr_tf.optimizers import peak_learning_rate
 from simclr_tf.run import Run, load, restore
-from simclr_tf.training.checkpoints import CheckpointCallback
+from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
 from simclr_tf.training.evaluators import Evaluator, probe, validation, view_pairs
 from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
-from simclr_tf.training.stopping import agreed_signal, lost_worker, signals
+from simclr_tf.training.stopping import agreed_signal, is_aborted, losing_workers, signals
 
 _READ_AHEAD = 64  # steps, amply
 
@@ -56,22 +56,36 @@ def pretrain(
         UserError: for whatever the user can mend, before training where it can be known then.
         SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
     """
+    replicas = replicas or one_device()
+    with losing_workers(replicas):
+        return _pretrain(config.resolved(), Path(model_dir), replicas, steps_per_execution, say)
+
+
+def _pretrain(
+    config: PretrainConfig,
+    model_dir: Path,
+    replicas: Replicas,
+    steps_per_execution: int,
+    say: Callable[[str], None],
+) -> SimCLR:
     # How a run starts:
     #  1. the directory holds no config.json: a new run, from random weights;
     #  2. the same, with --checkpoint: a new run, from the encoder and head of another run;
     #  3. config.json without a checkpoint (killed before the first one): as 1 or 2, anew;
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
     #     no more effect; other settings that change the computation are refused by name.
-    config = config.resolved()
-    replicas = replicas or one_device()
     say(replicas.describe(config.optimization.train_batch_size))
     _check_microbatch(config, replicas)
     if not replicas.is_chief:
         say = _silence  # the chief says it all
-    run = Run(Path(model_dir))
+    run = Run(model_dir)
     run.check_place()
     train, held_out = _open_train(config)
-    plan = make_plan(config, train, replicas.count)
+    plan = dataclasses.replace(
+        make_plan(config, train),
+        num_replicas=replicas.count,
+        num_workers=replicas.num_workers,
+    )
     if plan.warmup_steps > plan.total_steps:
         say(
             f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
@@ -80,9 +94,19 @@ def pretrain(
     resuming = run.latest_checkpoint() is not None
     if resuming:
         run.check_same(config, plan)
+        check_shards(run, plan, train)
     elif run.config_file.exists():
         say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
     evaluators = _evaluators(config, plan, held_out)
+    # Before the model is built: workers with other shapes could not even exchange its weights.
+    replicas.check_agreement(
+        {
+            "the checkpoints in --model_dir (it must be one directory that all share)": (
+                run.latest_step()
+            ),
+            "their settings or their images": _fingerprint(config, plan, steps_per_execution),
+        }
+    )
     with replicas.strategy.scope():
         model = build_model(config, plan, steps_per_execution)
     if resuming:
@@ -92,12 +116,6 @@ def pretrain(
         _start_from(model, config)
         say(f"starting from the weights of {config.checkpoints.checkpoint}")
     start = int(model.step.numpy())
-    replicas.check_agreement(
-        {
-            "--model_dir (it must be one directory that all of them share)": start,
-            "their settings or their images": _fingerprint(config, plan, steps_per_execution),
-        }
-    )
     if replicas.is_chief:
         run.write(config, plan)
         truncate_metrics(run.metrics_file, start)
@@ -130,7 +148,11 @@ def pretrain(
         evaluators=evaluators,
         picture=view_pairs(train, seed),
         replicas=replicas,
-        copy=build_model(config, plan) if evaluators and replicas.count > 1 else None,
+        copy=(
+            build_model(config, plan)
+            if evaluators and replicas.count > 1 and replicas.is_chief
+            else None
+        ),
     )
     with signals() as received:
         checkpoints = CheckpointCallback(
@@ -152,16 +174,13 @@ def pretrain(
                 verbose=0,
                 callbacks=[logging, checkpoints],
             )
+        except CannotSaveError:
+            raise
         except UserError as error:  # of an evaluator; a loss that is not finite is not saved
             saved = _save(checkpoints, model, run, replicas)
             raise UserError(f"{error}. {saved}") from error
         except tf.errors.OpError as error:
-            if lost := lost_worker(error):
-                raise UserError(
-                    f"lost another worker ({lost}); the run is safe up to its last checkpoint: "
-                    "start all workers again, with the same flags, to go on from it"
-                ) from error
-            if not isinstance(error, READ_ERRORS):
+            if not isinstance(error, READ_ERRORS) and not is_aborted(error):
                 raise
             # tf.data reads ahead, and hands on the error as soon as it has it.
             explained = explain_decode_error(
@@ -179,6 +198,8 @@ def pretrain(
             ) from error
         finally:
             logging.close()
+        if received:  # in the last step, too late to stop before the end
+            raise SystemExit(128 + received[0])
     say(f"done: {plan.total_steps} steps in {run.path}")
     return model
 
@@ -188,11 +209,10 @@ def _save(checkpoints: CheckpointCallback, model: SimCLR, run: Run, replicas: Re
     if replicas.num_workers == 1:
         checkpoints.save()
         return f"The run is saved at step {int(model.step.numpy())}"
-    newest = (run.latest_checkpoint() or "step-0").rpartition("-")[2]
-    return f"The run is saved at step {newest}"
+    return f"The run is saved at step {run.latest_step()}"
 
 
-def make_plan(config: PretrainConfig, train: Source, num_replicas: int = 1) -> Plan:
+def make_plan(config: PretrainConfig, train: Source) -> Plan:
     """Resolves durations and the learning rate against the training images.
 
     Raises:
@@ -219,7 +239,6 @@ def make_plan(config: PretrainConfig, train: Source, num_replicas: int = 1) -> P
         peak_learning_rate=peak_learning_rate(
             settings.learning_rate, batch, settings.learning_rate_scaling
         ),
-        num_replicas=num_replicas,
     )
 
 
@@ -244,6 +263,16 @@ def _check_microbatch(config: PretrainConfig, replicas: Replicas) -> None:
         raise UserError(
             f"--microbatch_size={size} does not divide a replica's {share} images: choose a "
             f"divisor, such as {fitting}"
+        )
+
+
+def check_shards(run: Run, plan: Plan, train: Source) -> None:
+    """Refuses to go on with files dealt out to another number of workers: another stream."""
+    before, now = run.read()[1].num_workers, plan.num_workers
+    if before != now and train.file_shard(max(before, now), 0) is not None:
+        raise UserError(
+            f"{run.path} was trained by {before} workers, this is {now}, and the files of "
+            f"{train.name} are dealt out among them: start as many as before"
         )
 
 

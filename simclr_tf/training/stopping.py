@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from simclr_tf.distribution import Replicas
+from simclr_tf.errors import UserError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -59,9 +60,29 @@ def agreed_signal(received: list[int], replicas: Replicas) -> Callable[[], int |
     return ask
 
 
-def lost_worker(error: tf.errors.OpError) -> str | None:
-    """Returns the cause, on one line, where an error means that another worker is gone."""
-    _, found, cause = str(error.message).partition("Collective ops is aborted by")
-    if not found:
-        return None
-    return " ".join(cause.partition("The error could be")[0].split()).strip(": ")[:200]
+_ABORTED = "Collective ops is aborted by"
+
+
+def is_aborted(error: tf.errors.OpError) -> bool:
+    """Whether a replica's error is only the echo of what happened to another replica."""
+    return _ABORTED in str(error.message)
+
+
+@contextlib.contextmanager
+def losing_workers(replicas: Replicas) -> Iterator[None]:
+    """Turns the error of a worker whose peer is gone into words.
+
+    Raises:
+        UserError: in place of that error.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if replicas.num_workers == 1 or not is_aborted(error):
+            raise
+        cause = str(error.message).partition(_ABORTED)[2].partition("The error could be")[0]
+        raise UserError(
+            f"lost another worker ({' '.join(cause.split()).strip(': ')[:200]}); the run is safe "
+            "up to its last checkpoint: start all workers again, with the same flags, to go on "
+            "from it"
+        ) from error

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import finish, free_workers, python
-from tiny_simclr import assert_equal, train_and_probe
+from tiny_simclr import assert_equal, first_steps, train_and_probe
 
 pytestmark = pytest.mark.slow
 
@@ -18,8 +18,16 @@ def test_two_workers_train_as_one_device(tmp_path, optimizer):
         python(program, workers, index, optimizer, file) for index, file in enumerate(files)
     ]
     wanted = train_and_probe(optimizer, True)
+    losses, velocities = first_steps(optimizer, "float32", 3)
+    velocity = np.concatenate([v.ravel() for v in velocities])
     for process, file in zip(processes, files, strict=True):
         status, _, errors = finish(process)
         assert status == 0, errors
-        with np.load(file) as found:
-            assert_equal(dict(found), wanted)
+        with np.load(file) as archive:
+            found = dict(archive)
+        # As in test_simclr.py: the first gradient and loss to 1e-5, losses of three steps to 1e-3.
+        np.testing.assert_allclose(found["float32_losses"][0], losses[0], rtol=1e-5)
+        np.testing.assert_allclose(found.pop("float32_losses"), losses, rtol=1e-3)
+        error = np.linalg.norm(found.pop("float32_velocity") - velocity)
+        assert error < 1e-5 * np.linalg.norm(velocity)
+        assert_equal(found, wanted)

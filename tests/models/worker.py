@@ -3,7 +3,7 @@
 import sys
 
 import numpy as np
-from tiny_simclr import train_and_probe
+from tiny_simclr import first_steps, train_and_probe
 
 from simclr_tf.config import Devices
 from simclr_tf.distribution import open_replicas
@@ -11,4 +11,7 @@ from simclr_tf.distribution import open_replicas
 if __name__ == "__main__":
     workers, index, optimizer, output = sys.argv[1:]
     replicas = open_replicas(Devices(workers=workers, worker_index=int(index)))
-    np.savez(output, **train_and_probe(optimizer, True, replicas.strategy))
+    result = train_and_probe(optimizer, True, replicas.strategy)
+    losses, velocities = first_steps(optimizer, "float32", 3, replicas.strategy)
+    velocity = np.concatenate([v.ravel() for v in velocities])
+    np.savez(output, **result, float32_losses=losses, float32_velocity=velocity)

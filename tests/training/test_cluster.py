@@ -75,7 +75,9 @@ def test_the_others_end_when_a_worker_is_killed(tmp_path, unbroken, victim):
 def test_workers_that_differ_are_refused(tmp_path):
     workers = f"--workers={free_workers(2)}"
     pair = [
-        pretrain(tmp_path, *FLAGS, workers, f"--worker_index={index}", f"--seed={index}")
+        pretrain(
+            tmp_path, *FLAGS, workers, f"--worker_index={index}", f"--proj_out_dim={16 + index}"
+        )
         for index in range(2)
     ]
     for process in pair:

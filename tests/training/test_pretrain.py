@@ -16,12 +16,12 @@ from simclr_tf import config
 from simclr_tf.build import build_model
 from simclr_tf.data import open_source
 from simclr_tf.data.source import ArraySource
-from simclr_tf.distribution import open_replicas
+from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import WarmupCosine
 from simclr_tf.run import Run
 from simclr_tf.training.evaluators import probe, validation
-from simclr_tf.training.pretrain import pretrain
+from simclr_tf.training.pretrain import check_shards, pretrain
 
 TINY = config.PretrainConfig(
     data=config.Data(dataset="shapes", train_split="train[:256]", eval_split="test[:64]"),
@@ -151,14 +151,14 @@ def test_steps_per_execution_change_when_is_logged_and_nothing_else(tmp_path):
     assert saved == {"step-6", "step-10"}
 
 
-def test_replicas_train_probe_and_go_on_as_one_device(tmp_path):
+def test_replicas_train_probe_and_go_on_as_one_device(tmp_path, mirrored):
     config_ = changed(
         data={"validation_fraction": 0.25}, watching={"log_every": 1, "knn_every_epochs": 1.0}
     )
     one, two = tmp_path / "one", tmp_path / "two"
     pretrain(config_, one)
     said = []
-    replicas = open_replicas(config.Devices(num_replicas=2))
+    replicas = Replicas(mirrored(2), "2 CPU devices")
     model = pretrain(config_, two, replicas, say=said.append)
     assert said[0] == "2 CPU devices: global batch 32, 16 per replica"
     for ours, theirs in zip(rows(two)[:3], rows(one)[:3], strict=True):
@@ -180,12 +180,28 @@ def test_replicas_train_probe_and_go_on_as_one_device(tmp_path):
     assert any("step 5 of 10" in line for line in said)
 
 
-def test_replicas_with_statistics_of_their_own_stay_as_many(tmp_path):
+def test_replicas_with_statistics_of_their_own_stay_as_many(tmp_path, mirrored):
     local = changed(encoder={"global_bn": False}, optimization={"train_steps": 1})
     pretrain(local, tmp_path)
-    replicas = open_replicas(config.Devices(num_replicas=2))
+    with pytest.raises(UserError, match=r"--global_bn \(was False, now True\);"):
+        pretrain(changed(optimization={"train_steps": 1}), tmp_path)
+    replicas = Replicas(mirrored(2))
     with pytest.raises(UserError, match=r"the number of replicas \(was 1, now 2\)"):
         pretrain(local, tmp_path, replicas)
+
+
+def test_files_dealt_out_to_workers_stay_with_as_many(tmp_path):
+    class Dealt(ArraySource):
+        def file_shard(self, num_workers, worker_index):
+            return self
+
+    run = Run(tmp_path)
+    run.write(TINY, dataclasses.replace(PLAN, num_workers=2))
+    records, files = (kind("it", np.zeros((4, 8, 8, 3), np.uint8)) for kind in (ArraySource, Dealt))
+    check_shards(run, PLAN, records)
+    check_shards(run, dataclasses.replace(PLAN, num_workers=2), files)
+    with pytest.raises(UserError, match="trained by 2 workers, this is 1, and the files of it"):
+        check_shards(run, PLAN, files)
 
 
 def test_a_microbatch_must_divide_a_replicas_images(tmp_path):
@@ -284,8 +300,10 @@ def test_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
     assert Run(tmp_path).latest_checkpoint() is None
 
 
-@pytest.mark.parametrize("probed", [False, True])
-def test_an_image_that_fails_to_decode_is_named_and_the_run_goes_on_without_it(tmp_path, probed):
+@pytest.mark.parametrize(("probed", "replicas"), [(False, 1), (True, 1), (False, 2)])
+def test_an_image_that_fails_to_decode_is_named_and_the_run_goes_on_without_it(
+    tmp_path, mirrored, probed, replicas
+):
     draw = np.random.default_rng(0)
     for i in range(40):
         folder = tmp_path / "photos" / f"kind{i % 2}"
@@ -310,7 +328,7 @@ def test_an_image_that_fails_to_decode_is_named_and_the_run_goes_on_without_it(t
         settings = changed(settings, watching={"probe_dataset": photos, "knn_every_epochs": 1.0})
     run = tmp_path / "run"
     with pytest.raises(UserError, match=str(victim)) as raised:
-        pretrain(settings, run)
+        pretrain(settings, run, Replicas(mirrored(2)) if replicas == 2 else None)
     saved = int(simclr_tf.load(run).step)
     assert f"saved at step {saved}" in str(raised.value)
     if probed:
