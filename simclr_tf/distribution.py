@@ -4,15 +4,17 @@ It must come before TensorFlow's first operation: logical devices and a cluster 
 """
 
 import dataclasses
-import json
-import os
-import socket
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from simclr_tf.cluster import (
+    await_answers,
+    await_workers,
+    check_addresses,
+    cluster_of_environment,
+    cluster_of_flags,
+)
 from simclr_tf.config import Devices
 from simclr_tf.errors import UserError
 
@@ -134,7 +136,7 @@ def _choose(devices: Devices) -> str:
         raise UserError("--worker_index needs --workers: host:port of every worker process")
     if kind is not None:
         return kind
-    if _cluster_of_environment():
+    if cluster_of_environment():
         return "multi_worker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
 
@@ -167,8 +169,8 @@ def _tpu(devices: Devices, say: Callable[[str], None]) -> Replicas:
     name = devices.tpu_name or "local"
     if name.startswith("grpc://"):
         address = name.removeprefix("grpc://")
-        _check_addresses("--tpu_name", [address])
-        _await([address], devices.worker_timeout, "see that the TPU runs", say)
+        check_addresses("--tpu_name", [address])
+        await_answers([address], devices.worker_timeout, "see that the TPU runs", say)
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             tpu=name, zone=devices.tpu_zone or None, project=devices.gcp_project or None
@@ -187,11 +189,11 @@ def _tpu(devices: Devices, say: Callable[[str], None]) -> Replicas:
 
 
 def _multi_worker(devices: Devices, say: Callable[[str], None]) -> Replicas:
-    environment = _cluster_of_environment()
+    environment = cluster_of_environment()
     if devices.workers and environment:
         raise UserError("both --workers and TF_CONFIG name a cluster: leave out or unset one")
     if devices.workers:
-        workers, index = _cluster_of_flags(devices)
+        workers, index = cluster_of_flags(devices)
     elif environment:
         workers, index = environment
     else:
@@ -199,7 +201,7 @@ def _multi_worker(devices: Devices, say: Callable[[str], None]) -> Replicas:
             "--strategy=multi_worker: name the processes with --workers=host:port,… and "
             "--worker_index, or with TF_CONFIG"
         )
-    _await_workers(workers, index, devices.worker_timeout, say)
+    await_workers(workers, index, devices.worker_timeout, say)
     cluster = tf.train.ClusterSpec({"worker": list(workers)})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         cluster, task_type="worker", task_id=index, rpc_layer="grpc"
@@ -211,104 +213,6 @@ def _multi_worker(devices: Devices, say: Callable[[str], None]) -> Replicas:
         raise UserError(f"the cluster {','.join(workers)} did not start: {reason}") from None
     name = f"worker {index} of {len(workers)}, {_counted(strategy.num_replicas_in_sync, 'replica')}"
     return Replicas(strategy, name, len(workers), index)
-
-
-def _cluster_of_flags(devices: Devices) -> tuple[Sequence[str], int]:
-    workers = [worker.strip() for worker in devices.workers.split(",")]
-    _check_addresses("--workers", workers)
-    if not 0 <= devices.worker_index < len(workers):
-        raise UserError(
-            f"--worker_index={devices.worker_index}: must be 0 to {len(workers) - 1}, this "
-            "process's place in --workers"
-        )
-    return workers, devices.worker_index
-
-
-def _cluster_of_environment() -> tuple[Sequence[str], int] | None:
-    text = os.environ.get("TF_CONFIG")
-    if not text:
-        return None
-    try:
-        document: Any = json.loads(text)
-        cluster, task = document.get("cluster", {}), document.get("task", {})
-        if not cluster:
-            return None
-        # The chief, where there is one, is the first of the workers.
-        workers = [*cluster.get("chief", []), *cluster.get("worker", [])]
-        index = int(task["index"])
-        if task["type"] == "worker":
-            index += len(cluster.get("chief", []))
-        elif task["type"] != "chief":
-            raise UserError(f"TF_CONFIG: a {task['type']} has nothing to do in training")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"TF_CONFIG is not what TensorFlow documents ({type(error).__name__}: {error}): "
-            '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
-        ) from None
-    _check_addresses("TF_CONFIG", workers)
-    if not 0 <= index < len(workers):
-        raise UserError(f"TF_CONFIG: index {index} is none of its {len(workers)} workers")
-    return workers, index
-
-
-def _check_addresses(where: str, addresses: Sequence[str]) -> None:
-    for address in addresses:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise UserError(f"{where}: {address!r} is not host:port")
-    if len(set(addresses)) < len(addresses):
-        raise UserError(f"{where}: a worker is named twice")
-
-
-def _await_workers(
-    workers: Sequence[str], index: int, timeout: float, say: Callable[[str], None]
-) -> None:
-    port = int(workers[index].rpartition(":")[2])
-    try:
-        # Held until all have answered; then TensorFlow's own server takes the port over.
-        listener = socket.create_server(("", port), backlog=len(workers))
-    except OSError as error:
-        raise UserError(
-            f"cannot listen at {workers[index]} ({error.strerror}): is another process there, or "
-            "is this not the machine of that worker?"
-        ) from None
-    with listener:
-        others = [worker for i, worker in enumerate(workers) if i != index]
-        _await(others, timeout, "start it there with the same --workers", say)
-
-
-def _await(
-    addresses: Sequence[str], timeout: float, remedy: str, say: Callable[[str], None]
-) -> None:
-    """Waits until every host:port answers; TensorFlow itself would wait for ever.
-
-    Raises:
-        UserError: naming those that do not.
-    """
-    deadline = time.monotonic() + timeout
-    silent = list(addresses)
-    if not silent:
-        return
-    say(f"waiting up to {timeout:g} s for {', '.join(silent)} …")
-    while True:
-        silent = [address for address in silent if not _answers(address)]
-        if not silent:
-            return
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"{', '.join(silent)}: no answer within {timeout:g} s; {remedy}, see that its "
-                "port can be reached, or raise --worker_timeout"
-            )
-        time.sleep(0.2)
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def _counted(count: int, what: str) -> str:

@@ -1,16 +1,13 @@
 """Pretraining, from the config to the last checkpoint."""
 
 import dataclasses
-import json
-import math
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 
 from simclr_tf.build import build_model
-from simclr_tf.config import Plan, PretrainConfig, to_json
+from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.data import (
     READ_ERRORS,
     Source,
@@ -23,11 +20,18 @@ from simclr_tf.durations import resolve_steps
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.runs import Splits
 from simclr_tf.models import SimCLR
-from simclr_tf.optimizers import peak_learning_rate
 from simclr_tf.run import Run, load, restore
 from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
 from simclr_tf.training.evaluators import Evaluator, probe, validation, view_pairs
 from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
+from simclr_tf.training.plan import (
+    check_microbatch,
+    check_shards,
+    checkpoint_every,
+    describe,
+    fingerprint,
+    make_plan,
+)
 from simclr_tf.training.stopping import agreed_signal, is_aborted, losing_workers, signals
 
 _READ_AHEAD = 64  # steps, amply
@@ -75,17 +79,13 @@ def _pretrain(
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
     #     no more effect; other settings that change the computation are refused by name.
     say(replicas.describe(config.optimization.train_batch_size))
-    _check_microbatch(config, replicas)
+    check_microbatch(config, replicas)
     if not replicas.is_chief:
         say = _silence  # the chief says it all
     run = Run(model_dir)
     run.check_place()
     train, held_out = _open_train(config)
-    plan = dataclasses.replace(
-        make_plan(config, train),
-        num_replicas=replicas.count,
-        num_workers=replicas.num_workers,
-    )
+    plan = make_plan(config, train, replicas)
     if plan.warmup_steps > plan.total_steps:
         say(
             f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
@@ -104,7 +104,7 @@ def _pretrain(
             "the checkpoints in --model_dir (it must be one directory that all share)": (
                 run.latest_step()
             ),
-            "their settings or their images": _fingerprint(config, plan, steps_per_execution),
+            "their settings or their images": fingerprint(config, plan, steps_per_execution),
         }
     )
     with replicas.strategy.scope():
@@ -157,7 +157,7 @@ def _pretrain(
     with signals() as received:
         checkpoints = CheckpointCallback(
             run,
-            every=_checkpoint_every(config, plan),
+            every=checkpoint_every(config, plan),
             total_steps=plan.total_steps,
             keep=config.checkpoints.keep_checkpoint_max,
             healthy=lambda: check_finite(model),
@@ -212,77 +212,6 @@ def _save(checkpoints: CheckpointCallback, model: SimCLR, run: Run, replicas: Re
     return f"The run is saved at step {run.latest_step()}"
 
 
-def make_plan(config: PretrainConfig, train: Source) -> Plan:
-    """Resolves durations and the learning rate against the training images.
-
-    Raises:
-        UserError: if the batch exceeds the images or the run would have no step.
-    """
-    settings = config.optimization
-    count, batch = train.num_examples, settings.train_batch_size
-    if batch > count:
-        raise UserError(
-            f"--train_batch_size={batch}: more than the {count} training images; lower it"
-        )
-    total = resolve_steps(count, batch, epochs=settings.train_epochs, steps=settings.train_steps)
-    if total == 0:
-        raise UserError(
-            f"--train_epochs={settings.train_epochs:g} of {count} images is less than one step "
-            f"of --train_batch_size={batch}"
-        )
-    return Plan(
-        num_examples=count,
-        num_classes=len(train.class_names) if train.class_names else None,
-        total_steps=total,
-        warmup_steps=resolve_steps(count, batch, epochs=settings.warmup_epochs),
-        steps_per_epoch=count / batch,
-        peak_learning_rate=peak_learning_rate(
-            settings.learning_rate, batch, settings.learning_rate_scaling
-        ),
-    )
-
-
-def describe(config: PretrainConfig, plan: Plan, model: SimCLR, train: Source) -> str:
-    """Returns the line that says what is about to be trained."""
-    parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
-    return (
-        f"{plan.num_examples} images of {train.name}"
-        f"{f', {plan.num_classes} classes' if plan.num_classes else ', no labels'}; "
-        f"ResNet-{config.encoder.resnet_depth} × {config.encoder.width_multiplier:g} "
-        f"({config.encoder.stem} stem), {parameters:,} parameters, "
-        f"{config.optimization.precision}; {plan.total_steps} steps of "
-        f"{config.optimization.train_batch_size} images"
-    )
-
-
-def _check_microbatch(config: PretrainConfig, replicas: Replicas) -> None:
-    share = replicas.share(config.optimization.train_batch_size)
-    size = config.optimization.microbatch_size
-    if size and share % size:
-        fitting = max(m for m in range(1, size + 1) if share % m == 0)
-        raise UserError(
-            f"--microbatch_size={size} does not divide a replica's {share} images: choose a "
-            f"divisor, such as {fitting}"
-        )
-
-
-def check_shards(run: Run, plan: Plan, train: Source) -> None:
-    """Refuses to go on with files dealt out to another number of workers: another stream."""
-    before, now = run.read()[1].num_workers, plan.num_workers
-    if before != now and train.file_shard(max(before, now), 0) is not None:
-        raise UserError(
-            f"{run.path} was trained by {before} workers, this is {now}, and the files of "
-            f"{train.name} are dealt out among them: start as many as before"
-        )
-
-
-def _fingerprint(config: PretrainConfig, plan: Plan, steps_per_execution: int) -> int:
-    """A number that is the same for all workers who are about to do the same."""
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=""))
-    document = [to_json(config), to_json(plan), steps_per_execution]
-    return zlib.crc32(json.dumps(document).encode())
-
-
 def _silence(line: str) -> None:
     del line
 
@@ -332,19 +261,6 @@ def _probe(config: PretrainConfig) -> Evaluator:
                 "--probe_dataset or set --knn_every_epochs=0"
             )
     return probe(train, test, config.views.image_size)
-
-
-def _checkpoint_every(config: PretrainConfig, plan: Plan) -> int:
-    settings = config.checkpoints
-    return max(
-        1,
-        resolve_steps(
-            plan.num_examples,
-            config.optimization.train_batch_size,
-            epochs=settings.checkpoint_epochs,
-            steps=settings.checkpoint_steps,
-        ),
-    )
 
 
 def _start_from(model: SimCLR, config: PretrainConfig) -> None:

@@ -21,7 +21,8 @@ from simclr_tf.errors import UserError
 from simclr_tf.optimizers import WarmupCosine
 from simclr_tf.run import Run
 from simclr_tf.training.evaluators import probe, validation
-from simclr_tf.training.pretrain import check_shards, pretrain
+from simclr_tf.training.plan import check_shards
+from simclr_tf.training.pretrain import pretrain
 
 TINY = config.PretrainConfig(
     data=config.Data(dataset="shapes", train_split="train[:256]", eval_split="test[:64]"),

@@ -1,0 +1,103 @@
+"""What a run comes to before it starts: its steps, its rate, and whether it can be what it says."""
+
+import dataclasses
+import json
+import math
+import zlib
+
+from simclr_tf.config import Plan, PretrainConfig, to_json
+from simclr_tf.data import Source
+from simclr_tf.distribution import Replicas
+from simclr_tf.durations import resolve_steps
+from simclr_tf.errors import UserError
+from simclr_tf.models import SimCLR
+from simclr_tf.optimizers import peak_learning_rate
+from simclr_tf.run import Run
+
+
+def make_plan(config: PretrainConfig, train: Source, replicas: Replicas) -> Plan:
+    """Resolves durations and the learning rate against the training images.
+
+    Raises:
+        UserError: if the batch exceeds the images or the run would have no step.
+    """
+    settings = config.optimization
+    count, batch = train.num_examples, settings.train_batch_size
+    if batch > count:
+        raise UserError(
+            f"--train_batch_size={batch}: more than the {count} training images; lower it"
+        )
+    total = resolve_steps(count, batch, epochs=settings.train_epochs, steps=settings.train_steps)
+    if total == 0:
+        raise UserError(
+            f"--train_epochs={settings.train_epochs:g} of {count} images is less than one step "
+            f"of --train_batch_size={batch}"
+        )
+    return Plan(
+        num_examples=count,
+        num_classes=len(train.class_names) if train.class_names else None,
+        total_steps=total,
+        warmup_steps=resolve_steps(count, batch, epochs=settings.warmup_epochs),
+        steps_per_epoch=count / batch,
+        peak_learning_rate=peak_learning_rate(
+            settings.learning_rate, batch, settings.learning_rate_scaling
+        ),
+        num_replicas=replicas.count,
+        num_workers=replicas.num_workers,
+    )
+
+
+def checkpoint_every(config: PretrainConfig, plan: Plan) -> int:
+    """Returns the steps between checkpoints."""
+    settings = config.checkpoints
+    return max(
+        1,
+        resolve_steps(
+            plan.num_examples,
+            config.optimization.train_batch_size,
+            epochs=settings.checkpoint_epochs,
+            steps=settings.checkpoint_steps,
+        ),
+    )
+
+
+def describe(config: PretrainConfig, plan: Plan, model: SimCLR, train: Source) -> str:
+    """Returns the line that says what is about to be trained."""
+    parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
+    return (
+        f"{plan.num_examples} images of {train.name}"
+        f"{f', {plan.num_classes} classes' if plan.num_classes else ', no labels'}; "
+        f"ResNet-{config.encoder.resnet_depth} × {config.encoder.width_multiplier:g} "
+        f"({config.encoder.stem} stem), {parameters:,} parameters, "
+        f"{config.optimization.precision}; {plan.total_steps} steps of "
+        f"{config.optimization.train_batch_size} images"
+    )
+
+
+def check_microbatch(config: PretrainConfig, replicas: Replicas) -> None:
+    """Raises UserError if the pieces of gradient caching do not divide a replica's images."""
+    share = replicas.share(config.optimization.train_batch_size)
+    size = config.optimization.microbatch_size
+    if size and share % size:
+        fitting = max(m for m in range(1, size + 1) if share % m == 0)
+        raise UserError(
+            f"--microbatch_size={size} does not divide a replica's {share} images: choose a "
+            f"divisor, such as {fitting}"
+        )
+
+
+def check_shards(run: Run, plan: Plan, train: Source) -> None:
+    """Refuses to go on with files dealt out to another number of workers: another stream."""
+    before, now = run.read()[1].num_workers, plan.num_workers
+    if before != now and train.file_shard(max(before, now), 0) is not None:
+        raise UserError(
+            f"{run.path} was trained by {before} workers, this is {now}, and the files of "
+            f"{train.name} are dealt out among them: start as many as before"
+        )
+
+
+def fingerprint(config: PretrainConfig, plan: Plan, steps_per_execution: int) -> int:
+    """A number that is the same for all workers who are about to do the same."""
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=""))
+    document = [to_json(config), to_json(plan), steps_per_execution]
+    return zlib.crc32(json.dumps(document).encode())
