@@ -101,7 +101,7 @@ def await_answers(
                 f"{', '.join(silent)}: no answer within {timeout:g} s; {remedy}, see that its "
                 "port can be reached, or raise --worker_timeout"
             )
-        time.sleep(0.2)
+        time.sleep(0.2)  # another machine's port tells nobody when it opens: ask again
 
 
 def _answers(address: str) -> bool:

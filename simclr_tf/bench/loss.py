@@ -89,11 +89,11 @@ def block_rows(batch_size: int, form: str) -> int:
     At sizes where nt_xent itself would be dense, blocks are as large as its rule for large logits
     makes them, up to all 2N rows in one.
     """
-    from simclr_tf.losses.nt_xent import _choose_block_size
+    from simclr_tf.losses.nt_xent import choose_block_size
 
     if form == "dense":
         return 0
-    return min(2 * batch_size, _choose_block_size(sys.maxsize, 2 * batch_size))
+    return min(2 * batch_size, choose_block_size(sys.maxsize, 2 * batch_size))
 
 
 def needed_bytes(batch_size: int, dim: int, rows: int) -> int:

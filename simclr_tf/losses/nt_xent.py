@@ -74,7 +74,7 @@ def nt_xent(
     positive = tf.concat([global_batch + same, same], axis=0)  # [2B]
 
     if block_size is None:
-        block_size = _choose_block_size(anchors.shape[0], others.shape[0])
+        block_size = choose_block_size(anchors.shape[0], others.shape[0])
     if block_size:
         sums = contrast_in_blocks(anchors, others, itself, positive, block_size)
     else:
@@ -86,7 +86,7 @@ def nt_xent(
     return shares[0] + tf.stop_gradient(value - shares[0]), accuracy, entropy
 
 
-def _choose_block_size(rows: int | None, columns: int | None) -> int:
+def choose_block_size(rows: int | None, columns: int | None) -> int:
     """0 where the dense logits take up to 64 MiB in float32 (or sizes are unknown), else blocks."""
     if rows is None or columns is None or rows * columns <= _MOST_LOGITS:
         return 0

@@ -4,7 +4,7 @@ import pytest
 
 from simclr_tf.bench import loss
 from simclr_tf.bench.measure import Machine, ProcessDiedError
-from simclr_tf.losses.nt_xent import _choose_block_size
+from simclr_tf.losses.nt_xent import choose_block_size
 
 
 @pytest.fixture
@@ -83,6 +83,6 @@ def test_machine_without_memory_counts(measured):
 
 def test_blocks_are_those_that_the_loss_takes():
     for size in (4096, 8192, 16384):
-        assert loss.block_rows(size, "blocks") == _choose_block_size(2 * size, 2 * size) > 0
+        assert loss.block_rows(size, "blocks") == choose_block_size(2 * size, 2 * size) > 0
     assert loss.block_rows(256, "blocks") == 512  # all rows in one
     assert loss.block_rows(4096, "dense") == 0

@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tiny_simclr import dimmed, optimizer_named, share_out, weights_of
 
-from simclr_tf.augment import SimCLRAugment, draws
+from simclr_tf.augment import SimCLRAugment
 from simclr_tf.build import build_model
 from simclr_tf.config import Data, Encoder, Optimization, Plan, PretrainConfig, Views
 from simclr_tf.models import SimCLR, projection_head
 from simclr_tf.models.gradient_cache import cached_gradients
 from simclr_tf.models.layers import LayerFactory
-from simclr_tf.optimizers import build_optimizer
 
 BATCH, CLASSES = 12, 3
-RATE = {"lars": 0.3, "momentum": 0.1}
 
 
 def batches(count):
@@ -23,12 +22,6 @@ def batches(count):
         images = random.integers(0, 256, (BATCH, 8, 8, 3)).astype(np.uint8)
         labels = random.integers(-1, CLASSES, BATCH)  # -1: without a label
         yield {"image": tf.constant(images), "label": tf.constant(labels)}
-
-
-def dimmed(images, seed, offset, aspect):
-    """A view in float64 that depends on the seed and on the position in the global batch."""
-    light = tf.cast(draws.uniform(seed, 9, offset, images.shape[0], 3), tf.float64)
-    return tf.cast(images, tf.float64) / 255.0 * (0.3 + light[:, tf.newaxis, tf.newaxis])
 
 
 def free_parts(penalty=0.0, dtype="float64"):
@@ -73,22 +66,8 @@ def build(parts, size=0, optimizer=None, linear=True, augment=dimmed):
     return model
 
 
-def lars_or_momentum(name):
-    return build_optimizer(name, RATE[name], weight_decay=0.01)
-
-
 def traceable(model, strategy, **options):
     return tf.function(lambda batch: strategy.run(model.train_step, (batch,)), **options)
-
-
-def share_out(batch, strategy):
-    replicas = strategy.num_replicas_in_sync
-    return strategy.experimental_distribute_values_from_function(
-        lambda replica: {
-            name: tf.split(rows, replicas)[replica.replica_id_in_sync_group]
-            for name, rows in batch.items()
-        }
-    )
 
 
 def train(model, steps=3, strategy=None, **options):
@@ -104,15 +83,6 @@ def train(model, steps=3, strategy=None, **options):
     return found
 
 
-def state_of(model):
-    parts = [
-        model.encoder,
-        model.projection_head,
-        *([model.linear_head] if model.linear_head else []),
-    ]
-    return [weight for part in parts for weight in part.get_weights()]
-
-
 def assert_same(found, wanted, rtol=1e-9, atol=1e-9):
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
@@ -123,18 +93,18 @@ def assert_same(found, wanted, rtol=1e-9, atol=1e-9):
 def test_pieces_train_as_the_whole(name, linear):
     def made(size):
         parts = lambda: free_parts(penalty=0.05)  # noqa: E731
-        return build(parts, size, lars_or_momentum(name), linear)
+        return build(parts, size, optimizer_named(name), linear)
 
     whole = made(0)
-    start = state_of(whole)
+    start = weights_of(whole)
     figures = train(whole)
     assert all(
-        abs(a - b).max() > 1e-5 for a, b in zip(state_of(whole), start, strict=True) if a.ndim > 1
+        abs(a - b).max() > 1e-5 for a, b in zip(weights_of(whole), start, strict=True) if a.ndim > 1
     )
     for size in (1, 4) if linear else (3,):
         model = made(size)
         found = train(model)
-        assert_same(state_of(model), state_of(whole))
+        assert_same(weights_of(model), weights_of(whole))
         for ours, theirs in zip(found, figures, strict=True):
             assert ours.keys() == theirs.keys()
             for key in theirs:
@@ -147,17 +117,17 @@ def test_pieces_train_as_the_whole(name, linear):
 def test_pieces_are_to_batch_norm_as_replicas_that_do_not_share(mirrored, replicas, pieces):
     strategy = mirrored(replicas * pieces)
     with strategy.scope():
-        wanted = build(normed_parts, optimizer=lars_or_momentum("lars"))
+        wanted = build(normed_parts, optimizer=optimizer_named("lars"))
     figures = train(wanted, strategy=strategy)
     strategy = mirrored(replicas)
     with strategy.scope():
-        model = build(normed_parts, BATCH // replicas // pieces, lars_or_momentum("lars"))
+        model = build(normed_parts, BATCH // replicas // pieces, optimizer_named("lars"))
     found = train(model, strategy=strategy)
     np.testing.assert_allclose(
         [step["loss"] for step in found], [step["loss"] for step in figures], rtol=1e-9
     )
     # The moving statistics are among them: of the replicas' own ones, the mean.
-    assert_same(state_of(model), state_of(wanted))
+    assert_same(weights_of(model), weights_of(wanted))
 
 
 def transcribed(model, groups, rate, steps):
@@ -202,7 +172,7 @@ def test_pieces_on_replicas_share_the_statistics_of_a_piece(mirrored):
     losses = transcribed(plain, [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]], rate=0.125, steps=3)
     # Synchronised, a variance is E[x²] − E[x]², which loses digits, with one piece as with many.
     np.testing.assert_allclose([step["loss"] for step in found], losses, rtol=1e-6)
-    assert_same(state_of(model), state_of(plain), rtol=1e-6, atol=1e-6)
+    assert_same(weights_of(model), weights_of(plain), rtol=1e-6, atol=1e-6)
 
 
 def test_moving_statistics_move_once_to_the_mean_over_the_pieces():
@@ -233,7 +203,7 @@ def test_pieces_under_xla():
     plain, compiled = build(normed_parts, 3), build(normed_parts, 3)
     train(plain)
     train(compiled, jit_compile=True)
-    assert_same(state_of(compiled), state_of(plain))
+    assert_same(weights_of(compiled), weights_of(plain))
 
 
 def test_pieces_outside_of_a_graph():
@@ -241,7 +211,7 @@ def test_pieces_outside_of_a_graph():
     train(traced, 1)
     for batch in batches(1):
         eager.train_step(batch)
-    assert_same(state_of(eager), state_of(traced))
+    assert_same(weights_of(eager), weights_of(traced))
 
 
 def test_pieces_of_float16_are_scaled_as_the_whole():
@@ -258,9 +228,9 @@ def test_pieces_of_float16_are_scaled_as_the_whole():
             return tf.cast(dimmed(*args), tf.float32)
 
         model = build(parts, size, optimizer, augment=augment)
-        start = state_of(model)
+        start = weights_of(model)
         figures = train(model)
-        return [new - old for new, old in zip(state_of(model), start, strict=True)], figures
+        return [new - old for new, old in zip(weights_of(model), start, strict=True)], figures
 
     (whole, figures), (pieces, found) = trained(0), trained(3)
     np.testing.assert_allclose([f["loss"] for f in found], [f["loss"] for f in figures], rtol=1e-3)

@@ -62,21 +62,25 @@ def build(optimizer=None, linear=True, encoder=None, policy="float64"):
     return model
 
 
+def share_out(batch, strategy):
+    """A global batch as its replicas have it, each its share of the rows."""
+    replicas = strategy.num_replicas_in_sync
+    return strategy.experimental_distribute_values_from_function(
+        lambda replica: {
+            name: tf.split(rows, replicas)[replica.replica_id_in_sync_group]
+            for name, rows in batch.items()
+        }
+    )
+
+
 def train(model, steps, strategy=None, after_step=lambda: None):
     """The figures of some steps; each replica has its share of the rows."""
     strategy = strategy or tf.distribute.get_strategy()
     step = tf.function(lambda batch: strategy.run(model.train_step, (batch,)))
-    replicas = strategy.num_replicas_in_sync
     losses = []
     for batch in batches(steps):
         model.reset_metrics()
-        shares = strategy.experimental_distribute_values_from_function(
-            lambda replica, batch=batch: {
-                name: tf.split(rows, replicas)[replica.replica_id_in_sync_group]
-                for name, rows in batch.items()
-            }
-        )
-        step(shares)
+        step(share_out(batch, strategy))
         after_step()
         losses.append({metric.name: float(metric.result()) for metric in model.metrics})
     return losses

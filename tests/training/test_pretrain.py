@@ -1,7 +1,6 @@
 """Pretraining in this process on the built-in shapes, with an encoder of a few thousand weights."""
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from processes import rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import simclr_tf
@@ -51,11 +51,6 @@ def changed(base: config.PretrainConfig = TINY, **sections) -> config.PretrainCo
 
 
 PLAN = config.Plan(256, 10, 10, 4, 8.0, 0.0125)
-
-
-def rows(model_dir: Path) -> list[dict]:
-    lines = (model_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 @pytest.fixture(scope="module")
