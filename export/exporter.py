@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.protocols import AffineClassifier
 
 CARD = "README.md"
 
@@ -22,6 +23,9 @@ def export_saved_model(
     image_size: int,
     model_card: str,
     projection_head: keras.Model | None = None,
+    classifier: AffineClassifier | None = None,
+    classifier_input: keras.Model | None = None,
+    class_names: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Write `encoder` as a Reusable SavedModel, complete or not at all.
@@ -31,7 +35,9 @@ def export_saved_model(
     statistics and updates its moving averages. It has `variables`, `trainable_variables` and
     `regularization_losses`, the signature `serving_default` (`images` → `features`) and the
     signature `all_outputs` (→ every `block_groupK` [N, h, w, c], `features`, and `projection`
-    where there is a head).
+    where there is a head). With a classifier, `all_outputs` has `logits` [N, C] too, and the
+    signature `classify` gives `logits`, `probabilities` [N, C], `label` int64 [N] and `class_name`
+    [N], a string.
 
     What is written is a float32 copy with ordinary batch normalisation, whatever the precision
     and the distribution of `encoder`, which may be in training and is left as it is. Under a
@@ -44,6 +50,10 @@ def export_saved_model(
         image_size: S, in pixels.
         model_card: Markdown, written beside the model as README.md.
         projection_head: features → [N, P]; its variables are not among `obj.variables`.
+        classifier: of the features, or of what `classifier_input` makes of them; its variables are
+            `obj.classifier_variables`.
+        classifier_input: features → what the classifier sees, or None.
+        class_names: of the classifier's C logits.
         overwrite: replace `output` if it is there.
 
     Returns:
@@ -56,7 +66,7 @@ def export_saved_model(
     output = Path(output)
     if output.exists() and not overwrite:
         raise UserError(f"--output={output} is there already; remove it or name another directory")
-    for model in filter(None, (encoder, projection_head)):
+    for model in filter(None, (encoder, projection_head, classifier_input)):
         if not model.inputs:
             raise UserError(
                 f"the model {model.name!r} is a subclass without a graph of layers, which cannot "
@@ -69,7 +79,11 @@ def export_saved_model(
         if leftover.exists():
             shutil.rmtree(leftover)
     head = None if projection_head is None else _plain_copy(projection_head)
-    root, signatures = _reusable(_plain_copy(encoder), head, image_size)
+    top = None
+    if classifier is not None:
+        hidden = None if classifier_input is None else _plain_copy(classifier_input)
+        top = _Classifier(classifier, hidden, class_names)
+    root, signatures = _reusable(_plain_copy(encoder), head, top, image_size)
     tf.saved_model.save(root, str(scratch), signatures=signatures)
     (scratch / CARD).write_text(model_card, encoding="utf-8")
     if output.exists():
@@ -110,8 +124,44 @@ class _Reusable(tf.Module):
     trainable_variables: Any = None
 
 
+class _Classifier:
+    """The affine head of an export, what stands before it, and its answer."""
+
+    def __init__(
+        self, fitted: AffineClassifier, hidden: keras.Model | None, class_names: Sequence[str]
+    ):
+        kernel, bias = (tf.constant(part, tf.float32) for part in (fitted.kernel, fitted.bias))
+        if kernel.shape[1] != len(class_names):
+            raise ValueError(f"{kernel.shape[1]} logits, but {len(class_names)} class names")
+        self._kernel = tf.Variable(kernel, name="classifier/kernel")
+        self._bias = tf.Variable(bias, name="classifier/bias")
+        self._hidden = hidden
+        self._names = tf.constant(list(class_names))
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        return [*(self._hidden.variables if self._hidden else ()), self._kernel, self._bias]
+
+    def logits(self, features: tf.Tensor) -> tf.Tensor:
+        hidden = features if self._hidden is None else self._hidden(features, training=False)
+        return tf.matmul(hidden, self._kernel) + self._bias
+
+    def answer(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
+        logits = self.logits(features)
+        label = tf.argmax(logits, axis=1)
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "label": label,
+            "class_name": tf.gather(self._names, label),
+        }
+
+
 def _reusable(
-    encoder: keras.Model, head: keras.Model | None, image_size: int
+    encoder: keras.Model,
+    head: keras.Model | None,
+    classifier: _Classifier | None,
+    image_size: int,
 ) -> tuple[_Reusable, Mapping[str, Any]]:
     """Return the object to save and its signatures."""
     images_spec = tf.TensorSpec([None, image_size, image_size, 3], tf.float32, name="images")
@@ -135,7 +185,14 @@ def _reusable(
         outputs = everything(images, training=False)
         if head is not None:
             outputs["projection"] = head(outputs["features"], training=False)
+        if classifier is not None:
+            outputs["logits"] = classifier.logits(outputs["features"])
         return outputs
+
+    @tf.function(autograph=False, input_signature=[images_spec])
+    def classify(images):
+        assert classifier is not None
+        return classifier.answer(encoder(images, training=False))
 
     for training in (False, True):
         call.get_concrete_function(images_spec, training=training)
@@ -149,7 +206,9 @@ def _reusable(
         for i in range(len(encoder.losses))
     ]
     root.projection_variables = list(head.variables) if head is not None else []
-    return root, {"serving_default": serve, "all_outputs": all_outputs}
+    root.classifier_variables = classifier.variables if classifier is not None else []
+    signatures = {"serving_default": serve, "all_outputs": all_outputs}
+    return root, signatures | ({"classify": classify} if classifier is not None else {})
 
 
 def _plain_copy(model: keras.Model) -> keras.Model:

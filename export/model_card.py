@@ -1,9 +1,11 @@
 """The model card that stands beside an exported encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tf_keras as keras
+
+_CLASSES_SHOWN = 20
 
 # Settings that say where a run was made and nothing about the model.
 _LOCAL = frozenset(
@@ -20,6 +22,8 @@ def model_card(
     image_size: int,
     settings: Mapping[str, Any],
     evaluations: str = "",
+    classifier: str = "",
+    class_names: Sequence[str] = (),
 ) -> str:
     """Return a Markdown card: what the encoder is, how to load it, how good it is, how it was made.
 
@@ -32,6 +36,8 @@ def model_card(
         settings: the run's resolved configuration, nested or flat; places such as `data_dir` and
             values of None are left out.
         evaluations: Markdown, such as `format_table(records, markdown=True)`; may be empty.
+        classifier: how the exported classifier was fitted; empty where there is none.
+        class_names: of its logits.
     """
     dims = encoder.output_shape[-1]
     parameters = sum(int(v.shape.num_elements()) for v in encoder.trainable_variables)
@@ -65,7 +71,7 @@ features = encoder(images)  # training=True updates the batch-norm statistics
 To fine-tune: `hub.KerasLayer("PATH_OF_THIS_DIRECTORY", trainable=True)`. The signature
 `serving_default` serves; `all_outputs` also gives the outputs of the block groups and of the
 projection head.
-
+{_classify(classifier, class_names)}
 ## Evaluations
 
 {evaluations or "None yet."}
@@ -75,6 +81,20 @@ projection head.
 | setting | value |
 | --- | --- |
 {chr(10).join(rows)}
+"""
+
+
+def _classify(classifier: str, class_names: Sequence[str]) -> str:
+    if not classifier:
+        return ""
+    shown = ", ".join(f"`{name}`" for name in class_names[:_CLASSES_SHOWN])
+    more = len(class_names) - _CLASSES_SHOWN
+    return f"""
+## Classifier
+
+The signature `classify` gives `logits`, `probabilities`, `label` and `class_name` of
+{len(class_names)} classes: {shown}{f" and {more} more" if more > 0 else ""}.
+Its head: {classifier}.
 """
 
 

@@ -1,14 +1,27 @@
 """Export of a run's newest checkpoint."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from simclr_tf.export.exporter import export_saved_model, export_step
 from simclr_tf.export.model_card import model_card, placeless
 
 from simclr_tf.config import to_json
+from simclr_tf.evaluation.classifier import FittedClassifier
+from simclr_tf.evaluation.protocols import AffineClassifier
 from simclr_tf.evaluation.results import format_table, read_evaluations
+from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.run import Run, load
+
+
+@dataclasses.dataclass(frozen=True)
+class _Head:
+    """What is exported on top of an encoder, and what the model card says of it."""
+
+    settings: dict[str, Any]
+    words: str = ""
 
 
 def export_run(
@@ -28,9 +41,10 @@ def export_run(
         for record in read_evaluations(run.evaluations_file)
         if record["step"] == step
     ]
+    head = _head(model, run, step)
     settings = {
         "image_size": size,
-        "projection_head": model.projection_head,
+        **head.settings,
         "model_card": model_card(
             model.encoder,
             architecture=f"ResNet-{encoder.resnet_depth} × {encoder.width_multiplier:g}, "
@@ -40,6 +54,8 @@ def export_run(
             image_size=size,
             settings=to_json(config),
             evaluations=format_table(evaluations, markdown=True) if evaluations else "",
+            classifier=head.words,
+            class_names=head.settings.get("class_names", ()),
         ),
     }
     if output:
@@ -55,3 +71,25 @@ def export_run(
         f"[N, {model.encoder.output_shape[-1]}]\n"
     )
     return path
+
+
+def _head(model: SimCLR | Classifier, run: Run, step: int) -> _Head:
+    if isinstance(model, Classifier):
+        config, plan = run.read()
+        kernel, bias = (v.numpy() for v in model.head.variables)
+        return _Head(
+            {
+                "classifier": AffineClassifier(kernel, bias),
+                "classifier_input": model.projection,
+                "class_names": plan.class_names,
+            },
+            f"trained with {plan.num_examples:,} labels of {placeless(config.data.dataset)}",
+        )
+    settings: dict[str, Any] = {"projection_head": model.projection_head}
+    if not run.classifier_file.exists():
+        return _Head(settings)
+    fitted = FittedClassifier.load(run.classifier_file)
+    if fitted.step != step:
+        return _Head(settings)
+    settings |= {"classifier": fitted.classifier, "class_names": fitted.class_names}
+    return _Head(settings, f"{fitted.protocol} on {placeless(fitted.dataset)}")

@@ -3,8 +3,10 @@
 import tf_keras as keras
 
 from simclr_tf.augment import SimCLRAugment
-from simclr_tf.config import Encoder, Plan, PretrainConfig
-from simclr_tf.models import ResNet, SimCLR, projection_head
+from simclr_tf.config import Encoder, FinetuneConfig, Plan, PretrainConfig, Views
+from simclr_tf.errors import UserError
+from simclr_tf.models import Classifier, ResNet, SimCLR, projection_head
+from simclr_tf.models.classifier import first_layers, freeze
 from simclr_tf.optimizers import WarmupCosine, build_optimizer
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -24,41 +26,24 @@ def build_encoder(encoder: Encoder, precision: str = "float32") -> keras.Model:
     )
 
 
-def build_model(config: PretrainConfig, plan: Plan, steps_per_execution: int = 1) -> SimCLR:
+def build_model(
+    config: PretrainConfig, plan: Plan, steps_per_execution: int = 1
+) -> SimCLR | Classifier:
     """Returns the model of a resolved config, compiled, every variable created.
 
     The weights are a function of the seed. Call it in the scope of the strategy that trains it.
+
+    Raises:
+        UserError: a fine-tuning config asks for a layer that the projection head does not have.
     """
     keras.utils.set_random_seed(config.optimization.seed)
-    precision, views, head = config.optimization.precision, config.views, config.head
-    encoder = build_encoder(config.encoder, precision)
-    width = encoder.output_shape[-1]
-    model = SimCLR(
-        encoder,
-        projection_head(
-            head.proj_head_mode,
-            head.num_proj_layers,
-            head.proj_out_dim,
-            input_dim=width,
-            batch_norm_momentum=config.encoder.batch_norm_decay,
-            global_bn=config.encoder.global_bn,
-            dtype=_POLICIES[precision],
-        ),
-        SimCLRAugment(
-            views.image_size,
-            views.color_jitter_strength,
-            views.use_blur,
-            brightness=views.brightness,
-            crop_area=(views.crop_min_area, views.crop_max_area),
-            flip=views.use_flip,
-        ),
-        temperature=head.temperature,
-        normalize=head.hidden_norm,
-        linear_head=_linear_head(width, plan) if head.lineareval_while_pretraining else None,
-        seed=config.optimization.seed,
-        microbatch_size=config.optimization.microbatch_size,
-    )
-    model.build((None, views.image_size, views.image_size, 3))
+    model: SimCLR | Classifier
+    if isinstance(config, FinetuneConfig):
+        model = _classifier(config, plan)
+    else:
+        model = _simclr(config, plan)
+    size = config.views.image_size
+    model.build((None, size, size, 3))
     optimizer = _optimizer(config, plan)
     model.compile(optimizer, steps_per_execution=steps_per_execution)
     # Built now, so that a checkpoint restores into it and is checked at once.
@@ -66,10 +51,84 @@ def build_model(config: PretrainConfig, plan: Plan, steps_per_execution: int = 1
     return model
 
 
-def _linear_head(width: int, plan: Plan) -> keras.layers.Layer | None:
-    if not plan.num_classes:
-        return None
-    head = keras.layers.Dense(plan.num_classes, name="linear_head", dtype="float32")
+def _simclr(config: PretrainConfig, plan: Plan) -> SimCLR:
+    head = config.head
+    encoder = build_encoder(config.encoder, config.optimization.precision)
+    width = encoder.output_shape[-1]
+    return SimCLR(
+        encoder,
+        _projection_head(config, width),
+        _augment(config.views),
+        temperature=head.temperature,
+        normalize=head.hidden_norm,
+        linear_head=(
+            _linear_head(width, plan.num_classes)
+            if head.lineareval_while_pretraining and plan.num_classes
+            else None
+        ),
+        seed=config.optimization.seed,
+        microbatch_size=config.optimization.microbatch_size,
+    )
+
+
+def _classifier(config: FinetuneConfig, plan: Plan) -> Classifier:
+    finetuning = config.finetuning
+    encoder = build_encoder(config.encoder, config.optimization.precision)
+    width = encoder.output_shape[-1]
+    projection = None
+    if finetuning.ft_proj_selector:
+        head = _projection_head(config, width)
+        try:
+            projection = first_layers(head, finetuning.ft_proj_selector)
+        except ValueError as error:
+            raise UserError(
+                f"--ft_proj_selector={finetuning.ft_proj_selector}: {error}; choose a layer that "
+                "it has, or 0 for the encoder itself"
+            ) from None
+        width = projection.output_shape[-1]
+    freeze(encoder, finetuning.fine_tune_after_block)
+    if projection is not None and finetuning.fine_tune_after_block == 4:
+        projection.trainable = False
+    return Classifier(
+        encoder,
+        _linear_head(width, plan.num_classes, zero=finetuning.zero_init_logits_layer),
+        _augment(config.views),
+        projection=projection,
+        seed=config.optimization.seed,
+        views_per_image=finetuning.views_per_image,
+    )
+
+
+def _augment(views: Views) -> SimCLRAugment:
+    return SimCLRAugment(
+        views.image_size,
+        views.color_jitter_strength,
+        views.use_blur,
+        brightness=views.brightness,
+        crop_area=(views.crop_min_area, views.crop_max_area),
+        flip=views.use_flip,
+        grayscale=views.use_grayscale,
+    )
+
+
+def _projection_head(config: PretrainConfig, width: int) -> keras.Model:
+    head = config.head
+    return projection_head(
+        head.proj_head_mode,
+        head.num_proj_layers,
+        head.proj_out_dim,
+        input_dim=width,
+        batch_norm_momentum=config.encoder.batch_norm_decay,
+        global_bn=config.encoder.global_bn,
+        dtype=_POLICIES[config.optimization.precision],
+    )
+
+
+def _linear_head(width: int, classes: int | None, zero: bool = False) -> keras.layers.Layer:
+    initializer = "zeros" if zero else keras.initializers.GlorotUniform()
+    head = keras.layers.Dense(
+        classes, kernel_initializer=initializer, name="linear_head", dtype="float32"
+    )
     head.build((None, width))
     return head
 

@@ -7,7 +7,7 @@ and nowhere else. Where the reference implementation has the flag, name and defa
 import dataclasses
 import math
 import operator
-from typing import Any
+from typing import Any, ClassVar
 
 from simclr_tf.errors import UserError
 
@@ -104,6 +104,7 @@ class Views(Section):
     )
     crop_max_area: float = option(1.0, "Largest such share.", above=0, high=1)
     use_flip: bool = option(True, "Mirror half of the views.")
+    use_grayscale: bool = option(True, "Take the colour out of a fifth of the views.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -190,6 +191,36 @@ class Optimization(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class Finetuning(Section):
+    """Fine-tuning"""
+
+    label_fraction: float = option(
+        1.0, "Share of the labels that is used, class by class.", above=0, high=1
+    )
+    labels_per_class: int = option(
+        0, "Labelled images of each class; above 0 it overrides label_fraction.", low=0
+    )
+    ft_proj_selector: int = option(
+        0,
+        "Layer of the projection head on which the new head sits (SimCLR v2: 1); 0: the encoder.",
+        low=0,
+        high=4,
+    )
+    fine_tune_after_block: int = option(
+        -1,
+        "What learns: -1 everything; 0 what comes after the stem, 1 to 3 after that block group; "
+        "4 the new head alone. The rest stays as it is, batch statistics included.",
+        low=-1,
+        high=4,
+    )
+    zero_init_logits_layer: bool = option(False, "Start the new head at zero.")
+    views_per_image: int = option(1, "Views of each image that a step learns from.", low=1, high=2)
+    from_scratch: bool = option(
+        False, "Train with labels from random weights: no checkpoint, all flags as in pretrain."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Watching(Section):
     """Watching the run"""
 
@@ -254,6 +285,8 @@ class Devices(Section):
 class PretrainConfig:
     """All that makes a pretraining run, but for where it is written."""
 
+    task: ClassVar[str] = "pretrain"
+
     data: Data
     views: Views = Views()
     encoder: Encoder = Encoder()
@@ -278,6 +311,28 @@ class PretrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FinetuneConfig(PretrainConfig):
+    """All that makes a run with labels: what pretraining is made of, and how labels are used."""
+
+    task: ClassVar[str] = "finetune"
+
+    finetuning: Finetuning = Finetuning()
+
+    def __post_init__(self):
+        started = bool(self.checkpoints.checkpoint)
+        if started == self.finetuning.from_scratch:
+            raise UserError(
+                "--checkpoint=RUN and --from_scratch exclude each other"
+                if started
+                else "--checkpoint is missing: the run whose encoder is fine-tuned "
+                "(or --from_scratch: training with labels from random weights)"
+            )
+
+
+CONFIGS = {config.task: config for config in (PretrainConfig, FinetuneConfig)}
+
+
+@dataclasses.dataclass(frozen=True)
 class Plan:
     """What the data made of the config: enough, with it, to rebuild the model without the data."""
 
@@ -289,6 +344,7 @@ class Plan:
     peak_learning_rate: float
     num_replicas: int = 1
     num_workers: int = 1
+    class_names: tuple[str, ...] = ()  # of a classifier's logits
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -308,11 +364,10 @@ def from_json(cls: Any, values: Any) -> Any:
     if set(values) != set(fields):
         odd = ", ".join(sorted(set(values) ^ set(fields)))
         raise UserError(f"{cls.__name__}: missing or unknown: {odd}")
-    return cls(
-        **{
-            name: from_json(fields[name].type, value)
-            if dataclasses.is_dataclass(fields[name].type)
-            else value
-            for name, value in values.items()
-        }
-    )
+
+    def read(name: str, value: Any) -> Any:
+        if dataclasses.is_dataclass(fields[name].type):
+            return from_json(fields[name].type, value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return cls(**{name: read(name, value) for name, value in values.items()})

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+import tf_keras as keras
 
 from simclr_tf import __version__
 from simclr_tf.build import build_model
-from simclr_tf.config import Plan, PretrainConfig, from_json, to_json
+from simclr_tf.config import CONFIGS, Plan, PretrainConfig, from_json, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.files import write_atomically
-from simclr_tf.models import SimCLR
+from simclr_tf.models import Classifier, SimCLR
 
 _OTHERWISE = "put back a copy, or start anew with another --model_dir"
 
@@ -44,6 +45,22 @@ class Run:
     @property
     def evaluations_file(self) -> Path:
         return self.path / "evaluations.json"
+
+    @property
+    def labelled_file(self) -> Path:
+        return self.path / "labelled.csv"
+
+    @property
+    def features_dir(self) -> Path:
+        return self.path / "features"
+
+    @property
+    def classifier_file(self) -> Path:
+        return self.path / "classifier.npz"
+
+    @property
+    def supervised_dir(self) -> Path:
+        return self.path / "supervised"
 
     @property
     def tensorboard_dir(self) -> Path:
@@ -93,7 +110,8 @@ class Run:
             )
 
     def write(self, config: PretrainConfig, plan: Plan) -> None:
-        document = {"simclr_tf": __version__, "config": to_json(config), "plan": to_json(plan)}
+        document: dict[str, Any] = {"simclr_tf": __version__, "task": config.task}
+        document |= {"config": to_json(config), "plan": to_json(plan)}
         write_atomically(self.config_file, json.dumps(document, indent=2) + "\n")
 
     def read(self) -> tuple[PretrainConfig, Plan]:
@@ -104,7 +122,7 @@ class Run:
         """
         try:
             document = json.loads(self.config_file.read_text(encoding="utf-8"))
-            config, plan = document["config"], document["plan"]
+            kind, config, plan = CONFIGS[document["task"]], document["config"], document["plan"]
         except OSError as error:
             raise UserError(
                 f"{self.path} holds no run (config.json: {error.strerror}): name the --model_dir "
@@ -113,7 +131,7 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.config_file} is damaged: {error}; {_OTHERWISE}") from None
         try:
-            return from_json(PretrainConfig, config), from_json(Plan, plan)
+            return from_json(kind, config), from_json(Plan, plan)
         except UserError as error:
             raise UserError(
                 f"{self.config_file} does not fit this version: {error}; {_OTHERWISE}"
@@ -138,15 +156,16 @@ class Run:
             )
 
 
-def load(model_dir: str | Path) -> SimCLR:
+def load(model_dir: str | Path) -> SimCLR | Classifier:
     """Returns the model of a run with the weights of its newest checkpoint.
 
     Args:
         model_dir: the run directory.
 
     Returns:
-        The SimCLR model, compiled; `model.encoder(images, training=False)` gives the features of
-        images [N, S, S, 3] in [0, 1]; `int(model.step)` is the step of the weights.
+        The SimCLR model (of a fine-tuned run the Classifier), compiled;
+        `model.encoder(images, training=False)` gives the features of images [N, S, S, 3] in [0, 1];
+        `int(model.step)` is the step of the weights.
 
     Raises:
         UserError: if there is no run or no checkpoint, or they do not fit each other.
@@ -157,7 +176,7 @@ def load(model_dir: str | Path) -> SimCLR:
     return model
 
 
-def restore(model: SimCLR, run: Run) -> None:
+def restore(model: keras.Model, run: Run) -> None:
     """Restores every variable of a compiled model, and nothing less, from a run's checkpoint.
 
     Raises:
@@ -185,6 +204,7 @@ def _settings(config: PretrainConfig, plan: Plan) -> dict[str, Any]:
         if f"{section}.{name}" not in _FREE
     }
     settings |= {
+        "the command": config.task,
         "the number of images": plan.num_examples,
         "the number of classes": plan.num_classes,
     }

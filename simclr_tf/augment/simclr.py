@@ -26,6 +26,8 @@ class SimCLRAugment:
         brightness: "v2" (multiplicative) or "v1" (additive).
         crop_area: limits of the crop's share of the image, 0 < low ≤ high ≤ 1.
         flip: whether half of the views are mirrored.
+        grayscale: whether a fifth of the views lose their colour. Without it and blur, at strength
+            0, the policy is the crop and flip of linear evaluation and fine-tuning.
 
     Raises:
         ValueError: if an argument lies outside its range.
@@ -39,6 +41,7 @@ class SimCLRAugment:
         brightness: str = "v2",
         crop_area: tuple[float, float] = (0.08, 1.0),
         flip: bool = True,
+        grayscale: bool = True,
     ):
         if image_size < 1:
             raise ValueError(f"image_size must be positive, not {image_size}")
@@ -54,6 +57,7 @@ class SimCLRAugment:
         self.brightness = brightness
         self.crop_area = (float(crop_area[0]), float(crop_area[1]))
         self.flip = flip
+        self.grayscale = grayscale
         # Compiled here, so that every caller has it several times faster.
         self._apply = tf.function(self._transform, jit_compile=True)
 
@@ -97,7 +101,8 @@ class SimCLRAugment:
         views = tf.clip_by_value(views, 0.0, 1.0)  # bicubic interpolation overshoots
         if self.color_jitter_strength > 0:
             views = color.apply_jitter(views, jitter, self.brightness)
-        views = color.to_grayscale(views, gray)
+        if self.grayscale:
+            views = color.to_grayscale(views, gray)
         if self.use_blur:
             size = blur.kernel_size_for(self.image_size)
             blurry = blur.gaussian_blur(views, sigma, size)

@@ -1,101 +1,215 @@
 """Judge an encoder by what can be done with its features.
 
 Learns from the labelled train split and predicts the test split, beside baselines that see the same
-images. Dataset and splits are the run's unless given. Results go to evaluations.json.
+images. Dataset and splits are the run's unless given. Results go to evaluations.json, features are
+kept in the run directory, and a command that was stopped goes on from there. docs/evaluation.md
+says what each protocol computes.
 
   simclr-tf evaluate --model_dir=runs/a --protocols=knn,logistic --baselines=pca,random
+  simclr-tf evaluate --model_dir=runs/a,runs/b,runs/c --protocols= --table
 """
+
+from pathlib import Path
 
 from absl import flags
 
 from simclr_tf.errors import UserError
 
-_PROTOCOLS = ("knn", "logistic")
-_BASELINES = ("pca", "random")
+_PROTOCOLS = ("knn", "logistic", "linear", "probes")
+_BASELINES = ("pca", "random", "supervised")
+_WITH_HEAD = ("logistic", "linear")
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
     def string(name, default, text):
         flags.DEFINE_string(name, default, text, flag_values=values)
 
-    string("model_dir", None, "The run whose newest checkpoint is evaluated.")
+    def integer(name, default, text, low=1):
+        flags.DEFINE_integer(name, default, text, low, flag_values=values)
+
+    def number(name, default, text, low=1e-6):
+        flags.DEFINE_float(name, default, text, low, flag_values=values)
+
+    def switch(name, default, text):
+        flags.DEFINE_boolean(name, default, text, flag_values=values)
+
+    string("model_dir", None, "The run whose newest checkpoint is evaluated, or several: A,B,C.")
     string("encoder", None, "An exported SavedModel in place of a run; needs output and dataset.")
     string("output", None, "Where evaluations.json goes, with encoder.")
-    string("protocols", "knn,logistic", f"Any of {', '.join(_PROTOCOLS)}.")
-    string("baselines", "", "Any of pca (of pixels), random (the same encoder untrained).")
+    string("protocols", "knn,logistic", f"Any of {', '.join(_PROTOCOLS)}; none with table alone.")
+    string(
+        "baselines",
+        "",
+        "Any of pca (of pixels), random (the same encoder untrained), supervised (the same encoder "
+        "trained with labels, as long as the run: that takes as long).",
+    )
     string("dataset", "", "A labelled dataset; the run's if empty.")
-    string("train_split", "", "What is learnt from; the run's if empty.")
-    string("eval_split", "", "What is judged on; the run's if empty.")
-    string("data_dir", "", "Where TFDS datasets are prepared; the run's if empty.")
-    flags.DEFINE_boolean(
-        "skip_unreadable",
-        False,
-        "Leave files that are not images out; on where the run has it on.",
+    string("datasets", "", "Several, one after the other: transfer. Each has its usual metric.")
+    string("train_split", "", "What is learnt from; the run's, or the dataset's usual, if empty.")
+    string("eval_split", "", "What is judged on; the run's, or the dataset's usual, if empty.")
+    flags.DEFINE_enum(
+        "metric",
+        "",
+        ["", "top-1", "mean per class", "11-point mAP"],
+        "What is reported as value; the dataset's usual if empty.",
         flag_values=values,
     )
-    flags.DEFINE_integer("knn_k", 200, "Neighbours that vote.", 1, flag_values=values)
-    flags.DEFINE_float(
-        "knn_temperature", 0.1, "A vote is exp(cosine / temperature).", 1e-6, flag_values=values
+    string("data_dir", "", "Where TFDS datasets are prepared; the run's if empty.")
+    switch(
+        "skip_unreadable", False, "Leave files that are not images out; on where the run has it."
     )
-    flags.DEFINE_integer(
-        "eval_batch_size", 256, "Images per call of the encoder.", 1, flag_values=values
+    number("label_fraction", 1.0, "Share of the labels that is learnt from, class by class.")
+    integer("labels_per_class", 0, "So many of each class; above 0 it overrides it.", 0)
+    integer("seed", 0, "Of the choice of labels and the protocols' own draws.", 0)
+    string("knn_k", "200", "Neighbours that vote; several: 20,200.")
+    string("knn_temperature", "0.1", "A vote is exp(cosine / temperature); several: 0.07,0.1.")
+    switch("l2_sweep", False, "Logistic: choose L2 of 45 values on a held-out tenth of train.")
+    flags.DEFINE_enum(
+        "logistic_solver",
+        "lbfgs",
+        ["lbfgs", "adam"],
+        "Logistic: adam for sets that L-BFGS would take too long for.",
+        flag_values=values,
     )
+    number("linear_epochs", 90, "Linear: passes over the training images.")
+    integer("linear_batch_size", 256, "Linear: images per step.")
+    number("linear_learning_rate", 0.1, "Linear: times batch / 256.")
+    flags.DEFINE_enum(
+        "linear_features",
+        "augmented",
+        ["augmented", "cached"],
+        "Linear: of crops and flips, as in the paper, or of the images as they are: much faster.",
+        flag_values=values,
+    )
+    string(
+        "probe_transformations",
+        "color,rotation,noise,sobel",
+        "Probes: which transformation is told from h and from g(h).",
+    )
+    integer("eval_batch_size", 256, "Images per call of the encoder.")
+    switch(
+        "save_classifier",
+        False,
+        "Keep the logistic or linear head and export it with the encoder as signature `classify`.",
+    )
+    switch("table", False, "Print a Markdown table of all that the runs' evaluations.json hold.")
     return {
         "What": ["model_dir", "encoder", "output"],
-        "Data": ["dataset", "train_split", "eval_split", "data_dir", "skip_unreadable"],
-        "How": ["protocols", "baselines", "knn_k", "knn_temperature", "eval_batch_size"],
+        "Data": [
+            *("dataset", "datasets", "train_split", "eval_split", "metric", "data_dir"),
+            *("skip_unreadable", "label_fraction", "labels_per_class", "seed"),
+        ],
+        "How": [
+            *("protocols", "baselines", "knn_k", "knn_temperature", "l2_sweep", "logistic_solver"),
+            *("linear_epochs", "linear_batch_size", "linear_learning_rate", "linear_features"),
+            *("probe_transformations", "eval_batch_size"),
+        ],
+        "What to do with it": ["save_classifier", "table"],
     }
 
 
 def run(values: flags.FlagValues) -> None:
     if bool(values.model_dir) == bool(values.encoder):
         raise UserError("name what to evaluate: either --model_dir=RUN or --encoder=SAVEDMODEL")
-    if values.encoder and not (values.output and values.dataset):
+    if values.dataset and values.datasets:
+        raise UserError("--dataset and --datasets exclude each other: name all in --datasets")
+    datasets = _list(values.datasets or values.dataset)
+    if values.encoder and not (values.output and datasets):
         raise UserError("--encoder needs --output=DIR and --dataset as well")
     names = _names("protocols", values.protocols, _PROTOCOLS)
     baselines = _names("baselines", values.baselines, _BASELINES)
-    if not names:
+    if not names and not values.table:
         raise UserError(f"--protocols is empty: name any of {', '.join(_PROTOCOLS)}")
+    runs = [Path(name) for name in _list(values.model_dir or "")]
+    if values.save_classifier:
+        heads = [name for name in names if name in _WITH_HEAD]
+        if len(heads) != 1 or len(datasets) > 1 or values.encoder:
+            raise UserError(
+                "--save_classifier keeps one head: name one of "
+                f"{', '.join(_WITH_HEAD)} in --protocols, one dataset and a --model_dir"
+            )
 
-    from simclr_tf.evaluation import KNN, Logistic
-    from simclr_tf.evaluation.runs import Splits, evaluate_run, evaluate_saved_model
+    from simclr_tf.evaluation.runs import Request, evaluate_run, evaluate_saved_model
+    from simclr_tf.evaluation.tables import table_of_runs
+    from simclr_tf.export.runs import export_run
+    from simclr_tf.training.finetune import train_supervised
 
-    knn = KNN(values.knn_k, values.knn_temperature)
-    protocols = [knn if name == "knn" else Logistic() for name in names]
-    if values.encoder:
-        splits = Splits(
-            values.dataset,
-            values.train_split or "train",
-            values.eval_split or "validation",
-            values.data_dir,
-            skip_unreadable=values.skip_unreadable,
-        )
-        evaluate_saved_model(
-            values.encoder,
-            values.output,
-            splits,
-            protocols,
-            baselines=baselines,
-            batch_size=values.eval_batch_size,
-        )
-        return
-    evaluate_run(
-        values.model_dir,
-        protocols,
+    request = Request(
+        protocols=_protocols(values, names),
         baselines=baselines,
-        dataset=values.dataset,
+        transformations=_transformations(values) if "probes" in names else (),
+        datasets=datasets,
         train_split=values.train_split,
         test_split=values.eval_split,
+        metric=values.metric,
         data_dir=values.data_dir,
         skip_unreadable=values.skip_unreadable,
+        label_fraction=values.label_fraction,
+        labels_per_class=values.labels_per_class,
+        save_classifier=values.save_classifier,
         batch_size=values.eval_batch_size,
+        seed=values.seed,
     )
-    print(f"next: simclr-tf export --model_dir={values.model_dir}")
+    if values.encoder:
+        evaluate_saved_model(values.encoder, values.output, request)
+        return
+    for model_dir in runs if names else ():
+        evaluate_run(model_dir, request, train_supervised=train_supervised)
+        if values.save_classifier:
+            export_run(model_dir)
+    if values.table:
+        print(f"\n{table_of_runs(runs)}")
+    elif not values.save_classifier:
+        print(f"next: simclr-tf export --model_dir={runs[0]}")
 
 
-def _names(flag: str, value: str, allowed: tuple[str, ...]) -> list[str]:
-    names = [name.strip() for name in value.split(",") if name.strip()]
+def _protocols(values, names):
+    from simclr_tf.evaluation import KNN, Linear, Logistic
+
+    made = {
+        "knn": lambda: KNN(
+            _numbers("knn_k", values.knn_k, int),
+            _numbers("knn_temperature", values.knn_temperature, float),
+        ),
+        "logistic": lambda: Logistic(sweep=values.l2_sweep, solver=values.logistic_solver),
+        "linear": lambda: Linear(
+            values.linear_epochs,
+            values.linear_batch_size,
+            values.linear_learning_rate,
+            cached=values.linear_features == "cached",
+        ),
+    }
+    return [made[name]() for name in names if name in made]
+
+
+def _transformations(values):
+    from simclr_tf.evaluation.transformations import TRANSFORMATIONS
+
+    flag = "probe_transformations"
+    return _names(flag, values[flag].value, tuple(TRANSFORMATIONS))
+
+
+def _list(value):
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
+def _names(flag, value, allowed):
+    names = _list(value)
     for name in names:
         if name not in allowed:
+            if name == "finetune":
+                raise UserError(
+                    "--protocols: finetune is a command: simclr-tf finetune --checkpoint=RUN"
+                )
             raise UserError(f"--{flag}: {name!r} is none of {', '.join(allowed)}")
     return names
+
+
+def _numbers(flag, value, kind):
+    try:
+        numbers = tuple(kind(name) for name in _list(value))
+    except ValueError:
+        raise UserError(f"--{flag}={value}: must be numbers with commas between them") from None
+    if not numbers:
+        raise UserError(f"--{flag} is empty: name a number, or several with commas between them")
+    return numbers

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -19,20 +19,38 @@ _DEFINE: dict[Any, Any] = {
 }
 
 
-def define_section(values: flags.FlagValues, section: type) -> list[str]:
-    """Defines a flag for every option of a dataclass; returns their names."""
+def define_section(values: flags.FlagValues, section: type, **defaults: Any) -> list[str]:
+    """Defines a flag for every option of a dataclass, with other defaults where named.
+
+    Returns:
+        The flags' names.
+    """
     names = []
     for field in dataclasses.fields(section):
-        _DEFINE[field.type](field.name, field.default, field.metadata["help"], flag_values=values)
+        default = defaults.get(field.name, field.default)
+        _DEFINE[field.type](field.name, default, field.metadata["help"], flag_values=values)
         names.append(field.name)
     return names
 
 
-def read_section(values: flags.FlagValues, section: type) -> Any:
-    """Builds the dataclass from its flags, which validates them."""
-    return section(
-        **{field.name: values[field.name].value for field in dataclasses.fields(section)}
-    )
+def read_section(values: flags.FlagValues, section: type, base: Any = None) -> Any:
+    """Builds the dataclass, which validates it, from the flags that were given.
+
+    All else is as in `base`, an instance of it, or has the dataclass's own default.
+    """
+    given = {
+        field.name: values[field.name].value
+        for field in dataclasses.fields(section)
+        if values[field.name].present
+    }
+    return section(**given) if base is None else dataclasses.replace(base, **given)
+
+
+def note_no_effect(values: flags.FlagValues, names: Iterable[str]) -> None:
+    """Says of flags that were given which have no effect."""
+    for name in names:
+        if values[name].present:
+            print(f"note: --{name} has no effect here")
 
 
 def read_flagfiles(arguments: Sequence[str]) -> list[str]:

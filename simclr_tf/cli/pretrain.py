@@ -10,10 +10,10 @@ The reference implementation's flags keep their names, meaning and defaults.
 from absl import flags
 
 from simclr_tf import config
-from simclr_tf.cli.flags import define_section, read_section
+from simclr_tf.cli.flags import define_section, note_no_effect, read_section
 from simclr_tf.errors import UserError
 
-_SECTIONS = {
+SECTIONS = {
     "data": config.Data,
     "views": config.Views,
     "encoder": config.Encoder,
@@ -23,7 +23,7 @@ _SECTIONS = {
     "checkpoints": config.Checkpoints,
 }
 # Of the reference's commands; nothing here depends on them.
-_NO_EFFECT = ("train_summary_steps", "variable_schema", "eval_name", "master", "eval_steps")
+NO_EFFECT = ("train_summary_steps", "variable_schema", "eval_name", "master", "eval_steps")
 _OF_FINETUNE = ("zero_init_logits_layer", "fine_tune_after_block", "ft_proj_selector")
 
 
@@ -39,7 +39,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
         flag_values=values,
     )
     groups = {"Run": ["model_dir", "mode"]}
-    for section in (*_SECTIONS.values(), config.Devices):
+    for section in (*SECTIONS.values(), config.Devices):
         groups[(section.__doc__ or "").strip()] = define_section(values, section)
     flags.DEFINE_enum(
         "train_mode", "pretrain", ["pretrain", "finetune"], "Must be pretrain.", flag_values=values
@@ -47,30 +47,28 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
     flags.DEFINE_integer(
         "eval_batch_size", 256, "Images per call in evaluation.", 1, flag_values=values
     )
-    for name in (*_NO_EFFECT, *_OF_FINETUNE):
+    for name in (*NO_EFFECT, *_OF_FINETUNE):
         flags.DEFINE_string(name, None, "Accepted; without effect here.", flag_values=values)
     groups["The reference's other flags"] = [
-        *("train_mode", "eval_batch_size", *_NO_EFFECT, *_OF_FINETUNE)
+        *("train_mode", "eval_batch_size", *NO_EFFECT, *_OF_FINETUNE)
     ]
     return groups
 
 
 def run(values: flags.FlagValues) -> None:
     pretrain_config = config.PretrainConfig(
-        **{name: read_section(values, section) for name, section in _SECTIONS.items()}
+        **{name: read_section(values, section) for name, section in SECTIONS.items()}
     )
     devices = read_section(values, config.Devices)
     if values.train_mode != "pretrain":
         raise UserError("--train_mode=finetune: fine-tuning is another command than pretrain")
     if not values.model_dir:
         raise UserError("--model_dir is missing: the directory that the run is written to")
-    for name in (*_NO_EFFECT, *_OF_FINETUNE):
-        if values[name].present:
-            print(f"note: --{name} has no effect here")
+    note_no_effect(values, (*NO_EFFECT, *_OF_FINETUNE))
 
     from simclr_tf.distribution import open_replicas
     from simclr_tf.evaluation import KNN, Logistic
-    from simclr_tf.evaluation.runs import check_evaluation, evaluate_run
+    from simclr_tf.evaluation.runs import Request, check_evaluation, evaluate_run
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.pretrain import pretrain
 
@@ -90,14 +88,14 @@ def run(values: flags.FlagValues) -> None:
     def given(name):  # what was not said is the run's
         return values[name].value if values[name].present else ""
 
-    evaluate_run(
-        values.model_dir,
+    request = Request(
         protocols,
-        dataset=given("dataset"),
+        datasets=[given("dataset")] if given("dataset") else (),
         train_split=given("train_split"),
         test_split=given("eval_split"),
         data_dir=given("data_dir"),
         skip_unreadable=bool(given("skip_unreadable")),
         batch_size=values.eval_batch_size,
     )
+    evaluate_run(values.model_dir, request)
     export_run(values.model_dir)

@@ -20,7 +20,7 @@ from simclr_tf.data.folder_layout import (
 )
 from simclr_tf.data.headers import UnreadableImage, read_header
 from simclr_tf.data.images import decode_rgb, to_square
-from simclr_tf.data.source import IndexedSource, on_host
+from simclr_tf.data.source import IndexedSource, digest, on_host
 from simclr_tf.data.splits import split_rows
 from simclr_tf.errors import UserError
 
@@ -65,6 +65,20 @@ class FolderSource(IndexedSource):
         if self._labels is not None:
             decoded["label"] = tf.gather(self._labels, record)
         return decoded
+
+    def labels(self) -> np.ndarray:
+        """The classes of the rows' folders."""
+        self._require_labels()
+        assert self._labels is not None
+        return self._labels.numpy()[self.rows]
+
+    def fingerprint(self) -> str:
+        """A digest of the rows' paths, sizes and times of change."""
+        paths = [os.fsdecode(path) for path in self._paths.numpy()[self.rows]]
+        root = os.path.commonpath(paths)
+        files = [(os.path.relpath(path, root), os.stat(path)) for path in paths]
+        found = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
+        return digest(found, self.image_shape, *([] if self._labels is None else [self.labels()]))
 
     def describe(self, record: tf.Tensor) -> str:
         """The file's path."""

@@ -11,6 +11,11 @@ from simclr_tf.data.source import ArraySource, Source, decoded
 from simclr_tf.errors import UserError
 
 
+def physical_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def in_memory(source: Source) -> ArraySource:
     """Decodes a source once into an array.
 
@@ -20,7 +25,7 @@ def in_memory(source: Source) -> ArraySource:
     """
     shape = (source.num_examples, *source.image_shape)
     need = int(np.prod(shape))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = physical_memory()
     if need > memory // 2:
         raise UserError(
             f"--cache_dataset: {source.name} takes {need / 2**30:.1f} GiB decoded, more than half "
@@ -37,6 +42,8 @@ def in_memory(source: Source) -> ArraySource:
             for key, values in batch.items():
                 columns.setdefault(key, []).append(values)
     merged = {key: np.concatenate(parts) for key, parts in columns.items()}
-    return ArraySource(
+    cached = ArraySource(
         source.name, images, merged.get("label"), source.class_names, merged.get("aspect")
     )
+    cached.multi_label = source.multi_label
+    return cached

@@ -67,9 +67,9 @@ def train_batches(
     return _finish(batches.apply(tf.data.experimental.assert_cardinality(count)))
 
 
-def ordered_batches(source: Source, batch_size: int) -> tf.data.Dataset:
-    """Every image once, in the order of the source; the last batch may be smaller."""
-    return _finish(decoded(source, source.records_in_order(), batch_size))
+def ordered_batches(source: Source, batch_size: int, start: int = 0) -> tf.data.Dataset:
+    """Every image from a place on, in the order of the source; the last batch may be smaller."""
+    return _finish(decoded(source, source.records_in_order().skip(start), batch_size))
 
 
 def stream(source: Source, seed: int, start: int) -> tf.data.Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import hashlib
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,7 @@ class Source(abc.ABC):
       num_examples: how many images.
       class_names: the classes that "label" counts, or None: then there are no labels. A label
         of -1 is an image without one (STL-10's `unlabelled` split).
+      multi_label: an image has any number of classes: its "label" is then int64 [C] of 0 and 1.
       image_shape: (height, width, 3) of a decoded image.
       decodes_batches: whether `decode` takes a batch of records rather than one.
     """
@@ -28,6 +30,7 @@ class Source(abc.ABC):
     class_names: tuple[str, ...] | None
     image_shape: tuple[int, int, int]
     decodes_batches: bool = False
+    multi_label: bool = False
 
     @abc.abstractmethod
     def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
@@ -47,6 +50,25 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
+    def labels(self) -> np.ndarray:
+        """The labels in stored order, no image decoded: int64 [N], or [N, C] if `multi_label`.
+
+        Raises:
+          UserError: there are none.
+        """
+
+    @abc.abstractmethod
+    def subset(self, positions: np.ndarray) -> Source:
+        """The images at these places of the stored order, named in ascending order."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of what the images are and of their order, the same in every process.
+
+        Of images in memory it is of their bytes; of files, of names, sizes and times of change.
+        """
+
+    @abc.abstractmethod
     def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
         """Splits into (rest, held out), disjoint and the same for the same seed.
 
@@ -63,6 +85,10 @@ class Source(abc.ABC):
         """The part of the files that this worker reads, or None to deal out single records."""
         del num_workers, worker_index
         return None
+
+    def _require_labels(self) -> None:
+        if not self.class_names:
+            raise UserError(f"{self.name} has no labels; name a labelled dataset")
 
     def _held_out(self, fraction: float) -> int:
         """The number of images that a fraction holds out."""
@@ -106,6 +132,10 @@ class IndexedSource(Source):
         held_out[order[:count]] = True
         return self._subset(self.rows[~held_out]), self._subset(self.rows[held_out])
 
+    def subset(self, positions: np.ndarray) -> Source:
+        """The rows at these places."""
+        return self._subset(self.rows[positions])
+
     def _subset(self, rows: np.ndarray) -> IndexedSource:
         part = copy.copy(self)
         part._set_rows(rows)
@@ -146,6 +176,16 @@ class ArraySource(IndexedSource):
         if aspects is not None:
             self._columns["aspect"] = on_host(aspects)
 
+    def labels(self) -> np.ndarray:
+        """The labels of the rows."""
+        self._require_labels()
+        return self._columns["label"].numpy()[self.rows]
+
+    def fingerprint(self) -> str:
+        """A digest of the rows' pixels and labels."""
+        found = digest(*(self._images[row] for row in self.rows))
+        return digest(found, *(column.numpy()[self.rows] for column in self._columns.values()))
+
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
         """Gathers a batch of rows."""
         # NumPy keeps the only copy of what can be half of the memory; one call a batch.
@@ -154,6 +194,18 @@ class ArraySource(IndexedSource):
         for key, column in self._columns.items():
             batch[key] = tf.gather(column, record)
         return batch
+
+
+def digest(*parts: object) -> str:
+    """A digest of arrays, by their bytes, and of whatever else, by how it prints."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            total.update(f"{part.dtype} {part.shape}".encode())
+            total.update(np.ascontiguousarray(part).data)
+        else:
+            total.update(repr(part).encode())
+    return total.hexdigest()
 
 
 def on_host(values: np.ndarray | list[bytes]) -> tf.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from simclr_tf.data.images import over_white, to_square
-from simclr_tf.data.source import Source
+from simclr_tf.data.memory import physical_memory
+from simclr_tf.data.source import IndexedSource, Source, digest, on_host
 from simclr_tf.data.splits import absolute_split
 from simclr_tf.data.tfds_builder import prepared_builder
 from simclr_tf.errors import UserError
@@ -62,12 +64,13 @@ class TFDSSource(Source):
                 )
             height = width = self._square = storage_size
         self.image_shape = (height, width, 3)
-        label = dict(features).get("label")
-        self.class_names = None
-        if isinstance(label, tfds.features.ClassLabel) and label.num_classes is not None:
-            self.class_names = tuple(label.names)
-        wanted = {self._key: True} | ({} if self.class_names is None else {"label": True})
-        self._features = tfds.decode.PartialDecoding(wanted).extract_features(features)
+        label, several = _label(features)
+        self.class_names = None if label is None else tuple(label.names)
+        self.multi_label = several
+        labels = {} if label is None else {"labels" if several else "label": True}
+        self._label_key = next(iter(labels), "")
+        self._features = _part_of(features, {self._key: True} | labels)
+        self._label_features = _part_of(features, labels) if labels else None
         self._set_parts(parts)
 
     def _set_parts(self, parts: Sequence[_Part]) -> None:
@@ -125,8 +128,55 @@ class TFDSSource(Source):
             image = tf.ensure_shape(image, [None, None, 3])
             decoded["image"], decoded["aspect"] = to_square(image, self._square)
         if self.class_names is not None:
-            decoded["label"] = tf.cast(example["label"], tf.int64)
+            decoded["label"] = self._read_label(example)
         return decoded
+
+    def _read_label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
+        label = tf.cast(example[self._label_key], tf.int64)
+        if not self.multi_label:
+            return label
+        assert self.class_names is not None
+        classes = len(self.class_names)
+        # Of no label at all the maximum would be the lowest number.
+        return tf.minimum(tf.reduce_sum(tf.one_hot(label, classes, dtype=tf.int64), axis=0), 1)
+
+    def labels(self) -> np.ndarray:
+        """The labels, the images left encoded."""
+        self._require_labels()
+        assert self._label_features is not None
+        parse = self._label_features.deserialize_example
+        labels = self.records_in_order().map(
+            lambda record: self._read_label(parse(record)), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
+
+    def subset(self, positions: np.ndarray) -> Source:
+        """The chosen examples, their records held encoded in memory."""
+        chosen = np.zeros(self.num_examples, bool)
+        chosen[positions] = True
+        size = self._record_size() * int(chosen.sum())
+        if size > physical_memory() // 2:
+            raise UserError(
+                f"{chosen.sum():,} images of {self.name} take {size / 2**30:.1f} GiB encoded, more "
+                "than half of this machine's memory: take fewer, or a ready subset such as "
+                "imagenet2012_subset/10pct"
+            )
+        mask = tf.data.Dataset.from_tensor_slices(chosen)
+        records = tf.data.Dataset.zip(self.records_in_order(), mask).filter(lambda _, take: take)
+        kept = [record.numpy() for record, _ in records]
+        return _RecordsInMemory(self, kept, positions)
+
+    def fingerprint(self) -> str:
+        """A digest of the files' names, sizes and times of change, and of what of them is read."""
+        files = [(part, tf.io.gfile.stat(part.filename)) for part in self._parts]
+        return digest(
+            [
+                (os.path.basename(p.filename), p.skip, p.take, s.length, s.mtime_nsec)
+                for p, s in files
+            ],
+            self.image_shape,
+            self.class_names,
+        )
 
     def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
         """Holds out successive examples, from a place drawn from the seed.
@@ -173,14 +223,61 @@ class TFDSSource(Source):
         return tf.gather(filenames, index), tf.gather(skips, index), tf.gather(takes, index)
 
     def _shuffle_buffer(self) -> int:
+        fitting = int(_SHUFFLE_BYTES / self._record_size())
+        return min(self.num_examples, max(_MIN_SHUFFLE, fitting))
+
+    def _record_size(self) -> float:
         first = self._parts[0]
-        size = tf.io.gfile.stat(first.filename).length / first.examples
-        return min(self.num_examples, max(_MIN_SHUFFLE, int(_SHUFFLE_BYTES / size)))
+        return tf.io.gfile.stat(first.filename).length / first.examples
+
+
+class _RecordsInMemory(IndexedSource):
+    """Some examples of a TFDS data set, in memory as they are encoded."""
+
+    def __init__(self, whole: TFDSSource, records: list[bytes], positions: np.ndarray):
+        self.name = f"{whole.name} ({len(records)} images)"
+        self.class_names, self.multi_label = whole.class_names, whole.multi_label
+        self.image_shape = whole.image_shape
+        self._whole, self._positions = whole, positions
+        self._records = on_host(records)
+        self._set_rows(np.arange(len(records)))
+
+    def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Decodes the example of one row."""
+        return self._whole.decode(tf.gather(self._records, record))
+
+    def labels(self) -> np.ndarray:
+        """The labels of the rows."""
+        return self._whole.labels()[self._positions][self.rows]
+
+    def fingerprint(self) -> str:
+        """A digest of the whole, and of what of it is taken."""
+        return digest(self._whole.fingerprint(), self._positions[self.rows])
 
 
 def _records_of(filename: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
     skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
     return tf.data.TFRecordDataset(filename).skip(skip).take(take)
+
+
+def _label(
+    features: tfds.features.FeaturesDict,
+) -> tuple[tfds.features.ClassLabel | None, bool]:
+    """The classes of `label`, or of `labels` where an image has several (as in VOC)."""
+    found = dict(features)
+    label = found.get("label")
+    several = not isinstance(label, tfds.features.ClassLabel)
+    if several:
+        label = getattr(found.get("labels"), "feature", None)
+    if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
+        return None, False
+    return label, several
+
+
+def _part_of(
+    features: tfds.features.FeaturesDict, wanted: dict[str, bool]
+) -> tfds.features.FeaturesDict:
+    return tfds.decode.PartialDecoding(wanted).extract_features(features)
 
 
 def _image_key(name: str, features: tfds.features.FeaturesDict) -> str:

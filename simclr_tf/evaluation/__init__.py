@@ -1,8 +1,16 @@
 """How good an encoder is: protocols, baselines and their records."""
 
-from simclr_tf.evaluation.evaluate import BASELINES, Evaluation, evaluate
+from simclr_tf.evaluation.evaluate import (
+    BASELINES,
+    Evaluation,
+    Representation,
+    Setting,
+    check_splits,
+    evaluate,
+)
 from simclr_tf.evaluation.features import FeatureExtractor, Features, extract_features
 from simclr_tf.evaluation.knn import KNN, knn_predict
+from simclr_tf.evaluation.linear import Linear
 from simclr_tf.evaluation.logistic import Logistic
 from simclr_tf.evaluation.results import append_evaluations, format_table, read_evaluations
 
@@ -12,8 +20,12 @@ __all__ = [
     "Evaluation",
     "FeatureExtractor",
     "Features",
+    "Linear",
     "Logistic",
+    "Representation",
+    "Setting",
     "append_evaluations",
+    "check_splits",
     "evaluate",
     "extract_features",
     "format_table",

@@ -1,26 +1,71 @@
 """Protocols × (the trained encoder and its baselines): every figure as soon as it is known."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from simclr_tf.data import Source
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.baselines import pca_features
-from simclr_tf.evaluation.features import Encoder, FeatureExtractor, Features
-from simclr_tf.evaluation.protocols import EvaluationProtocol, top_k_accuracy
+from simclr_tf.evaluation.features import Encoder, FeatureExtractor
+from simclr_tf.evaluation.metrics import METRICS, top_k
+from simclr_tf.evaluation.protocols import AffineClassifier, EvaluationProtocol, Task
 
-BASELINES = ("pca", "random")
+BASELINES = ("pca", "random", "supervised")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What figures are about, and how they are taken.
+
+    Attributes:
+        dataset: recorded, like the splits and the step.
+        train_split: what is learnt from.
+        test_split: what is judged on.
+        metric: one of METRICS, recorded as `value`.
+        image_size: S, in pixels, at which encoders see the images.
+        step: the training step of the encoder.
+        batch_size: images per call of an encoder.
+        seed: of the protocols' own draws.
+        cache_dir: where features are kept; None: nowhere.
+    """
+
+    dataset: str
+    train_split: str
+    test_split: str
+    metric: str = "top-1"
+    image_size: int = 32
+    step: int = 0
+    batch_size: int = 256
+    seed: int = 0
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Representation:
+    """An encoder among those that are compared; made only when its turn comes.
+
+    Attributes:
+        name: "" for the trained encoder, else that of a baseline.
+        make: returns (encoder, identity): the encoder is called as encoder(images float32
+            [B, S, S, 3] in [0, 1], training=False); the identity, a string, changes with whatever
+            changes its features.
+    """
+
+    name: str
+    make: Callable[[], tuple[Encoder, str]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One line of evaluations.json, and a notice about it for the user's eyes (mostly empty).
+    """One entry of evaluations.json, and what a reader wants beside it.
 
-    `top1` and `top5` are fractions in [0, 1]; `seconds` is wall-clock time, the extraction of
-    features included, as if the protocol had been run alone.
+    `top1`, `top5` and `value`, which is of `metric`, are fractions in [0, 1]; with several labels
+    per image, `top1` is how often the best-scored class is one of them. `seconds` is wall-clock
+    time, the extraction of features included, as if the protocol had been run alone.
     """
 
     protocol: str
@@ -33,114 +78,108 @@ class Evaluation:
     num_test: int
     step: int
     seconds: float
-    notice: str = ""
+    setting: str
+    metric: str
+    value: float
+    scores: np.ndarray = field(metadata={"record": False})
+    labels: np.ndarray = field(metadata={"record": False})
+    notice: str = field(default="", metadata={"record": False})
+    classifier: AffineClassifier | None = field(default=None, metadata={"record": False})
 
     def record(self) -> dict[str, str | int | float]:
         """Return the entry of evaluations.json."""
-        return {key: value for key, value in vars(self).items() if key != "notice"}
+        fields = self.__dataclass_fields__.values()
+        return {f.name: getattr(self, f.name) for f in fields if f.metadata.get("record", True)}
+
+
+def judged(about: Setting, /, scores: np.ndarray, labels: np.ndarray, **rest: Any) -> Evaluation:
+    """Return the evaluation of scores [M, C] for images with these labels."""
+    top1, top5 = top_k(scores, labels)
+    return Evaluation(
+        dataset=about.dataset,
+        train_split=about.train_split,
+        test_split=about.test_split,
+        top1=top1,
+        top5=top5,
+        num_test=len(scores),
+        step=about.step,
+        metric=about.metric,
+        value=METRICS[about.metric](scores, labels),
+        scores=scores,
+        labels=labels,
+        **rest,
+    )
 
 
 def evaluate(
-    encoder: Encoder,
+    representations: Sequence[Representation],
     train: Source,
     test: Source,
     protocols: Sequence[EvaluationProtocol],
-    *,
-    dataset: str,
-    train_split: str,
-    test_split: str,
-    image_size: int,
-    step: int,
-    baselines: Sequence[str] = (),
-    random_encoder: Encoder | None = None,
-    batch_size: int = 256,
-    seed: int = 0,
+    setting: Setting,
 ) -> Iterator[Evaluation]:
     """Check everything that can be checked, then yield one Evaluation after the other.
 
-    Each encoder's features are extracted once and shared by the protocols. A protocol is named
-    `knn` for the trained encoder, `knn/pca` and `knn/random` for baselines.
-
-    Args:
-        encoder: called as encoder(images float32 [B, S, S, 3] in [0, 1], training=False).
-        train: labelled images from which a protocol learns.
-        test: labelled images on which it is judged.
-        protocols: such as KNN(k=200) and Logistic().
-        dataset: recorded, like `train_split`, `test_split` and `step`.
-        train_split: the split of `train`.
-        test_split: the split of `test`.
-        image_size: S, in pixels.
-        step: the training step of `encoder`.
-        baselines: any of BASELINES.
-        random_encoder: the same encoder untrained, for the baseline `random`.
-        batch_size: images per call of an encoder.
-        seed: of the baselines' own draws.
+    Each representation's features are extracted once and shared by the protocols. A protocol is
+    named `knn` for the trained encoder, `knn/pca` and so on for baselines.
 
     Raises:
         UserError: at once, where settings or splits do not go together; while iterating, where
-            labels or features turn out unusable.
+            images or features turn out unusable.
     """
-    class_names = check_splits(train, test, protocols, dataset, train_split, test_split)
-    for baseline in baselines:
-        if baseline not in BASELINES:
-            raise UserError(f"--baselines: {baseline!r} is none of {', '.join(BASELINES)}")
-    if "random" in baselines and random_encoder is None:
-        raise UserError(
-            "--baselines=random needs the encoder's architecture, which an exported model does "
-            "not tell; leave it out or evaluate a run with --model_dir"
-        )
-    encoders = {"": encoder}
-    if random_encoder is not None:
-        encoders["random"] = random_encoder
-
-    def extract(which: str) -> tuple[Features, Features]:
-        if which == "pca":
-            return pca_features(train, test, image_size, batch_size, seed)
-        extractor = FeatureExtractor(encoders[which], image_size, batch_size)
-        return extractor(train), extractor(test)
+    num_classes = len(check_splits(train, test, protocols, setting))
 
     def run() -> Iterator[Evaluation]:
-        for which in ("", *baselines):
+        for representation in representations:
+            encoder, identity = representation.make()
             started = time.monotonic()
-            learn, judge = extract(which)
-            _check_labels(learn, judge, class_names, dataset, train_split, test_split)
+            extract = FeatureExtractor(
+                encoder, setting.image_size, setting.batch_size, setting.cache_dir, identity
+            )
+            task = Task(
+                extract(train),
+                extract(test),
+                num_classes,
+                encoder=encoder,
+                source=train,
+                image_size=setting.image_size,
+                scratch=extract.place(train),
+                seed=setting.seed,
+            )
             extraction = time.monotonic() - started
             for protocol in protocols:
                 started = time.monotonic()
-                answer = protocol.predict(learn, judge, len(class_names))
-                top1, top5 = top_k_accuracy(answer.classes, judge.labels)
-                yield Evaluation(
-                    protocol=f"{protocol.name}/{which}" if which else protocol.name,
-                    dataset=dataset,
-                    train_split=train_split,
-                    test_split=test_split,
-                    top1=top1,
-                    top5=top5,
-                    num_train=learn.num_examples,
-                    num_test=judge.num_examples,
-                    step=step,
-                    seconds=round(extraction + time.monotonic() - started, 3),
-                    notice=answer.notice,
-                )
+                predictions = protocol.predict(task)
+                seconds = extraction + time.monotonic() - started
+                name = representation.name
+                for prediction in predictions:
+                    yield judged(
+                        setting,
+                        prediction.scores,
+                        task.test.labels,
+                        protocol=f"{protocol.name}/{name}" if name else protocol.name,
+                        num_train=task.train.num_examples,
+                        seconds=round(seconds, 3),
+                        setting=prediction.setting,
+                        notice=prediction.notice,
+                        classifier=prediction.classifier,
+                    )
 
     return run()
 
 
 def check_splits(
-    train: Source,
-    test: Source,
-    protocols: Sequence[EvaluationProtocol],
-    dataset: str,
-    train_split: str,
-    test_split: str,
+    train: Source, test: Source, protocols: Sequence[EvaluationProtocol], setting: Setting
 ) -> tuple[str, ...]:
-    """Return the class names of two splits that go together, before an image is read.
+    """Return the class names of two splits that go together, before an image is decoded.
 
     Raises:
-        UserError: a split has no labels, the classes differ or are fewer than two, or a protocol
-            cannot learn from so few images.
+        UserError: a split has images without a label, the classes differ or are fewer than two,
+            train lacks a class of test, the metric is not for such labels, or a protocol cannot
+            learn from so few images.
     """
-    for split, source in ((train_split, train), (test_split, test)):
+    dataset, splits = setting.dataset, (setting.train_split, setting.test_split)
+    for split, source in zip(splits, (train, test), strict=True):
         if not source.class_names:
             raise UserError(
                 f"--dataset={dataset}: split {split!r} has no labels, and evaluation needs them; "
@@ -149,7 +188,7 @@ def check_splits(
     class_names = tuple(train.class_names or ())
     if class_names != tuple(test.class_names or ()):
         raise UserError(
-            f"--dataset={dataset}: splits {train_split!r} and {test_split!r} have different "
+            f"--dataset={dataset}: splits {splits[0]!r} and {splits[1]!r} have different "
             "classes; choose splits of one labelling"
         )
     if len(class_names) < 2:
@@ -157,35 +196,40 @@ def check_splits(
             f"--dataset={dataset} has the single class {class_names[0]!r}: any answer would be "
             "right; name a dataset with two classes or more"
         )
+    if train.multi_label != (setting.metric == "11-point mAP"):
+        raise UserError(
+            f"--metric={setting.metric} does not go with --dataset={dataset}, whose images have "
+            + ("several labels: take 11-point mAP" if train.multi_label else "one label each")
+        )
     for protocol in protocols:
         protocol.check(train.num_examples)
+    _check_labels(train.labels(), test.labels(), class_names, setting)
     return class_names
 
 
 def _check_labels(
-    train: Features,
-    test: Features,
-    class_names: tuple[str, ...],
-    dataset: str,
-    train_split: str,
-    test_split: str,
+    train: np.ndarray, test: np.ndarray, class_names: tuple[str, ...], setting: Setting
 ) -> None:
-    """Raise UserError where the labels that came with the images cannot be learned or judged."""
-    for split, features in ((train_split, train), (test_split, test)):
-        if (features.labels < 0).any():
+    """Raise UserError where labels cannot be learned or judged."""
+    for split, labels in ((setting.train_split, train), (setting.test_split, test)):
+        if (labels < 0).any():
             raise UserError(
-                f"--dataset={dataset}: split {split!r} holds images without a label; choose a "
-                "split in which every image has one"
+                f"--dataset={setting.dataset}: split {split!r} holds images without a label; "
+                "choose a split in which every image has one"
             )
-    if len(np.unique(train.labels)) < 2:
+    known, asked = (
+        np.flatnonzero(x.any(0)) if x.ndim == 2 else np.unique(x) for x in (train, test)
+    )
+    if len(known) < 2:
         raise UserError(
-            f"--train_split={train_split} holds the single class "
-            f"{class_names[train.labels[0]]!r}; take a split with two classes or more "
+            f"--train_split={setting.train_split} holds the single class "
+            f"{class_names[known[0]]!r}; take a split with two classes or more "
             "(a slice of sorted data may hold one only)"
         )
-    unknown = np.setdiff1d(test.labels, train.labels)
+    unknown = np.setdiff1d(asked, known)
     if len(unknown):
         raise UserError(
-            f"--train_split={train_split} lacks class {class_names[unknown[0]]!r}, which "
-            f"{test_split!r} has ({len(unknown)} such classes); take a larger split to learn from"
+            f"--train_split={setting.train_split} lacks class {class_names[unknown[0]]!r}, which "
+            f"{setting.test_split!r} has ({len(unknown)} such classes); take a larger split to "
+            "learn from"
         )

@@ -1,24 +1,32 @@
 """Frozen features of a whole split: the input of every evaluation protocol."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import Source, named, ordered_batches
+from simclr_tf.data.source import digest
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.feature_store import FeatureStore
 
 # A keras.Model or a loaded SavedModel: called as encoder(images [N, S, S, 3], training=False).
 Encoder = Callable[..., tf.Tensor]
+
+_SAY_EVERY = 10.0  # seconds
 
 
 @dataclass(frozen=True)
 class Features:
     """What an encoder says about a split, in the split's order.
 
-    `features` is float32 [N, D]; `labels` is int64 [N], -1 where an image has none.
+    `features` is float32 [N, D], perhaps mapped from a file; `labels` is int64 [N], -1 where an
+    image has none, or [N, C] of 0 and 1 where an image has any number of classes.
     """
 
     features: np.ndarray
@@ -35,15 +43,28 @@ class FeatureExtractor:
 
     Args:
         encoder: called in inference mode on float32 images [batch_size, S, S, 3] in [0, 1]; its
-            weights may change between calls.
+            weights may change between calls, where there is no `cache_dir`.
         image_size: S, the side in pixels to which `eval_transform` brings the images.
         batch_size: images per call; the last batch is padded.
+        cache_dir: where features are kept, and found again by content; None: nowhere.
+        identity: of the encoder, for the cache: another one for other features.
+        say: takes a line of progress every ten seconds.
     """
 
-    def __init__(self, encoder: Encoder, image_size: int, batch_size: int = 256) -> None:
-        self._batch_size = batch_size
+    def __init__(
+        self,
+        encoder: Encoder,
+        image_size: int,
+        batch_size: int = 256,
+        cache_dir: Path | None = None,
+        identity: str = "",
+        say: Callable[[str], None] = print,
+    ) -> None:
+        if cache_dir is not None and not identity:
+            raise ValueError("a cache needs the identity of the encoder")
+        self._image_size, self._batch_size = image_size, batch_size
+        self._cache_dir, self._identity, self._say = cache_dir, identity, say
 
-        @tf.function(autograph=False)
         def embed(images: tf.Tensor, aspect: tf.Tensor | None) -> tf.Tensor:
             outputs = encoder(eval_transform(images, image_size, aspect), training=False)
             if outputs.shape.rank != 2:
@@ -53,7 +74,7 @@ class FeatureExtractor:
                 )
             return tf.cast(outputs, tf.float32)
 
-        self._embed = embed
+        self._embed = traced(embed)
 
     def __call__(self, source: Source) -> Features:
         """Return the features of every example of `source`, in the source's order.
@@ -64,13 +85,23 @@ class FeatureExtractor:
         """
         if not source.num_examples:
             raise UserError(f"{source.name} holds no images; choose another split")
-        with named(source):
-            return self._extract(source)
+        place = self.place(source)
+        store = FeatureStore(place, source.num_examples)
+        if not store.complete:
+            with named(source):
+                self._extract(source, store)
+        return Features(*store.read())
 
-    def _extract(self, source: Source) -> Features:
-        features: list[np.ndarray] = []
-        labels: list[np.ndarray] = []
-        for batch in ordered_batches(source, self._batch_size):
+    def place(self, source: Source) -> Path | None:
+        """Return the directory of this encoder and source in the cache, None without one."""
+        if self._cache_dir is None:
+            return None
+        key = digest(self._identity, source.fingerprint(), self._image_size)
+        return self._cache_dir / key[:16]
+
+    def _extract(self, source: Source, store: FeatureStore) -> None:
+        said = time.monotonic()
+        for batch in ordered_batches(source, self._batch_size, start=store.count):
             images, aspect = batch["image"], batch.get("aspect")
             count = len(images)
             missing = self._batch_size - count
@@ -80,15 +111,40 @@ class FeatureExtractor:
             block = self._embed(images, aspect).numpy()[:count]
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
-                first = len(features) * self._batch_size + int(np.argmin(finite))
+                first = store.count + int(np.argmin(finite))
                 raise UserError(
                     f"the encoder gives features that are not finite (first for image {first} of "
                     f"{source.name}): its weights have diverged; evaluate an earlier checkpoint, "
                     "or train again with a lower --learning_rate"
                 )
-            features.append(block)
-            labels.append(batch["label"].numpy() if "label" in batch else np.full(count, -1))
-        return Features(np.concatenate(features), np.concatenate(labels).astype(np.int64))
+            labels = batch["label"].numpy() if "label" in batch else np.full(count, -1)
+            store.add(block, labels.astype(np.int64))
+            if time.monotonic() - said > _SAY_EVERY:
+                said = time.monotonic()
+                self._say(
+                    f"features of {source.name}: {store.count:,} of {source.num_examples:,} images"
+                )
+        store.finish()
+
+
+def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of tensors (or None) as graphs, one for all calls of the same shapes.
+
+    TensorFlow warns of functions that are traced again and again, and takes those of several
+    encoders for one; it does not look at graphs that were asked for.
+    """
+    trace = tf.function(function, autograph=False).get_concrete_function
+    graphs: dict[Any, Callable[..., Any]] = {}
+
+    def call(*arguments: Any) -> Any:
+        given = [argument for argument in arguments if argument is not None]
+        specs = [None if x is None else tf.TensorSpec(x.shape, x.dtype) for x in arguments]
+        key = str(specs)
+        if key not in graphs:
+            graphs[key] = trace(*specs)
+        return graphs[key](*given)
+
+    return call
 
 
 def extract_features(
@@ -96,3 +152,8 @@ def extract_features(
 ) -> Features:
     """Return the features of one split, as `FeatureExtractor` does for several."""
     return FeatureExtractor(encoder, image_size, batch_size)(source)
+
+
+def weights_identity(variables: Iterable[Any]) -> str:
+    """Return a digest of variables' values, for a FeatureExtractor's `identity`."""
+    return digest(*(variable.numpy() for variable in variables))

@@ -7,38 +7,128 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.features import Features
-from simclr_tf.evaluation.protocols import Prediction
+from simclr_tf.evaluation.protocols import Prediction, Task
 
-# Similarities held at once: 2^26 float32 take 256 MiB.
-_BLOCK_ELEMENTS = 2**26
+# What is held at once of the bank and of the similarities: 2^25 float32 take 128 MiB.
+_BLOCK_ELEMENTS = 2**25
+_QUERIES = 1024
 
 
 @dataclass(frozen=True)
 class KNN:
-    """The protocol `knn`: k > 0 neighbours by cosine, each voting with exp(similarity / T)."""
+    """The protocol `knn`: k neighbours by cosine, each voting with exp(similarity / T).
 
-    k: int = 200
-    temperature: float = 0.1
+    With several `k` or `temperature` there is an answer for every pair of them.
+    """
+
+    k: tuple[int, ...] = (200,)
+    temperature: tuple[float, ...] = (0.1,)
 
     name: ClassVar[str] = "knn"
 
     def check(self, num_train: int) -> None:
-        """Raise UserError where k or T cannot be used with `num_train` examples."""
-        if not 1 <= self.k <= num_train:
-            raise UserError(
-                f"--knn_k={self.k} must lie between 1 and the {num_train} images of --train_split; "
-                "lower it, or take a larger split"
-            )
-        if not 0 < self.temperature < float("inf"):
-            raise UserError(f"--knn_temperature={self.temperature} must be above 0 and finite")
+        """Raise UserError where a k or T cannot be used with `num_train` examples."""
+        for k in self.k:
+            if not 1 <= k <= num_train:
+                raise UserError(
+                    f"--knn_k={k} must lie between 1 and the {num_train} images of --train_split; "
+                    "lower it, or take a larger split"
+                )
+        for temperature in self.temperature:
+            if not 0 < temperature < float("inf"):
+                raise UserError(f"--knn_temperature={temperature} must be above 0 and finite")
 
-    def predict(self, train: Features, test: Features, num_classes: int) -> Prediction:
-        """Classify `test` by its neighbours in `train`, which has labels."""
-        classes = knn_predict(
-            train.features, train.labels, test.features, num_classes, self.k, self.temperature
-        )
-        return Prediction(classes)
+    def predict(self, task: Task) -> list[Prediction]:
+        """Classify the test images by their neighbours, which are searched for once."""
+        train = task.train
+        similarity, nearest = neighbours(train.features, task.test.features, max(self.k))
+        return [
+            Prediction(
+                votes(similarity[:, :k], train.labels[nearest[:, :k]], task.num_classes, t),
+                f"k={k}, T={t:g}",
+            )
+            for k in self.k
+            for t in self.temperature
+        ]
+
+
+def neighbours(bank: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (cosine similarity float32 [M, k], row int64 [M, k]) of the k nearest, best first.
+
+    Of rows that are equally near the first counts. Bank and queries are worked through in blocks,
+    normalised on the way, so that beside them there are 128 MiB of each, of their similarities, and
+    the answer; the bank may be mapped from a file.
+
+    Args:
+        bank: float [N, D].
+        queries: float [M, D].
+        k: from 1 to N.
+
+    Raises:
+        ValueError: k does not lie between 1 and N.
+    """
+    num_bank, dims = bank.shape
+    if not 1 <= k <= num_bank:
+        raise ValueError(f"k={k} must lie between 1 and the number of train items, {num_bank}")
+    rows = max(1, _BLOCK_ELEMENTS // max(dims, _QUERIES))
+    similarity = np.empty((len(queries), 0), np.float32)
+    nearest = np.empty((len(queries), 0), np.int64)
+    for start in range(0, num_bank, rows):
+        block = tf.constant(_normalise(bank[start : start + rows]))
+        best, places = [], []
+        for first in range(0, len(queries), _QUERIES):
+            part = slice(first, first + _QUERIES)
+            values, indices = _merge(
+                tf.constant(_normalise(queries[part])),
+                block,
+                tf.constant(similarity[part]),
+                tf.constant(nearest[part]),
+                tf.constant(start, tf.int64),
+                tf.constant(min(k, start + len(block))),
+            )
+            best.append(values.numpy())
+            places.append(indices.numpy())
+        similarity, nearest = np.concatenate(best), np.concatenate(places)
+    return similarity, nearest
+
+
+# At module level, so that a probe that is run again finds it traced.
+@tf.function(autograph=False, reduce_retracing=True)
+def _merge(queries, block, similarity, nearest, start, k):
+    """The best k of those found so far and of a block of the bank."""
+    found = tf.matmul(queries, block, transpose_b=True)
+    rows = start + tf.range(tf.shape(block, tf.int64)[0])
+    # Those found so far stand first: of equals, top_k takes the first.
+    together = tf.concat([similarity, found], axis=1)
+    best, places = tf.math.top_k(together, k)
+    before = tf.shape(similarity)[1]
+    old = tf.gather(
+        tf.pad(nearest, [[0, 0], [0, 1]]), tf.minimum(places, before), axis=1, batch_dims=1
+    )
+    new = tf.gather(rows, tf.maximum(places - before, 0))
+    return best, tf.where(places < before, old, new)
+
+
+def votes(
+    similarity: np.ndarray, labels: np.ndarray, num_classes: int, temperature: float
+) -> np.ndarray:
+    """Return the sums of votes, float32 [M, C].
+
+    Args:
+        similarity: [M, k], best first.
+        labels: of the neighbours, int [M, k], or [M, k, C] of 0 and 1: a vote for each class.
+        num_classes: C.
+        temperature: above 0; the lower, the more the nearest count.
+    """
+    # Relative to the nearest neighbour: the order of the sums is the same and exp cannot overflow
+    # at low temperatures.
+    weights = np.exp((similarity - similarity[:, :1]) / temperature, dtype=np.float32)
+    if labels.ndim == 3:
+        return np.matmul(weights[:, np.newaxis], labels.astype(np.float32))[:, 0]
+    size = len(labels)
+    ballots = np.arange(size)[:, None] * num_classes + labels
+    counted = np.bincount(ballots.ravel(), weights.ravel(), minlength=size * num_classes)
+    return counted.reshape(size, num_classes).astype(np.float32)
 
 
 def knn_predict(
@@ -51,17 +141,13 @@ def knn_predict(
 ) -> np.ndarray:
     """Return the classes with the most votes among each test item's k nearest train items.
 
-    Nearness is cosine similarity s and a neighbour's vote is exp(s / temperature). The test items
-    are worked through in blocks, so that the similarities take 256 MiB at most (a block of one
-    item aside); they are float32 throughout.
-
     Args:
         train_features: [N, D] float.
         train_labels: [N] int in [0, num_classes).
         test_features: [M, D] float.
         num_classes: C, at least 1.
         k: neighbours, from 1 to N.
-        temperature: above 0; the lower, the more the nearest count.
+        temperature: above 0.
 
     Returns:
         [M, min(5, C)] int64, best first; classes with equal votes, none included, by number.
@@ -69,47 +155,11 @@ def knn_predict(
     Raises:
         ValueError: k does not lie between 1 and N, or a label is not in its range.
     """
-    num_train = len(train_features)
-    if not 1 <= k <= num_train:
-        raise ValueError(f"k={k} must lie between 1 and the number of train items, {num_train}")
+    similarity, nearest = neighbours(train_features, test_features, k)
     if not 0 <= np.min(train_labels) <= np.max(train_labels) < num_classes:
         raise ValueError(f"train labels must lie in [0, {num_classes})")
-    block = max(1, min(1024, _BLOCK_ELEMENTS // num_train, len(test_features)))
-    bank = tf.constant(_normalise(train_features))
-    labels = tf.constant(train_labels, tf.int64)
-    scale = tf.constant(temperature, tf.float32)
-    queries = _normalise(test_features)
-    predicted = []
-    for start in range(0, len(queries), block):
-        part = queries[start : start + block]
-        padded = tf.constant(np.pad(part, [(0, block - len(part)), (0, 0)]))
-        classes = _classify(padded, bank, labels, scale, k, num_classes)
-        predicted.append(classes.numpy()[: len(part)])
-    return np.concatenate(predicted).astype(np.int64)
-
-
-# At module level, so that a probe that is run again finds it traced.
-@tf.function(autograph=False)
-def _classify(
-    queries: tf.Tensor,
-    bank: tf.Tensor,
-    labels: tf.Tensor,
-    temperature: tf.Tensor,
-    k: int,
-    num_classes: int,
-) -> tf.Tensor:
-    """The best min(5, C) classes of normalised queries [M, D] by the votes of a bank [N, D]."""
-    similarity, nearest = tf.math.top_k(tf.matmul(queries, bank, transpose_b=True), k)
-    size = queries.shape[0]
-    # Relative to the nearest neighbour: the order of the sums is the same and exp cannot
-    # overflow at low temperatures.
-    votes = tf.exp((similarity - similarity[:, :1]) / temperature)  # [M, k]
-    rows = tf.range(size, dtype=tf.int64)[:, None]
-    ballots = tf.math.unsorted_segment_sum(
-        votes, rows * num_classes + tf.gather(labels, nearest), size * num_classes
-    )
-    ballots = tf.reshape(ballots, [size, num_classes])
-    return tf.math.top_k(ballots, min(5, num_classes)).indices
+    scores = votes(similarity, np.asarray(train_labels)[nearest], num_classes, temperature)
+    return np.argsort(-scores, axis=1, kind="stable")[:, :5]
 
 
 def _normalise(features: np.ndarray) -> np.ndarray:

@@ -1,26 +1,66 @@
-"""What an evaluation protocol is, and what it answers."""
+"""What an evaluation protocol is, what it works on, and what it answers."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from simclr_tf.evaluation.features import Features
+from simclr_tf.data import Source
+from simclr_tf.evaluation.features import Encoder, Features
+
+
+@dataclass(frozen=True)
+class Task:
+    """Frozen features of two splits, and for those who look again, the images behind them.
+
+    Attributes:
+        train: what is learnt from, its labels in [0, num_classes) (or multi-hot, see `Features`).
+        test: what is judged on.
+        num_classes: C.
+        encoder: gave the features; called as encoder(images, training=False).
+        source: the images of `train`.
+        image_size: S, in pixels, at which the encoder sees them.
+        scratch: a directory, of this encoder and `train` alone, where a long protocol keeps what it
+            has; None: nowhere.
+        seed: of the protocol's own draws.
+    """
+
+    train: Features
+    test: Features
+    num_classes: int
+    encoder: Encoder | None = None
+    source: Source | None = None
+    image_size: int = 0
+    scratch: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AffineClassifier:
+    """A fitted head: logits [N, C] = features [N, D] @ kernel [D, C] + bias [C], all float32."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The classes that a protocol thinks likeliest, [M, min(5, C)] int64, best first.
+    """What a protocol thinks of every test image.
 
-    `notice` is a line that the user must see beside the figures, or empty.
+    `scores` is float [M, C], higher for likelier classes. `setting` tells apart the answers of one
+    protocol ("k=20, T=0.07"). `notice` is a line that the user must see beside the figures, or
+    empty. `classifier` is the fitted head, of protocols that have one.
     """
 
-    classes: np.ndarray
+    scores: np.ndarray
+    setting: str = ""
     notice: str = ""
+    classifier: AffineClassifier | None = None
 
 
 class EvaluationProtocol(Protocol):
-    """A way to judge frozen features: learn from a labelled split, predict another."""
+    """A way to judge an encoder: learn from a labelled split, predict another."""
 
     @property
     def name(self) -> str:
@@ -29,14 +69,5 @@ class EvaluationProtocol(Protocol):
     def check(self, num_train: int) -> None:
         """Raise UserError where the settings do not go with `num_train` train examples."""
 
-    def predict(self, train: Features, test: Features, num_classes: int) -> Prediction:
-        """Learn from `train`, whose labels lie in [0, num_classes), and classify `test`."""
-
-
-def top_k_accuracy(classes: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return (top-1, top-5) accuracy in [0, 1] of ranked classes [M, ≤ 5] against labels [M].
-
-    With fewer than six classes every class is among the first five, and top-5 is 1.
-    """
-    hits = classes == labels[:, None]
-    return float(hits[:, 0].mean()), float(hits.any(axis=1).mean())
+    def predict(self, task: Task) -> list[Prediction]:
+        """Learn from `task.train` and predict `task.test`, once for every setting."""

@@ -11,7 +11,7 @@ from simclr_tf.files import write_atomically
 Record = Mapping[str, Any]
 
 # What makes two records belong to one table.
-_SETTING = ("dataset", "train_split", "test_split", "step")
+_SETTING = ("dataset", "train_split", "test_split", "step", "metric")
 
 
 def read_evaluations(path: str | Path) -> list[Record]:
@@ -44,10 +44,12 @@ def append_evaluations(path: str | Path, records: Iterable[Record]) -> None:
 
 
 def format_table(records: Sequence[Record], markdown: bool = False) -> str:
-    """Lay out top-1 accuracies in percent: protocols down, the encoder and its baselines across.
+    """Lay out the figures in percent: protocols down, the encoder and its baselines across.
 
-    There is a table for every (dataset, splits, step); of equal protocols the newest counts.
+    There is a table for every (dataset, splits, step, metric); of equal protocols with equal
+    settings and as many labels the newest counts.
     """
+    records = [completed(record) for record in records]
     settings = dict.fromkeys(tuple(record[key] for key in _SETTING) for record in records)
     tables = [
         _one_table(
@@ -59,24 +61,30 @@ def format_table(records: Sequence[Record], markdown: bool = False) -> str:
     return "\n\n".join(tables)
 
 
+def completed(record: Record) -> Record:
+    """Return a record with the keys that earlier versions did not write."""
+    return {"setting": "", "metric": "top-1", "value": record["top1"], **record}
+
+
 def _one_table(records: Sequence[Record], markdown: bool) -> str:
+    names = _row_names(records)
     cells: dict[str, dict[str, str]] = {}
     columns: dict[str, None] = {}
-    for record in records:
-        protocol, _, baseline = record["protocol"].partition("/")
-        column = baseline or "encoder"
+    for record, name in zip(records, names, strict=True):
+        column = record["protocol"].partition("/")[2] or "encoder"
         columns[column] = None
-        cells.setdefault(protocol, {})[column] = f"{100 * record['top1']:.1f}"
-    rows = [["top-1 %", *columns]]
-    rows += [[protocol, *(row.get(c, "–") for c in columns)] for protocol, row in cells.items()]
+        cells.setdefault(name, {})[column] = f"{100 * record['value']:.1f}"
+    rows = [[f"{records[-1]['metric']} %", *columns]]
+    rows += [[name, *(row.get(c, "–") for c in columns)] for name, row in cells.items()]
     last = records[-1]
+    most = max(record["num_train"] for record in records)
     title = (
-        f"{last['dataset']}: {last['num_train']} images of {last['train_split']} to learn from, "
+        f"{last['dataset']}: {most} images of {last['train_split']} to learn from, "
         f"{last['num_test']} of {last['test_split']} to be judged on, step {last['step']}"
     )
     if markdown:
         rows.insert(1, ["---", *("---:" for _ in columns)])
-        return "\n".join([title, "", *("| " + " | ".join(row) + " |" for row in rows)])
+        return "\n".join([title, "", *(markdown_row(row) for row in rows)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
     lines = [
         "  ".join(
@@ -86,3 +94,24 @@ def _one_table(records: Sequence[Record], markdown: bool) -> str:
         for row in rows
     ]
     return "\n".join([title, *lines])
+
+
+def _row_names(records: Sequence[Record]) -> list[str]:
+    """The protocols, with their setting or number of labels where that tells rows apart."""
+    protocols = [record["protocol"].partition("/")[0] for record in records]
+    several: dict[str, set[str]] = {}
+    for record, protocol in zip(records, protocols, strict=True):
+        several.setdefault(protocol, set()).add(record["setting"])
+    labels = {record["num_train"] for record in records}
+    names = []
+    for record, protocol in zip(records, protocols, strict=True):
+        words = [record["setting"]] if len(several[protocol]) > 1 and record["setting"] else []
+        if len(labels) > 1 and record["num_train"] < max(labels):
+            words.append(f"{record['num_train']} labels")
+        names.append(f"{protocol} ({'; '.join(words)})" if words else protocol)
+    return names
+
+
+def markdown_row(cells: Iterable[object]) -> str:
+    """Return a row of a Markdown table, safe from what names may hold."""
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -1,7 +1,8 @@
-"""The encoder, the projection head, and the model that trains them."""
+"""The encoder, the projection head, and the models that train them."""
 
+from simclr_tf.models.classifier import Classifier
 from simclr_tf.models.projection_head import projection_head
 from simclr_tf.models.resnet import ResNet
 from simclr_tf.models.simclr import SimCLR
 
-__all__ = ["ResNet", "SimCLR", "projection_head"]
+__all__ = ["Classifier", "ResNet", "SimCLR", "projection_head"]

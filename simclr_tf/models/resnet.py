@@ -105,6 +105,12 @@ def ResNet(
     return keras.Model(images, features, name=f"resnet{depth}")
 
 
+def feature_width(depth: int, width_multiplier: float) -> int:
+    """Return D, the width of the features of `ResNet(depth, width_multiplier)`."""
+    bottleneck, _ = DEPTHS[depth]
+    return int(512 * width_multiplier) * (4 if bottleneck else 1)
+
+
 def _stem(make: LayerFactory, x: tf.Tensor, filters: int, stem: str, resnet_d: bool) -> tf.Tensor:
     if stem == "cifar":
         x = make.conv(x, filters, 3, "initial_conv")

@@ -5,13 +5,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.augment import make_seed
 from simclr_tf.losses import l2_normalize, nt_xent
-from simclr_tf.losses.replicas import all_reduce
 from simclr_tf.models.gradient_cache import cached_gradients
+from simclr_tf.models.stepwise import StepwiseModel, cross_entropy, share_of
 
 
-class SimCLR(keras.Model):
+class SimCLR(StepwiseModel):
     """Trains an encoder by telling two views of an image from all other views of the batch.
 
     `fit` on a dataset of {"image": uint8 [B, H, W, 3]}, with "label" int [B] and "aspect" float [B]
@@ -53,43 +52,19 @@ class SimCLR(keras.Model):
         microbatch_size=0,
         name="simclr",
     ):
-        super().__init__(name=name)
         if microbatch_size < 0:
             raise ValueError(f"microbatch_size must be at least 0, got {microbatch_size}")
+        figures = ["loss", "contrastive_accuracy", "contrastive_entropy"]
+        figures += ["alignment", "uniformity", "feature_std"]
+        if linear_head is not None:
+            figures += ["linear_loss", "linear_accuracy"]
+        super().__init__(augment, seed, figures, views_per_image=2, name=name)
         self.encoder = encoder
         self.projection_head = projection_head
         self.linear_head = linear_head
-        self.augment = augment
         self.temperature = temperature
         self.normalize = normalize
-        self.seed = seed
         self.microbatch_size = microbatch_size
-        self.step = tf.Variable(
-            0,
-            dtype=tf.int64,
-            trainable=False,
-            name="step",
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
-        # The step of the first loss that was not finite, or -1: seen without asking the device.
-        self.first_bad_step = tf.Variable(
-            -1,
-            dtype=tf.int64,
-            trainable=False,
-            name="first_bad_step",
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        )
-        names = ["loss", "contrastive_accuracy", "contrastive_entropy"]
-        names += ["alignment", "uniformity", "feature_std"]
-        if linear_head is not None:
-            names += ["linear_loss", "linear_accuracy"]
-        self._means = {name: keras.metrics.Mean(name=name) for name in names}
-        # What `fit` passes on of a step is the first replica's, not a sum over all of them.
-        self.distribute_reduction_method = "first"
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        return list(self._means.values())
 
     def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs: Any) -> None:
         if self.linear_head is not None:
@@ -101,36 +76,6 @@ class SimCLR(keras.Model):
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.projection_head(self.encoder(images, training=training), training=training)
-
-    def make_views(
-        self,
-        batch: Any,
-        step: int | tf.Tensor,
-        first: int | tf.Tensor = 0,
-        count: int | None = None,
-    ) -> tf.Tensor:
-        """Makes both views of a replica's batch, or of a slice of it, the same as in the whole.
-
-        Args:
-            batch: the replica's, "image" [B, H, W, 3] and perhaps "aspect" [B].
-            step: that the views are for.
-            first: the slice's first image in the replica's batch.
-            count: n, images in the slice; None for all, from 0.
-
-        Returns:
-            float32 [2n, S, S, 3], view 0 of all images first.
-
-        Raises:
-            ValueError: B is not known beforehand.
-        """
-        images, aspect, share = batch["image"], batch.get("aspect"), _share(batch)
-        if count is not None:
-            images = _rows(images, first, count)
-            aspect = None if aspect is None else _rows(aspect, first, count)
-        context = tf.distribute.get_replica_context()
-        offset = context.replica_id_in_sync_group * share if context else 0
-        seeds = [make_seed(self.seed, step, view) for view in (0, 1)]
-        return tf.concat([self.augment(images, s, offset + first, aspect) for s in seeds], axis=0)
 
     def contrast(
         self, views: tf.Tensor, training: bool
@@ -160,26 +105,20 @@ class SimCLR(keras.Model):
                 `microbatch_size`.
         """
         variables = self.trainable_variables
-        if self.microbatch_size in (0, _share(batch)):
+        if self.microbatch_size in (0, share_of(batch)):
             views = self.make_views(batch, self.step)
             with tf.GradientTape() as tape:
                 loss, statistics = self._loss(self._encode(views, training=True), batch)
             gradients = tape.gradient(loss, variables)
         else:
             gradients, statistics = self._cached_gradients(batch, variables)
-        if self._scales_loss:
-            gradients = self.optimizer.get_unscaled_gradients(gradients)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        self._watch(statistics)
-        self.step.assign_add(1)
-        for name, mean in self._means.items():
-            mean.update_state(statistics[name])
+        self._update(gradients, statistics, own=() if self.linear_head is None else ["linear_loss"])
         # Not the means: each would be summed over the replicas, at every step.
         return statistics
 
     def _cached_gradients(self, batch, variables):
         """What the plain step has, `microbatch_size` images at a time: (gradients, statistics)."""
-        share, size = _share(batch), self.microbatch_size
+        share, size = share_of(batch), self.microbatch_size
         if share % size:
             raise ValueError(
                 f"microbatch_size={size} must divide the {share} images of a replica's share"
@@ -238,52 +177,12 @@ class SimCLR(keras.Model):
         }
         return loss, statistics
 
-    def _watch(self, statistics):
-        """Notes the first step whose loss is not finite, the same step on every replica."""
-        finite = tf.math.is_finite(statistics["loss"])
-        if self.linear_head is not None:  # the one loss that each replica has for itself
-            finite &= tf.math.is_finite(all_reduce(statistics["linear_loss"]))
-        bad = tf.logical_and(~finite, self.first_bad_step < 0)
-        self.first_bad_step.assign(tf.where(bad, self.step, self.first_bad_step))
-
-    @property
-    def _scales_loss(self):
-        return isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
-
-    def _scaled(self, loss):
-        return self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss
-
     def _linear(self, features, labels):
         """The concurrent linear head on both views: (this replica's share of its loss, figures)."""
-        labels = tf.concat([labels, labels], axis=0)
         logits = self.linear_head(features)
-        logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
-        labelled = tf.cast(labels >= 0, logits.dtype)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
-        # The batch's size is the same at every step and replica, the number of labels is not.
-        loss = tf.reduce_mean(labelled * losses)
-        found = tf.argmax(logits, axis=1, output_type=labels.dtype) == labels
-        share = tf.maximum(tf.reduce_mean(labelled), 1 / labels.shape[0])
-        figures = {
-            "linear_loss": tf.stop_gradient(loss) / share,
-            "linear_accuracy": tf.reduce_mean(tf.cast(found, logits.dtype)) / share,
-        }
+        loss, mean, accuracy = cross_entropy(logits, tf.concat([labels, labels], axis=0))
+        figures = {"linear_loss": mean, "linear_accuracy": accuracy}
         return loss / tf.distribute.get_strategy().num_replicas_in_sync, figures
-
-
-def _share(batch):
-    """B, the images of a replica's batch."""
-    share = batch["image"].shape[0]
-    if share is None:
-        raise ValueError("the batch must be of fixed size: use batch(…, drop_remainder=True)")
-    return share
-
-
-def _rows(tensor, first, count):
-    """`count` rows of a tensor, `first` and on, their number static wherever they start."""
-    rest = tensor.shape[1:]
-    begin = [first] + [0] * rest.rank
-    return tf.slice(tensor, begin, [count, *(-1 if n is None else n for n in rest)])
 
 
 def _in_order(pieces):

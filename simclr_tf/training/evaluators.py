@@ -1,6 +1,7 @@
 """What is measured now and then during a run: probes of the encoder and the validation loss."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,9 +14,10 @@ from simclr_tf.augment import make_seed
 from simclr_tf.data import Source, named, ordered_batches, train_batches
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import FeatureExtractor, Features, knn_predict
-from simclr_tf.models import SimCLR
+from simclr_tf.models import Classifier, SimCLR
+from simclr_tf.models.stepwise import StepwiseModel
 
-Evaluator = Callable[[SimCLR], dict[str, float]]
+Evaluator = Callable[[Any], dict[str, float]]  # called with the model
 
 
 def probe(train: Source, test: Source, image_size: int) -> Evaluator:
@@ -84,16 +86,31 @@ def validation(source: Source, batch_size: int, seed: int) -> Evaluator:
     return evaluate
 
 
-def view_pairs(source: Source, seed: int) -> Callable[[SimCLR], np.ndarray]:
-    """Returns a picture maker: the two views of the first images of the run, side by side."""
+def accuracy(source: Source, image_size: int) -> Evaluator:
+    """Returns an evaluator: a classifier's accuracy on labelled images held out of training."""
+    extract = None
+
+    def evaluate(model: Classifier) -> dict[str, float]:
+        nonlocal extract
+        extract = extract or FeatureExtractor(model, image_size)
+        logits = extract(source)
+        known = logits.labels >= 0
+        found = logits.features.argmax(axis=1) == logits.labels
+        return {"validation_accuracy": float(found[known].mean())}
+
+    return evaluate
+
+
+def view_grid(source: Source, seed: int) -> Callable[[StepwiseModel], np.ndarray]:
+    """Returns a picture maker: the views of the run's first images, those of one side by side."""
     count = min(16, source.num_examples)
 
-    def picture(model: SimCLR) -> np.ndarray:
+    def picture(model: StepwiseModel) -> np.ndarray:
         with named(source):
             (batch,) = train_batches(source, batch_size=count, seed=seed, start_step=0, num_steps=1)
-        first, second = np.split(model.make_views(batch, 0).numpy(), 2)
-        pairs = np.concatenate([first, second], axis=2)  # [16, S, 2S, 3]
-        rows = [np.concatenate(list(row), axis=1) for row in np.array_split(pairs, min(4, count))]
+        views = np.split(model.make_views(batch, 0).numpy(), model.views_per_image)
+        tiles = np.concatenate(views, axis=2)  # [16, S, V·S, 3]
+        rows = [np.concatenate(list(row), axis=1) for row in np.array_split(tiles, min(4, count))]
         width = max(row.shape[1] for row in rows)
         return np.concatenate(
             [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]

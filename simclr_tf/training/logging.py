@@ -15,7 +15,7 @@ from tqdm import tqdm
 from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
 from simclr_tf.files import write_atomically
-from simclr_tf.models import SimCLR
+from simclr_tf.models.stepwise import StepwiseModel
 from simclr_tf.run import Run
 from simclr_tf.training.evaluators import Evaluator
 
@@ -41,7 +41,7 @@ class LoggingCallback(keras.callbacks.Callback):
         global_batch: images per step.
         log_every: steps between rows.
         evaluators: what else is measured, by the chief.
-        picture: makes the grid of view pairs, shown once.
+        picture: makes the grid of views, shown once.
         replicas: that train. All workers fetch a row together, the chief writes it.
         copy: of the model, on one device, for the chief's evaluators of several replicas.
     """
@@ -59,7 +59,7 @@ class LoggingCallback(keras.callbacks.Callback):
         evaluators: Sequence[Every],
         picture: Callable,
         replicas: Replicas,
-        copy: SimCLR | None = None,
+        copy: keras.Model | None = None,
     ):
         super().__init__()
         self._replicas, self._copy = replicas, copy
@@ -114,10 +114,10 @@ class LoggingCallback(keras.callbacks.Callback):
         check_finite(self.model)
         self.model.reset_metrics()
         if due and self._replicas.count > 1:
-            for part in ("encoder", "projection_head"):
-                weights = getattr(self.model, part).get_weights()
+            for i, part in enumerate(self.model.layers):
+                weights = part.get_weights()
                 if self._copy:
-                    getattr(self._copy, part).set_weights(weights)
+                    self._copy.layers[i].set_weights(weights)
         if self._replicas.is_chief:
             self._write(row, due)
         self._restart_clock()  # the evaluators' time is not the training's
@@ -136,7 +136,8 @@ class LoggingCallback(keras.callbacks.Callback):
                 if name not in ("step", "epoch"):
                     tf.summary.scalar(name, value)
             if self._picture_due:
-                tf.summary.image("view_pairs", self._picture(self.model)[tf.newaxis])
+                name = "view_pairs" if self.model.views_per_image == 2 else "views"
+                tf.summary.image(name, self._picture(self.model)[tf.newaxis])
                 self._picture_due = False
         self._writer.flush()
         self._terminal.show(row)
@@ -147,6 +148,18 @@ class LoggingCallback(keras.callbacks.Callback):
         """Leaves the terminal in order, however the training ended."""
         if hasattr(self, "_terminal"):
             self._terminal.close()
+
+
+# Of a row's figures, by the names that the terminal has room for.
+_SHOWN = {
+    "contrastive_accuracy": "acc",
+    "accuracy": "acc",
+    "linear_accuracy": "linear_accuracy",
+    "knn_top1": "knn_top1",
+    "linear_probe_top1": "linear_probe_top1",
+    "validation_loss": "validation_loss",
+    "validation_accuracy": "validation_accuracy",
+}
 
 
 class _Terminal:
@@ -168,10 +181,10 @@ class _Terminal:
             self._bar.update(step - self._bar.n)
 
     def show(self, row: dict[str, float]) -> None:
-        figures = f"loss {row['loss']:.4f}  acc {row['contrastive_accuracy']:.3f}"
-        for name in ("linear_accuracy", "knn_top1", "linear_probe_top1", "validation_loss"):
+        figures = f"loss {row['loss']:.4f}"
+        for name, short in _SHOWN.items():
             if name in row:
-                figures += f"  {name} {row[name]:.3f}"
+                figures += f"  {short} {row[name]:.3f}"
         figures += f"  {row['views_per_second']:.0f} views/s"
         if self._bar:
             self._bar.set_postfix_str(figures)
@@ -189,7 +202,7 @@ class _Terminal:
             self._bar.close()
 
 
-def check_finite(model: SimCLR) -> None:
+def check_finite(model: StepwiseModel) -> None:
     """Raises UserError with the step if any loss since the last look was not finite."""
     step = int(model.first_bad_step.numpy())
     if step >= 0:

@@ -5,12 +5,13 @@ import json
 import math
 import zlib
 
-from simclr_tf.config import Plan, PretrainConfig, to_json
+import tf_keras as keras
+
+from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig, to_json
 from simclr_tf.data import Source
 from simclr_tf.distribution import Replicas
 from simclr_tf.durations import resolve_steps
 from simclr_tf.errors import UserError
-from simclr_tf.models import SimCLR
 from simclr_tf.optimizers import peak_learning_rate
 from simclr_tf.run import Run
 
@@ -33,9 +34,10 @@ def make_plan(config: PretrainConfig, train: Source, replicas: Replicas) -> Plan
             f"--train_epochs={settings.train_epochs:g} of {count} images is less than one step "
             f"of --train_batch_size={batch}"
         )
+    names = () if train.multi_label else tuple(train.class_names or ())
     return Plan(
         num_examples=count,
-        num_classes=len(train.class_names) if train.class_names else None,
+        num_classes=len(names) or None,
         total_steps=total,
         warmup_steps=resolve_steps(count, batch, epochs=settings.warmup_epochs),
         steps_per_epoch=count / batch,
@@ -44,6 +46,7 @@ def make_plan(config: PretrainConfig, train: Source, replicas: Replicas) -> Plan
         ),
         num_replicas=replicas.count,
         num_workers=replicas.num_workers,
+        class_names=names if isinstance(config, FinetuneConfig) else (),
     )
 
 
@@ -61,7 +64,13 @@ def checkpoint_every(config: PretrainConfig, plan: Plan) -> int:
     )
 
 
-def describe(config: PretrainConfig, plan: Plan, model: SimCLR, train: Source) -> str:
+def epochs_in_steps(config: PretrainConfig, plan: Plan, epochs: float) -> int:
+    """Returns how many steps such a part of the run takes, at least one."""
+    batch = config.optimization.train_batch_size
+    return max(1, resolve_steps(plan.num_examples, batch, epochs=epochs))
+
+
+def describe(config: PretrainConfig, plan: Plan, model: keras.Model, train: Source) -> str:
     """Returns the line that says what is about to be trained."""
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
     return (

@@ -1,17 +1,17 @@
 """The whole of an evaluation on tiny data, and what it refuses."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.decomposition import PCA
 
 from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import KNN, Logistic, evaluate
-from simclr_tf.evaluation.baselines import pca_features
+from simclr_tf.evaluation import KNN, Logistic, Representation, Setting, evaluate
 
 NAMES = ("red", "green", "blue")
-PROTOCOLS = (KNN(k=5), Logistic())
+PROTOCOLS = (KNN(k=(5,)), Logistic())
 RECORD_KEYS = [
     "protocol",
     "dataset",
@@ -23,6 +23,9 @@ RECORD_KEYS = [
     "num_test",
     "step",
     "seconds",
+    "setting",
+    "metric",
+    "value",
 ]
 
 
@@ -47,26 +50,21 @@ def _noise(images, training):
     return images[:, :2, 0, 0] * 1e-3
 
 
-def _evaluate(encoder=_colour, splits=None, protocols=PROTOCOLS, **changes):
+def _evaluate(encoder=_colour, splits=None, protocols=PROTOCOLS, random=None, **changes):
     train, test = splits or _splits()
-    settings = {
-        "dataset": "colours",
-        "train_split": "train",
-        "test_split": "test",
-        "image_size": 8,
-        "step": 12,
-        "batch_size": 8,
-    }
-    return evaluate(encoder, train, test, protocols, **(settings | changes))
+    setting = Setting("colours", "train", "test", image_size=8, step=12, batch_size=8)
+    compared = [Representation("", lambda: (encoder, "trained"))]
+    if random:
+        compared.append(Representation("random", lambda: (random, "random")))
+    setting = dataclasses.replace(setting, **changes)
+    return evaluate(compared, train, test, protocols, setting)
 
 
 def test_protocols_times_encoders():
-    found = list(_evaluate(baselines=("pca", "random"), random_encoder=_noise))
+    found = list(_evaluate(random=_noise))
     assert [e.protocol for e in found] == [
         "knn",
         "logistic",
-        "knn/pca",
-        "logistic/pca",
         "knn/random",
         "logistic/random",
     ]
@@ -77,6 +75,7 @@ def test_protocols_times_encoders():
         record = evaluation.record()
         assert list(record) == RECORD_KEYS
         assert (record["num_train"], record["num_test"], record["step"]) == (21, 12, 12)
+        assert (record["metric"], record["value"]) == ("top-1", record["top1"])
         assert record["top5"] == 1.0
         assert 0 < record["seconds"] < 60
 
@@ -88,14 +87,12 @@ def test_an_encoder_is_traced_once_for_all_splits_and_protocols():
         calls.append(training)
         return _colour(images, training)
 
-    list(_evaluate(encoder, protocols=(KNN(k=1), KNN(k=5), Logistic())))
+    list(_evaluate(encoder, protocols=(KNN(k=(1, 5)), Logistic())))
     assert calls == [False]
 
 
 def test_what_is_computed_is_handed_over_before_a_later_failure():
-    found = _evaluate(
-        baselines=("random",), random_encoder=lambda images, training: _colour(images, training) / 0
-    )
+    found = _evaluate(random=lambda images, training: _colour(images, training) / 0)
     assert [next(found).protocol, next(found).protocol] == ["knn", "logistic"]
     with pytest.raises(UserError, match="not finite"):
         next(found)
@@ -105,20 +102,6 @@ def test_a_notice_stays_out_of_the_record():
     (evaluation,) = _evaluate(protocols=(Logistic(max_iter=1),))
     assert "before it converged" in evaluation.notice
     assert list(evaluation.record()) == RECORD_KEYS
-
-
-def test_pca_is_that_of_the_train_pixels():
-    train, test = _splits()
-    found_train, found_test = pca_features(train, test, image_size=8, batch_size=8)
-    pixels = [source._images.reshape(source.num_examples, -1) / 255 for source in (train, test)]
-    exact = PCA(21, svd_solver="full").fit(pixels[0])
-    # Up to the sign of each component; the last of 21 has no variance left after centring.
-    expected = [abs(exact.transform(p))[:, :20] for p in pixels]
-    assert found_train.features.shape == (21, 21)
-    np.testing.assert_allclose(abs(found_train.features)[:, :20], expected[0], atol=1e-3)
-    np.testing.assert_allclose(abs(found_test.features)[:, :20], expected[1], atol=1e-3)
-    again, _ = pca_features(train, test, image_size=8, batch_size=8)
-    np.testing.assert_array_equal(again.features, found_train.features)
 
 
 def _never(images, training):
@@ -131,7 +114,7 @@ UNLABELLED = ArraySource("none", np.zeros((9, 8, 8, 3), np.uint8))
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"protocols": (KNN(k=22),)}, "--knn_k=22"),
+        ({"protocols": (KNN(k=(22,)),)}, "--knn_k=22"),
         ({"splits": (_splits()[0], UNLABELLED)}, "--dataset=colours: split 'test' has no labels"),
         ({"splits": (UNLABELLED, _splits()[1])}, "split 'train' has no labels"),
         (
@@ -142,8 +125,14 @@ UNLABELLED = ArraySource("none", np.zeros((9, 8, 8, 3), np.uint8))
             {"splits": (_splits()[0], _split([0, 1], 1, ("cyan", "green")))},
             "different classes",
         ),
-        ({"baselines": ("pac",)}, "--baselines: 'pac' is none of pca, random"),
-        ({"baselines": ("random",)}, "--baselines=random needs"),
+        ({"metric": "11-point mAP"}, "--metric=11-point mAP does not go"),
+        (
+            {"splits": _splits((1,) * 9, (1,) * 3)},
+            "--train_split=train holds the single class 'green'",
+        ),
+        ({"splits": _splits((0, 1) * 5, (0, 1, 2))}, "--train_split=train lacks class 'blue'"),
+        ({"splits": _splits((0, 1, -1) * 5, (0, 1))}, "split 'train' holds images without a label"),
+        ({"splits": _splits((0, 1) * 5, (0, 1, -1))}, "split 'test' holds images without a label"),
     ],
 )
 def test_refused_before_any_work(changes, message):
@@ -152,15 +141,18 @@ def test_refused_before_any_work(changes, message):
         _evaluate(_never, **changes)
 
 
-@pytest.mark.parametrize(
-    ("train", "test", "message"),
-    [
-        ((1,) * 9, (1,) * 3, "--train_split=train holds the single class 'green'"),
-        ((0, 1) * 5, (0, 1, 2), "--train_split=train lacks class 'blue'"),
-        ((0, 1, -1) * 5, (0, 1), "split 'train' holds images without a label"),
-        ((0, 1) * 5, (0, 1, -1), "split 'test' holds images without a label"),
-    ],
-)
-def test_refused_when_the_labels_are_known(train, test, message):
-    with pytest.raises(UserError, match=message):
-        next(_evaluate(splits=_splits(train, test)))
+def test_several_labels_per_image_are_judged_by_average_precision():
+    splits = []
+    for seed, count in enumerate((60, 30)):
+        several = np.random.default_rng(seed).integers(0, 2, (count, 3))
+        images = np.random.default_rng(seed).integers(0, 60, (count, 8, 8, 3), dtype=np.uint8)
+        images += (120 * several[:, None, None, :]).astype(np.uint8)
+        source = ArraySource("several", images, several, NAMES)
+        source.multi_label = True
+        splits.append(source)
+    found = list(_evaluate(splits=splits, metric="11-point mAP"))
+    for evaluation in found:
+        assert evaluation.value > 0.95 and evaluation.classifier is None
+        assert evaluation.record()["metric"] == "11-point mAP"
+    with pytest.raises(UserError, match="have several labels"):
+        _evaluate(splits=splits)

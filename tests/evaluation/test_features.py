@@ -7,7 +7,8 @@ import tf_keras as keras
 
 from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.features import FeatureExtractor, extract_features
+from simclr_tf.evaluation import feature_store
+from simclr_tf.evaluation.features import FeatureExtractor, extract_features, weights_identity
 
 
 def _source(count=10, size=8, labelled=True):
@@ -112,3 +113,94 @@ def test_an_encoder_without_pooling_is_refused():
     _, source = _source()
     with pytest.raises(UserError, match=r"\(4, 8, 8, 3\).*global pooling"):
         extract_features(lambda batch, training: batch, source, 8, batch_size=4)
+
+
+class _Counting:
+    """An encoder that counts its images, and can be told to fail after some."""
+
+    def __init__(self, fail_after=10**9):
+        self.images, self._fail_after = 0, fail_after
+
+    def __call__(self, batch, training):
+        def count(size):
+            if self.images + size > self._fail_after:
+                raise RuntimeError("killed")
+            self.images += int(size)
+            return np.int64(self.images)
+
+        counted = tf.numpy_function(count, [tf.shape(batch)[0]], tf.int64)
+        with tf.control_dependencies([counted]):
+            return tf.reshape(batch, [batch.shape[0], -1]) * 2.0
+
+
+def _cached(encoder, cache, identity="weights", batch_size=4, size=8):
+    return FeatureExtractor(encoder, size, batch_size, cache, identity)
+
+
+def test_features_that_are_there_are_not_computed_again(tmp_path):
+    _, source = _source(count=10)
+    first = _cached(_Counting(), tmp_path)(source)
+    again = _Counting()
+    found = _cached(again, tmp_path)(source)
+    assert again.images == 0
+    np.testing.assert_array_equal(found.features, first.features)
+    np.testing.assert_array_equal(found.labels, first.labels)
+    assert isinstance(found.features, np.memmap)
+    assert sorted(p.name for p in _cached(again, tmp_path).place(source).iterdir()) == [
+        *("features.npy", "labels.npy")
+    ]
+
+
+def test_other_weights_images_or_sizes_are_other_features(tmp_path):
+    _, source = _source(count=10)
+    places = {_cached(None, tmp_path).place(source)}
+    places.add(_cached(None, tmp_path, identity="other").place(source))
+    places.add(_cached(None, tmp_path, size=6).place(source))
+    places.add(_cached(None, tmp_path).place(source.subset(np.arange(9))))
+    changed = source._images.copy()
+    changed[3, 0, 0, 0] ^= 1
+    places.add(
+        _cached(None, tmp_path).place(
+            ArraySource("random", changed, source.labels(), source.class_names)
+        )
+    )
+    assert len(places) == 5
+    _, same = _source(count=10)
+    assert _cached(None, tmp_path, batch_size=7).place(same) in places
+
+
+def test_identity_follows_every_variable():
+    a, b = tf.Variable([1.0, 2.0]), tf.Variable([3.0])
+    before = weights_identity([a, b])
+    assert weights_identity([tf.Variable([1.0, 2.0]), tf.Variable([3.0])]) == before
+    b.assign([3.0000002])
+    assert weights_identity([a, b]) != before
+
+
+def test_a_killed_extraction_goes_on_with_another_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_store, "_PART_ROWS", 8)
+    _, source = _source(count=30)
+    whole = extract_features(_Counting(), source, 8, 4)
+    killed = _Counting(fail_after=20)
+    with pytest.raises(tf.errors.UnknownError, match="killed"):
+        _cached(killed, tmp_path)(source)
+    place = _cached(killed, tmp_path).place(source)
+    # Two parts of 8 are there. One is cut, and so made again.
+    last = place / "part-000000008-features.npy"
+    last.write_bytes(last.read_bytes()[:-10])
+    resumed = _Counting()
+    found = _cached(resumed, tmp_path, batch_size=5)(source)
+    assert resumed.images == 25  # 22 in batches of 5
+    np.testing.assert_array_equal(found.features, whole.features)
+    np.testing.assert_array_equal(found.labels, whole.labels)
+
+
+def test_what_is_not_finite_is_not_kept(tmp_path):
+    _, source = _source(count=8)
+
+    def broken(batch, training):
+        return tf.reshape(batch, [batch.shape[0], -1]) / 0.0
+
+    with pytest.raises(UserError, match="not finite"):
+        _cached(broken, tmp_path)(source)
+    assert not list(tmp_path.glob("*/*"))

@@ -8,7 +8,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import knn
-from simclr_tf.evaluation.knn import KNN, knn_predict
+from simclr_tf.evaluation.features import Features
+from simclr_tf.evaluation.knn import KNN, knn_predict, neighbours
+from simclr_tf.evaluation.protocols import Task
 
 
 def _data(num_train=70, num_test=23, dims=6, num_classes=7, seed=0):
@@ -55,11 +57,62 @@ def test_equals_scikit_learn():
     np.testing.assert_array_equal(knn_predict(train, labels, test, num_classes, 30, 0.1), expected)
 
 
-def test_blocks_change_nothing(monkeypatch):
+@pytest.mark.parametrize("k", [1, 10, 70])
+def test_blocks_change_nothing(monkeypatch, k):
+    train, _, test, _ = _data()
+    train[40] = 2 * train[5]  # equally near, in another block: the first counts
+    similarity, nearest = neighbours(train, test, k)
+    monkeypatch.setattr(knn, "_QUERIES", 5)  # 23 test items: 4 blocks and 3
+    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 16 * 6)  # 70 train items: 4 blocks and 6
+    blocked_similarity, blocked = neighbours(train, test, k)
+    np.testing.assert_array_equal(blocked, nearest)
+    np.testing.assert_allclose(blocked_similarity, similarity, atol=1e-6)
+    order = [list(row) for row in nearest]
+    assert all(row.index(5) < row.index(40) for row in order if 5 in row and 40 in row)
+
+
+def test_a_bank_in_a_file_is_not_copied_whole(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "bank.npy", rng.normal(size=(20_000, 64)).astype(np.float32))
+    bank = np.load(tmp_path / "bank.npy", mmap_mode="r")
+    queries = np.array(bank[:50])
+    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 2**16)
+    largest = []
+    normalise = knn._normalise
+    monkeypatch.setattr(knn, "_normalise", lambda x: largest.append(x.size) or normalise(x))
+    _, nearest = neighbours(bank, queries, 3)
+    assert list(nearest[:, 0]) == list(range(50))
+    assert max(largest) <= 2**16 and sum(largest) > bank.size
+
+
+def test_every_pair_of_settings_is_answered_from_one_search(monkeypatch):
     train, labels, test, num_classes = _data()
-    whole = knn_predict(train, labels, test, num_classes, 10)
-    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 4 * len(train))  # 23 test items: 5 blocks and 3
-    np.testing.assert_array_equal(knn_predict(train, labels, test, num_classes, 10), whole)
+    task = Task(Features(train, labels), Features(test, np.zeros(len(test), int)), num_classes)
+    searches = []
+    search = knn.neighbours
+    monkeypatch.setattr(knn, "neighbours", lambda *a: searches.append(a[2]) or search(*a))
+    answers = KNN(k=(3, 20), temperature=(0.05, 1.0)).predict(task)
+    assert searches == [20]
+    assert [a.setting for a in answers] == [
+        *("k=3, T=0.05", "k=3, T=1", "k=20, T=0.05", "k=20, T=1")
+    ]
+    for answer, (k, t) in zip(answers, [(3, 0.05), (3, 1), (20, 0.05), (20, 1)], strict=True):
+        ranked = np.argsort(-answer.scores, axis=1, kind="stable")[:, :5]
+        np.testing.assert_array_equal(ranked, _slow_knn(train, labels, test, num_classes, k, t))
+
+
+def test_several_labels_each_get_the_vote():
+    train, labels, test, num_classes = _data()
+    task = Task(Features(train, labels), Features(test, labels), num_classes)
+    several = Task(
+        Features(train, np.eye(num_classes, dtype=np.int64)[labels]),
+        Features(test, labels),
+        num_classes,
+    )
+    protocol = KNN(k=(10,))
+    np.testing.assert_allclose(
+        protocol.predict(several)[0].scores, protocol.predict(task)[0].scores, rtol=1e-5
+    )
 
 
 def test_a_very_low_temperature_is_the_nearest_neighbour():
@@ -79,16 +132,16 @@ def test_fewer_classes_than_five():
 @pytest.mark.parametrize(
     ("protocol", "flag"),
     [
-        (KNN(k=11), "--knn_k=11"),
-        (KNN(k=0), "--knn_k=0"),
-        (KNN(k=5, temperature=0.0), "--knn_temperature"),
-        (KNN(k=5, temperature=math.nan), "--knn_temperature"),
+        (KNN(k=(5, 11)), "--knn_k=11"),
+        (KNN(k=(0,)), "--knn_k=0"),
+        (KNN(k=(5,), temperature=(0.1, 0.0)), "--knn_temperature"),
+        (KNN(k=(5,), temperature=(math.nan,)), "--knn_temperature"),
     ],
 )
 def test_settings_that_cannot_be(protocol, flag):
     with pytest.raises(UserError, match=flag):
         protocol.check(num_train=10)
-    KNN(k=10).check(num_train=10)
+    KNN(k=(10,)).check(num_train=10)
 
 
 def test_more_neighbours_than_items():

@@ -1,0 +1,146 @@
+"""Train an encoder and a new classifier on top of it with labels.
+
+Starts from the encoder of a run (--checkpoint), or from the first layers of its projection head;
+takes all labels or a class-balanced share of them. Writes a run directory like pretraining's, goes
+on where it stopped, and at the end measures the accuracy on eval_split and exports encoder and
+classifier. What is not said about data and architecture is the checkpoint's run's.
+
+  simclr-tf finetune --checkpoint=runs/a --label_fraction=0.1 --model_dir=runs/a-10percent
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from simclr_tf import config
+from simclr_tf.cli.flags import define_section, note_no_effect, read_section
+from simclr_tf.cli.pretrain import NO_EFFECT, SECTIONS
+from simclr_tf.errors import UserError
+
+# The paper's protocol [v1 B.5]: Nesterov 0.9, 0.05·B/256, no warm-up, no decay, crop and flip.
+_OPTIMIZATION = config.Optimization(
+    optimizer="momentum",
+    learning_rate=0.05,
+    warmup_epochs=0.0,
+    weight_decay=0.0,
+    train_batch_size=256,
+    train_epochs=30,
+)
+_FEW_LABELS_EPOCHS = 60  # where there are 1 % of the labels or less
+_VIEWS: dict[str, Any] = {"color_jitter_strength": 0.0, "use_blur": False, "use_grayscale": False}
+_OF_THE_RUN = ("data", "views", "encoder", "head")
+# What changes how a given architecture is trained, not what it is.
+_MAY_DIFFER = ("global_bn", "batch_norm_decay")
+_OF_PRETRAINING = (
+    *("temperature", "hidden_norm", "lineareval_while_pretraining"),
+    *("knn_every_epochs", "probe_dataset"),
+)
+
+
+def define(values: flags.FlagValues) -> dict[str, list[str]]:
+    flags.DEFINE_string(
+        "model_dir", None, "The run directory; made if it does not exist.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "mode",
+        "train_then_eval",
+        ["train", "eval", "train_then_eval"],
+        "train_then_eval also evaluates and exports at the end; eval only does that.",
+        flag_values=values,
+    )
+    groups = {"Run": ["model_dir", "mode"]}
+    sections = {"finetuning": config.Finetuning, **SECTIONS}
+    for name, section in sections.items():
+        heading, defaults = (section.__doc__ or "").strip(), {}
+        if name in _OF_THE_RUN:
+            heading += " (the run's unless given)"
+            defaults = dict.fromkeys((f.name for f in dataclasses.fields(section)), None)
+            defaults |= _VIEWS if name == "views" else {}
+        elif name == "optimization":
+            defaults = {**vars(_OPTIMIZATION), "train_epochs": None}
+        groups[heading] = define_section(values, section, **defaults)
+    values["train_epochs"].help = (
+        "Passes over the labelled images; unless given 30, or 60 with labels_per_class or at most "
+        "1 % of the labels."
+    )
+    groups[(config.Devices.__doc__ or "").strip()] = define_section(values, config.Devices)
+    flags.DEFINE_enum(
+        "train_mode", "finetune", ["pretrain", "finetune"], "Must be finetune.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "eval_batch_size", 256, "Images per call in evaluation.", 1, flag_values=values
+    )
+    for name in NO_EFFECT:
+        flags.DEFINE_string(name, None, "Accepted; without effect here.", flag_values=values)
+    groups["The reference's other flags"] = ["train_mode", "eval_batch_size", *NO_EFFECT]
+    return groups
+
+
+def run(values: flags.FlagValues) -> None:
+    if values.train_mode != "finetune":
+        raise UserError("--train_mode=pretrain: pretraining is another command than finetune")
+    if not values.model_dir:
+        raise UserError("--model_dir is missing: the directory that the run is written to")
+    finetuning = read_section(values, config.Finetuning)
+    checkpoints = read_section(values, config.Checkpoints)
+    few = finetuning.labels_per_class or finetuning.label_fraction <= 0.01
+    base = dataclasses.replace(
+        _OPTIMIZATION, train_epochs=_FEW_LABELS_EPOCHS if few else _OPTIMIZATION.train_epochs
+    )
+    finetune_config = config.FinetuneConfig(
+        **_sections_of_the_run(values, checkpoints.checkpoint),
+        optimization=read_section(values, config.Optimization, base),
+        watching=read_section(values, config.Watching),
+        checkpoints=checkpoints,
+        finetuning=finetuning,
+    )
+    devices = read_section(values, config.Devices)
+    if finetune_config.optimization.microbatch_size:
+        raise UserError(
+            "--microbatch_size is of the contrastive loss, where the batch matters; here, lower "
+            "--train_batch_size"
+        )
+    note_no_effect(values, (*NO_EFFECT, *_OF_PRETRAINING))
+
+    from simclr_tf.distribution import open_replicas
+    from simclr_tf.evaluation.runs import check_evaluation, evaluate_classifier
+    from simclr_tf.export.runs import export_run
+    from simclr_tf.training.finetune import finetune
+
+    if values.mode == "train_then_eval":
+        check_evaluation(finetune_config.resolved().data, ())
+    if values.mode != "eval":
+        replicas = open_replicas(devices)
+        finetune(finetune_config, values.model_dir, replicas, devices.steps_per_execution)
+        if not replicas.is_chief:
+            return
+    if values.mode == "train":
+        print(f"next: the same command with --mode=eval measures and exports {values.model_dir}")
+        return
+    evaluate_classifier(values.model_dir, batch_size=values.eval_batch_size)
+    export_run(values.model_dir)
+
+
+def _sections_of_the_run(values: flags.FlagValues, checkpoint: str) -> dict[str, Any]:
+    """The sections that are the checkpoint's run's where nothing else is said."""
+    if not checkpoint:
+        bases = {"views": config.Views(**_VIEWS)}
+        return {n: read_section(values, SECTIONS[n], bases.get(n)) for n in _OF_THE_RUN}
+    from simclr_tf.run import Run
+
+    of_run, _ = Run(Path(checkpoint)).read()
+    before = {name: getattr(of_run, name) for name in _OF_THE_RUN}
+    before["views"] = dataclasses.replace(before["views"], **_VIEWS)
+    sections = {name: read_section(values, SECTIONS[name], before[name]) for name in _OF_THE_RUN}
+    for name in ("encoder", "head"):
+        old, new = vars(before[name]), vars(sections[name])
+        for flag in old:
+            free = flag in (*_MAY_DIFFER, *_OF_PRETRAINING) or new[flag] == "auto"
+            if old[flag] != new[flag] and not free:
+                raise UserError(
+                    f"--{flag}={new[flag]}: the encoder of --checkpoint={checkpoint} has "
+                    f"{old[flag]}; leave the flag out"
+                )
+    return sections

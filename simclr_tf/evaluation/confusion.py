@@ -1,0 +1,86 @@
+"""Which classes are taken for which: a confusion matrix as tables and as a picture."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from simclr_tf.files import write_atomically
+
+_MOST_NUMBERS = 20  # classes up to which the cells' values can be read
+_MOST_NAMES = 60  # classes up to which each has its name
+
+
+def write_confusion(
+    directory: Path, matrix: np.ndarray, class_names: Sequence[str], title: str
+) -> None:
+    """Write confusion.csv, per_class.csv and confusion.png into a directory.
+
+    In the tables a name that a spreadsheet would take for a formula has an apostrophe before it.
+
+    Args:
+        directory: made where it does not exist.
+        matrix: int [C, C], how many images of the row's class are taken for the column's.
+        class_names: of both.
+        title: of the picture.
+    """
+    names = [_cell(name) for name in class_names]
+    rows = [[name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True)]
+    _write_csv(directory / "confusion.csv", [["true class", *names], *rows])
+    images = matrix.sum(axis=1)
+    right = matrix.diagonal()
+    shares = [f"{r / n:.4f}" if n else "" for r, n in zip(right, images, strict=True)]
+    per_class = zip(names, images.tolist(), shares, strict=True)
+    _write_csv(directory / "per_class.csv", [["class", "images", "accuracy"], *per_class])
+    file = io.BytesIO()
+    _draw(matrix, class_names, title).print_png(file)
+    write_atomically(directory / "confusion.png", file.getvalue())
+
+
+def confusion_image(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Return the picture as uint8 [H, W, 3]."""
+    canvas = _draw(matrix, class_names, "")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _draw(matrix: np.ndarray, class_names: Sequence[str], title: str) -> FigureCanvasAgg:
+    count = len(class_names)
+    side = min(14.0, 4.0 + 0.35 * count)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, label="share of the true class", shrink=0.8)
+    ticks = range(0, count, -(-count // _MOST_NAMES))
+    names = [class_names[i] for i in ticks]
+    # Names and titles are strangers': a dollar sign is no formula.
+    axes.set_xticks(ticks, names, rotation=90, parse_math=False)
+    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("true class")
+    axes.set_title(title, parse_math=False, fontsize="medium")
+    if count <= _MOST_NUMBERS:
+        for row in range(count):
+            for column in range(count):
+                share = shares[row, column]
+                colour = "white" if share > 0.5 else "black"
+                axes.text(
+                    column, row, f"{share:.0%}", ha="center", va="center", fontsize=7, color=colour
+                )
+    return canvas
+
+
+def _cell(name: str) -> str:
+    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
+
+
+def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue())

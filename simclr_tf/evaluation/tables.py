@@ -1,0 +1,123 @@
+"""The table of what several runs hold, laid out for a document."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.baselines import PCA_DIMS
+from simclr_tf.evaluation.results import completed, markdown_row, read_evaluations
+from simclr_tf.models.resnet import feature_width
+from simclr_tf.run import Run
+
+_FEATURES = {
+    "": "SimCLR",
+    "pca": "PCA of pixels",
+    "random": "untrained encoder",
+    "supervised": "supervised encoder",
+    "projection": "SimCLR, g(h)",
+}
+_CLASSIFIERS = {"knn": "k-NN", "logistic": "logistic (L-BFGS)", "finetune": "fine-tuned"}
+_HEADER = ("classifier", "features", "encoder", "dims", "projection", "epochs", "labels")
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One row: what is equal in runs that differ in their seeds alone."""
+
+    table: tuple[str, ...]
+    cells: tuple[str, ...]
+
+
+def table_of_runs(model_dirs: Sequence[Path]) -> str:
+    """Return Markdown: the evaluations of pretraining and fine-tuning runs, a line for each kind.
+
+    Figures that differ by run alone stand in one line, as their median, range and number. There is
+    a table for every dataset, its splits and metric.
+
+    Raises:
+        UserError: one is no run, or none has been evaluated.
+    """
+    values: dict[_Line, list[float]] = {}
+    for path in model_dirs:
+        for line, value in _lines(Run(path)).items():
+            values.setdefault(line, []).append(value)
+    if not values:
+        names = ", ".join(str(path) for path in model_dirs)
+        raise UserError(f"--table: nothing has been evaluated in {names}; name --protocols too")
+    tables = dict.fromkeys(line.table for line in values)
+    return "\n\n".join(_format(table, values) for table in tables)
+
+
+def _lines(run: Run) -> dict[_Line, float]:
+    """A run's newest figure of every kind."""
+    config, plan = run.read()
+    pretraining, its_plan = _pretraining(config, plan)
+    found = {}
+    for record in map(completed, read_evaluations(run.evaluations_file)):
+        _, _, column = record["protocol"].partition("/")
+        about = _about(pretraining, its_plan, column)
+        table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
+        cells = (_classifier(record), _FEATURES.get(column, column), *about, record["num_train"])
+        found[_Line(table, tuple(map(str, cells)))] = record["value"]
+    return found
+
+
+def _about(config: PretrainConfig, plan: Plan, column: str) -> tuple[object, ...]:
+    """(encoder, dims, projection, epochs) of a representation."""
+    if column == "pca":
+        return ("–", PCA_DIMS, "–", "–")
+    encoder, head = config.encoder, config.head
+    name = f"R{encoder.resnet_depth}"
+    if encoder.width_multiplier != 1:
+        name += f" × {encoder.width_multiplier:g}"
+    dims = feature_width(encoder.resnet_depth, encoder.width_multiplier)
+    epochs = f"{plan.total_steps / plan.steps_per_epoch:.4g}"
+    without = column in ("random", "supervised") or head.proj_head_mode == "none"
+    projection = "–" if without else head.proj_out_dim
+    if column == "projection":
+        dims = head.proj_out_dim
+    return (name, dims, projection, "–" if column == "random" else epochs)
+
+
+def _classifier(record: Any) -> str:
+    protocol, setting = record["protocol"].partition("/")[0], record["setting"]
+    name = _CLASSIFIERS.get(protocol, protocol)
+    if record["protocol"] == "finetune/supervised":
+        name = "its own head"
+    if protocol == "logistic" and setting.startswith("adam"):
+        name, setting = "logistic (Adam)", setting.removeprefix("adam").removeprefix(", ")
+    if setting.startswith("L2="):  # another value for every seed
+        setting = f"L2 {setting.partition(', ')[2]}"
+    return f"{name}, {setting}" if setting else name
+
+
+def _pretraining(config: PretrainConfig, plan: Plan) -> tuple[PretrainConfig, Plan]:
+    """What the encoder was pretrained as: of a fine-tuned run, that of its checkpoint."""
+    while isinstance(config, FinetuneConfig) and config.checkpoints.checkpoint:
+        config, plan = Run(Path(config.checkpoints.checkpoint)).read()
+    return config, plan
+
+
+def _format(table: tuple[str, ...], values: dict[_Line, list[float]]) -> str:
+    dataset, train_split, test_split, metric = table
+    lines = [
+        f"{dataset}: learnt from {train_split}, judged on {test_split}",
+        "",
+        markdown_row([*_HEADER, metric]),
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for line, found in values.items():
+        if line.table == table:
+            lines.append(markdown_row([*line.cells, _spread([100 * value for value in found])]))
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    text = f"{median(values):.1f}"
+    if len(set(values)) > 1:
+        text += f" ({min(values):.1f}–{max(values):.1f}, {len(values)} seeds)"
+    return text

@@ -1,0 +1,65 @@
+"""The twelve datasets of the paper's transfer experiments [v1 §B.8], and how each is measured."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """A dataset, its usual splits and metric.
+
+    `dataset` is a TFDS name, or "" where there is none: then it is a folder:PATH whose last part is
+    `folder`. The splits are what is learnt from and judged on; "" where nothing is usual.
+    """
+
+    name: str
+    dataset: str
+    train_split: str
+    test_split: str
+    metric: str = "top-1"
+    folder: str = ""
+
+
+TRANSFER_SETS = (
+    TransferSet("Food-101", "food101", "train", "validation"),
+    TransferSet("CIFAR-10", "cifar10", "train", "test"),
+    TransferSet("CIFAR-100", "cifar100", "train", "test"),
+    TransferSet("Birdsnap", "", "train", "test", folder="birdsnap"),
+    # The first of the set's standard partitions; TFDS's plain `sun397` is a split of its own.
+    TransferSet("SUN397", "sun397/standard-part1-120k", "train", "test"),
+    TransferSet("Stanford Cars", "cars196", "train", "test"),
+    TransferSet("FGVC Aircraft", "", "train", "test", "mean per class", folder="aircraft"),
+    TransferSet("PASCAL VOC 2007", "voc/2007", "train+validation", "test", "11-point mAP"),
+    TransferSet("DTD", "dtd", "train+validation", "test"),
+    TransferSet("Oxford-IIIT Pets", "oxford_iiit_pet", "train", "test", "mean per class"),
+    TransferSet("Caltech-101", "caltech101", "train", "test", "mean per class"),
+    TransferSet(
+        "Oxford 102 Flowers", "oxford_flowers102", "train+validation", "test", "mean per class"
+    ),
+)
+
+
+def transfer_set(dataset: str) -> TransferSet:
+    """Return how a dataset is usually measured: one of the twelve, or top-1 on splits unknown.
+
+    Args:
+        dataset: a TFDS name (a version after a colon does not matter), or folder:PATH.
+    """
+    last = dataset.rstrip("/").rpartition("/")[2].lower() if dataset.startswith("folder:") else ""
+    last = last.removeprefix("folder:")
+    for known in TRANSFER_SETS:
+        # A name without a configuration is that of the set.
+        named = dataset.partition(":")[0] in (known.dataset, known.dataset.partition("/")[0])
+        if (last == known.folder) if last else (known.dataset and named):
+            return known
+    return TransferSet(dataset, dataset, "", "")
+
+
+def transfer_table() -> str:
+    """Return the twelve as a Markdown table."""
+    rows = [
+        f"| {known.name} | `{known.dataset or f'folder:…/{known.folder}'}` "
+        f"| `{known.train_split}` | `{known.test_split}` | {known.metric} |"
+        for known in TRANSFER_SETS
+    ]
+    head = ["| set | `--datasets` | learnt from | judged on | metric |"]
+    return "\n".join([*head, "| --- | --- | --- | --- | --- |", *rows])

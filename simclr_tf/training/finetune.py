@@ -1,0 +1,150 @@
+"""Training with labels: fine-tuning of an encoder, and the supervised baseline from nothing."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tf_keras as keras
+
+from simclr_tf.config import FinetuneConfig, Finetuning, Plan, PretrainConfig
+from simclr_tf.data import Source
+from simclr_tf.data.subset import choose_labelled
+from simclr_tf.distribution import Replicas
+from simclr_tf.errors import UserError
+from simclr_tf.files import write_atomically
+from simclr_tf.models import Classifier
+from simclr_tf.models.classifier import first_layers
+from simclr_tf.run import Run, load
+from simclr_tf.training.evaluators import accuracy
+from simclr_tf.training.logging import Every
+from simclr_tf.training.plan import epochs_in_steps
+from simclr_tf.training.pretrain import copy_weights, open_train
+from simclr_tf.training.train import Say, Start, train
+
+
+def finetune(
+    config: FinetuneConfig,
+    model_dir: str | Path,
+    replicas: Replicas | None = None,
+    steps_per_execution: int = 1,
+    say: Callable[[str], None] = print,
+) -> Classifier:
+    """Trains a classifier to its end, or from where it was left.
+
+    The labelled images that it may use are chosen class by class from the seed, and listed in the
+    run's `labelled.csv`; a larger share of the same seed holds the smaller one.
+
+    Args:
+        config: what to train, from which run's weights.
+        model_dir: the run directory; the same for all workers, on a file system that they share.
+        replicas: what `simclr_tf.distribution` made to train on; None: one device.
+        steps_per_execution: steps per call from the host.
+        say: takes the lines that tell the user what is going on.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        UserError: for whatever the user can mend, before training where it can be known then.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
+    """
+    return train(config, model_dir, replicas, steps_per_execution, say, _prepare)
+
+
+def supervised_config(config: PretrainConfig, plan: Plan, train_split: str) -> FinetuneConfig:
+    """Returns the supervised baseline of a pretraining run.
+
+    The same encoder from random weights, the same augmentation, optimizer, batch and number of
+    steps, and both views of every image; only the loss is another.
+    """
+    sections: dict[str, Any] = {
+        f.name: getattr(config, f.name) for f in dataclasses.fields(PretrainConfig)
+    }
+    replaced: dict[str, dict[str, Any]] = {
+        "data": {"train_split": train_split},
+        "optimization": {"train_steps": plan.total_steps, "microbatch_size": 0},
+        "watching": {"knn_every_epochs": 0.0},
+        "checkpoints": {"checkpoint": ""},
+    }
+    for name, changes in replaced.items():
+        sections[name] = dataclasses.replace(sections[name], **changes)
+    return FinetuneConfig(**sections, finetuning=Finetuning(views_per_image=2, from_scratch=True))
+
+
+def train_supervised(run: Run, train_split: str) -> Path:
+    """Trains the supervised baseline of a run in RUN/supervised, or goes on with it.
+
+    Returns:
+        The baseline's run directory.
+
+    Raises:
+        UserError: the run's images have no labels, or as `finetune`.
+    """
+    config, plan = run.read()
+    finetune(supervised_config(config, plan, train_split), run.supervised_dir)
+    return run.supervised_dir
+
+
+def _prepare(config: PretrainConfig, say: Say) -> Start:
+    assert isinstance(config, FinetuneConfig)
+    everything, held_out = open_train(config)
+    if not everything.class_names or everything.multi_label:
+        raise UserError(
+            f"--dataset={config.data.dataset}: split {config.data.train_split!r} has no labels of "
+            "one class per image, and fine-tuning needs them; name a labelled dataset (for "
+            "folder:PATH, one subfolder per class)"
+        )
+    settings, names = config.finetuning, everything.class_names
+    labels = everything.labels()
+    chosen = choose_labelled(
+        labels,
+        names,
+        fraction=settings.label_fraction,
+        per_class=settings.labels_per_class,
+        seed=config.optimization.seed,
+    )
+    if len(np.unique(labels[chosen])) < 2:
+        raise UserError(
+            f"--train_split={config.data.train_split} has labels of one class only: any answer "
+            "would be right; take a split with two classes or more"
+        )
+    source = everything if len(chosen) == len(labels) else everything.subset(chosen)
+    if len(chosen) < len(labels):
+        say(f"using {len(chosen)} of {len(labels)} labels; they are listed in labelled.csv")
+
+    def evaluators(plan: Plan) -> list[Every]:
+        if held_out is None:
+            return []
+        every = epochs_in_steps(config, plan, config.watching.eval_every_epochs)
+        return [Every(every, accuracy(held_out, config.views.image_size))]
+
+    return Start(
+        source,
+        evaluators=evaluators,
+        fill=lambda model: _fill(model, config),
+        note=lambda run: _list_labelled(run, chosen, labels[chosen], everything),
+    )
+
+
+def _fill(model: keras.Model, config: FinetuneConfig) -> None:
+    checkpoint, layers = config.checkpoints.checkpoint, config.finetuning.ft_proj_selector
+    other = load(checkpoint)
+    copy_weights(checkpoint, "encoder", other.encoder, model.encoder)
+    if layers:
+        head = getattr(other, "projection_head", None)
+        layers_of_other = None if head is None else first_layers(head, layers)
+        copy_weights(checkpoint, "projection_head", layers_of_other, model.projection)
+
+
+def _list_labelled(run: Run, positions: np.ndarray, labels: np.ndarray, source: Source) -> None:
+    """Writes which images were used: their place in the training split, and their class."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["position", "class", "split"])
+    names = source.class_names or ()
+    rows.writerows([p, names[c], source.name] for p, c in zip(positions, labels, strict=True))
+    write_atomically(run.labelled_file, text.getvalue())

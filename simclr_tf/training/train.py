@@ -1,0 +1,232 @@
+"""A run with a step of its own, from its start or from where it was left, to its end."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras as keras
+
+from simclr_tf.build import build_model
+from simclr_tf.config import Plan, PretrainConfig
+from simclr_tf.data import READ_ERRORS, Source, explain_decode_error, train_batches
+from simclr_tf.distribution import Replicas, one_device
+from simclr_tf.errors import UserError
+from simclr_tf.run import Run, restore
+from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
+from simclr_tf.training.evaluators import view_grid
+from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
+from simclr_tf.training.plan import (
+    check_microbatch,
+    check_shards,
+    checkpoint_every,
+    describe,
+    fingerprint,
+    make_plan,
+)
+from simclr_tf.training.stopping import agreed_signal, is_aborted, losing_workers, signals
+
+_READ_AHEAD = 64  # steps, amply
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What a kind of run is made of, apart from its config.
+
+    Attributes:
+        source: the images to learn from.
+        evaluators: for the plan, what is measured now and then.
+        fill: puts the weights of --checkpoint into a new model.
+        note: of the run directory, once the run is known to be one: writes what should lie in it.
+    """
+
+    source: Source
+    evaluators: Callable[[Plan], list[Every]]
+    fill: Callable[[keras.Model], None]
+    note: Callable[[Run], None] = lambda run: None
+
+
+def train(
+    config: PretrainConfig,
+    model_dir: str | Path,
+    replicas: Replicas | None,
+    steps_per_execution: int,
+    say: Say,
+    prepare: Callable[[PretrainConfig, Say], Start],
+) -> keras.Model:
+    """Trains a run to its end; the model is what the config says.
+
+    Args:
+        config: what to train; automatic choices are made here.
+        model_dir: the run directory; the same for all workers, on a file system that they share.
+        replicas: what `simclr_tf.distribution` made to train on; None: one device.
+        steps_per_execution: steps per call from the host.
+        say: takes the lines that tell the user what is going on.
+        prepare: opens the data of the resolved config.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        UserError: for whatever the user can mend, before training where it can be known then.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
+    """
+    replicas = replicas or one_device()
+    with losing_workers(replicas):
+        run = Run(Path(model_dir))
+        return _train(config.resolved(), run, replicas, steps_per_execution, say, prepare)
+
+
+def _train(
+    config: PretrainConfig,
+    run: Run,
+    replicas: Replicas,
+    steps_per_execution: int,
+    say: Say,
+    prepare: Callable[[PretrainConfig, Say], Start],
+) -> keras.Model:
+    # How a run starts:
+    #  1. the directory holds no config.json: a new run, from random weights;
+    #  2. the same, with --checkpoint: a new run, from the weights of another run;
+    #  3. config.json without a checkpoint (killed before the first one): as 1 or 2, anew;
+    #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
+    #     no more effect; other settings that change the computation are refused by name.
+    say(replicas.describe(config.optimization.train_batch_size))
+    check_microbatch(config, replicas)
+    if not replicas.is_chief:
+        say = _silence  # the chief says it all
+    run.check_place()
+    prepared = prepare(config, say)
+    train = prepared.source
+    plan = make_plan(config, train, replicas)
+    if plan.warmup_steps > plan.total_steps:
+        say(
+            f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
+            f"({plan.total_steps} steps): the learning rate never reaches its peak"
+        )
+    resuming = run.latest_checkpoint() is not None
+    if resuming:
+        run.check_same(config, plan)
+        check_shards(run, plan, train)
+    elif run.config_file.exists():
+        say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
+    evaluators = prepared.evaluators(plan)
+    # Before the model is built: workers with other shapes could not even exchange its weights.
+    replicas.check_agreement(
+        {
+            "the checkpoints in --model_dir (it must be one directory that all share)": (
+                run.latest_step()
+            ),
+            "their settings or their images": fingerprint(config, plan, steps_per_execution),
+        }
+    )
+    with replicas.strategy.scope():
+        model = build_model(config, plan, steps_per_execution)
+    if resuming:
+        restore(model, run)
+        say(f"resuming {run.path} at step {int(model.step.numpy())} of {plan.total_steps}")
+    elif config.checkpoints.checkpoint:
+        prepared.fill(model)
+        say(f"starting from the weights of {config.checkpoints.checkpoint}")
+    start = int(model.step.numpy())
+    if replicas.is_chief:
+        run.write(config, plan)
+        prepared.note(run)
+        truncate_metrics(run.metrics_file, start)
+    if start >= plan.total_steps:
+        say(f"{run.path} is finished: {start} steps")
+        return model
+
+    say(describe(config, plan, model, train))
+    seed, batch = config.optimization.seed, config.optimization.train_batch_size
+
+    def batches_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        workers = context.num_input_pipelines
+        return train_batches(
+            train,
+            batch_size=batch,
+            seed=seed,
+            start_step=start,
+            num_workers=workers,
+            worker_index=context.input_pipeline_id,
+            num_replicas=replicas.count // workers,
+        )
+
+    batches = replicas.strategy.distribute_datasets_from_function(batches_of)
+    logging = LoggingCallback(
+        run,
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        global_batch=batch,
+        log_every=config.watching.log_every,
+        evaluators=evaluators,
+        picture=view_grid(train, seed),
+        replicas=replicas,
+        copy=(
+            build_model(config, plan)
+            if evaluators and replicas.count > 1 and replicas.is_chief
+            else None
+        ),
+    )
+    with signals() as received:
+        checkpoints = CheckpointCallback(
+            run,
+            every=checkpoint_every(config, plan),
+            total_steps=plan.total_steps,
+            keep=config.checkpoints.keep_checkpoint_max,
+            healthy=lambda: check_finite(model),
+            stop=agreed_signal(received, replicas),
+            replicas=replicas,
+        )
+        say("compiling the first step …")
+        try:
+            # One Keras "epoch" for the whole run: epochs need not be whole numbers of steps.
+            model.fit(
+                batches,
+                epochs=1,
+                steps_per_epoch=plan.total_steps - start,
+                verbose=0,
+                callbacks=[logging, checkpoints],
+            )
+        except CannotSaveError:
+            raise
+        except UserError as error:  # of an evaluator; a loss that is not finite is not saved
+            saved = _save(checkpoints, model, run, replicas)
+            raise UserError(f"{error}. {saved}") from error
+        except tf.errors.OpError as error:
+            if not isinstance(error, READ_ERRORS) and not is_aborted(error):
+                raise
+            # tf.data reads ahead, and hands on the error as soon as it has it.
+            explained = explain_decode_error(
+                train,
+                seed=seed,
+                position=int(model.step.numpy()) * batch,
+                count=_READ_AHEAD * batch,
+            )
+            if explained is None:
+                raise
+            raise UserError(
+                f"{explained}. {_save(checkpoints, model, run, replicas)} and goes on once the "
+                "image is replaced; without it, start another --model_dir with "
+                f"--checkpoint={run.path}"
+            ) from error
+        finally:
+            logging.close()
+        if received:  # in the last step, too late to stop before the end
+            raise SystemExit(128 + received[0])
+    say(f"done: {plan.total_steps} steps in {run.path}")
+    return model
+
+
+def _save(checkpoints: CheckpointCallback, model: keras.Model, run: Run, replicas: Replicas) -> str:
+    """Saves, where this process can do it alone; returns the words that say what is saved."""
+    if replicas.num_workers == 1:
+        checkpoints.save()
+        return f"The run is saved at step {int(model.step.numpy())}"
+    return f"The run is saved at step {run.latest_step()}"
+
+
+def _silence(line: str) -> None:
+    del line

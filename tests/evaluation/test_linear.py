@@ -1,0 +1,129 @@
+"""Linear evaluation: the encoder untouched, the step transcribed, a cut run continued."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from simclr_tf.data.source import ArraySource
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.features import Features, extract_features
+from simclr_tf.evaluation.linear import Linear
+from simclr_tf.evaluation.protocols import Task
+
+NAMES = ("red", "green", "blue")
+
+
+def _source(count, seed):
+    """Images whose class is their strongest colour, anywhere they are cropped."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = rng.integers(0, 60, (count, 8, 8, 3), dtype=np.uint8)
+    images[np.arange(count), :, :, labels] += 120
+    return ArraySource(f"colours {seed}", images, labels, NAMES)
+
+
+def _encoder():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(6, 3),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+
+
+def _task(encoder, scratch=None):
+    train, test = _source(48, 0), _source(30, 1)
+    return Task(
+        extract_features(encoder, train, 8),
+        extract_features(encoder, test, 8),
+        3,
+        encoder=encoder,
+        source=train,
+        image_size=8,
+        scratch=scratch,
+    )
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_solves_what_is_linear_and_leaves_every_variable_alone(cached):
+    encoder = _encoder()
+    # Statistics that training mode would move at once.
+    encoder.layers[1].moving_mean.assign([1.0] * 6)
+    before = [variable.numpy() for variable in encoder.variables]
+    (answer,) = Linear(epochs=30, batch_size=16, learning_rate=20.0, cached=cached).predict(
+        _task(encoder)
+    )
+    assert answer.setting == ("cached features" if cached else "")
+    assert (answer.scores.argmax(1) == np.arange(30) % 3).mean() == 1.0
+    for variable, value in zip(encoder.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.name)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_equals_a_transcription_of_nesterov_and_cosine(several):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(12, 4))
+    labels = rng.integers(0, 3, 12)
+    onehot = np.eye(3)[labels]
+    if several:
+        onehot = labels = rng.integers(0, 2, (12, 3))
+    train = Features(values.astype(np.float32), labels.astype(np.int64))
+    settings = Linear(epochs=5, batch_size=12, learning_rate=4.0, cached=True)
+    (answer,) = settings.predict(Task(train, train, 3))
+
+    kernel, bias = np.zeros((4, 3)), np.zeros(3)
+    velocity = [np.zeros((4, 3)), np.zeros(3)]
+    for step in range(5):  # the batch is the whole set, in whatever order
+        logits = values @ kernel + bias
+        if several:
+            error = (1 / (1 + np.exp(-logits)) - onehot) / 12
+        else:
+            exponents = np.exp(logits)
+            error = (exponents / exponents.sum(1, keepdims=True) - onehot) / 12
+        rate = 4.0 * 12 / 256 * 0.5 * (1 + np.cos(np.pi * step / 5))
+        for i, gradient in enumerate((values.T @ error, error.sum(0))):
+            velocity[i] = 0.9 * velocity[i] - rate * gradient
+            move = 0.9 * velocity[i] - rate * gradient
+            kernel, bias = (kernel + move, bias) if i == 0 else (kernel, bias + move)
+    np.testing.assert_allclose(answer.scores, values @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cut_training_goes_on_where_it_was(tmp_path):
+    encoder = _encoder()
+    settings = Linear(epochs=4, batch_size=16)
+    (whole,) = settings.predict(_task(encoder))
+    calls = []
+
+    def dying(images, training):
+        tf.py_function(lambda: calls.append(1), [], [])
+        dead = tf.py_function(lambda: len(calls) > 7, [], tf.bool)  # 3 steps are an epoch
+        with tf.control_dependencies([tf.debugging.Assert(~dead, ["killed"])]):
+            return tf.identity(encoder(images, training=training))
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        settings.predict(dataclasses.replace(_task(encoder, tmp_path), encoder=dying))
+    (kept,) = tmp_path.glob("linear-*.npz")
+    assert kept.exists()
+    seen = []
+
+    def counting(images, training):
+        tf.py_function(lambda: seen.append(1), [], [])
+        return encoder(images, training=training)
+
+    task = _task(encoder, tmp_path)
+    (resumed,) = settings.predict(dataclasses.replace(task, encoder=counting))
+    assert len(seen) == 12 - 6
+    np.testing.assert_array_equal(resumed.scores, whole.scores)
+    assert not list(tmp_path.glob("linear-*.npz"))
+
+
+def test_no_step_is_refused():
+    with pytest.raises(UserError, match=r"--linear_epochs=0.01"):
+        Linear(epochs=0.01, batch_size=16).check(48)
+    Linear(epochs=1).check(10)

@@ -1,0 +1,74 @@
+"""Metrics against scikit-learn, hand-made cases and a slow transcription of VOC's."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
+
+from simclr_tf.evaluation.metrics import (
+    METRICS,
+    average_precision_11,
+    confusion,
+    mean_per_class,
+    top_k,
+)
+
+
+def _scores(classes=7, count=200):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, count)
+    scores = rng.normal(size=(count, classes))
+    scores[np.arange(count), labels] += 1.0
+    return scores, labels
+
+
+def test_single_labels_equal_scikit_learn():
+    scores, labels = _scores()
+    top1, top5 = top_k(scores, labels)
+    assert top1 == pytest.approx(top_k_accuracy_score(labels, scores, k=1))
+    assert top5 == pytest.approx(top_k_accuracy_score(labels, scores, k=5))
+    answers = scores.argmax(axis=1)
+    assert mean_per_class(scores, labels) == pytest.approx(balanced_accuracy_score(labels, answers))
+    np.testing.assert_array_equal(confusion(scores, labels, 7), confusion_matrix(labels, answers))
+    # A class without an image counts neither for nor against.
+    few = labels < 5
+    assert mean_per_class(scores[few], labels[few]) == pytest.approx(
+        np.mean([np.mean(answers[labels == c] == c) for c in range(5)])
+    )
+
+
+def test_of_equal_scores_the_first_class_counts():
+    assert top_k(np.zeros((3, 7)), np.array([0, 4, 5])) == (1 / 3, 2 / 3)
+
+
+def test_several_labels_are_found_by_any():
+    labels = np.array([[0, 1, 1], [1, 0, 0]])
+    assert top_k(np.array([[0.0, 2.0, 1.0], [0.0, 2.0, 1.0]]), labels) == (0.5, 1.0)
+
+
+def test_average_precision_of_a_known_ranking():
+    # Ranked: yes, no, yes. Precisions 1, 1/2, 2/3 at recalls 1/2, 1/2, 1: six levels of 11 have 1
+    # and five have 2/3. The second class has no image.
+    scores, labels = np.array([[3.0, 0], [2.0, 0], [1.0, 0]]), np.array([[1, 0], [0, 0], [1, 0]])
+    assert average_precision_11(scores, labels) == pytest.approx((6 + 5 * 2 / 3) / 11)
+
+
+def test_average_precision_equals_a_slow_transcription():
+    rng = np.random.default_rng(1)
+    scores, labels = rng.normal(size=(60, 4)), rng.integers(0, 2, (60, 4))
+    wanted = []
+    for c in range(4):
+        order = sorted(range(60), key=lambda i: -scores[i, c])
+        points, true = [], 0
+        for rank, i in enumerate(order, 1):
+            true += labels[i, c]
+            points.append((true / labels[:, c].sum(), true / rank))
+        levels = [max((p for r, p in points if r >= t / 10 - 1e-9), default=0) for t in range(11)]
+        wanted.append(sum(levels) / 11)
+    assert average_precision_11(scores, labels) == pytest.approx(np.mean(wanted))
+
+
+def test_metrics_by_name():
+    scores, labels = _scores()
+    assert METRICS["top-1"](scores, labels) == top_k(scores, labels)[0]
+    assert METRICS["mean per class"](scores, labels) == mean_per_class(scores, labels)
+    assert set(METRICS) == {"top-1", "mean per class", "11-point mAP"}

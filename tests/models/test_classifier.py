@@ -1,0 +1,121 @@
+"""The classifier of fine-tuning: its step, what is frozen, where its head sits."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from tiny_simclr import (
+    CLASSES,
+    assert_equal,
+    batches,
+    dimmed,
+    optimizer_named,
+    share_out,
+    two_blocks,
+)
+
+from simclr_tf.augment import make_seed
+from simclr_tf.models import Classifier, ResNet, projection_head
+from simclr_tf.models.classifier import BLOCKS, first_layers, freeze
+
+
+def _build(views=2, layers=1, optimizer="momentum"):
+    keras.utils.set_random_seed(1)
+    encoder = two_blocks()
+    whole = projection_head("nonlinear", 2, 6, input_dim=8, dtype="float64")
+    projection = first_layers(whole, layers) if layers else None
+    head = keras.layers.Dense(CLASSES, dtype="float64")
+    head.build((None, 8))
+    model = Classifier(encoder, head, dimmed, projection, views_per_image=views)
+    model.build((None, 8, 8, 3))
+    model.compile(optimizer_named(optimizer))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _train(steps, strategy=None, **settings):
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = _build(**settings)
+    step = tf.function(lambda batch: strategy.run(model.train_step, (batch,)))
+    figures = {"loss": [], "accuracy": []}
+    for batch in batches(steps):
+        model.reset_metrics()
+        step(share_out(batch, strategy))
+        for metric in model.metrics:
+            figures[metric.name].append(float(metric.result()))
+    weights = [w for layer in model.layers for w in layer.get_weights()]
+    return figures, {f"weight {i}": w for i, w in enumerate(weights)}
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "momentum"])
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_train_as_one_device(mirrored, replicas, optimizer):
+    # The loss of a replica is per label that it has, so figures differ; the weights must not.
+    _, found = _train(5, mirrored(replicas), optimizer=optimizer)
+    _, wanted = _train(5, optimizer=optimizer)
+    assert_equal(found, wanted)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_step_is_cross_entropy_of_the_labelled_views(views):
+    (batch,) = batches(1)
+    figures, _ = _train(1, views=views)
+    model = _build(views=views)
+    images = [dimmed(batch["image"], make_seed(0, 0, v), 0, None) for v in range(views)]
+    logits = model(tf.concat(images, 0), training=True).numpy()
+    labels = np.tile(batch["label"].numpy(), views)
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities = shifted / shifted.sum(1, keepdims=True)
+    known = labels >= 0
+    losses = -np.log(probabilities[known, labels[known]])
+    np.testing.assert_allclose(figures["loss"], [losses.mean()], rtol=1e-6)
+    found = logits[known].argmax(1) == labels[known]
+    np.testing.assert_allclose(figures["accuracy"], [found.mean()], rtol=1e-6)
+
+
+@pytest.mark.parametrize("after_block", range(-1, 5))
+def test_what_is_frozen_does_not_change_by_a_bit(after_block):
+    keras.utils.set_random_seed(0)
+    encoder = ResNet(18, 1 / 16, "cifar")
+    freeze(encoder, after_block)
+    head = keras.layers.Dense(CLASSES)
+    head.build((None, 32))
+    model = Classifier(encoder, head, lambda i, *_: tf.cast(i, tf.float32) / 255.0)
+    model.compile(keras.optimizers.SGD(0.1))
+    before = {v.name: v.numpy() for v in encoder.variables}
+    model.fit(
+        tf.data.Dataset.from_generator(
+            lambda: iter(list(batches(2))),
+            output_signature={
+                "image": tf.TensorSpec((8, 8, 8, 3), tf.uint8),
+                "label": tf.TensorSpec((8,), tf.int64),
+            },
+        ),
+        verbose=0,
+    )
+    names = ["initial_conv", *BLOCKS[1:]]
+    groups = {name: [] for name in names}
+    for variable in encoder.variables:
+        group = next((n for n in names if variable.name.startswith(n)), "initial_conv")
+        groups[group].append(np.array_equal(variable.numpy(), before[variable.name]))
+    for place, name in enumerate(names):
+        if place <= after_block:
+            assert all(groups[name]), name
+        else:  # of what learns, the first gamma's gradient may be zero, as the last gamma is
+            assert not all(groups[name]), name
+
+
+def test_first_layers_share_the_heads_weights():
+    head = projection_head("nonlinear", 3, 6, input_dim=5)
+    features = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    hidden = tf.constant(features)
+    for count in (1, 2, 3):
+        hidden = head.get_layer(f"layer{count}_bn")(head.get_layer(f"layer{count}_dense")(hidden))
+        if count < 3:
+            hidden = tf.nn.relu(hidden)
+        np.testing.assert_allclose(first_layers(head, count)(features), hidden, atol=1e-6)
+    assert first_layers(head, 1).variables[0] is head.variables[0]
+    for bad in (projection_head("none", input_dim=5), projection_head("linear", input_dim=5)):
+        with pytest.raises(ValueError, match="no layer 2"):
+            first_layers(bad, 2)

@@ -1,0 +1,181 @@
+"""Fine-tuning in this process on the built-in shapes: labels, weights taken over, resuming."""
+
+import csv
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from processes import rows
+from test_pretrain import changed
+
+import simclr_tf
+from simclr_tf import config
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.runs import evaluate_classifier
+from simclr_tf.models.classifier import first_layers
+from simclr_tf.run import Run
+from simclr_tf.training.finetune import finetune, supervised_config, train_supervised
+from simclr_tf.training.pretrain import pretrain
+
+SECTIONS = [field.name for field in dataclasses.fields(config.PretrainConfig)]
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("pretrained")
+    pretrain(changed(optimization={"train_steps": 4}), path)
+    return path
+
+
+def tuned(checkpoint: Path | str, *, steps=6, few=None, **finetuning) -> config.FinetuneConfig:
+    base = changed(
+        data={"train_split": few or "train[:256]"},
+        views={"color_jitter_strength": 0.0, "use_grayscale": False},
+        optimization={"train_steps": steps, "train_batch_size": 16, "weight_decay": 0.0},
+        checkpoints={"checkpoint": str(checkpoint), "checkpoint_steps": 3},
+        watching={"log_every": 2},
+    )
+    sections = {name: getattr(base, name) for name in SECTIONS}
+    return config.FinetuneConfig(**sections, finetuning=config.Finetuning(**finetuning))
+
+
+def test_labels_are_chosen_class_by_class_and_listed(pretrained, tmp_path):
+    chosen = {}
+    for share in (0.1, 0.5):
+        place = tmp_path / str(share)
+        finetune(tuned(pretrained, steps=1, label_fraction=share), place)
+        with (place / "labelled.csv").open(encoding="utf-8", newline="") as file:
+            chosen[share] = [(int(r["position"]), r["class"]) for r in csv.DictReader(file)]
+    # Of train[:256] six classes have 26 images and four have 25.
+    assert set(Counter(name for _, name in chosen[0.1]).values()) <= {2, 3}
+    assert set(Counter(name for _, name in chosen[0.5]).values()) <= {12, 13}
+    assert set(chosen[0.1]) < set(chosen[0.5])
+    labels = simclr_tf.data.open_source("shapes", "train[:256]").labels()
+    names = simclr_tf.data.open_source("shapes", "train[:256]").class_names
+    assert all(names[labels[position]] == name for position, name in chosen[0.5])
+    plan = Run(tmp_path / "0.1").read()[1]
+    assert plan.num_examples == len(chosen[0.1])
+
+
+def test_starts_from_the_encoder_and_the_first_layers_of_the_head(pretrained, tmp_path):
+    source = simclr_tf.load(pretrained)
+    settings = tuned(pretrained, steps=1, ft_proj_selector=1, fine_tune_after_block=4)
+    model = finetune(settings, tmp_path)
+    for ours, theirs in zip(model.encoder.variables, source.encoder.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
+    wanted = first_layers(source.projection_head, 1).get_weights()
+    for ours, theirs in zip(model.projection.get_weights(), wanted, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_zero_initialised_head_is_zero(pretrained, tmp_path):
+    from simclr_tf.build import build_model
+
+    plan = config.Plan(256, 10, 6, 0, 8.0, 0.1)
+    for zero in (True, False):
+        model = build_model(tuned(pretrained, zero_init_logits_layer=zero).resolved(), plan)
+        assert (not np.any(model.head.kernel.numpy())) == zero
+
+
+class _Killed(Exception):
+    pass
+
+
+def test_resumed_run_equals_an_unbroken_one(pretrained, tmp_path, monkeypatch):
+    settings = tuned(pretrained, label_fraction=0.5, ft_proj_selector=1)
+    whole = finetune(settings, tmp_path / "whole")
+
+    from simclr_tf.training.checkpoints import CheckpointCallback
+
+    save = CheckpointCallback.save
+
+    def save_and_die(self):
+        save(self)
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointCallback, "save", save_and_die)
+        with pytest.raises(_Killed):
+            finetune(settings, tmp_path / "broken")
+    assert Run(tmp_path / "broken").latest_step() == 3
+    resumed = finetune(settings, tmp_path / "broken")
+    for ours, theirs in zip(resumed.variables, whole.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
+    kept = [
+        {k: v for k, v in row.items() if k != "views_per_second"}
+        for row in rows(tmp_path / "broken")
+    ]
+    assert kept == [
+        {k: v for k, v in row.items() if k != "views_per_second"}
+        for row in rows(tmp_path / "whole")
+    ]
+    with pytest.raises(UserError, match="--label_fraction"):
+        finetune(tuned(pretrained, label_fraction=0.25, ft_proj_selector=1), tmp_path / "broken")
+
+
+def test_learns_and_is_measured(pretrained, tmp_path):
+    model = finetune(tuned(pretrained, steps=40), tmp_path)
+    evaluate_classifier(tmp_path, say=lambda line: None)
+    (record,) = json.loads((tmp_path / "evaluations.json").read_text(encoding="utf-8"))
+    assert record["protocol"] == "finetune" and record["num_train"] == 256
+    test = simclr_tf.data.open_source("shapes", "test[:64]")
+    images = tf.cast(test._images[test.rows], tf.float32) / 255.0
+    from simclr_tf.augment import eval_transform
+
+    logits = simclr_tf.load(tmp_path)(eval_transform(images, 16), training=False).numpy()
+    assert record["top1"] == pytest.approx(np.mean(logits.argmax(1) == test.labels()))
+    assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"]
+    assert {"loss", "accuracy"} <= set(rows(tmp_path)[-1])
+    assert int(model.step) == 40
+
+
+def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
+    run = Run(pretrained)
+    before, plan = run.read()
+    settings = supervised_config(before, plan, "train[:256]")
+    for section in ("views", "encoder", "head"):
+        assert getattr(settings, section) == getattr(before, section)
+    place = train_supervised(run, "train[:256]")
+    after, its_plan = Run(place).read()
+    assert its_plan.total_steps == plan.total_steps
+    assert its_plan.peak_learning_rate == plan.peak_learning_rate
+    assert after.finetuning.views_per_image == 2
+    assert int(simclr_tf.load(place).step) == plan.total_steps
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_fraction": 0.01}, "--label_fraction=0.01"),
+        ({"labels_per_class": 30}, "--labels_per_class=30"),
+        ({"ft_proj_selector": 3}, "--ft_proj_selector=3: the projection head has no layer 3"),
+        ({"few": "train[:40]", "labels_per_class": 5}, "--labels_per_class=5"),
+    ],
+)
+def test_mistakes_are_named_before_training(pretrained, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        finetune(tuned(pretrained, **settings), tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_start_is_named_or_renounced(pretrained):
+    with pytest.raises(UserError, match="--checkpoint is missing"):
+        tuned("")
+    with pytest.raises(UserError, match="exclude each other"):
+        tuned(pretrained, from_scratch=True)
+
+
+def test_a_pretrained_run_is_no_place_for_fine_tuning(pretrained):
+    with pytest.raises(UserError, match="the command"):
+        finetune(tuned(pretrained), pretrained)
+
+
+def test_other_architecture_is_refused(pretrained, tmp_path):
+    other = tuned(pretrained)
+    other = dataclasses.replace(other, encoder=dataclasses.replace(other.encoder, resnet_depth=34))
+    with pytest.raises(UserError, match="its encoder has other shapes"):
+        finetune(other, tmp_path)
