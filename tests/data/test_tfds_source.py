@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from simclr_tf.data import open_source, ordered_batches, train_batches
+from simclr_tf.data import open_source, ordered_batches, tfds_source, train_batches
 from simclr_tf.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -225,3 +225,30 @@ def test_cifar10(cifar_data_dir):
     batch = next(iter(train_batches(source, batch_size=64, seed=0, start_step=703, num_steps=1)))
     assert batch["image"].shape == (64, 32, 32, 3)
     assert len(np.unique(batch["label"])) > 5
+
+
+def test_several_labels_per_image_become_zeros_and_ones(tmp_path):
+    """As in PASCAL VOC: `labels` is a sequence, in which a class may come twice or none at all."""
+    labels = [[0, 2], [1, 1], [], [2]]
+    examples = [
+        {"image": np.full((8, 8, 3), n, np.uint8), "labels": x} for n, x in enumerate(labels)
+    ]
+    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
+    names = tfds.features.Sequence(tfds.features.ClassLabel(names=["a", "b", "c"]))
+    _store(tmp_path, "several", {"train": examples}, image=image, labels=names)
+    source = _open(tmp_path, "several", "train")
+    assert source.multi_label and source.class_names == ("a", "b", "c")
+    wanted = [[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 1]]
+    (batch,) = ordered_batches(source, 4)
+    assert batch["label"].numpy().tolist() == wanted
+    assert source.labels().tolist() == wanted
+    cached = _open(tmp_path, "several", "train", cache=True)
+    assert cached.multi_label and cached.labels().tolist() == wanted
+    assert source.subset(np.array([1, 3])).labels().tolist() == [wanted[1], wanted[3]]
+
+
+def test_a_choice_too_large_for_memory_is_refused(data_dir, monkeypatch):
+    source = _open(data_dir, "numbered", "train")
+    monkeypatch.setattr(tfds_source, "physical_memory", lambda: 100)
+    with pytest.raises(UserError, match="more than half of this machine's memory"):
+        source.subset(np.arange(50))

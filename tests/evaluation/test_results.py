@@ -86,3 +86,31 @@ def test_other_steps_and_datasets_stand_apart():
     assert len(tables) == 2
     assert "87.6" in tables[0] and "50.0" not in tables[0]
     assert tables[1].startswith("cifar10:") and "87.6" not in tables[1]
+
+
+def test_settings_and_labels_tell_rows_apart():
+    records = [
+        _record("knn", 0.1, setting="k=5, T=0.1", metric="top-1", value=0.1),
+        _record("knn", 0.2, setting="k=20, T=0.1", metric="top-1", value=0.2),
+        _record("logistic", 0.3, setting="L2=1, chosen of 45", metric="top-1", value=0.3),
+        _record("finetune", 0.4, num_train=10),
+    ]
+    assert format_table(records).splitlines()[1:] == [
+        "top-1 %               encoder",
+        "knn (k=5, T=0.1)         10.0",
+        "knn (k=20, T=0.1)        20.0",
+        "logistic                 30.0",
+        "finetune (10 labels)     40.0",
+    ]
+
+
+def test_each_metric_has_its_table():
+    records = [
+        _record("knn", 0.1, metric="mean per class", value=0.7),
+        _record("knn", 0.1),
+    ]
+    tables = format_table(records).split("\n\n")
+    assert [table.splitlines()[1].split("  ")[0] for table in tables] == [
+        *("mean per class %", "top-1 %")
+    ]
+    assert "70.0" in tables[0] and "10.0" in tables[1]

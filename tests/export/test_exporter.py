@@ -12,6 +12,7 @@ from simclr_tf.export import export_saved_model, export_step
 from tensorflow.core.protobuf import saved_model_pb2
 
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.protocols import AffineClassifier
 from simclr_tf.models import ResNet, projection_head
 
 SIZE = 16
@@ -325,3 +326,48 @@ def test_a_subclassed_model_is_refused(tmp_path):
     with pytest.raises(UserError, match="functional"):
         _export(Encoder(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+NAMES = ("Käse", "b", "c")
+KERNEL = np.random.default_rng(1).normal(size=(32, 3)).astype(np.float32)
+BIAS = np.array([0.1, -0.2, 0.3], np.float32)
+
+
+@pytest.mark.parametrize("through_head", [False, True])
+def test_classify_answers_with_logits_probabilities_and_names(resnet, head, tmp_path, through_head):
+    width = 6 if through_head else 32
+    classifier = AffineClassifier(KERNEL[:width], BIAS)
+    settings = {"classifier_input": head} if through_head else {}
+    output = _export(resnet, tmp_path / "out", classifier=classifier, class_names=NAMES, **settings)
+    loaded = tf.saved_model.load(str(output))
+    assert set(loaded.signatures) == {"serving_default", "all_outputs", "classify"}
+    images = tf.constant(IMAGES)
+    features = loaded(images)
+    hidden = head(features, training=False) if through_head else features
+    logits = hidden.numpy() @ KERNEL[:width] + BIAS
+    answer = loaded.signatures["classify"](images=images)
+    np.testing.assert_allclose(answer["logits"], logits, atol=1e-5)
+    exponents = np.exp(logits)
+    wanted = exponents / exponents.sum(1, keepdims=True)
+    np.testing.assert_allclose(answer["probabilities"], wanted, atol=1e-5)
+    np.testing.assert_array_equal(answer["label"], logits.argmax(1))
+    names = [name.decode() for name in answer["class_name"].numpy()]
+    assert names == [NAMES[i] for i in logits.argmax(1)]
+    everything = loaded.signatures["all_outputs"](images=images)
+    np.testing.assert_allclose(everything["logits"], logits, atol=1e-5)
+    served = loaded.signatures["serving_default"](images=images)
+    np.testing.assert_array_equal(served["features"], features)
+    # The encoder's own variables stay those of the encoder.
+    assert [v.name for v in loaded.variables] == [v.name for v in resnet.variables]
+    shapes = [tuple(v.shape) for v in loaded.classifier_variables]
+    assert shapes[-2:] == [(width, 3), (3,)]
+
+
+def test_a_classifier_has_a_name_for_every_logit(resnet, tmp_path):
+    with pytest.raises(ValueError, match="3 logits, but 2 class names"):
+        _export(
+            resnet,
+            tmp_path / "out",
+            classifier=AffineClassifier(KERNEL, BIAS),
+            class_names=("a", "b"),
+        )

@@ -1,0 +1,168 @@
+"""`simclr-tf evaluate` in its own process: every protocol, transfer, tables, kept classifiers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from simclr_tf.data import open_source
+from simclr_tf.evaluation import read_evaluations
+
+TINY = [
+    *("--dataset=shapes", "--train_split=train[:300]", "--eval_split=test[:100]"),
+    *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--use_blur=False"),
+    *("--num_proj_layers=2", "--proj_out_dim=16", "--optimizer=momentum", "--learning_rate=0.1"),
+    *("--train_batch_size=32", "--train_steps=3", "--warmup_epochs=0", "--log_every=3"),
+]
+
+
+@pytest.fixture(scope="module")
+def run_dir(run_cli, tmp_path_factory):
+    path = tmp_path_factory.mktemp("evaluate") / "run"
+    done = run_cli("pretrain", *TINY, f"--model_dir={path}")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def evaluated(run_cli, run_dir):
+    done = run_cli(
+        *("evaluate", f"--model_dir={run_dir}", "--protocols=knn,logistic,linear,probes"),
+        *("--baselines=pca,random,supervised", "--knn_k=5,20", "--l2_sweep", "--linear_epochs=2"),
+        *("--probe_transformations=rotation", "--table"),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _records(directory):
+    return read_evaluations(directory / "evaluations.json")
+
+
+def test_every_protocol_and_baseline_is_recorded(evaluated, run_dir):
+    found = {record["protocol"] for record in _records(run_dir)}
+    bases = ("", "/pca", "/random", "/supervised")
+    wanted = {f"{name}{base}" for name in ("knn", "logistic", "linear") for base in bases}
+    assert found == wanted | {"finetune/supervised", "probe:rotation", "probe:rotation/projection"}
+    keys = {"protocol", "dataset", "train_split", "test_split", "top1", "top5", "num_train"}
+    keys |= {"num_test", "step", "seconds", "setting", "metric", "value"}
+    assert all(set(record) == keys for record in _records(run_dir))
+    assert "| k-NN, k=20, T=0.1 | SimCLR | R18 × 0.0625 | 32 | 16 |" in evaluated
+
+
+def test_pictures_tables_and_tensorboard_lie_in_the_run(evaluated, run_dir):
+    place = run_dir / "evaluations" / "3-shapes-knn-k-5-T-0.1-300-labels"
+    assert sorted(file.name for file in place.iterdir()) == [
+        *("confusion.csv", "confusion.png", "per_class.csv")
+    ]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    assert "evaluation/shapes/knn-k-5-T-0.1" in events.Tags()["tensors"]
+
+
+def test_the_same_again_finds_its_features_and_its_baseline(run_cli, evaluated, run_dir):
+    places = sorted((run_dir / "features").iterdir())
+    stamps = [(place / "features.npy").stat().st_mtime_ns for place in places]
+    done = run_cli("evaluate", f"--model_dir={run_dir}", "--baselines=supervised")
+    assert done.returncode == 0, done.stderr
+    assert f"{run_dir / 'supervised'} is finished: 3 steps" in done.stdout
+    assert sorted((run_dir / "features").iterdir()) == places
+    assert [(place / "features.npy").stat().st_mtime_ns for place in places] == stamps
+
+
+def test_a_kept_classifier_is_exported(run_cli, run_dir):
+    done = run_cli(
+        *("evaluate", f"--model_dir={run_dir}", "--protocols=logistic", "--save_classifier"),
+        "--labels_per_class=12",
+    )
+    assert done.returncode == 0, done.stderr
+    record = _records(run_dir)[-1]
+    assert record["num_train"] == 120
+    loaded = tf.saved_model.load(str(run_dir / "export" / "3"))
+    test = open_source("shapes", "test[:100]")
+    from simclr_tf.augment import eval_transform
+
+    images = eval_transform(tf.constant(test._images[test.rows]), 16)
+    answer = loaded.signatures["classify"](images=images)
+    assert np.mean(answer["label"] == test.labels()) == pytest.approx(record["top1"])
+    names = [name.decode() for name in answer["class_name"].numpy()]
+    assert names == [test.class_names[i] for i in answer["label"]]
+    assert "signature `classify`" in (run_dir / "export" / "3" / "README.md").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A folder whose name is that of a transfer set, and a set of several labels per image."""
+    root = tmp_path_factory.mktemp("others")
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for i in range(count):
+            folder = root / "aircraft" / split / f"class{i % 3}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f"{i}.png")
+    examples = {
+        split: [
+            (i, {"image": draw.integers(0, 256, (16, 16, 3), np.uint8), "labels": [i % 3, 3]})
+            for i in range(12)
+        ]
+        for split in ("train", "validation", "test")
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="voc",
+        config="2007",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(16, 16, 3), encoding_format="png"),
+                "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=list("abcd"))),
+            }
+        ),
+        split_datasets=examples,
+        data_dir=root / "tfds",
+        disable_shuffling=True,
+    )
+    return root
+
+
+def test_transfer_measures_each_dataset_in_its_way(run_cli, run_dir, others):
+    before = len(_records(run_dir))
+    done = run_cli(
+        *("evaluate", f"--model_dir={run_dir}", "--knn_k=3", "--data_dir", others / "tfds"),
+        f"--datasets=shapes,folder:{others}/aircraft,voc/2007",
+    )
+    assert done.returncode == 0, done.stderr
+    found = [(r["protocol"], r["metric"], r["num_train"]) for r in _records(run_dir)[before:]]
+    assert found == [
+        *(("knn", "top-1", 300), ("logistic", "top-1", 300)),
+        *(("knn", "mean per class", 12), ("logistic", "mean per class", 12)),
+        *(("knn", "11-point mAP", 24), ("logistic", "11-point mAP", 24)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--protocols=finetune"], "simclr-tf finetune"),
+        (["--protocols=kn"], "'kn' is none of knn, logistic, linear, probes"),
+        (["--protocols="], "--protocols is empty"),
+        (["--knn_k=5,x"], "--knn_k=5,x: must be numbers"),
+        (["--knn_k=301"], "--knn_k=301 must lie between 1 and the 300 images"),
+        (["--protocols=logistic,linear", "--save_classifier"], "--save_classifier keeps one head"),
+        (["--datasets=shapes", "--dataset=shapes"], "exclude each other"),
+        (["--label_fraction=0.001"], "--label_fraction=0.001 leaves class"),
+        (["--metric=11-point mAP"], "--metric=11-point mAP does not go"),
+        (["--train_split=train[:1]", "--protocols=knn", "--knn_k=1"], "single class"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_work(run_dir, capsys, flags, message):
+    from simclr_tf.cli.main import main
+
+    before = _records(run_dir)
+    assert main(["evaluate", f"--model_dir={run_dir}", *flags]) == 2
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if line.startswith("simclr-tf: error:")]
+    assert message in line
+    assert _records(run_dir) == before

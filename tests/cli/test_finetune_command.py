@@ -1,0 +1,102 @@
+"""`simclr-tf finetune` in its own process, as users and the reference's README run it."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from processes import TINY, finish, pretrain, python, rows, signal_at
+
+from simclr_tf.data import open_source
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("finetune") / "run"
+    status, _, errors = finish(pretrain(path, *TINY, "--eval_split=test[:100]", "--train_steps=2"))
+    assert status == 0, errors
+    return path
+
+
+def _finetune(pretrained, model_dir, *flags):
+    start = f"--checkpoint={pretrained}"
+    return python("-m", "simclr_tf", "finetune", start, f"--model_dir={model_dir}", *flags)
+
+
+def test_ends_with_a_figure_and_an_export_that_classifies(pretrained, tmp_path):
+    flags = ["--labels_per_class=20", "--train_batch_size=40", "--train_epochs=2", "--log_every=2"]
+    status, output, errors = finish(
+        _finetune(pretrained, tmp_path, *flags, "--ft_proj_selector=1", "--seed=3")
+    )
+    assert status == 0, errors
+    assert "using 200 of 512 labels" in output
+    assert len((tmp_path / "labelled.csv").read_text("utf-8").splitlines()) == 201
+    (record,) = json.loads((tmp_path / "evaluations.json").read_text(encoding="utf-8"))
+    assert (record["protocol"], record["num_train"], record["step"]) == ("finetune", 200, 10)
+    assert record["setting"] == "from layer 1 of the projection head"
+    loaded = tf.saved_model.load(str(tmp_path / "export" / "10"))
+    test = open_source("shapes", "test[:100]")
+    from simclr_tf.augment import eval_transform
+
+    images = eval_transform(tf.constant(test._images[test.rows]), 16)
+    answer = loaded.signatures["classify"](images=images)
+    assert np.mean(answer["label"] == test.labels()) == pytest.approx(record["top1"])
+    plan = json.loads((tmp_path / "config.json").read_text("utf-8"))["plan"]
+    assert plan["peak_learning_rate"] == pytest.approx(0.05 * 40 / 256)
+
+
+def test_the_references_linear_command_runs(pretrained, tmp_path):
+    command = """
+    --mode=train_then_eval --train_mode=finetune --fine_tune_after_block=4
+    --zero_init_logits_layer=True --variable_schema=(?!global_step|(?:.*/|^)Momentum|head)
+    --global_bn=False --optimizer=momentum --learning_rate=0.1 --weight_decay=0.0
+    --train_epochs=100 --train_batch_size=512 --warmup_epochs=0 --image_size=32 --eval_split=test
+    --resnet_depth=18 --use_tpu=False
+    """
+    small = ["--train_batch_size=64", "--train_steps=2", "--eval_split=test[:50]"]
+    status, output, errors = finish(
+        _finetune(pretrained, tmp_path, *command.split(), *small, "--dataset=shapes")
+    )
+    assert status == 0, errors
+    assert "--variable_schema has no effect" in output
+    assert "finetune (head only): top-1" in output
+
+
+def test_a_terminated_run_goes_on(pretrained, tmp_path):
+    flags = ["--train_batch_size=32", "--train_steps=40", "--log_every=5", "--mode=train"]
+    process = _finetune(pretrained, tmp_path, *flags)
+    signal_at(process, 10, signal.SIGTERM)
+    status, _, errors = finish(process)
+    assert status == 143, errors
+    status, output, errors = finish(_finetune(pretrained, tmp_path, *flags))
+    assert status == 0, errors
+    assert "resuming" in output
+    assert [row["step"] for row in rows(tmp_path)] == [*range(5, 41, 5)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--checkpoint="], "--checkpoint is missing"),
+        (["--checkpoint=nowhere"], "nowhere holds no run"),
+        (["--resnet_depth=50"], "--resnet_depth=50: the encoder of --checkpoint="),
+        (["--microbatch_size=8"], "--microbatch_size"),
+        (["--label_fraction=0.001"], "--label_fraction=0.001 leaves class"),
+        (["--label_fraction=2"], "--label_fraction=2"),
+        (["--ft_proj_selector=3"], "--ft_proj_selector=3"),
+        (["--train_split=train[:1]"], "train[:1]"),
+        (["--train_mode=pretrain"], "--train_mode=pretrain"),
+        (["--from_scratch"], "exclude each other"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_work(pretrained, tmp_path, capsys, flags, message):
+    from simclr_tf.cli.main import main
+
+    place = tmp_path / "tuned"
+    arguments = ["finetune", f"--checkpoint={pretrained}", f"--model_dir={place}", *flags]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if line.startswith("simclr-tf: error:")]
+    assert message in line
+    assert not (place / "metrics.jsonl").exists()

@@ -1,0 +1,96 @@
+"""Choosing labels class by class, and sources of a part of the images."""
+
+import numpy as np
+import pytest
+
+from simclr_tf.data import open_source, ordered_batches, train_batches
+from simclr_tf.data.subset import choose_labelled
+from simclr_tf.errors import UserError
+
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, -1], [100, 50, 10, 40]))
+NAMES = ("a", "b", "c")
+
+
+def _counts(positions):
+    return [int((LABELS[positions] == c).sum()) for c in range(3)]
+
+
+def test_every_class_gives_its_share():
+    chosen = choose_labelled(LABELS, NAMES, fraction=0.1)
+    assert _counts(chosen) == [10, 5, 1]
+    assert (np.diff(chosen) > 0).all()
+    assert _counts(choose_labelled(LABELS, NAMES)) == [100, 50, 10]
+    assert _counts(choose_labelled(LABELS, NAMES, per_class=7)) == [7, 7, 7]
+
+
+def test_the_seed_draws_and_smaller_choices_nest():
+    small, large = (set(choose_labelled(LABELS, NAMES, fraction=f, seed=3)) for f in (0.1, 0.5))
+    assert small < large
+    assert small == set(choose_labelled(LABELS, NAMES, fraction=0.1, seed=3))
+    assert small != set(choose_labelled(LABELS, NAMES, fraction=0.1, seed=4))
+
+
+def test_an_empty_class_is_named():
+    with pytest.raises(UserError, match=r"--label_fraction=0\.04 leaves class 'c'"):
+        choose_labelled(LABELS, NAMES, fraction=0.04)
+    with pytest.raises(UserError, match="--labels_per_class=11: class 'c' has 10"):
+        choose_labelled(LABELS, NAMES, per_class=11)
+    with pytest.raises(UserError, match="several labels"):
+        choose_labelled(np.eye(3, dtype=int), NAMES, fraction=0.5)
+
+
+@pytest.fixture(params=["shapes", "folder", "cifar10"])
+def source(request, tmp_path):
+    if request.param == "cifar10":
+        data_dir = request.getfixturevalue("cifar_data_dir")
+        return open_source("cifar10", "train[1000:1200]", data_dir=str(data_dir))
+    if request.param == "shapes":
+        return open_source("shapes", "train[10:130]")
+    from PIL import Image
+
+    shapes = open_source("shapes", "train[:60]")
+    for i, (image, label) in enumerate(zip(shapes._images, shapes.labels(), strict=False)):
+        folder = tmp_path / f"class{label}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return open_source(f"folder:{tmp_path}", "train", storage_size=32)
+
+
+def test_labels_and_parts_agree_with_what_is_decoded(source):
+    (whole,) = ordered_batches(source, source.num_examples)
+    np.testing.assert_array_equal(source.labels(), whole["label"])
+    positions = np.array([3, 4, 17, 50])
+    part = source.subset(positions)
+    (found,) = ordered_batches(part, 10)
+    assert part.num_examples == 4
+    for key, values in found.items():
+        np.testing.assert_array_equal(values, whole[key].numpy()[positions], err_msg=key)
+    np.testing.assert_array_equal(part.labels(), source.labels()[positions])
+    nested = part.subset(np.array([1, 3]))
+    np.testing.assert_array_equal(nested.labels(), source.labels()[[4, 50]])
+    # Every epoch of a part holds each of its images once.
+    (epoch,) = train_batches(part, batch_size=4, seed=0, start_step=5, num_steps=1)
+    assert sorted(epoch["image"].numpy().sum((1, 2, 3))) == sorted(
+        found["image"].numpy().sum((1, 2, 3))
+    )
+
+
+def test_reading_can_start_in_the_middle(source):
+    (whole,) = ordered_batches(source, source.num_examples)
+    rest = list(ordered_batches(source, 16, start=40))
+    images = np.concatenate([batch["image"] for batch in rest])
+    np.testing.assert_array_equal(images, whole["image"].numpy()[40:])
+
+
+def test_the_fingerprint_is_of_what_is_read(source):
+    again, other = source.subset(np.arange(30)), source.subset(np.arange(1, 31))
+    assert again.fingerprint() == source.subset(np.arange(30)).fingerprint()
+    assert len({source.fingerprint(), again.fingerprint(), other.fingerprint()}) == 3
+
+
+def test_without_labels():
+    from simclr_tf.data.source import ArraySource
+
+    source = ArraySource("none", np.zeros((4, 8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match="none has no labels"):
+        source.labels()

@@ -1,0 +1,39 @@
+"""A kept head comes back as it was, or is refused by name."""
+
+import numpy as np
+import pytest
+
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.classifier import FittedClassifier
+from simclr_tf.evaluation.protocols import AffineClassifier
+
+
+def _fitted(classes=("Käse", "b")):
+    rng = np.random.default_rng(0)
+    head = AffineClassifier(
+        rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=2).astype(np.float32)
+    )
+    return FittedClassifier(head, classes, "linear", "folder:a b", 12)
+
+
+def test_comes_back_as_it_was(tmp_path):
+    _fitted().save(tmp_path / "classifier.npz")
+    found = FittedClassifier.load(tmp_path / "classifier.npz")
+    np.testing.assert_array_equal(found.classifier.kernel, _fitted().classifier.kernel)
+    np.testing.assert_array_equal(found.classifier.bias, _fitted().classifier.bias)
+    for name in ("class_names", "protocol", "dataset", "step"):
+        assert getattr(found, name) == getattr(_fitted(), name)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "pickle", "shapes"])
+def test_a_damaged_one_is_refused_by_name(tmp_path, damage):
+    path = tmp_path / "classifier.npz"
+    (_fitted() if damage != "shapes" else _fitted(("a", "b", "c"))).save(path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "text":
+        path.write_text("nothing of the kind")
+    elif damage == "pickle":
+        np.savez(path, kernel=np.array([{}], dtype=object))
+    with pytest.raises(UserError, match=r"classifier\.npz is no classifier"):
+        FittedClassifier.load(path)

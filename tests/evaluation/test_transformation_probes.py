@@ -1,0 +1,65 @@
+"""Probes of transformations with representations whose knowledge is known."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from simclr_tf.data import open_source
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.transformations import TRANSFORMATIONS, probe_transformations
+
+
+def _represent(images):
+    """Colour, colour by quadrant, nothing at all, local contrast."""
+    quadrants = tf.nn.avg_pool2d(images, 16, 16, "VALID")
+    saturation = tf.reduce_mean(tf.abs(images[..., 1:] - images[..., :-1]), [1, 2])
+    contrast = tf.reduce_mean(tf.abs(images[:, 1:] - images[:, :-1]), [1, 2])
+    return {
+        "colour": tf.concat([tf.reduce_mean(images, [1, 2]), saturation], axis=1),
+        "place": tf.reshape(quadrants, [-1, 12]),
+        "nothing": tf.zeros([tf.shape(images)[0], 2]),
+        "contrast": tf.concat([contrast, tf.reduce_mean(images, [1, 2])], axis=1),
+    }
+
+
+@pytest.fixture(scope="module")
+def found():
+    train, test = open_source("shapes", "train[:1500]"), open_source("shapes", "test[:400]")
+    # Light comes from the left: brightness by place tells how an image was turned.
+    light = np.linspace(1.0, 0.2, 32, dtype=np.float32)[None, None, :, None]
+    for source in (train, test):
+        source._images = (source._images * light).astype(np.uint8)
+    probed = probe_transformations(_represent, train, test, 32, list(TRANSFORMATIONS))
+    return {(p.transformation, p.representation): p for p in probed}
+
+
+def _accuracy(probed):
+    return np.mean(probed.scores.argmax(axis=1) == probed.labels)
+
+
+def test_a_representation_tells_what_it_keeps(found):
+    assert _accuracy(found["color", "colour"]) > 0.9
+    assert _accuracy(found["rotation", "place"]) > 0.9
+    assert _accuracy(found["noise", "contrast"]) > 0.9
+    assert _accuracy(found["sobel", "contrast"]) > 0.9
+
+
+def test_and_no_more(found):
+    assert _accuracy(found["rotation", "colour"]) < 0.35
+    for name, transformation in TRANSFORMATIONS.items():
+        chance = 1 / len(transformation.names)
+        assert _accuracy(found[name, "nothing"]) == pytest.approx(chance, abs=0.01)
+
+
+def test_every_way_is_shown_equally_often_and_all_representations_see_the_same(found):
+    for (name, _), probed in found.items():
+        counts = np.bincount(probed.labels)
+        assert len(counts) == len(TRANSFORMATIONS[name].names) and np.ptp(counts) <= 1
+        np.testing.assert_array_equal(probed.labels, found[name, "colour"].labels)
+        assert probed.num_train == 1500
+
+
+def test_too_few_images_are_refused_at_once():
+    few, test = open_source("shapes", "train[:39]"), open_source("shapes", "test[:40]")
+    with pytest.raises(UserError, match="39 images"):
+        probe_transformations(_represent, few, test, 32, ["color"])
