@@ -10,7 +10,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 FITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all lint clean
+.PHONY: help install quickstart results test test-all lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +38,9 @@ quickstart: install ## pretrain on built-in data, evaluate and export
 	$(BIN)/simclr-tf export --model_dir=runs/quickstart
 	@echo "The run is in runs/quickstart. Its curves and view pairs:"
 	@echo "  $(BIN)/tensorboard --logdir runs/quickstart/tensorboard"
+
+results: install ## remake the table of docs/results.md: make results DATA_DIR=… (hours)
+	PATH="$(BIN):$$PATH" docs/results.sh "$(DATA_DIR)"
 
 test: install ## the tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow"

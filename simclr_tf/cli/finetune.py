@@ -80,7 +80,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
 
 def run(values: flags.FlagValues) -> None:
     if values.train_mode != "finetune":
-        raise UserError("--train_mode=pretrain: pretraining is another command than finetune")
+        raise UserError("--train_mode=pretrain is another command: simclr-tf pretrain")
     if not values.model_dir:
         raise UserError("--model_dir is missing: the directory that the run is written to")
     finetuning = read_section(values, config.Finetuning)

@@ -61,7 +61,7 @@ def run(values: flags.FlagValues) -> None:
     )
     devices = read_section(values, config.Devices)
     if values.train_mode != "pretrain":
-        raise UserError("--train_mode=finetune: fine-tuning is another command than pretrain")
+        raise UserError("--train_mode=finetune is another command: simclr-tf finetune")
     if not values.model_dir:
         raise UserError("--model_dir is missing: the directory that the run is written to")
     note_no_effect(values, (*NO_EFFECT, *_OF_FINETUNE))

@@ -110,7 +110,8 @@ class LoggingCallback(keras.callbacks.Callback):
         row |= {metric.name: float(metric.result()) for metric in self.model.metrics}
         seconds = time.monotonic() - self._started
         row["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
-        row["views_per_second"] = 2 * self._global_batch * (self._step - self._from) / seconds
+        views = self.model.views_per_image * self._global_batch * (self._step - self._from)
+        row["views_per_second"] = views / seconds
         check_finite(self.model)
         self.model.reset_metrics()
         if due and self._replicas.count > 1:
