@@ -219,6 +219,16 @@ class Finetuning(Section):
         False, "Train with labels from random weights: no checkpoint, all flags as in pretrain."
     )
 
+    def check_start(self, checkpoint: str) -> None:
+        """Raises UserError unless either a checkpoint is named or none is wanted."""
+        if bool(checkpoint) == self.from_scratch:
+            raise UserError(
+                "--checkpoint=RUN and --from_scratch exclude each other"
+                if checkpoint
+                else "--checkpoint is missing: the run whose encoder is fine-tuned "
+                "(or --from_scratch: training with labels from random weights)"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Watching(Section):
@@ -319,14 +329,7 @@ class FinetuneConfig(PretrainConfig):
     finetuning: Finetuning = Finetuning()
 
     def __post_init__(self):
-        started = bool(self.checkpoints.checkpoint)
-        if started == self.finetuning.from_scratch:
-            raise UserError(
-                "--checkpoint=RUN and --from_scratch exclude each other"
-                if started
-                else "--checkpoint is missing: the run whose encoder is fine-tuned "
-                "(or --from_scratch: training with labels from random weights)"
-            )
+        self.finetuning.check_start(self.checkpoints.checkpoint)
 
 
 CONFIGS = {config.task: config for config in (PretrainConfig, FinetuneConfig)}

@@ -121,6 +121,8 @@ def run(values: flags.FlagValues) -> None:
     if not names and not values.table:
         raise UserError(f"--protocols is empty: name any of {', '.join(_PROTOCOLS)}")
     runs = [Path(name) for name in _list(values.model_dir or "")]
+    neighbours = _numbers("knn_k", values.knn_k, int)
+    temperatures = _numbers("knn_temperature", values.knn_temperature, float)
     if values.save_classifier:
         heads = [name for name in names if name in _WITH_HEAD]
         if len(heads) != 1 or len(datasets) > 1 or values.encoder:
@@ -135,7 +137,7 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.training.finetune import train_supervised
 
     request = Request(
-        protocols=_protocols(values, names),
+        protocols=_protocols(values, names, neighbours, temperatures),
         baselines=baselines,
         transformations=_transformations(values) if "probes" in names else (),
         datasets=datasets,
@@ -163,14 +165,11 @@ def run(values: flags.FlagValues) -> None:
         print(f"next: simclr-tf export --model_dir={runs[0]}")
 
 
-def _protocols(values, names):
+def _protocols(values, names, neighbours, temperatures):
     from simclr_tf.evaluation import KNN, Linear, Logistic
 
     made = {
-        "knn": lambda: KNN(
-            _numbers("knn_k", values.knn_k, int),
-            _numbers("knn_temperature", values.knn_temperature, float),
-        ),
+        "knn": lambda: KNN(neighbours, temperatures),
         "logistic": lambda: Logistic(sweep=values.l2_sweep, solver=values.logistic_solver),
         "linear": lambda: Linear(
             values.linear_epochs,
@@ -212,4 +211,6 @@ def _numbers(flag, value, kind):
         raise UserError(f"--{flag}={value}: must be numbers with commas between them") from None
     if not numbers:
         raise UserError(f"--{flag} is empty: name a number, or several with commas between them")
+    if not all(0 < number < float("inf") for number in numbers):
+        raise UserError(f"--{flag}={value}: must be above 0 and finite")
     return numbers

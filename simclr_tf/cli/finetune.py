@@ -85,6 +85,7 @@ def run(values: flags.FlagValues) -> None:
         raise UserError("--model_dir is missing: the directory that the run is written to")
     finetuning = read_section(values, config.Finetuning)
     checkpoints = read_section(values, config.Checkpoints)
+    finetuning.check_start(checkpoints.checkpoint)
     few = finetuning.labels_per_class or finetuning.label_fraction <= 0.01
     base = dataclasses.replace(
         _OPTIMIZATION, train_epochs=_FEW_LABELS_EPOCHS if few else _OPTIMIZATION.train_epochs

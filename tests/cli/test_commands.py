@@ -33,7 +33,7 @@ def test_evaluate_writes_every_protocol_and_baseline(run_cli, run_dir):
         *("knn", "logistic", "knn/pca", "logistic/pca", "knn/random", "logistic/random")
     }
     keys = {"protocol", "dataset", "train_split", "test_split", "top1", "top5"}
-    keys |= {"num_train", "num_test", "step", "seconds"}
+    keys |= {"num_train", "num_test", "step", "seconds", "setting", "metric", "value"}
     for record in records:
         assert set(record) == keys
         assert 0 <= record["top1"] <= record["top5"] <= 1
