@@ -131,7 +131,8 @@ def run(values: flags.FlagValues) -> None:
                 f"{', '.join(_WITH_HEAD)} in --protocols, one dataset and a --model_dir"
             )
 
-    from simclr_tf.evaluation.runs import Request, evaluate_run, evaluate_saved_model
+    from simclr_tf.evaluation.request import Request
+    from simclr_tf.evaluation.runs import evaluate_run, evaluate_saved_model
     from simclr_tf.evaluation.tables import table_of_runs
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.finetune import train_supervised

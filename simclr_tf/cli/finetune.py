@@ -106,7 +106,8 @@ def run(values: flags.FlagValues) -> None:
     note_no_effect(values, (*NO_EFFECT, *_OF_PRETRAINING))
 
     from simclr_tf.distribution import open_replicas
-    from simclr_tf.evaluation.runs import check_evaluation, evaluate_classifier
+    from simclr_tf.evaluation.request import check_evaluation
+    from simclr_tf.evaluation.runs import evaluate_classifier
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.finetune import finetune
 
@@ -134,6 +135,9 @@ def _sections_of_the_run(values: flags.FlagValues, checkpoint: str) -> dict[str,
     of_run, _ = Run(Path(checkpoint)).read()
     before = {name: getattr(of_run, name) for name in _OF_THE_RUN}
     before["views"] = dataclasses.replace(before["views"], **_VIEWS)
+    size = values.image_size
+    if size and size != before["views"].image_size:  # stored as this size needs it
+        before["data"] = dataclasses.replace(before["data"], storage_size=0)
     sections = {name: read_section(values, SECTIONS[name], before[name]) for name in _OF_THE_RUN}
     for name in ("encoder", "head"):
         old, new = vars(before[name]), vars(sections[name])

@@ -68,7 +68,8 @@ def run(values: flags.FlagValues) -> None:
 
     from simclr_tf.distribution import open_replicas
     from simclr_tf.evaluation import KNN, Logistic
-    from simclr_tf.evaluation.runs import Request, check_evaluation, evaluate_run
+    from simclr_tf.evaluation.request import Request, check_evaluation
+    from simclr_tf.evaluation.runs import evaluate_run
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.pretrain import pretrain
 

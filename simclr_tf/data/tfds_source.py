@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from simclr_tf.errors import UserError
 _SHUFFLE_BYTES = 256 * 2**20
 _MIN_SHUFFLE = 1024
 _FILES_AT_ONCE = 16
+_MANY = 200_000
 # By how much one worker's files may hold more examples than another's.
 _UNEVEN = 1.1
 
@@ -144,6 +146,8 @@ class TFDSSource(Source):
         """The labels, the images left encoded."""
         self._require_labels()
         assert self._label_features is not None
+        if self.num_examples > _MANY:
+            print(f"reading the labels of {self.name}", file=sys.stderr, flush=True)
         parse = self._label_features.deserialize_example
         labels = self.records_in_order().map(
             lambda record: self._read_label(parse(record)), num_parallel_calls=tf.data.AUTOTUNE

@@ -15,6 +15,7 @@ from simclr_tf.data import Source
 from simclr_tf.data.subset import choose_labelled
 from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.request import Splits
 from simclr_tf.files import write_atomically
 from simclr_tf.models import Classifier
 from simclr_tf.models.classifier import first_layers
@@ -23,7 +24,7 @@ from simclr_tf.training.evaluators import accuracy
 from simclr_tf.training.logging import Every
 from simclr_tf.training.plan import epochs_in_steps
 from simclr_tf.training.pretrain import copy_weights, open_train
-from simclr_tf.training.train import Say, Start, train
+from simclr_tf.training.train import Prepared, Say, train
 
 
 def finetune(
@@ -55,8 +56,8 @@ def finetune(
     return train(config, model_dir, replicas, steps_per_execution, say, _prepare)
 
 
-def supervised_config(config: PretrainConfig, plan: Plan, train_split: str) -> FinetuneConfig:
-    """Returns the supervised baseline of a pretraining run.
+def supervised_config(config: PretrainConfig, plan: Plan, splits: Splits) -> FinetuneConfig:
+    """Returns the supervised baseline of a pretraining run, trained and judged on these splits.
 
     The same encoder from random weights, the same augmentation, optimizer, batch and number of
     steps, and both views of every image; only the loss is another.
@@ -65,7 +66,11 @@ def supervised_config(config: PretrainConfig, plan: Plan, train_split: str) -> F
         f.name: getattr(config, f.name) for f in dataclasses.fields(PretrainConfig)
     }
     replaced: dict[str, dict[str, Any]] = {
-        "data": {"train_split": train_split},
+        "data": {
+            "train_split": splits.train_split,
+            "eval_split": splits.test_split,
+            "data_dir": splits.data_dir,
+        },
         "optimization": {"train_steps": plan.total_steps, "microbatch_size": 0},
         "watching": {"knn_every_epochs": 0.0},
         "checkpoints": {"checkpoint": ""},
@@ -75,7 +80,7 @@ def supervised_config(config: PretrainConfig, plan: Plan, train_split: str) -> F
     return FinetuneConfig(**sections, finetuning=Finetuning(views_per_image=2, from_scratch=True))
 
 
-def train_supervised(run: Run, train_split: str) -> Path:
+def train_supervised(run: Run, splits: Splits) -> Path:
     """Trains the supervised baseline of a run in RUN/supervised, or goes on with it.
 
     Returns:
@@ -85,11 +90,11 @@ def train_supervised(run: Run, train_split: str) -> Path:
         UserError: the run's images have no labels, or as `finetune`.
     """
     config, plan = run.read()
-    finetune(supervised_config(config, plan, train_split), run.supervised_dir)
+    finetune(supervised_config(config, plan, splits), run.supervised_dir)
     return run.supervised_dir
 
 
-def _prepare(config: PretrainConfig, say: Say) -> Start:
+def _prepare(config: PretrainConfig, say: Say) -> Prepared:
     assert isinstance(config, FinetuneConfig)
     everything, held_out = open_train(config)
     if not everything.class_names or everything.multi_label:
@@ -122,7 +127,7 @@ def _prepare(config: PretrainConfig, say: Say) -> Start:
         every = epochs_in_steps(config, plan, config.watching.eval_every_epochs)
         return [Every(every, accuracy(held_out, config.views.image_size))]
 
-    return Start(
+    return Prepared(
         source,
         evaluators=evaluators,
         fill=lambda model: _fill(model, config),

@@ -10,13 +10,13 @@ from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.data import Source, open_source
 from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.runs import Splits
+from simclr_tf.evaluation.request import Splits
 from simclr_tf.models import SimCLR
 from simclr_tf.run import load
 from simclr_tf.training.evaluators import Evaluator, probe, validation
 from simclr_tf.training.logging import Every
 from simclr_tf.training.plan import epochs_in_steps
-from simclr_tf.training.train import Say, Start, train
+from simclr_tf.training.train import Prepared, Say, train
 
 
 def pretrain(
@@ -45,10 +45,10 @@ def pretrain(
     return train(config, model_dir, replicas, steps_per_execution, say, _prepare)
 
 
-def _prepare(config: PretrainConfig, say: Say) -> Start:
+def _prepare(config: PretrainConfig, say: Say) -> Prepared:
     del say
     source, held_out = open_train(config)
-    return Start(
+    return Prepared(
         source,
         evaluators=lambda plan: _evaluators(config, plan, held_out),
         fill=lambda model: _fill(model, config.checkpoints.checkpoint),

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class Prepared:
     """What a kind of run is made of, apart from its config.
 
     Attributes:
@@ -54,7 +54,7 @@ def train(
     replicas: Replicas | None,
     steps_per_execution: int,
     say: Say,
-    prepare: Callable[[PretrainConfig, Say], Start],
+    prepare: Callable[[PretrainConfig, Say], Prepared],
 ) -> keras.Model:
     """Trains a run to its end; the model is what the config says.
 
@@ -85,7 +85,7 @@ def _train(
     replicas: Replicas,
     steps_per_execution: int,
     say: Say,
-    prepare: Callable[[PretrainConfig, Say], Start],
+    prepare: Callable[[PretrainConfig, Say], Prepared],
 ) -> keras.Model:
     # How a run starts:
     #  1. the directory holds no config.json: a new run, from random weights;

@@ -15,6 +15,7 @@ from test_pretrain import changed
 import simclr_tf
 from simclr_tf import config
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.request import Splits
 from simclr_tf.evaluation.runs import evaluate_classifier
 from simclr_tf.models.classifier import first_layers
 from simclr_tf.run import Run
@@ -136,10 +137,11 @@ def test_learns_and_is_measured(pretrained, tmp_path):
 def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     run = Run(pretrained)
     before, plan = run.read()
-    settings = supervised_config(before, plan, "train[:256]")
+    splits = Splits.of(before.data)
+    settings = supervised_config(before, plan, splits)
     for section in ("views", "encoder", "head"):
         assert getattr(settings, section) == getattr(before, section)
-    place = train_supervised(run, "train[:256]")
+    place = train_supervised(run, splits)
     after, its_plan = Run(place).read()
     assert its_plan.total_steps == plan.total_steps
     assert its_plan.peak_learning_rate == plan.peak_learning_rate
