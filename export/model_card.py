@@ -22,6 +22,7 @@ def model_card(
     image_size: int,
     settings: Mapping[str, Any],
     evaluations: str = "",
+    labels: int = 0,
     classifier: str = "",
     class_names: Sequence[str] = (),
 ) -> str:
@@ -30,18 +31,21 @@ def model_card(
     Args:
         encoder: the exported model; its size and output are read off it.
         architecture: in words, such as "ResNet-18 × 0.25, CIFAR stem".
-        dataset: what it was pretrained on, such as "cifar10, split train".
+        dataset: what it was trained on, such as "cifar10, split train".
         step: training steps done.
         image_size: S, the side of the images in pixels.
         settings: the run's resolved configuration, nested or flat; places such as `data_dir` and
             values of None are left out.
         evaluations: Markdown, such as `format_table(records, markdown=True)`; may be empty.
+        labels: how many labels it was trained with; 0: pretrained without.
         classifier: how the exported classifier was fitted; empty where there is none.
         class_names: of its logits.
     """
     dims = encoder.output_shape[-1]
     parameters = sum(int(v.shape.num_elements()) for v in encoder.trainable_variables)
     size = f"{image_size}, {image_size}, 3"
+    trained = "trained" if labels else "pretrained"
+    with_labels = f"with {labels:,} labels" if labels else "without labels"
     rows = [
         f"| `{name}` | `{placeless(value)}` |"
         for name, value in _flat(settings).items()
@@ -52,7 +56,7 @@ def model_card(
 | | |
 | --- | --- |
 | architecture | {architecture}; {parameters:,} trainable parameters |
-| pretrained on | {placeless(dataset)}, without labels, {step:,} steps |
+| {trained} on | {placeless(dataset)}, {with_labels}, {step:,} steps |
 | input | `images`: float32 `[N, {size}]`, RGB in [0, 1], any N |
 | output | `features`: float32 `[N, {dims}]` |
 | licence | code: Apache-2.0; weights: as its trainer says, within the terms of the data |

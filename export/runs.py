@@ -22,6 +22,7 @@ class _Head:
 
     settings: dict[str, Any]
     words: str = ""
+    labels: int = 0  # that the encoder itself was trained with
 
 
 def export_run(
@@ -54,6 +55,7 @@ def export_run(
             image_size=size,
             settings=to_json(config),
             evaluations=format_table(evaluations, markdown=True) if evaluations else "",
+            labels=head.labels,
             classifier=head.words,
             class_names=head.settings.get("class_names", ()),
         ),
@@ -75,7 +77,7 @@ def export_run(
 
 def _head(model: SimCLR | Classifier, run: Run, step: int) -> _Head:
     if isinstance(model, Classifier):
-        config, plan = run.read()
+        _, plan = run.read()
         kernel, bias = (v.numpy() for v in model.head.variables)
         return _Head(
             {
@@ -83,7 +85,8 @@ def _head(model: SimCLR | Classifier, run: Run, step: int) -> _Head:
                 "classifier_input": model.projection,
                 "class_names": plan.class_names,
             },
-            f"trained with {plan.num_examples:,} labels of {placeless(config.data.dataset)}",
+            "trained together with the encoder",
+            labels=plan.num_examples,
         )
     settings: dict[str, Any] = {"projection_head": model.projection_head}
     if not run.classifier_file.exists():

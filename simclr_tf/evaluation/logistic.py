@@ -24,6 +24,7 @@ from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, Task
 # The paper's 45 values of L2 [v1 §B.8].
 L2_SWEEP = np.logspace(-6, 5, 45)
 _HELD_OUT = 0.1
+_BLOCK = 2**16
 _ADAM_BATCH, _ADAM_EPOCHS, _ADAM_RATE = 256, 50, 1e-3
 _UNKNOWN = -1e9  # the logit of a class that train lacks
 
@@ -105,7 +106,7 @@ class Logistic:
     def _by_lbfgs(
         self, task: Task, train: Features, l2: float, start: "_Head | None", notices: list[str]
     ) -> "_Head":
-        scaler = start.scaler if start else StandardScaler().fit(train.features)
+        scaler = start.scaler if start else _scaler(train.features)
         inputs = scaler.transform(train.features)
         c = 1 / (l2 * train.num_examples)
         model = start.model if start else None
@@ -131,20 +132,29 @@ class Logistic:
         self, task: Task, train: Features, l2: float, start: "_Head | None", notices: list[str]
     ) -> "_Head":
         del notices
-        scaler = start.scaler if start else StandardScaler().fit(train.features)
-        inputs = scaler.transform(train.features).astype(np.float32)
-        batch = min(_ADAM_BATCH, len(inputs))
-        steps = resolve_steps(len(inputs), batch, epochs=_ADAM_EPOCHS)
+        scaler = start.scaler if start else _scaler(train.features)
+        count, dims = train.features.shape
+        batch = min(_ADAM_BATCH, count)
+        steps = resolve_steps(count, batch, epochs=_ADAM_EPOCHS)
         head = LinearHead(
-            inputs.shape[1],
+            dims,
             task.num_classes,
             falling("adam", _ADAM_RATE, steps),
             multi_label=train.labels.ndim == 2,
             l2=l2,
         )
-        for rows, labels in shuffled_batches(inputs, train.labels, batch, steps, task.seed):
-            head.step(tf.constant(rows), tf.constant(labels))
+        batches = shuffled_batches(train.features, train.labels, batch, steps, task.seed)
+        for rows, labels in batches:
+            head.step(tf.constant(scaler.transform(rows), tf.float32), tf.constant(labels))
         return _Head(scaler, head.kernel.numpy(), head.bias.numpy())
+
+
+def _scaler(features: np.ndarray) -> StandardScaler:
+    """Mean and deviation, block by block: the features may be mapped from a file."""
+    scaler = StandardScaler()
+    for start in range(0, len(features), _BLOCK):
+        scaler.partial_fit(features[start : start + _BLOCK])
+    return scaler
 
 
 @dataclass(frozen=True)

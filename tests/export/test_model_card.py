@@ -55,3 +55,18 @@ def test_the_code_it_shows_is_three_lines():
     code = _card().split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) == 3
     compile(code, "card", "exec")
+
+
+def test_a_classifier_is_told_with_its_classes():
+    names = [f"class{i}" for i in range(25)]
+    card = _card(classifier="logistic on cifar10", class_names=names)
+    assert "25 classes" in card and "`class19` and 5 more" in card and "`class20`" not in card
+    assert "logistic on cifar10" in card
+    assert "## Classifier" not in _card()
+
+
+def test_a_fine_tuned_encoder_is_not_told_to_be_without_labels():
+    assert "| trained on | cifar10, split train, with 500 labels, 12,345 steps |" in _card(
+        labels=500
+    )
+    assert "| pretrained on | cifar10, split train, without labels, 12,345 steps |" in _card()
