@@ -15,8 +15,15 @@ from typing import Any
 from absl import flags
 
 from simclr_tf import config
-from simclr_tf.cli.flags import define_section, note_no_effect, read_section
-from simclr_tf.cli.pretrain import NO_EFFECT, SECTIONS
+from simclr_tf.cli.flags import note_no_effect, read_section
+from simclr_tf.cli.training import (
+    NO_EFFECT,
+    SECTIONS,
+    Section,
+    check_run,
+    define_training,
+    heading,
+)
 from simclr_tf.errors import UserError
 
 # The paper's protocol [v1 B.5]: Nesterov 0.9, 0.05·B/256, no warm-up, no decay, crop and flip.
@@ -40,49 +47,26 @@ _OF_PRETRAINING = (
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
-    flags.DEFINE_string(
-        "model_dir", None, "The run directory; made if it does not exist.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "mode",
-        "train_then_eval",
-        ["train", "eval", "train_then_eval"],
-        "train_then_eval also evaluates and exports at the end; eval only does that.",
-        flag_values=values,
-    )
-    groups = {"Run": ["model_dir", "mode"]}
-    sections = {"finetuning": config.Finetuning, **SECTIONS}
-    for name, section in sections.items():
-        heading, defaults = (section.__doc__ or "").strip(), {}
+    sections: list[Section] = [(heading(config.Finetuning), config.Finetuning, {})]
+    for name, section in SECTIONS.items():
+        title, defaults = heading(section), {}
         if name in _OF_THE_RUN:
-            heading += " (the run's unless given)"
+            title += " (the run's unless given)"
             defaults = dict.fromkeys((f.name for f in dataclasses.fields(section)), None)
             defaults |= _VIEWS if name == "views" else {}
         elif name == "optimization":
             defaults = {**vars(_OPTIMIZATION), "train_epochs": None}
-        groups[heading] = define_section(values, section, **defaults)
+        sections.append((title, section, defaults))
+    groups = define_training(values, "finetune", "train_then_eval", sections, NO_EFFECT)
     values["train_epochs"].help = (
         "Passes over the labelled images; unless given 30, or 60 with labels_per_class or at most "
         "1 % of the labels."
     )
-    groups[(config.Devices.__doc__ or "").strip()] = define_section(values, config.Devices)
-    flags.DEFINE_enum(
-        "train_mode", "finetune", ["pretrain", "finetune"], "Must be finetune.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "eval_batch_size", 256, "Images per call in evaluation.", 1, flag_values=values
-    )
-    for name in NO_EFFECT:
-        flags.DEFINE_string(name, None, "Accepted; without effect here.", flag_values=values)
-    groups["The reference's other flags"] = ["train_mode", "eval_batch_size", *NO_EFFECT]
     return groups
 
 
 def run(values: flags.FlagValues) -> None:
-    if values.train_mode != "finetune":
-        raise UserError("--train_mode=pretrain is another command: simclr-tf pretrain")
-    if not values.model_dir:
-        raise UserError("--model_dir is missing: the directory that the run is written to")
+    check_run(values, "finetune")
     finetuning = read_section(values, config.Finetuning)
     checkpoints = read_section(values, config.Checkpoints)
     finetuning.check_start(checkpoints.checkpoint)

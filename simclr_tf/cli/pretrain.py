@@ -10,49 +10,22 @@ The reference implementation's flags keep their names, meaning and defaults.
 from absl import flags
 
 from simclr_tf import config
-from simclr_tf.cli.flags import define_section, note_no_effect, read_section
-from simclr_tf.errors import UserError
+from simclr_tf.cli.flags import note_no_effect, read_section
+from simclr_tf.cli.training import (
+    NO_EFFECT,
+    SECTIONS,
+    Section,
+    check_run,
+    define_training,
+    heading,
+)
 
-SECTIONS = {
-    "data": config.Data,
-    "views": config.Views,
-    "encoder": config.Encoder,
-    "head": config.Head,
-    "optimization": config.Optimization,
-    "watching": config.Watching,
-    "checkpoints": config.Checkpoints,
-}
-# Of the reference's commands; nothing here depends on them.
-NO_EFFECT = ("train_summary_steps", "variable_schema", "eval_name", "master", "eval_steps")
 _OF_FINETUNE = ("zero_init_logits_layer", "fine_tune_after_block", "ft_proj_selector")
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
-    flags.DEFINE_string(
-        "model_dir", None, "The run directory; made if it does not exist.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "mode",
-        "train",
-        ["train", "eval", "train_then_eval"],
-        "train_then_eval also evaluates and exports at the end; eval only does that.",
-        flag_values=values,
-    )
-    groups = {"Run": ["model_dir", "mode"]}
-    for section in (*SECTIONS.values(), config.Devices):
-        groups[(section.__doc__ or "").strip()] = define_section(values, section)
-    flags.DEFINE_enum(
-        "train_mode", "pretrain", ["pretrain", "finetune"], "Must be pretrain.", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "eval_batch_size", 256, "Images per call in evaluation.", 1, flag_values=values
-    )
-    for name in (*NO_EFFECT, *_OF_FINETUNE):
-        flags.DEFINE_string(name, None, "Accepted; without effect here.", flag_values=values)
-    groups["The reference's other flags"] = [
-        *("train_mode", "eval_batch_size", *NO_EFFECT, *_OF_FINETUNE)
-    ]
-    return groups
+    sections: list[Section] = [(heading(section), section, {}) for section in SECTIONS.values()]
+    return define_training(values, "pretrain", "train", sections, (*NO_EFFECT, *_OF_FINETUNE))
 
 
 def run(values: flags.FlagValues) -> None:
@@ -60,10 +33,7 @@ def run(values: flags.FlagValues) -> None:
         **{name: read_section(values, section) for name, section in SECTIONS.items()}
     )
     devices = read_section(values, config.Devices)
-    if values.train_mode != "pretrain":
-        raise UserError("--train_mode=finetune is another command: simclr-tf finetune")
-    if not values.model_dir:
-        raise UserError("--model_dir is missing: the directory that the run is written to")
+    check_run(values, "pretrain")
     note_no_effect(values, (*NO_EFFECT, *_OF_FINETUNE))
 
     from simclr_tf.distribution import open_replicas

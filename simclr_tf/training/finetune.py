@@ -39,19 +39,8 @@ def finetune(
     The labelled images that it may use are chosen class by class from the seed, and listed in the
     run's `labelled.csv`; a larger share of the same seed holds the smaller one.
 
-    Args:
-        config: what to train, from which run's weights.
-        model_dir: the run directory; the same for all workers, on a file system that they share.
-        replicas: what `simclr_tf.distribution` made to train on; None: one device.
-        steps_per_execution: steps per call from the host.
-        say: takes the lines that tell the user what is going on.
-
-    Returns:
-        The trained model.
-
-    Raises:
-        UserError: for whatever the user can mend, before training where it can be known then.
-        SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
+    Arguments, result and errors are those of `pretrain`; the weights that it starts from are those
+    of the run that `config.checkpoints.checkpoint` names.
     """
     return train(config, model_dir, replicas, steps_per_execution, say, _prepare)
 

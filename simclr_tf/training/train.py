@@ -58,20 +58,8 @@ def train(
 ) -> keras.Model:
     """Trains a run to its end; the model is what the config says.
 
-    Args:
-        config: what to train; automatic choices are made here.
-        model_dir: the run directory; the same for all workers, on a file system that they share.
-        replicas: what `simclr_tf.distribution` made to train on; None: one device.
-        steps_per_execution: steps per call from the host.
-        say: takes the lines that tell the user what is going on.
-        prepare: opens the data of the resolved config.
-
-    Returns:
-        The trained model.
-
-    Raises:
-        UserError: for whatever the user can mend, before training where it can be known then.
-        SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
+    Arguments, result and errors are those of `pretrain`; `prepare` opens the data of the resolved
+    config.
     """
     replicas = replicas or one_device()
     with losing_workers(replicas):
