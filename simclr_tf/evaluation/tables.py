@@ -58,10 +58,13 @@ def _lines(run: Run) -> dict[_Line, float]:
     pretraining, its_plan = _pretraining(config, plan)
     found = {}
     for record in map(completed, read_evaluations(run.evaluations_file)):
-        _, _, column = record["protocol"].partition("/")
+        protocol, _, column = record["protocol"].partition("/")
+        features = _FEATURES.get(column, column)
+        if isinstance(config, FinetuneConfig) and not column and protocol != "finetune":
+            features = "fine-tuned encoder"
         about = _about(pretraining, its_plan, column)
         table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
-        cells = (_classifier(record), _FEATURES.get(column, column), *about, record["num_train"])
+        cells = (_classifier(record), features, *about, record["num_train"])
         found[_Line(table, tuple(map(str, cells)))] = record["value"]
     return found
 

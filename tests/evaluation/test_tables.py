@@ -49,7 +49,7 @@ def runs(tmp_path):
             ("finetune/supervised", "", 100): value,
         }
         run = _run(tmp_path / f"run{seed}", seed, figures)
-        tuned = {("finetune", "", 10): value / 2}
+        tuned = {("finetune", "", 10): value / 2, ("linear", "", 100): 0.7}
         found += [run, _run(tmp_path / f"tuned{seed}", seed, tuned, str(run))]
     return found
 
@@ -71,6 +71,7 @@ def test_seeds_are_merged_and_all_else_is_not(runs):
         "| its own head | supervised encoder | R18 × 0.25 | 128 | – | 100 | 100 "
         "| 52.0 (50.0–60.0, 3 seeds) |",
         "| fine-tuned | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 10 | 26.0 (25.0–30.0, 3 seeds) |",
+        "| linear | fine-tuned encoder | R18 × 0.25 | 128 | 128 | 100 | 100 | 70.0 |",
     ]
 
 
