@@ -19,6 +19,7 @@ def test_every_class_gives_its_share():
     chosen = choose_labelled(LABELS, NAMES, fraction=0.1)
     assert _counts(chosen) == [10, 5, 1]
     assert (np.diff(chosen) > 0).all()
+    assert _counts(choose_labelled(LABELS, NAMES, fraction=0.17)) == [17, 8, 2]  # rounded
     assert _counts(choose_labelled(LABELS, NAMES)) == [100, 50, 10]
     assert _counts(choose_labelled(LABELS, NAMES, per_class=7)) == [7, 7, 7]
 

@@ -25,15 +25,19 @@ def test_comes_back_as_it_was(tmp_path):
         assert getattr(found, name) == getattr(_fitted(), name)
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "pickle", "shapes"])
+@pytest.mark.parametrize("damage", ["cut", "text", "pickle", "names", "shapes"])
 def test_a_damaged_one_is_refused_by_name(tmp_path, damage):
     path = tmp_path / "classifier.npz"
-    (_fitted() if damage != "shapes" else _fitted(("a", "b", "c"))).save(path)
+    (_fitted() if damage != "names" else _fitted(("a", "b", "c"))).save(path)
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "text":
         path.write_text("nothing of the kind")
     elif damage == "pickle":
         np.savez(path, kernel=np.array([{}], dtype=object))
+    elif damage == "shapes":
+        with np.load(path) as kept:
+            arrays = dict(kept)
+        np.savez(path, **{**arrays, "kernel": arrays["kernel"].T})
     with pytest.raises(UserError, match=r"classifier\.npz is no classifier"):
         FittedClassifier.load(path)

@@ -10,6 +10,7 @@ import tf_keras as keras
 from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Features, extract_features
+from simclr_tf.evaluation.heads import shuffled_batches
 from simclr_tf.evaluation.linear import Linear
 from simclr_tf.evaluation.protocols import Task
 
@@ -92,6 +93,44 @@ def test_equals_a_transcription_of_nesterov_and_cosine(several):
             move = 0.9 * velocity[i] - rate * gradient
             kernel, bias = (kernel + move, bias) if i == 0 else (kernel, bias + move)
     np.testing.assert_allclose(answer.scores, values @ kernel + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_batches_hold_every_row_once_an_epoch_each_time_in_another_order():
+    rows, labels = np.arange(10)[:, None], np.arange(10) * 7
+    batches = list(shuffled_batches(rows, labels, 4, 5, seed=3))  # 20 rows: two epochs
+    order = np.concatenate([batch for batch, _ in batches])[:, 0]
+    np.testing.assert_array_equal(np.concatenate([part for _, part in batches]), order * 7)
+    first, second = order[:10], order[10:]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert list(first) != list(second)
+
+
+def test_views_are_cropped_and_flipped_and_nothing_else():
+    shades = np.random.default_rng(0).integers(0, 256, (12, 1, 1, 3), np.uint8)
+    plain = np.broadcast_to(shades, (12, 8, 8, 3)).copy()
+    ramp = np.broadcast_to(np.arange(0, 240, 30, np.uint8)[:, None], (12, 8, 8, 3)).copy()
+
+    def views_of(images):
+        seen = []
+
+        def encoder(views, training):
+            tf.py_function(seen.append, [views], [])
+            return tf.reduce_mean(views, [1, 2])
+
+        source = ArraySource("plain", images, np.arange(12) % 3, NAMES)
+        features = extract_features(encoder, source, 8)
+        task = Task(features, features, 3, encoder=encoder, source=source, image_size=8)
+        Linear(epochs=3, batch_size=12).predict(task)
+        return np.concatenate([views.numpy() for views in seen[1:]])
+
+    colours = views_of(plain).reshape(-1, 64, 3)
+    np.testing.assert_allclose(colours, np.broadcast_to(colours[:, :1], colours.shape), atol=1e-5)
+    found = set(map(tuple, np.round(colours[:, 0] * 255).astype(int)))
+    assert found == set(map(tuple, shades.reshape(-1, 3).astype(int)))
+    rows = views_of(ramp)[:, 0, :, 0]
+    slopes = rows[:, -1] - rows[:, 0]
+    assert (slopes > 0).any() and (slopes < 0).any()  # flipped
+    assert abs(slopes).std() > 0.05  # cropped: the ramp's parts
 
 
 def test_a_cut_training_goes_on_where_it_was(tmp_path):

@@ -50,6 +50,10 @@ def test_average_precision_of_a_known_ranking():
     # and five have 2/3. The second class has no image.
     scores, labels = np.array([[3.0, 0], [2.0, 0], [1.0, 0]]), np.array([[1, 0], [0, 0], [1, 0]])
     assert average_precision_11(scores, labels) == pytest.approx((6 + 5 * 2 / 3) / 11)
+    # Three, a miss, seven more: the recall 3/10 is the level 0.3, which as 3 · 0.1 lies above it.
+    found = np.array([[1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1]]).T
+    falling = np.arange(11.0, 0, -1)[:, None]
+    assert average_precision_11(falling, found) == pytest.approx((4 + 7 * 10 / 11) / 11)
 
 
 def test_average_precision_equals_a_slow_transcription():
