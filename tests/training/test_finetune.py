@@ -141,6 +141,9 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     settings = supervised_config(before, plan, splits)
     for section in ("views", "encoder", "head"):
         assert getattr(settings, section) == getattr(before, section)
+    # On other splits too it has the run's number of steps, not its epochs.
+    fewer = dataclasses.replace(splits, train_split="train[:10%]")
+    assert supervised_config(before, plan, fewer).optimization.train_steps == plan.total_steps
     place = train_supervised(run, splits)
     after, its_plan = Run(place).read()
     assert its_plan.total_steps == plan.total_steps
