@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ class Run:
     def classifier_file(self) -> Path:
         return self.path / "classifier.npz"
 
-    @property
-    def supervised_dir(self) -> Path:
-        return self.path / "supervised"
+    def supervised_dir(self, train_split: str) -> Path:
+        """Where the supervised baseline lies that learned from this split."""
+        return self.path / "supervised" / re.sub(r"[^\w.]+", "-", train_split).strip("-")
 
     @property
     def tensorboard_dir(self) -> Path:
@@ -94,6 +95,19 @@ class Run:
         """Returns the step of the checkpoint that a run would go on from, 0 without one."""
         path = self.latest_checkpoint()
         return int(path.rpartition("-")[2]) if path else 0
+
+    def checkpoint(self) -> str:
+        """Returns the newest checkpoint.
+
+        Raises:
+            UserError: if there is none, or as `latest_checkpoint`.
+        """
+        path = self.latest_checkpoint()
+        if path is None:
+            raise UserError(
+                f"{self.path} holds no checkpoint yet: train it first (simclr-tf pretrain)"
+            )
+        return path
 
     def check_place(self) -> None:
         """Raises UserError if the directory could not be made or written to."""
@@ -182,9 +196,7 @@ def restore(model: keras.Model, run: Run) -> None:
     Raises:
         UserError: if there is no checkpoint, or it does not fit.
     """
-    path = run.latest_checkpoint()
-    if path is None:
-        raise UserError(f"{run.path} holds no checkpoint yet: train it first (simclr-tf pretrain)")
+    path = run.checkpoint()
     try:
         tf.train.Checkpoint(model=model).restore(path).assert_consumed()
     except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:

@@ -9,6 +9,7 @@ says what each protocol computes.
   simclr-tf evaluate --model_dir=runs/a,runs/b,runs/c --protocols= --table
 """
 
+import math
 from pathlib import Path
 
 from absl import flags
@@ -27,8 +28,9 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
     def integer(name, default, text, low=1):
         flags.DEFINE_integer(name, default, text, low, flag_values=values)
 
-    def number(name, default, text, low=1e-6):
-        flags.DEFINE_float(name, default, text, low, flag_values=values)
+    def number(name, default, text, high=1e9):  # a bound also keeps what is no number out
+        flags.DEFINE_float(name, default, text, 1e-6, high, flag_values=values)
+        flags.register_validator(name, math.isfinite, "must be a number", values)
 
     def switch(name, default, text):
         flags.DEFINE_boolean(name, default, text, flag_values=values)
@@ -58,7 +60,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
     switch(
         "skip_unreadable", False, "Leave files that are not images out; on where the run has it."
     )
-    number("label_fraction", 1.0, "Share of the labels that is learnt from, class by class.")
+    number("label_fraction", 1.0, "Share of the labels that is learnt from, class by class.", 1.0)
     integer("labels_per_class", 0, "So many of each class; above 0 it overrides it.", 0)
     integer("seed", 0, "Of the choice of labels and the protocols' own draws.", 0)
     string("knn_k", "200", "Neighbours that vote; several: 20,200.")
@@ -121,6 +123,10 @@ def run(values: flags.FlagValues) -> None:
     if not names and not values.table:
         raise UserError(f"--protocols is empty: name any of {', '.join(_PROTOCOLS)}")
     runs = [Path(name) for name in _list(values.model_dir or "")]
+    if values.model_dir and not runs:
+        raise UserError(f"--model_dir={values.model_dir} names no run")
+    if values.encoder and values.table:
+        raise UserError("--table is of runs: name them with --model_dir, or leave it out")
     neighbours = _numbers("knn_k", values.knn_k, int)
     temperatures = _numbers("knn_temperature", values.knn_temperature, float)
     if values.save_classifier:
@@ -132,7 +138,7 @@ def run(values: flags.FlagValues) -> None:
             )
 
     from simclr_tf.evaluation.request import Request
-    from simclr_tf.evaluation.runs import evaluate_run, evaluate_saved_model
+    from simclr_tf.evaluation.runs import check_runs, evaluate_run, evaluate_saved_model
     from simclr_tf.evaluation.tables import table_of_runs
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.finetune import train_supervised
@@ -156,6 +162,8 @@ def run(values: flags.FlagValues) -> None:
     if values.encoder:
         evaluate_saved_model(values.encoder, values.output, request)
         return
+    if names:
+        check_runs(runs)
     for model_dir in runs if names else ():
         evaluate_run(model_dir, request, train_supervised=train_supervised)
         if values.save_classifier:

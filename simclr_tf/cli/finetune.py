@@ -36,10 +36,13 @@ _OPTIMIZATION = config.Optimization(
     train_epochs=30,
 )
 _FEW_LABELS_EPOCHS = 60  # where there are 1 % of the labels or less
+_ONE_PERCENT_OF_IMAGENET = "imagenet2012_subset/1pct"
 _VIEWS: dict[str, Any] = {"color_jitter_strength": 0.0, "use_blur": False, "use_grayscale": False}
 _OF_THE_RUN = ("data", "views", "encoder", "head")
 # What changes how a given architecture is trained, not what it is.
 _MAY_DIFFER = ("global_bn", "batch_norm_decay")
+# Of the data, what --mode=eval may name anew.
+_SEEN_AT_THE_END = ("dataset", "data_dir", "eval_split", "skip_unreadable")
 _OF_PRETRAINING = (
     *("temperature", "hidden_norm", "lineareval_while_pretraining"),
     *("knn_every_epochs", "probe_dataset"),
@@ -70,12 +73,14 @@ def run(values: flags.FlagValues) -> None:
     finetuning = read_section(values, config.Finetuning)
     checkpoints = read_section(values, config.Checkpoints)
     finetuning.check_start(checkpoints.checkpoint)
+    of_the_run = _sections_of_the_run(values, checkpoints.checkpoint)
     few = finetuning.labels_per_class or finetuning.label_fraction <= 0.01
+    few = few or of_the_run["data"].dataset.startswith(_ONE_PERCENT_OF_IMAGENET)
     base = dataclasses.replace(
         _OPTIMIZATION, train_epochs=_FEW_LABELS_EPOCHS if few else _OPTIMIZATION.train_epochs
     )
     finetune_config = config.FinetuneConfig(
-        **_sections_of_the_run(values, checkpoints.checkpoint),
+        **of_the_run,
         optimization=read_section(values, config.Optimization, base),
         watching=read_section(values, config.Watching),
         checkpoints=checkpoints,
@@ -105,7 +110,8 @@ def run(values: flags.FlagValues) -> None:
     if values.mode == "train":
         print(f"next: the same command with --mode=eval measures and exports {values.model_dir}")
         return
-    evaluate_classifier(values.model_dir, batch_size=values.eval_batch_size)
+    changes = {name: values[name].value for name in _SEEN_AT_THE_END if values[name].present}
+    evaluate_classifier(values.model_dir, batch_size=values.eval_batch_size, data=changes)
     export_run(values.model_dir)
 
 

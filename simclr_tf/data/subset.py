@@ -44,7 +44,7 @@ def choose_labelled(
         if per_class > len(members):
             raise UserError(
                 f"--labels_per_class={per_class}: class {class_names[number]!r} has "
-                f"{len(members)} images; lower it"
+                f"{len(members)} images; " + ("lower it" if len(members) else "take a larger split")
             )
         if not wanted and len(members):
             raise UserError(

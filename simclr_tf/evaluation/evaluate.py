@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 
 from simclr_tf.data import Source
+from simclr_tf.data.source import digest
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor
+from simclr_tf.evaluation.kept import kept
 from simclr_tf.evaluation.metrics import METRICS, top_k
-from simclr_tf.evaluation.protocols import AffineClassifier, EvaluationProtocol, Task
+from simclr_tf.evaluation.protocols import (
+    AffineClassifier,
+    EvaluationProtocol,
+    Prediction,
+    Task,
+)
 
 BASELINES = ("pca", "random", "supervised")
 
@@ -65,7 +72,7 @@ class Evaluation:
 
     `top1`, `top5` and `value`, which is of `metric`, are fractions in [0, 1]; with several labels
     per image, `top1` is how often the best-scored class is one of them. `seconds` is wall-clock
-    time, the extraction of features included, as if the protocol had been run alone.
+    time when it was computed, the extraction of features included where they were not there yet.
     """
 
     protocol: str
@@ -121,7 +128,8 @@ def evaluate(
     """Check everything that can be checked, then yield one Evaluation after the other.
 
     Each representation's features are extracted once and shared by the protocols. A protocol is
-    named `knn` for the trained encoder, `knn/pca` and so on for baselines.
+    named `knn` for the trained encoder, `knn/pca` and so on for baselines. With a `cache_dir` what
+    a protocol answered is kept there beside the features, and found again.
 
     Raises:
         UserError: at once, where settings or splits do not go together; while iterating, where
@@ -148,9 +156,11 @@ def evaluate(
             )
             extraction = time.monotonic() - started
             for protocol in protocols:
-                started = time.monotonic()
-                predictions = protocol.predict(task)
-                seconds = extraction + time.monotonic() - started
+                place = None
+                if task.scratch is not None:
+                    key = digest(protocol, test.fingerprint(), num_classes, setting.seed)
+                    place = task.scratch / f"{protocol.name}-{key[:16]}.npz"
+                predictions, seconds = _answers(protocol, task, place, extraction)
                 name = representation.name
                 for prediction in predictions:
                     yield judged(
@@ -159,13 +169,38 @@ def evaluate(
                         task.test.labels,
                         protocol=f"{protocol.name}/{name}" if name else protocol.name,
                         num_train=task.train.num_examples,
-                        seconds=round(seconds, 3),
+                        seconds=seconds,
                         setting=prediction.setting,
                         notice=prediction.notice,
                         classifier=prediction.classifier,
                     )
 
     return run()
+
+
+def _answers(
+    protocol: EvaluationProtocol, task: Task, place: Path | None, extraction: float
+) -> tuple[list[Prediction], float]:
+    """Return a protocol's predictions and the seconds that they took, perhaps in another call."""
+
+    def compute() -> dict[str, np.ndarray]:
+        started = time.monotonic()
+        predictions = protocol.predict(task)
+        seconds = extraction + time.monotonic() - started
+        arrays = {
+            f"{number} {name}": array
+            for number, prediction in enumerate(predictions)
+            for name, array in prediction.arrays().items()
+        }
+        return {"seconds": np.array(round(seconds, 3)), **arrays}
+
+    found: dict[str, dict[str, np.ndarray]] = {}
+    arrays = dict(kept(place, compute))
+    seconds = float(arrays.pop("seconds"))
+    for name, array in arrays.items():
+        number, _, part = name.partition(" ")
+        found.setdefault(number, {})[part] = array
+    return [Prediction.of(parts) for parts in found.values()], seconds
 
 
 def check_splits(

@@ -109,14 +109,7 @@ class FeatureExtractor:
             if aspect is not None:
                 aspect = tf.pad(aspect, [[0, missing]], constant_values=1.0)
             block = self._embed(images, aspect).numpy()[:count]
-            finite = np.isfinite(block).all(axis=1)
-            if not finite.all():
-                first = store.count + int(np.argmin(finite))
-                raise UserError(
-                    f"the encoder gives features that are not finite (first for image {first} of "
-                    f"{source.name}): its weights have diverged; evaluate an earlier checkpoint, "
-                    "or train again with a lower --learning_rate"
-                )
+            require_finite(block, store.count, source)
             labels = batch["label"].numpy() if "label" in batch else np.full(count, -1)
             store.add(block, labels.astype(np.int64))
             if time.monotonic() - said > _SAY_EVERY:
@@ -125,6 +118,18 @@ class FeatureExtractor:
                     f"features of {source.name}: {store.count:,} of {source.num_examples:,} images"
                 )
         store.finish()
+
+
+def require_finite(features: np.ndarray, start: int, source: Source) -> None:
+    """Raise UserError if features [n, D] of the images from `start` on are not all finite."""
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        first = start + int(np.argmin(finite))
+        raise UserError(
+            f"the encoder gives features that are not finite (first for image {first} of "
+            f"{source.name}): its weights have diverged; evaluate an earlier checkpoint, or train "
+            "again with a lower --learning_rate"
+        )
 
 
 def traced(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from simclr_tf.data import Source
 from simclr_tf.evaluation.features import Encoder, Features
+from simclr_tf.evaluation.kept import Arrays
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,19 @@ class Prediction:
     setting: str = ""
     notice: str = ""
     classifier: AffineClassifier | None = None
+
+    def arrays(self) -> Arrays:
+        """Return it as arrays, to be kept."""
+        head = self.classifier
+        parts = {} if head is None else {"kernel": head.kernel, "bias": head.bias}
+        texts = {"setting": np.array(self.setting), "notice": np.array(self.notice)}
+        return {"scores": self.scores, **texts, **parts}
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> "Prediction":
+        """Return what `arrays` was made of."""
+        head = AffineClassifier(arrays["kernel"], arrays["bias"]) if "kernel" in arrays else None
+        return cls(arrays["scores"], str(arrays["setting"]), str(arrays["notice"]), head)
 
 
 class EvaluationProtocol(Protocol):

@@ -34,6 +34,7 @@ class Splits:
             data.data_dir,
             data.storage_size,
             data.skip_unreadable,
+            transfer_set(data.dataset).metric,
         )
 
     def open(self) -> tuple[Source, Source]:

@@ -35,12 +35,21 @@ def read_evaluations(path: str | Path) -> list[Record]:
 def append_evaluations(path: str | Path, records: Iterable[Record]) -> None:
     """Add records at the end of an evaluations.json, made if absent, in one atomic step.
 
+    One that was there already but for its seconds, as when an evaluation was stopped and begun
+    again, takes the place of the old one.
+
     Raises:
         UserError: the file is there and corrupt; it is left as it is.
     """
     path = Path(path)
-    everything = [*read_evaluations(path), *(dict(record) for record in records)]
+    added = [dict(record) for record in records]
+    said = [_said(record) for record in added]
+    everything = [old for old in read_evaluations(path) if _said(old) not in said] + added
     write_atomically(path, json.dumps(everything, indent=1, allow_nan=False) + "\n")
+
+
+def _said(record: Record) -> Record:
+    return {**record, "seconds": 0}
 
 
 def format_table(records: Sequence[Record], markdown: bool = False) -> str:

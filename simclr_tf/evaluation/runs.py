@@ -1,8 +1,10 @@
 """Evaluation of a run directory, of an exported encoder and of a fine-tuned classifier."""
 
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -15,6 +17,8 @@ from simclr_tf.evaluation.evaluate import check_splits, judged
 from simclr_tf.evaluation.features import FeatureExtractor, weights_identity
 from simclr_tf.evaluation.records import Recorder
 from simclr_tf.evaluation.request import Request, Splits
+from simclr_tf.evaluation.transformations import Represent
+from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.run import Run, load
 
 
@@ -41,9 +45,13 @@ def evaluate_run(
     """
     run = Run(Path(model_dir))
     config, _ = run.read()
+    if request.save_classifier and isinstance(config, FinetuneConfig):
+        raise UserError(
+            f"--save_classifier: {run.path} is fine-tuned and exports its own classifier; leave "
+            "it out"
+        )
     own = Splits.of(config.data)
     model = load(model_dir)
-    head = getattr(model, "projection_head", None)
     precision = config.optimization.precision
 
     def trained() -> tuple[keras.Model, str]:
@@ -56,7 +64,7 @@ def evaluate_run(
 
     labelled = request.splits(own.dataset, own)
     if "supervised" in request.baselines:  # is trained late: what it needs is looked at now
-        check_splits(*labelled.open(), (), labelled.setting())
+        _check_supervised(labelled, request)
 
     def supervised() -> tuple[keras.Model, str]:
         assert train_supervised is not None
@@ -71,7 +79,7 @@ def evaluate_run(
         own,
         run.path,
         say,
-        projection=head,
+        represent=_encoder_and_head(model),
         image_size=config.views.image_size,
         step=int(model.step.numpy()),
     )
@@ -104,12 +112,21 @@ def evaluate_saved_model(
                 "model does not tell; leave it out or evaluate a run with --model_dir"
             )
     own = Splits("", "", "", storage_size=round(1.5 * shape[1]))
+    outputs = loaded.signatures["all_outputs"]
+
+    def represent(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = outputs(images=images)
+        names = {"features": "", "projection": "projection"}
+        return {name: found[key] for key, name in names.items() if key in found}
+
+    of_head = weights_identity(getattr(loaded, "projection_variables", ()))
     compare(
         {"": lambda: (loaded, weights_identity(loaded.variables))},
         request,
         own,
         Path(output),
         say,
+        represent=(represent, of_head),
         image_size=shape[1],
         step=0,
     )
@@ -121,6 +138,7 @@ def evaluate_classifier(
     batch_size: int = 256,
     into: Run | None = None,
     say: Say = print,
+    data: Mapping[str, Any] | None = None,
 ) -> None:
     """Measures a fine-tuned (or supervised) run's own classifier on its eval_split.
 
@@ -129,6 +147,7 @@ def evaluate_classifier(
         batch_size: images per call.
         into: the run in whose evaluations.json the figure stands; None: its own.
         say: takes the lines for the user.
+        data: settings of config.Data in place of the run's, such as eval_split or data_dir.
 
     Raises:
         UserError: if it is no such run, or the data do not allow it.
@@ -137,9 +156,14 @@ def evaluate_classifier(
     config, plan = run.read()
     if not isinstance(config, FinetuneConfig):
         raise UserError(f"{run.path} is no fine-tuned run: name one that simclr-tf finetune wrote")
-    splits = Splits.of(config.data)
+    splits = Splits.of(dataclasses.replace(config.data, **(data or {})))
     train, test = splits.open()
     check_splits(train, test, (), splits.setting())
+    if test.class_names != plan.class_names:
+        raise UserError(
+            f"--dataset={splits.dataset} has other classes than those that {run.path} was trained "
+            "with; name the dataset of the run"
+        )
     model = load(model_dir)
     extract = FeatureExtractor(model, config.views.image_size, batch_size)
     setting = splits.setting(step=int(model.step.numpy()))
@@ -158,6 +182,41 @@ def evaluate_classifier(
     recorder.add(evaluation, test.class_names or ())
     if into is None:
         recorder.close()
+
+
+def _encoder_and_head(model: SimCLR | Classifier) -> tuple[Represent, str] | None:
+    """What gives h and g(h), and the identity of g; None where there is no projection head."""
+    if not isinstance(model, SimCLR):
+        return None
+
+    def represent(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = model.encoder(images, training=False)
+        return {"": features, "projection": model.projection_head(features, training=False)}
+
+    return represent, weights_identity(model.projection_head.variables)
+
+
+def _check_supervised(splits: Splits, request: Request) -> None:
+    train, test = splits.open()
+    check_splits(train, test, (), splits.setting())
+    if train.multi_label:
+        raise UserError(
+            f"--baselines=supervised: the images of --dataset={splits.dataset} have several labels "
+            "each, and it is trained with one; leave it out"
+        )
+    if request.label_fraction < 1 or request.labels_per_class:
+        raise UserError(
+            "--baselines=supervised learns from all labels, which --label_fraction and "
+            "--labels_per_class withhold; leave one of them out"
+        )
+
+
+def check_runs(model_dirs: Sequence[str | Path]) -> None:
+    """Raises UserError if one of several is no run, or holds no checkpoint."""
+    for path in model_dirs:
+        run = Run(Path(path))
+        run.read()
+        run.checkpoint()
 
 
 def _finetuning(config: FinetuneConfig) -> str:

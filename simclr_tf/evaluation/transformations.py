@@ -4,6 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -16,8 +17,10 @@ from threadpoolctl import threadpool_limits
 from simclr_tf.augment import eval_transform, make_seed
 from simclr_tf.augment.transformations import gaussian_noise, rotate90, sobel
 from simclr_tf.data import Source, named, ordered_batches
+from simclr_tf.data.source import digest
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.features import traced
+from simclr_tf.evaluation.features import require_finite, traced
+from simclr_tf.evaluation.kept import kept
 
 _NUM_TRAIN, _NUM_TEST = 10_000, 2_000
 _LEAST = 40
@@ -68,6 +71,16 @@ class Probed:
     notice: str = ""
 
 
+def check_probes(train: Source, test: Source) -> None:
+    """Raise UserError where a split has fewer than 40 images."""
+    for source in (train, test):
+        if source.num_examples < _LEAST:
+            raise UserError(
+                f"--protocols=probes: {source.name} has {source.num_examples} images, and the "
+                f"probes of transformations need {_LEAST}; take a larger split"
+            )
+
+
 def probe_transformations(
     represent: Represent,
     train: Source,
@@ -77,6 +90,8 @@ def probe_transformations(
     *,
     batch_size: int = 256,
     seed: int = 0,
+    cache_dir: Path | None = None,
+    identity: str = "",
 ) -> Iterator[Probed]:
     """Yield what an MLP with one hidden layer of 256 learns of each representation.
 
@@ -84,41 +99,59 @@ def probe_transformations(
     grayscale; turned by 0, 90, 180 or 270 degrees; as it is or with normal noise of 0.1; as it is
     or Sobel-filtered. Of the splits 10,000 and 2,000 evenly spaced images are taken.
 
+    Args:
+        represent: gives the representations.
+        train, test: what is learnt from and judged on, labelled or not; see `check_probes`.
+        image_size: S, in pixels.
+        transformations: any of TRANSFORMATIONS.
+        batch_size: images at a time.
+        seed: of the ways, the noise and the MLP.
+        cache_dir: where answers are kept, and found again by content; None: nowhere.
+        identity: of the representations, for the cache.
+
     Raises:
-        UserError: at once, where a split has fewer than 40 images.
+        UserError: while iterating, an image cannot be read or a feature is not finite.
     """
-    for source in (train, test):
-        if source.num_examples < _LEAST:
-            raise UserError(
-                f"--protocols=probes: {source.name} has {source.num_examples} images, and the "
-                f"probes of transformations need {_LEAST}; take a larger split"
-            )
     splits = [_evenly(train, _NUM_TRAIN), _evenly(test, _NUM_TEST)]
 
-    def run() -> Iterator[Probed]:
-        for name in transformations:
-            started = time.monotonic()
-            shown = [
-                _represented(represent, source, image_size, name, batch_size, seed + place)
-                for place, source in enumerate(splits)
-            ]
-            extraction = time.monotonic() - started
-            (learn, ways), (judge, truth) = shown
-            for representation in learn:
-                started = time.monotonic()
-                scores, notice = _fit(learn[representation], ways, judge[representation], seed)
-                yield Probed(
-                    name,
-                    representation,
-                    TRANSFORMATIONS[name].names,
-                    scores,
-                    truth,
-                    len(ways),
-                    round(extraction + time.monotonic() - started, 3),
-                    notice,
-                )
+    def shown(name: str, place: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        source = splits[place]
+        return _represented(represent, source, image_size, name, batch_size, seed + place)
 
-    return run()
+    for name in transformations:
+
+        def answers(name: str = name) -> dict[str, np.ndarray]:
+            started = time.monotonic()
+            (learn, ways), (judge, truth) = shown(name, 0), shown(name, 1)
+            extraction = time.monotonic() - started
+            arrays = {"labels": truth, "num_train": np.array(len(ways))}
+            for key in learn:
+                started = time.monotonic()
+                scores, notice = _fit(learn[key], ways, judge[key], seed)
+                seconds = round(extraction + time.monotonic() - started, 3)
+                arrays |= {
+                    f"{key} scores": scores,
+                    f"{key} notice": np.array(notice),
+                    f"{key} seconds": np.array(seconds),
+                }
+            return arrays
+
+        path = None
+        if cache_dir is not None:
+            of_data = (train.fingerprint(), test.fingerprint(), image_size)
+            path = cache_dir / f"probe-{name}-{digest(identity, *of_data, seed)[:16]}.npz"
+        found = kept(path, answers)
+        for key in (entry.removesuffix(" scores") for entry in found if entry.endswith(" scores")):
+            yield Probed(
+                name,
+                key,
+                TRANSFORMATIONS[name].names,
+                found[f"{key} scores"],
+                found["labels"],
+                int(found["num_train"]),
+                float(found[f"{key} seconds"]),
+                str(found[f"{key} notice"]),
+            )
 
 
 def _evenly(source: Source, most: int) -> Source:
@@ -149,6 +182,8 @@ def _represented(
             labels = tf.constant(ways[offset : offset + len(images)], tf.int32)
             outputs = show(images, aspect, labels, tf.constant(offset))
             parts.append({key: value.numpy() for key, value in outputs.items()})
+            for values in parts[-1].values():
+                require_finite(values, offset, source)
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, ways
 
 

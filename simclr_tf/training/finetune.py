@@ -70,7 +70,7 @@ def supervised_config(config: PretrainConfig, plan: Plan, splits: Splits) -> Fin
 
 
 def train_supervised(run: Run, splits: Splits) -> Path:
-    """Trains the supervised baseline of a run in RUN/supervised, or goes on with it.
+    """Trains the supervised baseline of a run in RUN/supervised/SPLIT, or goes on with it.
 
     Returns:
         The baseline's run directory.
@@ -79,8 +79,9 @@ def train_supervised(run: Run, splits: Splits) -> Path:
         UserError: the run's images have no labels, or as `finetune`.
     """
     config, plan = run.read()
-    finetune(supervised_config(config, plan, splits), run.supervised_dir)
-    return run.supervised_dir
+    place = run.supervised_dir(splits.train_split)
+    finetune(supervised_config(config, plan, splits), place)
+    return place
 
 
 def _prepare(config: PretrainConfig, say: Say) -> Prepared:

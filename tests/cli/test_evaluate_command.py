@@ -1,10 +1,13 @@
 """`simclr-tf evaluate` in its own process: every protocol, transfer, tables, kept classifiers."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
+from processes import finish, python
 
 from simclr_tf.data import open_source
 from simclr_tf.evaluation import read_evaluations
@@ -15,6 +18,9 @@ TINY = [
     *("--num_proj_layers=2", "--proj_out_dim=16", "--optimizer=momentum", "--learning_rate=0.1"),
     *("--train_batch_size=32", "--train_steps=3", "--warmup_epochs=0", "--log_every=3"),
 ]
+
+
+_OTHERS = ("projection ", "pca ", "random ", "supervised ")
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +46,18 @@ def _records(directory):
     return read_evaluations(directory / "evaluations.json")
 
 
+def _places(run_dir):
+    return sorted(place for place in (run_dir / "features").iterdir() if place.is_dir())
+
+
 def test_every_protocol_and_baseline_is_recorded(evaluated, run_dir):
     found = {record["protocol"] for record in _records(run_dir)}
     bases = ("", "/pca", "/random", "/supervised")
     wanted = {f"{name}{base}" for name in ("knn", "logistic", "linear") for base in bases}
-    assert found == wanted | {"finetune/supervised", "probe:rotation", "probe:rotation/projection"}
+    assert found == wanted | {
+        *("finetune/supervised", "probe:rotation"),
+        *(f"probe:rotation/{name.strip()}" for name in _OTHERS),
+    }
     keys = {"protocol", "dataset", "train_split", "test_split", "top1", "top5", "num_train"}
     keys |= {"num_test", "step", "seconds", "setting", "metric", "value"}
     assert all(set(record) == keys for record in _records(run_dir))
@@ -64,13 +77,50 @@ def test_pictures_tables_and_tensorboard_lie_in_the_run(evaluated, run_dir):
 
 
 def test_the_same_again_finds_its_features_and_its_baseline(run_cli, evaluated, run_dir):
-    places = sorted((run_dir / "features").iterdir())
+    places = _places(run_dir)
     stamps = [(place / "features.npy").stat().st_mtime_ns for place in places]
-    done = run_cli("evaluate", f"--model_dir={run_dir}", "--baselines=supervised")
+    measured = [r for r in _records(run_dir) if not r["protocol"].startswith("finetune")]
+    done = run_cli(
+        *("evaluate", f"--model_dir={run_dir}", "--protocols=knn,linear,probes", "--knn_k=5,20"),
+        *("--baselines=random,supervised", "--linear_epochs=2", "--probe_transformations=rotation"),
+    )
     assert done.returncode == 0, done.stderr
-    assert f"{run_dir / 'supervised'} is finished: 3 steps" in done.stdout
-    assert sorted((run_dir / "features").iterdir()) == places
+    assert f"{run_dir / 'supervised' / 'train-300'} is finished: 3 steps" in done.stdout
+    assert _places(run_dir) == places
     assert [(place / "features.npy").stat().st_mtime_ns for place in places] == stamps
+    after = _records(run_dir)
+    assert len(after) == len(measured) + 1 and all(record in after for record in measured)
+
+
+def test_encoders_and_representations_are_not_one_another(evaluated, run_dir):
+    assert len(_places(run_dir)) == 2 * 4  # splits of the encoder and its three baselines
+    answers = [np.load(file) for file in (run_dir / "features").glob("probe-rotation-*.npz")]
+    scores = {
+        name: arrays[name].tobytes()
+        for arrays in answers
+        for name in arrays.files
+        if name.endswith("scores")
+    }
+    assert set(scores) == {f"{name}scores" for name in (" ", *_OTHERS)}
+    assert len(set(scores.values())) == len(scores)
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on(run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "run", ignore=lambda *_: ["features", "evaluations.json"])
+    flags = ["--protocols=logistic,linear,knn", "--linear_epochs=40", "--knn_k=5"]
+    command = ("-m", "simclr_tf", "evaluate", f"--model_dir={tmp_path / 'run'}", *flags)
+    process = python(*command)
+    for line in process.stdout:
+        if line.startswith("logistic: top-1"):
+            process.kill()
+    finish(process)
+    (before,) = _records(tmp_path / "run")
+    status, _, errors = finish(python(*command))
+    assert status == 0, errors
+    after = _records(tmp_path / "run")
+    assert [record["protocol"] for record in after] == ["logistic", "linear", "knn"]
+    assert after[0] == before
 
 
 def test_a_kept_classifier_is_exported(run_cli, run_dir):
@@ -154,6 +204,14 @@ def test_transfer_measures_each_dataset_in_its_way(run_cli, run_dir, others):
         (["--datasets=shapes", "--dataset=shapes"], "exclude each other"),
         (["--label_fraction=0.001"], "--label_fraction=0.001 leaves class"),
         (["--metric=11-point mAP"], "--metric=11-point mAP does not go"),
+        (["--label_fraction=10"], "flag --label_fraction=10"),
+        (["--linear_epochs=nan"], "flag --linear_epochs=nan"),
+        (["--baselines=supervised", "--labels_per_class=3"], "--baselines=supervised learns from"),
+        (["--model_dir=,"], "--model_dir=, names no run"),
+        (
+            ["--encoder=a", "--output=b", "--dataset=c", "--model_dir=", "--table"],
+            "--table is of runs",
+        ),
         (["--train_split=train[:1]", "--protocols=knn", "--knn_k=1"], "single class"),
     ],
 )
@@ -165,4 +223,13 @@ def test_mistakes_are_one_line_before_any_work(run_dir, capsys, flags, message):
     error = capsys.readouterr().err
     (line,) = [line for line in error.splitlines() if line.startswith("simclr-tf: error:")]
     assert message in line
+    assert _records(run_dir) == before
+
+
+def test_all_runs_are_looked_at_first(run_dir, tmp_path, capsys):
+    from simclr_tf.cli.main import main
+
+    before = _records(run_dir)
+    assert main(["evaluate", f"--model_dir={run_dir},{tmp_path / 'none'}"]) == 2
+    assert "none holds no run" in capsys.readouterr().err
     assert _records(run_dir) == before

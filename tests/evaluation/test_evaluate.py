@@ -91,6 +91,38 @@ def test_an_encoder_is_traced_once_for_all_splits_and_protocols():
     assert calls == [False]
 
 
+def test_what_a_protocol_answered_is_found_again(tmp_path, monkeypatch):
+    stopped = _evaluate(cache_dir=tmp_path)
+    before = next(stopped)
+    monkeypatch.setattr(KNN, "predict", None)  # would fail if it were called again
+    again, logistic = _evaluate(cache_dir=tmp_path)
+    assert again.record() == before.record()
+    np.testing.assert_array_equal(again.scores, before.scores)
+    monkeypatch.setattr(Logistic, "predict", None)
+    _, found = _evaluate(cache_dir=tmp_path)
+    assert found.record() == logistic.record()
+    np.testing.assert_array_equal(found.classifier.kernel, logistic.classifier.kernel)
+    np.testing.assert_array_equal(found.classifier.bias, logistic.classifier.bias)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protocols": (KNN(k=(4,)),)},
+        {"seed": 1},
+        {"splits": _splits(test=(0, 1, 2) * 3)},
+        {"splits": _splits(train=(0, 1, 2) * 6)},
+    ],
+)
+def test_what_another_was_asked_is_not(tmp_path, monkeypatch, changes):
+    list(_evaluate(cache_dir=tmp_path))
+    asked = []
+    predict = KNN.predict
+    monkeypatch.setattr(KNN, "predict", lambda *args: asked.append(1) or predict(*args))
+    list(_evaluate(cache_dir=tmp_path, **changes))
+    assert asked
+
+
 def test_what_is_computed_is_handed_over_before_a_later_failure():
     found = _evaluate(random=lambda images, training: _colour(images, training) / 0)
     assert [next(found).protocol, next(found).protocol] == ["knn", "logistic"]

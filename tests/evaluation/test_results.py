@@ -45,6 +45,14 @@ def test_a_corrupt_file_is_an_error_and_stays(tmp_path, content):
     assert path.read_bytes() == content
 
 
+def test_the_same_figure_again_takes_the_old_ones_place(tmp_path):
+    path = tmp_path / "evaluations.json"
+    append_evaluations(path, [_record("knn", 0.5), _record("knn", 0.6)])
+    append_evaluations(path, [{**_record("knn", 0.5), "seconds": 9.0}])
+    assert [record["top1"] for record in read_evaluations(path)] == [0.6, 0.5]
+    assert read_evaluations(path)[-1]["seconds"] == 9.0
+
+
 def test_a_figure_that_is_no_number_is_never_written(tmp_path):
     path = tmp_path / "evaluations.json"
     append_evaluations(path, [_record("knn", 0.5)])

@@ -1,12 +1,18 @@
 """Probes of transformations with representations whose knowledge is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from simclr_tf.data import open_source
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.transformations import TRANSFORMATIONS, probe_transformations
+from simclr_tf.evaluation.transformations import (
+    TRANSFORMATIONS,
+    check_probes,
+    probe_transformations,
+)
 
 
 def _represent(images):
@@ -62,4 +68,41 @@ def test_every_way_is_shown_equally_often_and_all_representations_see_the_same(f
 def test_too_few_images_are_refused_at_once():
     few, test = open_source("shapes", "train[:39]"), open_source("shapes", "test[:40]")
     with pytest.raises(UserError, match="39 images"):
-        probe_transformations(_represent, few, test, 32, ["color"])
+        check_probes(few, test)
+    check_probes(test, test)
+
+
+def test_answers_are_kept_by_what_they_are_of(tmp_path):
+    train, test = open_source("shapes", "train[:60]"), open_source("shapes", "test[:40]")
+    calls = []
+
+    def represent(images):
+        calls.append(1)
+        return {"": tf.reduce_mean(images, [1, 2])}
+
+    def probe(identity="a", seed=0, source=train):
+        settings = {"seed": seed, "cache_dir": tmp_path, "identity": identity}
+        (probed,) = probe_transformations(represent, source, test, 16, ["color"], **settings)
+        return probed
+
+    first, computed = probe(), len(calls)
+    again = probe()
+    assert len(calls) == computed
+    np.testing.assert_array_equal(first.scores, again.scores)
+    assert dataclasses.replace(again, scores=0, labels=0) == dataclasses.replace(
+        first, scores=0, labels=0
+    )
+    for changes in ({"identity": "b"}, {"seed": 1}, {"source": test}):
+        computed = len(calls)
+        probe(**changes)
+        assert len(calls) > computed, changes
+
+
+def test_a_representation_that_is_not_finite_is_named():
+    test = open_source("shapes", "test[:40]")
+    with pytest.raises(UserError, match="not finite"):
+        list(
+            probe_transformations(
+                lambda images: {"": tf.reduce_mean(images, [1, 2]) / 0.0}, test, test, 16, ["color"]
+            )
+        )
