@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from processes import rows
 from test_pretrain import changed
 
 import simclr_tf
 from simclr_tf import config
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.request import Splits
-from simclr_tf.evaluation.runs import evaluate_classifier
+from simclr_tf.evaluation import read_evaluations
+from simclr_tf.evaluation.request import Request, Splits
+from simclr_tf.evaluation.runs import evaluate_classifier, evaluate_run
 from simclr_tf.models.classifier import first_layers
 from simclr_tf.run import Run
 from simclr_tf.training.finetune import finetune, supervised_config, train_supervised
@@ -129,6 +131,17 @@ def test_learns_and_is_measured(pretrained, tmp_path):
 
     logits = simclr_tf.load(tmp_path)(eval_transform(images, 16), training=False).numpy()
     assert record["top1"] == pytest.approx(np.mean(logits.argmax(1) == test.labels()))
+    evaluate_classifier(tmp_path, data={"eval_split": "test[:20]"})
+    assert read_evaluations(tmp_path / "evaluations.json")[-1]["num_test"] == 20
+    for name in ("cat", "dog"):
+        place = tmp_path / "photos" / name
+        place.mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(place / "1.png")
+    others = {"dataset": f"folder:{tmp_path / 'photos'}", "eval_split": "train"}
+    with pytest.raises(UserError, match="has other classes"):
+        evaluate_classifier(tmp_path, data=others | {"train_split": "train"})
+    with pytest.raises(UserError, match="exports its own classifier"):
+        evaluate_run(tmp_path, Request(save_classifier=True))
     assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"]
     assert {"loss", "accuracy"} <= set(rows(tmp_path)[-1])
     assert int(model.step) == 40
