@@ -10,7 +10,7 @@ import numpy as np
 
 from simclr_tf.data import Source
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.features import Encoder, FeatureExtractor
+from simclr_tf.evaluation.features import Encoder, FeatureExtractor, Features
 from simclr_tf.evaluation.metrics import METRICS, top_k
 from simclr_tf.evaluation.protocols import AffineClassifier, EvaluationProtocol, Task
 
@@ -136,8 +136,11 @@ def evaluate(
             extract = FeatureExtractor(
                 encoder, setting.image_size, setting.batch_size, setting.cache_dir, identity
             )
+            learnt = extract(train)
+            if learnt.labels.ndim == 2:
+                learnt = Features(learnt.features, np.maximum(learnt.labels, 0))
             task = Task(
-                extract(train),
+                learnt,
                 extract(test),
                 num_classes,
                 encoder=encoder,
@@ -212,13 +215,13 @@ def _check_labels(
 ) -> None:
     """Raise UserError where labels cannot be learned or judged."""
     for split, labels in ((setting.train_split, train), (setting.test_split, test)):
-        if (labels < 0).any():
+        if labels.ndim == 1 and (labels < 0).any():
             raise UserError(
                 f"--dataset={setting.dataset}: split {split!r} holds images without a label; "
                 "choose a split in which every image has one"
             )
     known, asked = (
-        np.flatnonzero(x.any(0)) if x.ndim == 2 else np.unique(x) for x in (train, test)
+        np.flatnonzero((x > 0).any(0)) if x.ndim == 2 else np.unique(x) for x in (train, test)
     )
     if len(known) < 2:
         raise UserError(
