@@ -1,5 +1,6 @@
 """Multinomial logistic regression on frozen features ([v1] §B.8)."""
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,8 +36,9 @@ class Logistic:
 
     Args:
         l2: the penalty; None: 1 / num_train, which is scikit-learn's C = 1.
-        sweep: choose l2 among the paper's 45 values on a held-out tenth of train (stratified and
-            seeded) by top-1, of equals the strongest, and fit again on all of train.
+        sweep: choose l2 among the paper's 45 values on a held-out tenth of train (seeded, and
+            stratified where the tenth has an image for every class) by top-1, of equals the
+            strongest, and fit again on all of train.
         solver: "lbfgs" (scikit-learn) or "adam" (batches of 256, 50 epochs, 1e-3 falling to 0) for
             sets of which L-BFGS, which takes all of them at every step, would take too long.
         max_iter: bounds L-BFGS; a fit that it cuts short says so in the prediction's notice.
@@ -83,13 +85,8 @@ class Logistic:
     def _choose(self, task: Task, fit: Callable, notices: list[str]) -> float:
         features, labels = task.train.features, task.train.labels
         several = labels.ndim == 2
-        learn, judge = train_test_split(
-            np.arange(len(labels)),
-            test_size=_HELD_OUT,
-            random_state=task.seed,
-            stratify=None if several or np.bincount(labels).min(initial=2) < 2 else labels,
-        )
-        part = Features(features[np.sort(learn)], labels[np.sort(learn)])
+        learn, judge = _hold_out(labels, task.seed)
+        part = Features(features[learn], labels[learn])
         judged, truth = features[judge], labels[judge]
         best, chosen, head = -1.0, 0.0, None
         unfinished: list[str] = []
@@ -147,6 +144,21 @@ class Logistic:
         for rows, labels in batches:
             head.step(tf.constant(scaler.transform(rows), tf.float32), tf.constant(labels))
         return _Head(scaler, head.kernel.numpy(), head.bias.numpy())
+
+
+def _hold_out(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to learn from, of at least two classes, ascending, and those held out."""
+    rows, count = np.arange(len(labels)), math.ceil(_HELD_OUT * len(labels))
+    stays, stratify = rows[:0], None
+    if labels.ndim == 1:
+        _, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+        if sizes.min() > 1 and len(sizes) <= count:
+            stratify = labels
+        else:  # impossible; a plain draw could take all images but those of one class
+            stays = first[:2]
+    rest = np.delete(rows, stays)
+    learn, judge = train_test_split(rest, test_size=count, random_state=seed, stratify=stratify)
+    return np.sort(np.concatenate([stays, learn])), judge
 
 
 def _scaler(features: np.ndarray) -> StandardScaler:

@@ -130,6 +130,21 @@ def test_the_sweep_takes_the_penalty_that_is_best_on_what_it_held_out():
     np.testing.assert_allclose(answer.scores, fitted.scores, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.arange(40) % 10,  # the tenth is fewer images than there are classes
+        np.arange(20) == 18,  # the one image of its class, which a plain draw holds out
+    ],
+)
+def test_the_sweep_takes_few_labels(labels):
+    labels = labels.astype(np.int64)
+    train = Features(np.eye(10, dtype=np.float32)[labels], labels)
+    answer = _fit(train, train, 10, sweep=True)
+    assert answer.setting.endswith("chosen of 45")
+    assert top_k(answer.scores, labels)[0] > 0.9
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 def test_several_labels_are_a_regression_for_each_class(monkeypatch, solver):
     monkeypatch.setattr(logistic, "_ADAM_EPOCHS", 3000)
