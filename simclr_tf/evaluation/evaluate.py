@@ -224,10 +224,15 @@ def _check_labels(
         np.flatnonzero((x > 0).any(0)) if x.ndim == 2 else np.unique(x) for x in (train, test)
     )
     if len(known) < 2:
+        held = f"the single class {class_names[known[0]]!r}" if len(known) else "no class at all"
         raise UserError(
-            f"--train_split={setting.train_split} holds the single class "
-            f"{class_names[known[0]]!r}; take a split with two classes or more "
-            "(a slice of sorted data may hold one only)"
+            f"--train_split={setting.train_split} holds {held}; take a split with two classes or "
+            "more (a slice of sorted data may hold one only)"
+        )
+    if not len(asked):
+        raise UserError(
+            f"{setting.test_split!r} of --dataset={setting.dataset} has no image of any class; "
+            "take a larger split to judge on"
         )
     unknown = np.setdiff1d(asked, known)
     if len(unknown):

@@ -88,6 +88,11 @@ class Logistic:
         learn, judge = _hold_out(labels, task.seed)
         part = Features(features[learn], labels[learn])
         judged, truth = features[judge], labels[judge]
+        if several and not truth.any():
+            raise UserError(
+                f"--l2_sweep: none of the {len(judge)} images that it holds out of --train_split "
+                "has a class to choose by; take a larger split, or leave --l2_sweep out"
+            )
         best, chosen, head = -1.0, 0.0, None
         unfinished: list[str] = []
         for l2 in L2_SWEEP[::-1]:  # from the strongest: each fit starts where the last one ended

@@ -185,3 +185,10 @@ def test_a_class_that_train_holds_unjudged_only_is_lacking():
     labels[:, 1] = -1
     with pytest.raises(UserError, match="lacks class 'green'"):
         _evaluate(_never, (_several_source(images, labels), test), metric="11-point mAP")
+    nothing = _several_source(images, np.minimum(labels, 0))
+    for splits, message in [
+        ((nothing, test), "--train_split=train holds no class at all"),
+        ((test, nothing), "'test' of --dataset=colours has no image of any class"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            _evaluate(_never, splits, metric="11-point mAP")

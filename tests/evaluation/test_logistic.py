@@ -145,6 +145,14 @@ def test_the_sweep_takes_few_labels(labels):
     assert top_k(answer.scores, labels)[0] > 0.9
 
 
+def test_a_sweep_without_a_class_to_choose_by_is_refused():
+    labels = np.zeros((20, 3), np.int64)
+    labels[[0, 2], [0, 1]] = 1
+    train = Features(np.eye(20, dtype=np.float32), labels)
+    with pytest.raises(UserError, match="--l2_sweep: none of the 2 images"):
+        _fit(train, train, 3, sweep=True)
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 def test_several_labels_are_a_regression_for_each_class(monkeypatch, solver):
     monkeypatch.setattr(logistic, "_ADAM_EPOCHS", 3000)
