@@ -276,7 +276,8 @@ def _label(
     VOC has `labels_no_difficult` beside `labels`: those of objects that its evaluation counts.
     """
     found = dict(features)
-    label, keys = found.get("label"), ("label",)
+    label = found.get("label")
+    keys: tuple[str, ...] = ("label",)
     if not isinstance(label, tfds.features.ClassLabel):
         label = getattr(found.get("labels"), "feature", None)
         keys = tuple(key for key in ("labels", "labels_no_difficult") if key in found)
