@@ -2,16 +2,15 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
@@ -110,25 +109,31 @@ class Logistic:
     ) -> "_Head":
         scaler = start.scaler if start else _scaler(train.features)
         inputs = scaler.transform(train.features)
-        c = 1 / (l2 * train.num_examples)
-        model = start.model if start else None
-        if model is None:
-            model = LogisticRegression(max_iter=self.max_iter, warm_start=True)
-            if train.labels.ndim == 2:
-                model = OneVsRestClassifier(model)
-        model.set_params(**{"estimator__C" if train.labels.ndim == 2 else "C": c})
+        # Of several labels one each: OneVsRestClassifier would fit clones, which start at zero.
+        targets = np.atleast_2d(train.labels.T)
+        models = (
+            start.models
+            if start
+            else tuple(LogisticRegression(max_iter=self.max_iter, warm_start=True) for _ in targets)
+        )
         # The products are thin and OpenBLAS's threads wait for one another by spinning: with two on
         # a busy machine of two cores a step took 50 times as long as with one.
         with threadpool_limits(1, "blas"), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(inputs, train.labels)
+            for model, target in zip(models, targets, strict=True):
+                model.set_params(C=1 / (l2 * train.num_examples))
+                if target.min() < target.max():
+                    model.fit(inputs, target)
         if any(issubclass(w.category, ConvergenceWarning) for w in caught):
             notices.append(
                 f"logistic: L-BFGS stopped after {self.max_iter} steps before it converged; "
                 "its figures are a little off the optimum"
             )
-        kernel, bias = _coefficients(model, task.num_classes)
-        return _Head(scaler, kernel, bias, model)
+        if train.labels.ndim == 2:
+            kernel, bias = _binary_coefficients(models, train)
+        else:
+            kernel, bias = _coefficients(models[0], task.num_classes)
+        return _Head(scaler, kernel, bias, models)
 
     def _by_adam(
         self, task: Task, train: Features, l2: float, start: "_Head | None", notices: list[str]
@@ -145,6 +150,9 @@ class Logistic:
             multi_label=train.labels.ndim == 2,
             l2=l2,
         )
+        if start:
+            head.kernel.assign(start.kernel)
+            head.bias.assign(start.bias)
         batches = shuffled_batches(train.features, train.labels, batch, steps, task.seed)
         for rows, labels in batches:
             head.step(tf.constant(scaler.transform(rows), tf.float32), tf.constant(labels))
@@ -181,7 +189,7 @@ class _Head:
     scaler: StandardScaler
     kernel: np.ndarray
     bias: np.ndarray
-    model: Any = None
+    models: tuple[LogisticRegression, ...] = ()
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         return self.scaler.transform(features) @ self.kernel + self.bias
@@ -193,19 +201,21 @@ class _Head:
         return AffineClassifier(kernel.astype(np.float32), bias.astype(np.float32))
 
 
-def _coefficients(model: Any, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _binary_coefficients(
+    models: Sequence[LogisticRegression], train: Features
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [D, C] and bias [C] of a regression for each class."""
+    kernel = np.zeros((train.features.shape[1], len(models)))
+    # A class that all or none of the images have has no regression.
+    bias = np.where(train.labels[0] > 0, -_UNKNOWN, _UNKNOWN)
+    for number, model in enumerate(models):
+        if hasattr(model, "coef_"):
+            kernel[:, number], bias[number] = model.coef_[0], model.intercept_[0]
+    return kernel, bias
+
+
+def _coefficients(model: LogisticRegression, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Kernel [D, C] and bias [C] of all classes, those that train lacks among them."""
-    if isinstance(model, OneVsRestClassifier):
-        parts = [
-            # A class that all or none of the images have needs no regression.
-            (e.coef_[0], e.intercept_[0])
-            if hasattr(e, "coef_")
-            else (0.0, _UNKNOWN * (1 - 2 * e.y_))
-            for e in model.estimators_
-        ]
-        width = model.n_features_in_
-        kernel = np.stack([np.broadcast_to(w, width) for w, _ in parts], axis=1)
-        return kernel, np.array([float(np.squeeze(b)) for _, b in parts])
     coefficients, intercepts, known = model.coef_, model.intercept_, model.classes_
     if len(coefficients) == 1:  # of two classes scikit-learn keeps the difference
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
