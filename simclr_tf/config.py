@@ -153,7 +153,7 @@ class Head(Section):
     temperature: float = option(0.1, "Temperature of NT-Xent.", above=0)
     hidden_norm: bool = option(True, "Normalise the projections before NT-Xent.")
     lineareval_while_pretraining: bool = option(
-        True, "Train a linear head behind a stop-gradient where the images are labelled."
+        True, "Train a linear head behind a stop-gradient where each image has a label."
     )
 
 

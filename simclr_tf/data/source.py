@@ -20,7 +20,8 @@ class Source(abc.ABC):
       num_examples: how many images.
       class_names: the classes that "label" counts, or None: then there are no labels. A label
         of -1 is an image without one (STL-10's `unlabelled` split).
-      multi_label: an image has any number of classes: its "label" is then int64 [C] of 0 and 1.
+      multi_label: an image has any number of classes: its "label" is then int64 [C] of 1 (there),
+        0 (not there) and -1 (there, but not judged: VOC's objects that are marked difficult).
       image_shape: (height, width, 3) of a decoded image.
       decodes_batches: whether `decode` takes a batch of records rather than one.
     """

@@ -66,11 +66,10 @@ class TFDSSource(Source):
                 )
             height = width = self._square = storage_size
         self.image_shape = (height, width, 3)
-        label, several = _label(features)
+        label, self._label_keys = _label(features)
         self.class_names = None if label is None else tuple(label.names)
-        self.multi_label = several
-        labels = {} if label is None else {"labels" if several else "label": True}
-        self._label_key = next(iter(labels), "")
+        self.multi_label = "labels" in self._label_keys
+        labels = dict.fromkeys(self._label_keys, True)
         self._features = _part_of(features, {self._key: True} | labels)
         self._label_features = _part_of(features, labels) if labels else None
         self._set_parts(parts)
@@ -134,13 +133,16 @@ class TFDSSource(Source):
         return decoded
 
     def _read_label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
-        label = tf.cast(example[self._label_key], tf.int64)
         if not self.multi_label:
-            return label
+            return tf.cast(example[self._label_keys[0]], tf.int64)
         assert self.class_names is not None
         classes = len(self.class_names)
-        # Of no label at all the maximum would be the lowest number.
-        return tf.minimum(tf.reduce_sum(tf.one_hot(label, classes, dtype=tf.int64), axis=0), 1)
+        there, *plain = (
+            # Of no label at all the maximum would be the lowest number.
+            tf.minimum(tf.reduce_sum(tf.one_hot(example[key], classes, dtype=tf.int64), axis=0), 1)
+            for key in self._label_keys
+        )
+        return tf.where(plain[0] > 0, plain[0], -there) if plain else there
 
     def labels(self) -> np.ndarray:
         """The labels, the images left encoded."""
@@ -180,6 +182,8 @@ class TFDSSource(Source):
             ],
             self.image_shape,
             self.class_names,
+            # What was kept of others before difficult objects were told apart is of other labels.
+            *self._label_keys[1:],
         )
 
     def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
@@ -266,16 +270,20 @@ def _records_of(filename: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.dat
 
 def _label(
     features: tfds.features.FeaturesDict,
-) -> tuple[tfds.features.ClassLabel | None, bool]:
-    """The classes of `label`, or of `labels` where an image has several (as in VOC)."""
+) -> tuple[tfds.features.ClassLabel | None, tuple[str, ...]]:
+    """The classes, and where they are read: `label`, or `labels` where an image has several.
+
+    VOC has `labels_no_difficult` beside `labels`: those of objects that its evaluation counts.
+    """
     found = dict(features)
     label = found.get("label")
-    several = not isinstance(label, tfds.features.ClassLabel)
-    if several:
+    keys: tuple[str, ...] = ("label",)
+    if not isinstance(label, tfds.features.ClassLabel):
         label = getattr(found.get("labels"), "feature", None)
+        keys = tuple(key for key in ("labels", "labels_no_difficult") if key in found)
     if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
-        return None, False
-    return label, several
+        return None, ()
+    return label, keys
 
 
 def _part_of(

@@ -11,7 +11,7 @@ import numpy as np
 from simclr_tf.data import Source
 from simclr_tf.data.source import digest
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.features import Encoder, FeatureExtractor
+from simclr_tf.evaluation.features import Encoder, FeatureExtractor, Features
 from simclr_tf.evaluation.kept import kept
 from simclr_tf.evaluation.metrics import METRICS, top_k
 from simclr_tf.evaluation.protocols import (
@@ -144,8 +144,11 @@ def evaluate(
             extract = FeatureExtractor(
                 encoder, setting.image_size, setting.batch_size, setting.cache_dir, identity
             )
+            learnt = extract(train)
+            if learnt.labels.ndim == 2:
+                learnt = Features(learnt.features, np.maximum(learnt.labels, 0))
             task = Task(
-                extract(train),
+                learnt,
                 extract(test),
                 num_classes,
                 encoder=encoder,
@@ -247,19 +250,24 @@ def _check_labels(
 ) -> None:
     """Raise UserError where labels cannot be learned or judged."""
     for split, labels in ((setting.train_split, train), (setting.test_split, test)):
-        if (labels < 0).any():
+        if labels.ndim == 1 and (labels < 0).any():
             raise UserError(
                 f"--dataset={setting.dataset}: split {split!r} holds images without a label; "
                 "choose a split in which every image has one"
             )
     known, asked = (
-        np.flatnonzero(x.any(0)) if x.ndim == 2 else np.unique(x) for x in (train, test)
+        np.flatnonzero((x > 0).any(0)) if x.ndim == 2 else np.unique(x) for x in (train, test)
     )
     if len(known) < 2:
+        held = f"the single class {class_names[known[0]]!r}" if len(known) else "no class at all"
         raise UserError(
-            f"--train_split={setting.train_split} holds the single class "
-            f"{class_names[known[0]]!r}; take a split with two classes or more "
-            "(a slice of sorted data may hold one only)"
+            f"--train_split={setting.train_split} holds {held}; take a split with two classes or "
+            "more (a slice of sorted data may hold one only)"
+        )
+    if not len(asked):
+        raise UserError(
+            f"{setting.test_split!r} of --dataset={setting.dataset} has no image of any class; "
+            "take a larger split to judge on"
         )
     unknown = np.setdiff1d(asked, known)
     if len(unknown):

@@ -26,7 +26,8 @@ class Features:
     """What an encoder says about a split, in the split's order.
 
     `features` is float32 [N, D], perhaps mapped from a file; `labels` is int64 [N], -1 where an
-    image has none, or [N, C] of 0 and 1 where an image has any number of classes.
+    image has none, or where an image has any number of classes [N, C] of 1 (there), 0 (not there)
+    and -1 (there, but not judged).
     """
 
     features: np.ndarray

@@ -18,7 +18,8 @@ class LinearHead:
     Args:
         dims: D.
         num_classes: C.
-        multi_label: labels are [N, C] of 0 and 1, and the loss a sigmoid's; else int [N].
+        multi_label: labels are [N, C] of 1, 0 and -1 (which is taken for 0), and the loss a
+            sigmoid's; else int [N].
         optimizer: whose rate falls to 0 as `falling` says.
         l2: penalty l2/2·‖W‖² in the loss.
     """
@@ -43,7 +44,7 @@ class LinearHead:
             logits = tf.matmul(features, self.kernel) + self.bias
             if self._multi_label:
                 losses = tf.nn.sigmoid_cross_entropy_with_logits(
-                    tf.cast(labels, tf.float32), logits
+                    tf.cast(labels > 0, tf.float32), logits
                 )
                 losses = tf.reduce_sum(losses, axis=1)
             else:

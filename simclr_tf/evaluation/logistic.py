@@ -1,16 +1,16 @@
 """Multinomial logistic regression on frozen features ([v1] §B.8)."""
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
@@ -35,8 +35,9 @@ class Logistic:
 
     Args:
         l2: the penalty; None: 1 / num_train, which is scikit-learn's C = 1.
-        sweep: choose l2 among the paper's 45 values on a held-out tenth of train (stratified and
-            seeded) by top-1, of equals the strongest, and fit again on all of train.
+        sweep: choose l2 among the paper's 45 values on a held-out tenth of train (seeded, and
+            stratified where the tenth has an image for every class) by top-1, of equals the
+            strongest, and fit again on all of train.
         solver: "lbfgs" (scikit-learn) or "adam" (batches of 256, 50 epochs, 1e-3 falling to 0) for
             sets of which L-BFGS, which takes all of them at every step, would take too long.
         max_iter: bounds L-BFGS; a fit that it cuts short says so in the prediction's notice.
@@ -83,14 +84,14 @@ class Logistic:
     def _choose(self, task: Task, fit: Callable, notices: list[str]) -> float:
         features, labels = task.train.features, task.train.labels
         several = labels.ndim == 2
-        learn, judge = train_test_split(
-            np.arange(len(labels)),
-            test_size=_HELD_OUT,
-            random_state=task.seed,
-            stratify=None if several or np.bincount(labels).min(initial=2) < 2 else labels,
-        )
-        part = Features(features[np.sort(learn)], labels[np.sort(learn)])
+        learn, judge = _hold_out(labels, task.seed)
+        part = Features(features[learn], labels[learn])
         judged, truth = features[judge], labels[judge]
+        if several and not truth.any():
+            raise UserError(
+                f"--l2_sweep: none of the {len(judge)} images that it holds out of --train_split "
+                "has a class to choose by; take a larger split, or leave --l2_sweep out"
+            )
         best, chosen, head = -1.0, 0.0, None
         unfinished: list[str] = []
         for l2 in L2_SWEEP[::-1]:  # from the strongest: each fit starts where the last one ended
@@ -108,25 +109,31 @@ class Logistic:
     ) -> "_Head":
         scaler = start.scaler if start else _scaler(train.features)
         inputs = scaler.transform(train.features)
-        c = 1 / (l2 * train.num_examples)
-        model = start.model if start else None
-        if model is None:
-            model = LogisticRegression(max_iter=self.max_iter, warm_start=True)
-            if train.labels.ndim == 2:
-                model = OneVsRestClassifier(model)
-        model.set_params(**{"estimator__C" if train.labels.ndim == 2 else "C": c})
+        # Of several labels one each: OneVsRestClassifier would fit clones, which start at zero.
+        targets = np.atleast_2d(train.labels.T)
+        models = (
+            start.models
+            if start
+            else tuple(LogisticRegression(max_iter=self.max_iter, warm_start=True) for _ in targets)
+        )
         # The products are thin and OpenBLAS's threads wait for one another by spinning: with two on
         # a busy machine of two cores a step took 50 times as long as with one.
         with threadpool_limits(1, "blas"), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            model.fit(inputs, train.labels)
+            for model, target in zip(models, targets, strict=True):
+                model.set_params(C=1 / (l2 * train.num_examples))
+                if target.min() < target.max():
+                    model.fit(inputs, target)
         if any(issubclass(w.category, ConvergenceWarning) for w in caught):
             notices.append(
                 f"logistic: L-BFGS stopped after {self.max_iter} steps before it converged; "
                 "its figures are a little off the optimum"
             )
-        kernel, bias = _coefficients(model, task.num_classes)
-        return _Head(scaler, kernel, bias, model)
+        if train.labels.ndim == 2:
+            kernel, bias = _binary_coefficients(models, train)
+        else:
+            kernel, bias = _coefficients(models[0], task.num_classes)
+        return _Head(scaler, kernel, bias, models)
 
     def _by_adam(
         self, task: Task, train: Features, l2: float, start: "_Head | None", notices: list[str]
@@ -143,10 +150,28 @@ class Logistic:
             multi_label=train.labels.ndim == 2,
             l2=l2,
         )
+        if start:
+            head.kernel.assign(start.kernel)
+            head.bias.assign(start.bias)
         batches = shuffled_batches(train.features, train.labels, batch, steps, task.seed)
         for rows, labels in batches:
             head.step(tf.constant(scaler.transform(rows), tf.float32), tf.constant(labels))
         return _Head(scaler, head.kernel.numpy(), head.bias.numpy())
+
+
+def _hold_out(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to learn from, of at least two classes, ascending, and those held out."""
+    rows, count = np.arange(len(labels)), math.ceil(_HELD_OUT * len(labels))
+    stays, stratify = rows[:0], None
+    if labels.ndim == 1:
+        _, first, sizes = np.unique(labels, return_index=True, return_counts=True)
+        if sizes.min() > 1 and len(sizes) <= count:
+            stratify = labels
+        else:  # impossible; a plain draw could take all images but those of one class
+            stays = first[:2]
+    rest = np.delete(rows, stays)
+    learn, judge = train_test_split(rest, test_size=count, random_state=seed, stratify=stratify)
+    return np.sort(np.concatenate([stays, learn])), judge
 
 
 def _scaler(features: np.ndarray) -> StandardScaler:
@@ -164,7 +189,7 @@ class _Head:
     scaler: StandardScaler
     kernel: np.ndarray
     bias: np.ndarray
-    model: Any = None
+    models: tuple[LogisticRegression, ...] = ()
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         return self.scaler.transform(features) @ self.kernel + self.bias
@@ -176,19 +201,21 @@ class _Head:
         return AffineClassifier(kernel.astype(np.float32), bias.astype(np.float32))
 
 
-def _coefficients(model: Any, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _binary_coefficients(
+    models: Sequence[LogisticRegression], train: Features
+) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel [D, C] and bias [C] of a regression for each class."""
+    kernel = np.zeros((train.features.shape[1], len(models)))
+    # A class that all or none of the images have has no regression.
+    bias = np.where(train.labels[0] > 0, -_UNKNOWN, _UNKNOWN)
+    for number, model in enumerate(models):
+        if hasattr(model, "coef_"):
+            kernel[:, number], bias[number] = model.coef_[0], model.intercept_[0]
+    return kernel, bias
+
+
+def _coefficients(model: LogisticRegression, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Kernel [D, C] and bias [C] of all classes, those that train lacks among them."""
-    if isinstance(model, OneVsRestClassifier):
-        parts = [
-            # A class that all or none of the images have needs no regression.
-            (e.coef_[0], e.intercept_[0])
-            if hasattr(e, "coef_")
-            else (0.0, _UNKNOWN * (1 - 2 * e.y_))
-            for e in model.estimators_
-        ]
-        width = model.n_features_in_
-        kernel = np.stack([np.broadcast_to(w, width) for w, _ in parts], axis=1)
-        return kernel, np.array([float(np.squeeze(b)) for _, b in parts])
     coefficients, intercepts, known = model.coef_, model.intercept_, model.classes_
     if len(coefficients) == 1:  # of two classes scikit-learn keeps the difference
         coefficients = np.concatenate([-coefficients, coefficients]) / 2

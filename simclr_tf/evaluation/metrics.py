@@ -10,7 +10,7 @@ def top_k(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
     Args:
         scores: [M, C], higher for likelier classes.
-        labels: int [M], or [M, C] of 0 and 1: then a found class is any that is there.
+        labels: int [M], or [M, C] of 1 (there), 0 and -1: then a found class is any of 1.
 
     With fewer than six classes every class is among the first five, and top-5 is 1.
     """
@@ -30,15 +30,17 @@ def mean_per_class(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def average_precision_11(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return VOC 2007's mean average precision, in [0, 1], of labels [M, C] of 0 and 1.
+    """Return VOC 2007's mean average precision, in [0, 1], of labels [M, C] of 1, 0 and -1.
 
     A class's average precision is the mean over the recalls 0, 0.1, … 1 of the best precision at
-    that recall or a higher one; classes without an image are left out of the mean.
+    that recall or a higher one. Images of label -1 (difficult objects only) are left out of their
+    class, and classes without an image of label 1 out of the mean.
     """
     found = []
     for score, truth in zip(scores.T, labels.T, strict=True):
-        if not truth.any():
+        if not (truth > 0).any():
             continue
+        score, truth = score[truth >= 0], truth[truth >= 0]
         hits = truth[np.argsort(-score, kind="stable")] > 0
         true = np.cumsum(hits)
         precision, recall = true / np.arange(1, len(hits) + 1), true / true[-1]

@@ -16,8 +16,8 @@ class Task:
     """Frozen features of two splits, and for those who look again, the images behind them.
 
     Attributes:
-        train: what is learnt from, its labels in [0, num_classes) (or multi-hot, see `Features`).
-        test: what is judged on.
+        train: what is learnt from, its labels in [0, num_classes), or [N, C] of 0 and 1.
+        test: what is judged on, its labels as `Features` says.
         num_classes: C.
         encoder: gave the features; called as encoder(images, training=False).
         source: the images of `train`.

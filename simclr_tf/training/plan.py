@@ -73,9 +73,11 @@ def epochs_in_steps(config: PretrainConfig, plan: Plan, epochs: float) -> int:
 def describe(config: PretrainConfig, plan: Plan, model: keras.Model, train: Source) -> str:
     """Returns the line that says what is about to be trained."""
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
+    labels = "several labels per image" if train.multi_label else "no labels"
+    if plan.num_classes:
+        labels = f"{plan.num_classes} classes"
     return (
-        f"{plan.num_examples} images of {train.name}"
-        f"{f', {plan.num_classes} classes' if plan.num_classes else ', no labels'}; "
+        f"{plan.num_examples} images of {train.name}, {labels}; "
         f"ResNet-{config.encoder.resnet_depth} × {config.encoder.width_multiplier:g} "
         f"({config.encoder.stem} stem), {parameters:,} parameters, "
         f"{config.optimization.precision}; {plan.total_steps} steps of "

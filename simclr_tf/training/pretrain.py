@@ -46,8 +46,12 @@ def pretrain(
 
 
 def _prepare(config: PretrainConfig, say: Say) -> Prepared:
-    del say
     source, held_out = open_train(config)
+    if source.multi_label and config.head.lineareval_while_pretraining:
+        say(
+            f"note: the images of {source.name} have several labels each, so that "
+            "--lineareval_while_pretraining trains no linear head"
+        )
     return Prepared(
         source,
         evaluators=lambda plan: _evaluators(config, plan, held_out),
@@ -93,10 +97,11 @@ def _probe(config: PretrainConfig) -> Evaluator:
         )
     train, test = splits.open()
     for source in (train, test):
-        if not source.class_names:
+        if not source.class_names or source.multi_label:
+            found = "several labels per image" if source.multi_label else "no labels"
             raise UserError(
-                f"--knn_every_epochs: {source.name} has no labels to probe with; name a labelled "
-                "--probe_dataset or set --knn_every_epochs=0"
+                f"--knn_every_epochs: {source.name} has {found}, and probes need one for each "
+                "image; name such a --probe_dataset or set --knn_every_epochs=0"
             )
     return probe(train, test, config.views.image_size)
 

@@ -247,6 +247,26 @@ def test_several_labels_per_image_become_zeros_and_ones(tmp_path):
     assert source.subset(np.array([1, 3])).labels().tolist() == [wanted[1], wanted[3]]
 
 
+def test_a_class_of_difficult_objects_only_is_marked(tmp_path):
+    """As in PASCAL VOC, whose `labels` are those of all objects."""
+    every, plain = [[0, 2], [1], [], [0, 1, 2]], [[0], [], [], [0, 1, 2]]
+    examples = [
+        {"image": np.full((8, 8, 3), n, np.uint8), "labels": x, "labels_no_difficult": y}
+        for n, (x, y) in enumerate(zip(every, plain, strict=True))
+    ]
+    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
+    names = tfds.features.Sequence(tfds.features.ClassLabel(names=["a", "b", "c"]))
+    features = {"image": image, "labels": names, "labels_no_difficult": names}
+    _store(tmp_path, "difficult", {"train": examples}, **features)
+    source = _open(tmp_path, "difficult", "train")
+    assert source.multi_label and source.class_names == ("a", "b", "c")
+    wanted = [[1, 0, -1], [0, -1, 0], [0, 0, 0], [1, 1, 1]]
+    (batch,) = ordered_batches(source, 4)
+    assert batch["label"].dtype == tf.int64
+    assert batch["label"].numpy().tolist() == source.labels().tolist() == wanted
+    assert source.subset(np.array([1, 3])).labels().tolist() == [wanted[1], wanted[3]]
+
+
 def test_a_choice_too_large_for_memory_is_refused(data_dir, monkeypatch):
     source = _open(data_dir, "numbered", "train")
     monkeypatch.setattr(tfds_source, "physical_memory", lambda: 100)

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import KNN, Logistic, Representation, Setting, evaluate
+from simclr_tf.evaluation import KNN, Linear, Logistic, Representation, Setting, evaluate
+from simclr_tf.evaluation.metrics import average_precision_11
 
 NAMES = ("red", "green", "blue")
 PROTOCOLS = (KNN(k=(5,)), Logistic())
@@ -173,18 +174,53 @@ def test_refused_before_any_work(changes, message):
         _evaluate(_never, **changes)
 
 
+def _several(count, seed):
+    """Images of any of three colours, which shine where the label is 1."""
+    labels = np.random.default_rng(seed).integers(0, 2, (count, 3))
+    images = np.random.default_rng(seed).integers(0, 60, (count, 8, 8, 3), dtype=np.uint8)
+    images += (120 * labels[:, None, None, :]).astype(np.uint8)
+    return images, labels
+
+
+def _several_source(images, labels):
+    source = ArraySource("several", images, labels, NAMES)
+    source.multi_label = True
+    return source
+
+
 def test_several_labels_per_image_are_judged_by_average_precision():
-    splits = []
-    for seed, count in enumerate((60, 30)):
-        several = np.random.default_rng(seed).integers(0, 2, (count, 3))
-        images = np.random.default_rng(seed).integers(0, 60, (count, 8, 8, 3), dtype=np.uint8)
-        images += (120 * several[:, None, None, :]).astype(np.uint8)
-        source = ArraySource("several", images, several, NAMES)
-        source.multi_label = True
-        splits.append(source)
+    splits = [_several_source(*_several(count, seed)) for seed, count in enumerate((60, 30))]
     found = list(_evaluate(splits=splits, metric="11-point mAP"))
     for evaluation in found:
         assert evaluation.value > 0.95 and evaluation.classifier is None
         assert evaluation.record()["metric"] == "11-point mAP"
     with pytest.raises(UserError, match="have several labels"):
         _evaluate(splits=splits)
+
+
+def test_what_is_there_but_not_judged_is_not_there_to_learn_from_and_left_out_of_the_metric():
+    (images, labels), (queries, truth) = _several(60, 0), _several(30, 1)
+    labels[::4, 1] = truth[::3, 2] = -1
+    train, test = _several_source(images, labels), _several_source(queries, truth)
+    protocols = (KNN(k=(1,)), Logistic(), Logistic(solver="adam"), Linear(cached=True), Linear())
+    found = list(_evaluate(splits=(train, test), metric="11-point mAP", protocols=protocols))
+    plain = _several_source(images, np.maximum(labels, 0))
+    same = list(_evaluate(splits=(plain, test), metric="11-point mAP", protocols=protocols))
+    for ours, theirs in zip(found, same, strict=True):
+        np.testing.assert_array_equal(ours.scores, theirs.scores)
+        np.testing.assert_array_equal(ours.labels, truth)
+        assert ours.value == average_precision_11(ours.scores, truth)
+
+
+def test_a_class_that_train_holds_unjudged_only_is_lacking():
+    (images, labels), test = _several(30, 0), _several_source(*_several(30, 1))
+    labels[:, 1] = -1
+    with pytest.raises(UserError, match="lacks class 'green'"):
+        _evaluate(_never, (_several_source(images, labels), test), metric="11-point mAP")
+    nothing = _several_source(images, np.minimum(labels, 0))
+    for splits, message in [
+        ((nothing, test), "--train_split=train holds no class at all"),
+        ((test, nothing), "'test' of --dataset=colours has no image of any class"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            _evaluate(_never, splits, metric="11-point mAP")

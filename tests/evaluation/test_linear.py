@@ -73,7 +73,8 @@ def test_equals_a_transcription_of_nesterov_and_cosine(several):
     labels = rng.integers(0, 3, 12)
     onehot = np.eye(3)[labels]
     if several:
-        onehot = labels = rng.integers(0, 2, (12, 3))
+        labels = rng.integers(-1, 2, (12, 3))
+        onehot = labels > 0
     train = Features(values.astype(np.float32), labels.astype(np.int64))
     settings = Linear(epochs=5, batch_size=12, learning_rate=4.0, cached=True)
     (answer,) = settings.predict(Task(train, train, 3))

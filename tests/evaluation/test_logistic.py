@@ -130,6 +130,62 @@ def test_the_sweep_takes_the_penalty_that_is_best_on_what_it_held_out():
     np.testing.assert_allclose(answer.scores, fitted.scores, atol=1e-2)
 
 
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_each_fit_of_the_sweep_starts_from_the_one_before(monkeypatch, solver, several):
+    """Fits that are cut short after a step get further from there than from zero."""
+    monkeypatch.setattr(logistic, "_ADAM_EPOCHS", 1)
+    monkeypatch.setattr(logistic, "L2_SWEEP", np.logspace(-6, -4, 4))
+    train, test = _data()
+    labels = np.eye(7, dtype=np.int64)[train.labels] if several else train.labels
+    task = Task(Features(train.features, labels), test, 7)
+    settings = Logistic(sweep=True, solver=solver, max_iter=1)
+    assert settings.predict(task)[0].setting.endswith("chosen of 4")
+
+    fit = settings._by_lbfgs if solver == "lbfgs" else settings._by_adam
+    losses = []
+
+    def recording(task, part, l2, start, notices):
+        head = fit(task, part, l2, start, notices)
+        losses.append([_loss(h, part) for h in (head, fit(task, part, l2, None, []))])
+        return head
+
+    settings._choose(task, recording, [])
+    warm, cold = np.transpose(losses)
+    assert warm[0] == cold[0]
+    assert (np.diff(warm) < 0).all() and (warm[1:] < cold[1:]).all()
+
+
+def _loss(head, part):
+    logits = head.logits(part.features)
+    if part.labels.ndim == 2:
+        return np.logaddexp(0, np.where(part.labels, -logits, logits)).sum(1).mean()
+    return -log_softmax(logits, axis=1)[np.arange(len(logits)), part.labels].mean()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.arange(40) % 10,  # the tenth is fewer images than there are classes
+        np.arange(20) == 18,  # the one image of its class, which a plain draw holds out
+    ],
+)
+def test_the_sweep_takes_few_labels(labels):
+    labels = labels.astype(np.int64)
+    train = Features(np.eye(10, dtype=np.float32)[labels], labels)
+    answer = _fit(train, train, 10, sweep=True)
+    assert answer.setting.endswith("chosen of 45")
+    assert top_k(answer.scores, labels)[0] > 0.9
+
+
+def test_a_sweep_without_a_class_to_choose_by_is_refused():
+    labels = np.zeros((20, 3), np.int64)
+    labels[[0, 2], [0, 1]] = 1
+    train = Features(np.eye(20, dtype=np.float32), labels)
+    with pytest.raises(UserError, match="--l2_sweep: none of the 2 images"):
+        _fit(train, train, 3, sweep=True)
+
+
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
 def test_several_labels_are_a_regression_for_each_class(monkeypatch, solver):
     monkeypatch.setattr(logistic, "_ADAM_EPOCHS", 3000)
@@ -137,8 +193,9 @@ def test_several_labels_are_a_regression_for_each_class(monkeypatch, solver):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(200, 3)).astype(np.float32)
     several = (values + 0.8 * rng.normal(size=(200, 3)) > 0).astype(np.int64)
-    several = np.concatenate([several, np.zeros((200, 1), np.int64)], axis=1)  # one is never there
-    task = Task(Features(values[:150], several[:150]), Features(values[150:], several[150:]), 4)
+    # One is never there, and one always.
+    several = np.concatenate([several, np.tile([0, 1], (200, 1))], axis=1)
+    task = Task(Features(values[:150], several[:150]), Features(values[150:], several[150:]), 5)
     (answer,) = Logistic(solver=solver).predict(task)
     assert answer.classifier is None
     scaler = StandardScaler().fit(values[:150])
@@ -146,7 +203,7 @@ def test_several_labels_are_a_regression_for_each_class(monkeypatch, solver):
         oracle = LogisticRegression().fit(scaler.transform(values[:150]), several[:150, c])
         wanted = oracle.decision_function(scaler.transform(values[150:]))
         np.testing.assert_allclose(answer.scores[:, c], wanted, rtol=0.02, atol=0.02)
-    assert (answer.scores[:, 3] < 0).all()
+    assert (answer.scores[:, 3] < 0).all() and (answer.scores[:, 4] > 0).all()
 
 
 @pytest.mark.parametrize(("sweep", "least"), [(False, 2), (True, 20)])

@@ -41,8 +41,8 @@ def test_of_equal_scores_the_first_class_counts():
 
 
 def test_several_labels_are_found_by_any():
-    labels = np.array([[0, 1, 1], [1, 0, 0]])
-    assert top_k(np.array([[0.0, 2.0, 1.0], [0.0, 2.0, 1.0]]), labels) == (0.5, 1.0)
+    labels = np.array([[0, 1, 1], [1, 0, 0], [-1, -1, 0]])  # the last: nothing that is judged
+    assert top_k(np.array([[0.0, 2.0, 1.0]] * 3), labels) == (1 / 3, 2 / 3)
 
 
 def test_average_precision_of_a_known_ranking():
@@ -56,18 +56,25 @@ def test_average_precision_of_a_known_ranking():
     assert average_precision_11(falling, found) == pytest.approx((4 + 7 * 10 / 11) / 11)
 
 
-def test_average_precision_equals_a_slow_transcription():
+@pytest.mark.parametrize("difficult", [False, True])
+def test_average_precision_equals_a_transcription_of_vocs_kit(difficult):
+    """VOCevalcls.m; there an image's truth is 1, -1 (not there) or 0 (difficult objects only)."""
     rng = np.random.default_rng(1)
-    scores, labels = rng.normal(size=(60, 4)), rng.integers(0, 2, (60, 4))
+    scores, truth = rng.normal(size=(60, 4)), rng.choice([1, -1, 0] if difficult else [1, -1], 240)
+    truth = truth.reshape(60, 4)
+    if difficult:
+        truth[:, 3] = np.minimum(truth[:, 3], 0)  # a class that no image counts for
     wanted = []
-    for c in range(4):
-        order = sorted(range(60), key=lambda i: -scores[i, c])
-        points, true = [], 0
-        for rank, i in enumerate(order, 1):
-            true += labels[i, c]
-            points.append((true / labels[:, c].sum(), true / rank))
+    for c in range(3 if difficult else 4):
+        points, true, false = [], 0, 0
+        for i in sorted(range(60), key=lambda i: -scores[i, c]):
+            true += truth[i, c] > 0
+            false += truth[i, c] < 0
+            if true + false:  # 0/0 is NaN in MATLAB, and its max passes over NaN
+                points.append((true / (truth[:, c] > 0).sum(), true / (true + false)))
         levels = [max((p for r, p in points if r >= t / 10 - 1e-9), default=0) for t in range(11)]
         wanted.append(sum(levels) / 11)
+    labels = np.choose(truth + 1, [0, -1, 1])
     assert average_precision_11(scores, labels) == pytest.approx(np.mean(wanted))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 from processes import rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -367,6 +368,55 @@ def test_probes_leave_out_what_has_no_label():
     none = ArraySource("none", images, np.full(40, -1), names)
     with pytest.raises(UserError, match="no image of none has a label"):
         probe(known, none, 16)(model)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> dict:
+    """The data settings of a set whose images have several labels each."""
+    path = tmp_path_factory.mktemp("tfds")
+    draw = np.random.default_rng(0)
+    examples = [
+        (i, {"image": draw.integers(0, 256, (16, 16, 3), np.uint8), "labels": [i % 3, 3]})
+        for i in range(16)
+    ]
+    names = tfds.features.Sequence(tfds.features.ClassLabel(names=list("abcd")))
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="several",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {"image": tfds.features.Image(shape=(16, 16, 3)), "labels": names}
+        ),
+        split_datasets={"train": examples, "test": examples[:8]},
+        data_dir=path,
+    )
+    return {"data_dir": str(path), "train_split": "train", "eval_split": "test"}
+
+
+@pytest.mark.parametrize("probed", ["", "several"])
+def test_probes_of_several_labels_per_image_are_refused_at_the_start(tmp_path, several, probed):
+    data = {**several, "dataset": "shapes" if probed else "several"}
+    watching = {"knn_every_epochs": 1.0, "probe_dataset": probed}
+    message = "--knn_every_epochs: several t.* several labels per image.* --probe_dataset"
+    batch = {"train_batch_size": 4}
+    with pytest.raises(UserError, match=message):
+        pretrain(changed(data=data, optimization=batch, watching=watching), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_images_of_several_labels_are_trained_on_without_a_linear_head(tmp_path, several):
+    settings = changed(
+        data={**several, "dataset": "several"},
+        optimization={"train_batch_size": 4, "train_steps": 2},
+    )
+    said = []
+    model = pretrain(settings, tmp_path, say=said.append)
+    assert model.linear_head is None and int(model.step) == 2
+    last = rows(tmp_path)[-1]
+    assert np.isfinite(last["loss"]) and "linear_accuracy" not in last
+    (note,) = [line for line in said if "--lineareval_while_pretraining" in line]
+    assert note.startswith("note: the images of several train have several labels each")
+    assert any("several train, several labels per image; " in line for line in said)
+    assert simclr_tf.load(tmp_path).linear_head is None
 
 
 @pytest.mark.slow
