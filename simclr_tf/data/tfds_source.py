@@ -75,6 +75,7 @@ class TFDSSource(Source):
         self._set_parts(parts)
 
     def _set_parts(self, parts: Sequence[_Part]) -> None:
+        self._labels: np.ndarray | None = None
         self._parts = [part for part in parts if part.take]
         self.num_examples = sum(part.take for part in self._parts)
 
@@ -145,8 +146,14 @@ class TFDSSource(Source):
         return tf.where(plain[0] > 0, plain[0], -there) if plain else there
 
     def labels(self) -> np.ndarray:
-        """The labels, the images left encoded."""
+        """The labels, the images left encoded; read once, and then kept."""
         self._require_labels()
+        if self._labels is None:
+            self._labels = self._read_labels()
+            self._labels.setflags(write=False)
+        return self._labels
+
+    def _read_labels(self) -> np.ndarray:
         assert self._label_features is not None
         if self.num_examples > _MANY:
             print(f"reading the labels of {self.name}", file=sys.stderr, flush=True)

@@ -227,6 +227,21 @@ def test_cifar10(cifar_data_dir):
     assert len(np.unique(batch["label"])) > 5
 
 
+def test_labels_are_read_once(data_dir, tmp_path):
+    shutil.copytree(data_dir / "numbered", tmp_path / "numbered")
+    source = _open(tmp_path, "numbered", "train")
+    part = source.subset(np.array([1, 5, 9]))
+    wanted = source.labels().tolist()
+    rest, held_out = source.holdout(0.1, seed=0)  # they have labels of their own
+    assert sorted(rest.labels().tolist() + held_out.labels().tolist()) == sorted(wanted)
+    for file in (tmp_path / "numbered").rglob("*.tfrecord*"):
+        file.unlink()
+    assert source.labels().tolist() == wanted
+    assert part.labels().tolist() == [n % 3 for n in (1, 5, 9)]
+    with pytest.raises(ValueError, match="read-only"):
+        source.labels()[0] = 2
+
+
 def test_several_labels_per_image_become_zeros_and_ones(tmp_path):
     """As in PASCAL VOC: `labels` is a sequence, in which a class may come twice or none at all."""
     labels = [[0, 2], [1, 1], [], [2]]
