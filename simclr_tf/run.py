@@ -157,7 +157,7 @@ class Run:
         Raises:
             UserError: naming every setting that differs.
         """
-        old, new = _settings(*self.read()), _settings(config, plan)
+        old, new = settings_of(*self.read()), settings_of(config, plan)
         differing = [
             f"{name} (was {old[name]}, now {new[name]})"
             for name in old
@@ -207,8 +207,8 @@ def restore(model: keras.Model, run: Run) -> None:
         ) from None
 
 
-def _settings(config: PretrainConfig, plan: Plan) -> dict[str, Any]:
-    """What makes a run the run that it is, by the names that a user knows."""
+def settings_of(config: PretrainConfig, plan: Plan) -> dict[str, Any]:
+    """Returns what makes a run the run that it is, by the names that a user knows."""
     settings = {
         f"--{name}": value
         for section, values in to_json(config).items()

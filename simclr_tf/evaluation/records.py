@@ -32,6 +32,8 @@ class Recorder:
 
     def add(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
         """Keeps a figure, and shows it; `class_names` are those of its scores."""
+        self._records.append(evaluation.record())
+        append_evaluations(self._file, self._records[-1:])  # what is shown is there to stay
         if evaluation.notice:
             self._say(f"note: {evaluation.notice}")
         name = evaluation.protocol
@@ -40,8 +42,6 @@ class Recorder:
         self._say(
             f"{name}: {evaluation.metric} {evaluation.value:.4f} ({evaluation.seconds:.1f} s)"
         )
-        self._records.append(evaluation.record())
-        append_evaluations(self._file, self._records[-1:])
         # One writer: each makes a file of its own.
         directory = str(self._directory / "tensorboard")
         self._writer = self._writer or tf.summary.create_file_writer(directory)

@@ -6,12 +6,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig
+from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.baselines import PCA_DIMS
 from simclr_tf.evaluation.results import completed, markdown_row, read_evaluations
 from simclr_tf.models.resnet import feature_width
-from simclr_tf.run import Run
+from simclr_tf.run import Run, settings_of
 
 _FEATURES = {
     "": "SimCLR",
@@ -30,18 +30,20 @@ class _Line:
 
     table: tuple[str, ...]
     cells: tuple[str, ...]
+    settings: frozenset[tuple[str, str]]
 
 
 def table_of_runs(model_dirs: Sequence[Path]) -> str:
     """Return Markdown: the evaluations of pretraining and fine-tuning runs, a line for each kind.
 
-    Figures that differ by run alone stand in one line, as their median, range and number. There is
-    a table for every dataset, its splits and metric.
+    Figures of runs that differ in their seeds alone stand in one line, as their median, range and
+    number; lines that are of other settings and would look alike name those. There is a table for
+    every dataset, its splits and metric.
 
     Raises:
         UserError: one is no run, or none has been evaluated.
     """
-    values: dict[_Line, list[float]] = {}
+    values: dict[_Line, list[tuple[int, float]]] = {}
     for path in model_dirs:
         for line, value in _lines(Run(path)).items():
             values.setdefault(line, []).append(value)
@@ -52,24 +54,45 @@ def table_of_runs(model_dirs: Sequence[Path]) -> str:
     return "\n\n".join(_format(table, values) for table in tables)
 
 
-def _lines(run: Run) -> dict[_Line, float]:
-    """A run's newest figure of every kind."""
+def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
+    """The seed of a run, and its newest figure of every kind."""
     config, plan = run.read()
-    pretraining, its_plan = _pretraining(config, plan)
+    pretraining, its_plan, step = _pretraining(config, plan)
+    everything = _settings("", config, plan)
+    if pretraining is not config:
+        everything |= _settings("pretrained with ", pretraining, its_plan)
     found = {}
     for record in map(completed, read_evaluations(run.evaluations_file)):
         protocol, _, column = record["protocol"].partition("/")
         features = _FEATURES.get(column, column)
         if isinstance(config, FinetuneConfig) and not column and protocol != "finetune":
             features = "fine-tuned encoder"
-        about = _about(pretraining, its_plan, column)
+        steps = record["step"] if step is None else step
+        about = _about(pretraining, steps / its_plan.steps_per_epoch, column)
         table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
         cells = (_classifier(record), features, *about, record["num_train"])
-        found[_Line(table, tuple(map(str, cells)))] = record["value"]
+        settings = everything if column not in ("pca", "random") else _of_images(config, column)
+        line = _Line(table, tuple(map(str, cells)), frozenset(settings.items()))
+        found[line] = (config.optimization.seed, record["value"])
     return found
 
 
-def _about(config: PretrainConfig, plan: Plan, column: str) -> tuple[object, ...]:
+def _settings(prefix: str, config: PretrainConfig, plan: Plan) -> dict[str, str]:
+    settings = {
+        prefix + name.removeprefix("--"): str(value)
+        for name, value in settings_of(config, plan).items()
+    }
+    del settings[f"{prefix}seed"]
+    return settings
+
+
+def _of_images(config: PretrainConfig, column: str) -> dict[str, str]:
+    """What a baseline that has not been trained depends on."""
+    encoder = to_json(config.encoder) if column == "random" else {}
+    return {"image_size": str(config.views.image_size)} | {k: str(v) for k, v in encoder.items()}
+
+
+def _about(config: PretrainConfig, epochs: float, column: str) -> tuple[object, ...]:
     """(encoder, dims, projection, epochs) of a representation."""
     if column == "pca":
         return ("–", PCA_DIMS, "–", "–")
@@ -78,12 +101,11 @@ def _about(config: PretrainConfig, plan: Plan, column: str) -> tuple[object, ...
     if encoder.width_multiplier != 1:
         name += f" × {encoder.width_multiplier:g}"
     dims = feature_width(encoder.resnet_depth, encoder.width_multiplier)
-    epochs = f"{plan.total_steps / plan.steps_per_epoch:.4g}"
     without = column in ("random", "supervised") or head.proj_head_mode == "none"
     projection = "–" if without else head.proj_out_dim
     if column == "projection":
         dims = head.proj_out_dim
-    return (name, dims, projection, "–" if column == "random" else epochs)
+    return (name, dims, projection, "–" if column == "random" else f"{epochs:.4g}")
 
 
 def _classifier(record: Any) -> str:
@@ -98,14 +120,16 @@ def _classifier(record: Any) -> str:
     return f"{name}, {setting}" if setting else name
 
 
-def _pretraining(config: PretrainConfig, plan: Plan) -> tuple[PretrainConfig, Plan]:
-    """What the encoder was pretrained as: of a fine-tuned run, that of its checkpoint."""
+def _pretraining(config: PretrainConfig, plan: Plan) -> tuple[PretrainConfig, Plan, int | None]:
+    """What the encoder was pretrained as; of a fine-tuned run its checkpoint's, and up to where."""
+    step = None
     while isinstance(config, FinetuneConfig) and config.checkpoints.checkpoint:
-        config, plan = Run(Path(config.checkpoints.checkpoint)).read()
-    return config, plan
+        run = Run(Path(config.checkpoints.checkpoint))
+        (config, plan), step = run.read(), run.latest_step()
+    return config, plan, step
 
 
-def _format(table: tuple[str, ...], values: dict[_Line, list[float]]) -> str:
+def _format(table: tuple[str, ...], values: dict[_Line, list[tuple[int, float]]]) -> str:
     dataset, train_split, test_split, metric = table
     lines = [
         f"{dataset}: learnt from {train_split}, judged on {test_split}",
@@ -113,14 +137,20 @@ def _format(table: tuple[str, ...], values: dict[_Line, list[float]]) -> str:
         markdown_row([*_HEADER, metric]),
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for line, found in values.items():
-        if line.table == table:
-            lines.append(markdown_row([*line.cells, _spread([100 * value for value in found])]))
+    shown = [line for line in values if line.table == table]
+    for line in shown:
+        classifier, features, *rest = line.cells
+        alike = [other.settings for other in shown if other.cells == line.cells]
+        own = sorted(line.settings - frozenset.intersection(*alike))
+        features = ", ".join([features, *(f"{name} {value}" for name, value in own)])
+        lines.append(markdown_row([classifier, features, *rest, _spread(values[line])]))
     return "\n".join(lines)
 
 
-def _spread(values: list[float]) -> str:
+def _spread(found: list[tuple[int, float]]) -> str:
+    seeds, values = {seed for seed, _ in found}, [100 * value for _, value in found]
     text = f"{median(values):.1f}"
     if len(set(values)) > 1:
-        text += f" ({min(values):.1f}–{max(values):.1f}, {len(values)} seeds)"
+        what = "seeds" if len(seeds) == len(values) else "runs"
+        text += f" ({min(values):.1f}–{max(values):.1f}, {len(values)} {what})"
     return text

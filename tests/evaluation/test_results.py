@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.evaluate import Setting, judged
+from simclr_tf.evaluation.records import Recorder
 from simclr_tf.evaluation.results import append_evaluations, format_table, read_evaluations
 
 
@@ -122,3 +125,22 @@ def test_each_metric_has_its_table():
         *("mean per class %", "top-1 %")
     ]
     assert "70.0" in tables[0] and "10.0" in tables[1]
+
+
+def test_what_is_shown_is_there_to_stay(tmp_path):
+    scores, labels = np.eye(2), np.array([0, 1])
+    figure = judged(
+        Setting("shapes", "train", "test"),
+        scores,
+        labels,
+        **{"protocol": "knn", "num_train": 2, "seconds": 0.5, "setting": "", "notice": "a note"},
+    )
+    seen = []
+
+    def killed(line):
+        seen.extend(read_evaluations(tmp_path / "evaluations.json"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Recorder(tmp_path, killed).add(figure, ("a", "b"))
+    assert [record["protocol"] for record in seen] == ["knn"]

@@ -13,22 +13,27 @@ from simclr_tf.run import Run
 PLAN = config.Plan(100, 10, 250, 0, 2.5, 0.1)
 
 
-def _run(path, seed, values, settings=None):
+def _run(path, seed, values, checkpoint=None, step=250, **changes):
     base = config.PretrainConfig(
         data=config.Data(dataset="shapes"),
         encoder=config.Encoder(resnet_depth=18, width_multiplier=0.25),
+        head=config.Head(**changes),
         optimization=config.Optimization(seed=seed),
     )
-    if settings is not None:
+    if checkpoint is not None:
         sections = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
-        sections["checkpoints"] = config.Checkpoints(checkpoint=settings)
+        sections["checkpoints"] = config.Checkpoints(checkpoint=checkpoint)
         base = config.FinetuneConfig(**sections)
     Run(path).write(base, PLAN)
+    checkpoints = Run(path).checkpoint_dir
+    checkpoints.mkdir(exist_ok=True)
+    (checkpoints / "checkpoint").write_text(f'model_checkpoint_path: "step-{step}"')
+    (checkpoints / f"step-{step}.index").touch()
     for (protocol, setting, num_train), value in values.items():
         record = {
             **{"protocol": protocol, "dataset": "sha|pes", "train_split": "train"},
             **{"test_split": "test", "top1": value, "top5": 1.0, "num_train": num_train},
-            **{"num_test": 20, "step": 250, "seconds": 1.0, "setting": setting},
+            **{"num_test": 20, "step": step, "seconds": 1.0, "setting": setting},
             **{"metric": "top-1", "value": value},
         }
         append_evaluations(Run(path).evaluations_file, [record])
@@ -73,6 +78,53 @@ def test_seeds_are_merged_and_all_else_is_not(runs):
         "| fine-tuned | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 10 | 26.0 (25.0–30.0, 3 seeds) |",
         "| linear | fine-tuned encoder | R18 × 0.25 | 128 | 128 | 100 | 100 | 70.0 |",
     ]
+
+
+KNN = ("knn", "k=5, T=0.1", 100)
+
+
+def _rows(*runs):
+    return table_of_runs(runs).splitlines()[4:]
+
+
+def test_other_settings_are_not_merged_and_told_apart(tmp_path):
+    runs = [
+        _run(tmp_path / name, seed, {KNN: value, ("knn/pca", "k=5, T=0.1", 100): 0.3}, **changes)
+        for name, seed, value, changes in [
+            ("a", 0, 0.5, {}),
+            ("b", 1, 0.6, {}),
+            ("c", 0, 0.7, {"temperature": 0.5}),
+            ("d", 0, 0.8, {"temperature": 0.5, "hidden_norm": False}),
+        ]
+    ]
+    own = [row for row in _rows(*runs) if "PCA" not in row]
+    start, end = "| k-NN, k=5, T=0.1 | SimCLR", "| R18 × 0.25 | 128 | 128 | 100 | 100 |"
+    assert own == [
+        f"{start}, hidden_norm True, temperature 0.1 {end} 55.0 (50.0–60.0, 2 seeds) |",
+        f"{start}, hidden_norm True, temperature 0.5 {end} 70.0 |",
+        f"{start}, hidden_norm False, temperature 0.5 {end} 80.0 |",
+    ]
+    assert len(_rows(*runs)) == 4  # the pixels' components are the same for all
+    # A fine-tuned run is of the settings that it was pretrained with, too.
+    tuned = [
+        _run(tmp_path / f"tuned{i}", 0, {("finetune", "", 10): value}, str(runs[i]))
+        for i, value in ((0, 0.1), (2, 0.2))
+    ]
+    assert [row.split(" | ")[1] for row in _rows(*tuned)] == [
+        "SimCLR, pretrained with temperature 0.1",
+        "SimCLR, pretrained with temperature 0.5",
+    ]
+
+
+def test_two_runs_of_one_seed_are_no_two_seeds(tmp_path):
+    runs = [_run(tmp_path / str(i), 0, {KNN: 0.5 + i / 10}) for i in range(2)]
+    assert _rows(*runs)[0].endswith("| 55.0 (50.0–60.0, 2 runs) |")
+
+
+def test_epochs_are_those_that_were_trained(tmp_path):
+    half = _run(tmp_path / "half", 0, {KNN: 0.5}, step=125)
+    tuned = _run(tmp_path / "tuned", 0, {("finetune", "", 10): 0.4}, str(half))
+    assert [row.split(" | ")[5] for row in _rows(half, tuned)] == ["50", "50"]
 
 
 def test_the_newest_figure_of_a_run_counts(tmp_path):
