@@ -1,19 +1,21 @@
 """The exporter: an encoder becomes a Reusable SavedModel that needs nothing of this package."""
 
-import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
+from simclr_tf.export.encoded import decode_and_crop
+from simclr_tf.export.model_card import with_checksum
+from simclr_tf.export.place import in_place
+from simclr_tf.export.plain import plain_copy
 
-from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier
 
 CARD = "README.md"
+WEIGHTS = "variables/variables.data-00000-of-00001"
 
 
 def export_saved_model(
@@ -26,6 +28,8 @@ def export_saved_model(
     classifier: AffineClassifier | None = None,
     classifier_input: keras.Model | None = None,
     class_names: Sequence[str] = (),
+    float16: bool = False,
+    storage_size: int | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write `encoder` as a Reusable SavedModel, complete or not at all.
@@ -37,7 +41,9 @@ def export_saved_model(
     signature `all_outputs` (→ every `block_groupK` [N, h, w, c], `features`, and `projection`
     where there is a head). With a classifier, `all_outputs` has `logits` [N, C] too, and the
     signature `classify` gives `logits`, `probabilities` [N, C], `label` int64 [N] and `class_name`
-    [N], a string.
+    [N], a string. With a `storage_size` the signature `serving_encoded` takes `image_bytes`,
+    strings [N] that hold JPEG or PNG files of any size, and gives `features`, and what `classify`
+    gives.
 
     What is written is a float32 copy with ordinary batch normalisation, whatever the precision
     and the distribution of `encoder`, which may be in training and is left as it is. Under a
@@ -48,12 +54,16 @@ def export_saved_model(
         encoder: functional or Sequential, images → [N, D].
         output: the directory to make.
         image_size: S, in pixels.
-        model_card: Markdown, written beside the model as README.md.
+        model_card: Markdown, written beside the model as README.md; a checksum is added.
         projection_head: features → [N, P]; its variables are not among `obj.variables`.
         classifier: of the features, or of what `classifier_input` makes of them; its variables are
             `obj.classifier_variables`.
         classifier_input: features → what the classifier sees, or None.
         class_names: of the classifier's C logits.
+        float16: keep kernels in half precision: half the bytes, for inference. They are computed
+            with in float32; batch normalisation stays float32.
+        storage_size: the side of the square that evaluation stores images of any size at, from
+            which it crops: the same for encoded images.
         overwrite: replace `output` if it is there.
 
     Returns:
@@ -63,54 +73,18 @@ def export_saved_model(
         UserError: `output` is there and `overwrite` is not set, or a model is neither functional
             nor Sequential.
     """
-    output = Path(output)
-    if output.exists() and not overwrite:
-        raise UserError(f"--output={output} is there already; remove it or name another directory")
-    for model in filter(None, (encoder, projection_head, classifier_input)):
-        if not model.inputs:
-            raise UserError(
-                f"the model {model.name!r} is a subclass without a graph of layers, which cannot "
-                "be exported; build it with the functional API or as keras.Sequential"
-            )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = output.with_name(f".{output.name}.incomplete")
-    discarded = output.with_name(f".{output.name}.replaced")
-    for leftover in (scratch, discarded):  # of an export that was killed
-        if leftover.exists():
-            shutil.rmtree(leftover)
-    head = None if projection_head is None else _plain_copy(projection_head)
+    copy = plain_copy(encoder, float16)
+    head = None if projection_head is None else plain_copy(projection_head, float16)
     top = None
     if classifier is not None:
-        hidden = None if classifier_input is None else _plain_copy(classifier_input)
+        hidden = None if classifier_input is None else plain_copy(classifier_input, float16)
         top = _Classifier(classifier, hidden, class_names)
-    root, signatures = _reusable(_plain_copy(encoder), head, top, image_size)
-    tf.saved_model.save(root, str(scratch), signatures=signatures)
-    (scratch / CARD).write_text(model_card, encoding="utf-8")
-    if output.exists():
-        # A directory cannot be replaced while it holds anything.
-        os.replace(output, discarded)
-        os.replace(scratch, output)
-        shutil.rmtree(discarded)
-    else:
-        os.replace(scratch, output)
-    return output
-
-
-def export_step(
-    encoder: keras.Model, export_dir: str | Path, step: int, *, keep: int = 1, **settings: Any
-) -> Path:
-    """Write `EXPORT_DIR/STEP/` as TensorFlow Serving wants it, and keep the newest `keep` steps.
-
-    An export of the same step is replaced. `keep` 0 or less keeps all. The other arguments are
-    those of `export_saved_model`.
-    """
-    export_dir = Path(export_dir)
-    output = export_saved_model(encoder, export_dir / str(step), overwrite=True, **settings)
-    steps = sorted(int(p.name) for p in export_dir.iterdir() if re.fullmatch(r"\d+", p.name))
-    older = [s for s in steps if s != step]
-    for outdated in older[: max(0, len(steps) - keep)] if keep > 0 else []:
-        shutil.rmtree(export_dir / str(outdated))
-    return output
+    root, signatures = _reusable(copy, head, top, image_size, storage_size)
+    with in_place(output, overwrite) as scratch:
+        tf.saved_model.save(root, str(scratch), signatures=signatures)
+        card = with_checksum(model_card, scratch, WEIGHTS)
+        (scratch / CARD).write_text(card, encoding="utf-8")
+    return Path(output)
 
 
 class _Reusable(tf.Module):
@@ -162,6 +136,7 @@ def _reusable(
     head: keras.Model | None,
     classifier: _Classifier | None,
     image_size: int,
+    storage_size: int | None,
 ) -> tuple[_Reusable, Mapping[str, Any]]:
     """Return the object to save and its signatures."""
     images_spec = tf.TensorSpec([None, image_size, image_size, 3], tf.float32, name="images")
@@ -194,6 +169,14 @@ def _reusable(
         assert classifier is not None
         return classifier.answer(encoder(images, training=False))
 
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")]
+    )
+    def encoded(image_bytes):
+        features = encoder(decode_and_crop(image_bytes, image_size, storage_size), training=False)
+        answer = {} if classifier is None else classifier.answer(features)
+        return {"features": features, **answer}
+
     for training in (False, True):
         call.get_concrete_function(images_spec, training=training)
 
@@ -208,35 +191,8 @@ def _reusable(
     root.projection_variables = list(head.variables) if head is not None else []
     root.classifier_variables = classifier.variables if classifier is not None else []
     signatures = {"serving_default": serve, "all_outputs": all_outputs}
-    return root, signatures | ({"classify": classify} if classifier is not None else {})
-
-
-def _plain_copy(model: keras.Model) -> keras.Model:
-    """Rebuild `model` in float32 with unsynchronised batch normalisation and the same weights."""
-
-    def plain(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if isinstance(layer, keras.Model):
-            return keras.models.clone_model(layer, clone_function=plain)
-        # tf_keras leaves `synchronized` out of the configuration: what is made from it is plain.
-        return layer.__class__.from_config(_in_float32(layer.get_config()))
-
-    inputs = keras.Input(model.input_shape[1:], dtype=tf.float32, name=model.input_names[0])
-    copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=plain)
-    copy.set_weights(model.get_weights())
-    # What was frozen while training is for the model's user to freeze.
-    copy.trainable = True
-    return copy
-
-
-def _in_float32(config: Any) -> Any:
-    """Return a layer's configuration with every `dtype` in it float32."""
-    if isinstance(config, dict):
-        return {
-            key: "float32" if key == "dtype" else _in_float32(value)
-            for key, value in config.items()
-        }
-    if isinstance(config, list):
-        return [_in_float32(value) for value in config]
-    if isinstance(config, tuple):
-        return tuple(_in_float32(value) for value in config)
-    return config
+    if classifier is not None:
+        signatures["classify"] = classify
+    if storage_size is not None:
+        signatures["serving_encoded"] = encoded
+    return root, signatures

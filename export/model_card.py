@@ -1,6 +1,8 @@
 """The model card that stands beside an exported encoder."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tf_keras as keras
@@ -25,6 +27,8 @@ def model_card(
     labels: int = 0,
     classifier: str = "",
     class_names: Sequence[str] = (),
+    form: str = "saved_model",
+    encoded: bool = False,
 ) -> str:
     """Return a Markdown card: what the encoder is, how to load it, how good it is, how it was made.
 
@@ -40,6 +44,8 @@ def model_card(
         labels: how many labels it was trained with; 0: pretrained without.
         classifier: how the exported classifier was fitted; empty where there is none.
         class_names: of its logits.
+        form: of the export, one of FORMS.
+        encoded: whether it has the signature that takes encoded images.
     """
     dims = encoder.output_shape[-1]
     parameters = sum(int(v.shape.num_elements()) for v in encoder.trainable_variables)
@@ -67,15 +73,9 @@ square of 87.5 % of the shorter side; resize bicubically to {image_size} × {ima
 ## Use
 
 ```python
-import tensorflow as tf
-encoder = tf.saved_model.load("PATH_OF_THIS_DIRECTORY")
-features = encoder(images)  # training=True updates the batch-norm statistics
+{loading(form, "PATH")}
 ```
-
-To fine-tune: `hub.KerasLayer("PATH_OF_THIS_DIRECTORY", trainable=True)`. The signature
-`serving_default` serves; `all_outputs` also gives the outputs of the block groups and of the
-projection head.
-{_classify(classifier, class_names)}
+{FORMS[form]}{_ENCODED if encoded else ""}{_classify(classifier, class_names)}
 ## Evaluations
 
 {evaluations or "None yet."}
@@ -86,6 +86,62 @@ projection head.
 | --- | --- |
 {chr(10).join(rows)}
 """
+
+
+_SAVED_MODEL = """
+To fine-tune, in tf_keras: `hub.KerasLayer("PATH", trainable=True)`. In Keras 3, frozen:
+`keras.layers.TFSMLayer("PATH", call_endpoint="serving_default")`. TensorFlow Serving takes the
+signature `serving_default`; `all_outputs` also gives the outputs of the block groups and of the
+projection head. `encoder(images, training=True)` updates the batch-norm statistics.
+"""
+
+# The forms of an export, and what a card says of each beside how it is loaded.
+FORMS = {
+    "saved_model": _SAVED_MODEL,
+    "saved_model_float16": f"""{_SAVED_MODEL}
+The kernels are kept in float16 and computed with in float32: to be used, not to be trained.
+""",
+    "keras": "\nKeras 3 does not read files of tf_keras: there, take a SavedModel.\n",
+    "tflite": "",
+    "tflite_float16": "\nThe weights are kept in float16.\n",
+    "tflite_int8": "\nWeights and activations are of 8 bits, input and output float32.\n",
+}
+
+
+def loading(form: str, place: str) -> str:
+    """Return the lines of Python that load an export of a form and give `features`."""
+    if form == "keras":
+        lines = [
+            "import tf_keras",
+            f'encoder = tf_keras.models.load_model("{place}")',
+            "features = encoder(images, training=False)",
+        ]
+    elif form.startswith("tflite"):
+        lines = [
+            "import tensorflow as tf",
+            f'encoder = tf.lite.Interpreter("{place}").get_signature_runner()',
+            'features = encoder(images=images)["features"]',
+        ]
+    else:
+        lines = [
+            "import tensorflow as tf",
+            f'encoder = tf.saved_model.load("{place}")',
+            "features = encoder(images)",
+        ]
+    return "\n".join(lines)
+
+
+_ENCODED = """
+The signature `serving_encoded` takes `image_bytes`, strings `[N]` that hold JPEG or PNG files; it
+decodes, crops and resizes them as said above, and gives `features`.
+"""
+
+
+def with_checksum(card: str, directory: Path, weights: str) -> str:
+    """Return a card with the SHA-256 of the file of weights, as `sha256sum` prints it."""
+    with (directory / weights).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{card}\n## Checksum\n\n`{digest}  {weights}` (SHA-256)\n"
 
 
 def _classify(classifier: str, class_names: Sequence[str]) -> str:

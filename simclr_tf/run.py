@@ -96,13 +96,24 @@ class Run:
         path = self.latest_checkpoint()
         return int(path.rpartition("-")[2]) if path else 0
 
-    def checkpoint(self) -> str:
-        """Returns the newest checkpoint.
+    def checkpoint(self, step: int | None = None) -> str:
+        """Returns the checkpoint of a step, or the newest one.
 
         Raises:
             UserError: if there is none, or as `latest_checkpoint`.
         """
         path = self.latest_checkpoint()
+        if path is not None and step is not None:
+            path = str(self.checkpoint_dir / f"step-{step}")
+            if not Path(f"{path}.index").exists():
+                steps = sorted(
+                    int(file.stem.removeprefix("step-"))
+                    for file in self.checkpoint_dir.glob("step-*.index")
+                )
+                raise UserError(
+                    f"--step={step}: {self.checkpoint_dir} holds the steps "
+                    f"{', '.join(map(str, steps))}"
+                )
         if path is None:
             raise UserError(
                 f"{self.path} holds no checkpoint yet: train it first (simclr-tf pretrain)"
@@ -170,11 +181,12 @@ class Run:
             )
 
 
-def load(model_dir: str | Path) -> SimCLR | Classifier:
-    """Returns the model of a run with the weights of its newest checkpoint.
+def load(model_dir: str | Path, step: int | None = None) -> SimCLR | Classifier:
+    """Returns the model of a run with the weights of a checkpoint.
 
     Args:
         model_dir: the run directory.
+        step: of the checkpoint; None: the newest.
 
     Returns:
         The SimCLR model (of a fine-tuned run the Classifier), compiled;
@@ -186,17 +198,17 @@ def load(model_dir: str | Path) -> SimCLR | Classifier:
     """
     run = Run(Path(model_dir))
     model = build_model(*run.read())
-    restore(model, run)
+    restore(model, run, step)
     return model
 
 
-def restore(model: keras.Model, run: Run) -> None:
+def restore(model: keras.Model, run: Run, step: int | None = None) -> None:
     """Restores every variable of a compiled model, and nothing less, from a run's checkpoint.
 
     Raises:
         UserError: if there is no checkpoint, or it does not fit.
     """
-    path = run.checkpoint()
+    path = run.checkpoint(step)
     try:
         tf.train.Checkpoint(model=model).restore(path).assert_consumed()
     except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:

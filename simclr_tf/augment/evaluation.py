@@ -6,7 +6,7 @@ from simclr_tf.augment.crop import crop_and_resize
 from simclr_tf.augment.simclr import as_float
 
 _CENTRAL_SHARE = 0.875
-_UNCROPPED_SIZE = 32
+UNCROPPED_SIZE = 32
 
 
 def eval_transform(
@@ -27,7 +27,7 @@ def eval_transform(
     """
     images = as_float(images)
     _, height, width, _ = images.shape
-    small = max(height, width) <= _UNCROPPED_SIZE
+    small = max(height, width) <= UNCROPPED_SIZE
     if small and aspect is None:
         if (height, width) == (image_size, image_size):
             return images

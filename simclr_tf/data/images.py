@@ -37,7 +37,7 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
                 tf.strings.substr(magic, 0, 2) == b"\xff\xd8",
                 lambda: tf.io.decode_jpeg(contents, channels=3),
             ),
-            (magic == b"\x89PNG", lambda: _png(contents)),
+            (magic == b"\x89PNG", lambda: decode_png(contents)),
             (tf.strings.substr(magic, 0, 2) == b"BM", bmp),
             (magic == b"RIFF", lambda: _webp(contents)),
         ],
@@ -47,7 +47,8 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def _png(contents: tf.Tensor) -> tf.Tensor:
+def decode_png(contents: tf.Tensor) -> tf.Tensor:
+    """Decodes a PNG file, a string scalar, to uint8 RGB [H, W, 3], transparency over white."""
     # Transparency in a palette shows only where all four channels are asked for.
     image = tf.io.decode_png(contents, channels=4)
     # Without any, TensorFlow fills alpha with 2^depth - 1: of less than 8 bits, not opaque at all.

@@ -1,6 +1,8 @@
 """The exported SavedModel: here, under hub, and in a process that never imports this package."""
 
+import hashlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from simclr_tf.export import export_saved_model, export_step
+from simclr_tf.export import export_saved_model
+from simclr_tf.export.exporter import WEIGHTS
+from simclr_tf.export.place import remove_older
 from tensorflow.core.protobuf import saved_model_pb2
 
 from simclr_tf.errors import UserError
@@ -235,15 +239,9 @@ class _ExportEachEpoch(keras.callbacks.Callback):
         self.directory = directory
 
     def on_epoch_end(self, epoch, logs=None):
-        step = self.model.optimizer.iterations.numpy()
-        export_step(
-            self.model.get_layer("encoder"),
-            self.directory,
-            int(step),
-            keep=2,
-            image_size=SIZE,
-            model_card="# card\n",
-        )
+        step = int(self.model.optimizer.iterations.numpy())
+        _export(self.model.get_layer("encoder"), self.directory / str(step))
+        remove_older(self.directory, step, keep=2)
 
 
 def test_exporting_while_training_changes_nothing(tmp_path):
@@ -287,7 +285,9 @@ def test_a_directory_that_is_there_is_not_touched(tmp_path):
         _export(_tiny(), target)
     assert [p.name for p in target.iterdir()] == ["mine.txt"]
     _export(_tiny(), target, overwrite=True)
-    assert (target / "README.md").read_text() == "# card\n"
+    card = (target / "README.md").read_text()
+    digest = hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest()
+    assert card.startswith("# card\n") and digest in card
     assert not (target / "mine.txt").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -305,17 +305,22 @@ def test_a_failed_export_leaves_the_old_one(tmp_path):
 
 
 def test_steps_are_kept_newest_first(tmp_path):
-    settings = {"image_size": SIZE, "model_card": "# card\n"}
-    encoder = _tiny()
-    for step in (5, 20, 100):
-        export_step(encoder, tmp_path, step, keep=0, **settings)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["100", "20", "5"]
-    (tmp_path / "notes").mkdir()
-    export_step(encoder, tmp_path, 100, keep=2, **settings)  # made anew
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["100", "20", "notes"]
+    def there():
+        return {p.name for p in tmp_path.iterdir()}
+
+    for name in ("5", "20", "100", "notes", "100-float16"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    for name in ("5.tflite", "5.tflite.md", "20-int8.tflite", "100x"):
+        (tmp_path / name).touch()
+    everything = there()
+    remove_older(tmp_path, 100, keep=0)
+    assert there() == everything
+    remove_older(tmp_path, 100, keep=2)
+    assert there() == everything - {"5", "5.tflite", "5.tflite.md"}
     # The step asked for stays, even where others are newer.
-    export_step(encoder, tmp_path, 20, keep=1, **settings)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["20", "notes"]
+    remove_older(tmp_path, 20, keep=1)
+    assert there() == {"20", "20-int8.tflite", "notes", "100x"}
 
 
 def test_a_subclassed_model_is_refused(tmp_path):
@@ -361,6 +366,51 @@ def test_classify_answers_with_logits_probabilities_and_names(resnet, head, tmp_
     assert [v.name for v in loaded.variables] == [v.name for v in resnet.variables]
     shapes = [tuple(v.shape) for v in loaded.classifier_variables]
     assert shapes[-2:] == [(width, 3), (3,)]
+
+
+def test_float16_halves_the_kernels_and_computes_with_float32(resnet, head, exported, tmp_path):
+    output = _export(resnet, tmp_path / "half", float16=True, projection_head=head)
+    loaded = tf.saved_model.load(str(output))
+    features = loaded(IMAGES)
+    assert features.dtype == tf.float32
+    expected = resnet(IMAGES, training=False).numpy()
+    error = np.abs(features - expected).max() / np.abs(expected).max()
+    assert 0 < error < 1e-2
+    for variable in loaded.variables:
+        half = "kernel" in variable.name
+        assert variable.dtype == (tf.float16 if half else tf.float32), variable.name
+    assert (output / WEIGHTS).stat().st_size < 0.6 * (exported / WEIGHTS).stat().st_size
+
+
+def test_a_weight_that_half_precision_cannot_hold_is_refused(tmp_path):
+    encoder = _tiny()
+    encoder.layers[1].kernel.assign(encoder.layers[1].kernel + 1e5)
+    with pytest.raises(UserError, match="65,504"):
+        _export(encoder, tmp_path / "out", float16=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_encoder_in_the_process_is_another_export(resnet, exported, tmp_path):
+    """Layers of the same names, built, exported and used beside each other."""
+    other = _trained(ResNet(18, WIDTH, stem="cifar"), IMAGES)
+    second = tf.saved_model.load(str(_export(other, tmp_path / "second")))
+    first = tf.saved_model.load(str(exported))
+    for loaded, encoder in ((first, resnet), (second, other), (first, resnet)):
+        np.testing.assert_allclose(loaded(IMAGES), encoder(IMAGES, training=False), atol=1e-5)
+    assert [v.name for v in first.variables] == [v.name for v in second.variables]
+
+
+@pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index", WEIGHTS])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999, None])
+def test_a_truncated_export_is_an_error_never_features(exported, tmp_path, file, share):
+    shutil.copytree(exported, tmp_path / "cut")
+    path = tmp_path / "cut" / file
+    if share is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises((OSError, ValueError, RuntimeError, IndexError, tf.errors.OpError)):
+        tf.saved_model.load(str(tmp_path / "cut"))(IMAGES)
 
 
 def test_a_classifier_has_a_name_for_every_logit(resnet, tmp_path):

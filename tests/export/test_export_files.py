@@ -1,0 +1,111 @@
+"""Encoders as single files: TensorFlow Lite's and Keras's."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from simclr_tf.export import export_keras, export_tflite
+
+from simclr_tf.errors import UserError
+from simclr_tf.models import ResNet
+
+SIZE = 16
+IMAGES = np.random.default_rng(0).uniform(size=(6, SIZE, SIZE, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    model = ResNet(18, 1 / 16, stem="cifar")
+    for _ in range(3):
+        model(IMAGES, training=True)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("quantization", "least", "most"),
+    [("float32", 0, 1e-5), ("float16", 1e-6, 1e-2), ("int8", 1e-4, 0.1)],
+)
+def test_tflite_gives_the_features_in_batches_of_any_size(
+    encoder, tmp_path, quantization, least, most
+):
+    path = export_tflite(
+        encoder,
+        tmp_path / "encoder.tflite",
+        image_size=SIZE,
+        model_card="# card\n",
+        quantization=quantization,
+        calibration=IMAGES,
+    )
+    run = tf.lite.Interpreter(str(path)).get_signature_runner("serving_default")
+    for batch in (IMAGES, IMAGES[:1], IMAGES[:4]):
+        features = run(images=batch)["features"]
+        expected = encoder(batch, training=False).numpy()
+        assert features.shape == expected.shape and features.dtype == np.float32
+        assert least <= np.abs(features - expected).max() / np.abs(expected).max() < most
+    card = (tmp_path / "encoder.tflite.md").read_text()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in card
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder.tflite", "encoder.tflite.md"]
+
+
+TFLITE = """
+import sys
+import numpy as np, tensorflow as tf
+run = tf.lite.Interpreter(sys.argv[1]).get_signature_runner()
+print("features", run(images=np.ones([1, 16, 16, 3], np.float32))["features"].shape)
+"""
+
+
+def test_a_cut_tflite_file_gives_no_features(encoder, tmp_path):
+    path = export_tflite(encoder, tmp_path / "a.tflite", image_size=SIZE, model_card="")
+
+    def run():
+        command = [sys.executable, "-c", TFLITE, str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert "features (1, 32)" in run().stdout
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    cut = run()
+    # TensorFlow Lite raises, or it ends the process.
+    assert cut.returncode and "features" not in cut.stdout
+
+
+def test_int8_needs_images_and_nothing_else_is_left(encoder, tmp_path):
+    settings = {"image_size": SIZE, "model_card": ""}
+    with pytest.raises(ValueError, match="calibration"):
+        export_tflite(encoder, tmp_path / "a.tflite", quantization="int8", **settings)
+    with pytest.raises(ValueError, match="float32, float16, int8"):
+        export_tflite(encoder, tmp_path / "a.tflite", quantization="int4", **settings)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a.tflite").touch()
+    with pytest.raises(UserError, match="is there already"):
+        export_tflite(encoder, tmp_path / "a.tflite", **settings)
+
+
+KERAS = """
+import sys
+import numpy as np, tf_keras
+path, data = sys.argv[1:]
+data = np.load(data)
+model = tf_keras.models.load_model(path)
+np.testing.assert_allclose(model(data["images"], training=False), data["features"], atol=1e-6)
+assert not [m for m in sys.modules if m.split(".")[0] == "simclr_tf"]
+print("loaded")
+"""
+
+
+def test_a_keras_file_loads_without_this_package(encoder, tmp_path):
+    path = export_keras(encoder, tmp_path / "encoder.keras", model_card="# card\n")
+    features = encoder(IMAGES, training=False)
+    np.savez(tmp_path / "data.npz", images=IMAGES, features=features)
+    done = subprocess.run(
+        [sys.executable, "-c", KERAS, str(path), str(tmp_path / "data.npz")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.endswith("loaded\n"), done.stderr[-2000:]
