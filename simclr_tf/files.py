@@ -1,7 +1,14 @@
-"""Files that are either old or new, never half written."""
+"""Files that are either old or new, never half written, and written by one process at a time."""
 
+import contextlib
+import fcntl
+import hashlib
 import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+_LONGEST = 60  # characters that a file's name takes of a text
 
 
 def write_atomically(path: str | Path, contents: str | bytes) -> None:
@@ -18,3 +25,37 @@ def write_atomically(path: str | Path, contents: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(directory: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds what one process at a time can hold of a directory, which is made if absent.
+
+    The lock ends with the process, however that ends.
+
+    Args:
+        directory: needs no file for it.
+        waiting: called once if another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def file_name(text: str) -> str:
+    """Returns a text as part of a file's name: itself, or what is left of it and a digest.
+
+    `train` stays, `train[:50%]` and `train[:50]` become two names.
+    """
+    plain = re.sub(r"[^\w.]+", "-", text).strip("-")[-_LONGEST:]
+    if plain == text:
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

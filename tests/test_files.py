@@ -1,10 +1,11 @@
 """Files that are either old or new."""
 
 import os
+import threading
 
 import pytest
 
-from simclr_tf.files import write_atomically
+from simclr_tf.files import file_name, locked, write_atomically
 
 
 def test_others_may_read_what_they_could_read_before(tmp_path):
@@ -28,3 +29,32 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path):
+    held, may_go = threading.Event(), threading.Event()
+    order = []
+
+    def hold():
+        with locked(tmp_path / "made"):
+            held.set()
+            may_go.wait(60)
+            order.append("first")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    with locked(tmp_path / "made", waiting=may_go.set):
+        order.append("second")
+    thread.join()
+    assert may_go.is_set() and order == ["first", "second"]
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_texts_have_names_of_their_own():
+    assert file_name("train") == "train"
+    names = {file_name(text) for text in ("train[:50%]", "train[:50]", "train[50:]", "train-50")}
+    assert len(names) == 4
+    assert all(name.startswith("train-50") for name in names)
+    assert file_name("folder:../é/<b>").startswith("folder-..-é-b-")
+    assert len(file_name("a/" * 1000)) < 80

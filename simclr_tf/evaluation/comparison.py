@@ -132,7 +132,7 @@ class _Comparison:
                     protocol=protocol,
                     num_train=probed.num_train,
                     seconds=probed.seconds,
-                    setting="",
+                    setting=self._setting.words(),
                     notice=probed.notice,
                 )
                 yield evaluation, probed.class_names

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from simclr_tf.evaluation.metrics import average_precision_11
 from simclr_tf.files import write_atomically
 
 _MOST_NUMBERS = 20  # classes up to which the cells' values can be read
@@ -18,7 +19,7 @@ _MOST_NAMES = 60  # classes up to which each has its name
 def write_confusion(
     directory: Path, matrix: np.ndarray, class_names: Sequence[str], title: str
 ) -> None:
-    """Write confusion.csv, per_class.csv and confusion.png into a directory.
+    """Write confusion.csv and confusion.png into a directory.
 
     In the tables a name that a spreadsheet would take for a formula has an apostrophe before it.
 
@@ -31,14 +32,36 @@ def write_confusion(
     names = [_cell(name) for name in class_names]
     rows = [[name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True)]
     _write_csv(directory / "confusion.csv", [["true class", *names], *rows])
-    images = matrix.sum(axis=1)
-    right = matrix.diagonal()
-    shares = [f"{r / n:.4f}" if n else "" for r, n in zip(right, images, strict=True)]
-    per_class = zip(names, images.tolist(), shares, strict=True)
-    _write_csv(directory / "per_class.csv", [["class", "images", "accuracy"], *per_class])
     file = io.BytesIO()
     _draw(matrix, class_names, title).print_png(file)
     write_atomically(directory / "confusion.png", file.getvalue())
+
+
+def write_per_class(directory: Path, matrix: np.ndarray, class_names: Sequence[str]) -> None:
+    """Write per_class.csv: of every class the number of images and the share that is found."""
+    images = matrix.sum(axis=1)
+    right = matrix.diagonal()
+    shares = [f"{r / n:.4f}" if n else "" for r, n in zip(right, images, strict=True)]
+    _write_per_class(directory, class_names, images, "accuracy", shares)
+
+
+def write_average_precisions(
+    directory: Path, scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Write per_class.csv of labels [M, C]: of every class its images and average precision."""
+    images = (labels > 0).sum(axis=0)
+    found = [
+        f"{average_precision_11(scores[:, [i]], labels[:, [i]]):.4f}" if n else ""
+        for i, n in enumerate(images)
+    ]
+    _write_per_class(directory, class_names, images, "average precision", found)
+
+
+def _write_per_class(
+    directory: Path, class_names: Sequence[str], images: np.ndarray, what: str, values: list[str]
+) -> None:
+    rows = zip(map(_cell, class_names), images.tolist(), values, strict=True)
+    _write_csv(directory / "per_class.csv", [["class", "images", what], *rows])
 
 
 def confusion_image(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

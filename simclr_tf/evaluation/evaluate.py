@@ -50,6 +50,10 @@ class Setting:
     seed: int = 0
     cache_dir: Path | None = None
 
+    def words(self, *words: str) -> str:
+        """Return what tells a figure from others of its kind: `words`, and a seed other than 0."""
+        return ", ".join(filter(None, (*words, f"seed {self.seed}" if self.seed else "")))
+
 
 @dataclass(frozen=True)
 class Representation:
@@ -173,7 +177,7 @@ def evaluate(
                         protocol=f"{protocol.name}/{name}" if name else protocol.name,
                         num_train=task.train.num_examples,
                         seconds=seconds,
-                        setting=prediction.setting,
+                        setting=setting.words(prediction.setting),
                         notice=prediction.notice,
                         classifier=prediction.classifier,
                     )

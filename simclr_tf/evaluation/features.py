@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from simclr_tf import __version__
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import Source, named, ordered_batches
 from simclr_tf.data.source import digest
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.feature_store import FeatureStore
+from simclr_tf.files import locked
 
 # A keras.Model or a loaded SavedModel: called as encoder(images [N, S, S, 3], training=False).
 Encoder = Callable[..., tf.Tensor]
@@ -87,18 +89,24 @@ class FeatureExtractor:
         if not source.num_examples:
             raise UserError(f"{source.name} holds no images; choose another split")
         place = self.place(source)
-        store = FeatureStore(place, source.num_examples)
-        if not store.complete:
-            with named(source):
-                self._extract(source, store)
-        return Features(*store.read())
+        if place is None:
+            return self._stored(source, FeatureStore(None, source.num_examples))
+        wait = f"another process is at the features of {source.name}: waiting for it"
+        with locked(place, lambda: self._say(wait)):
+            return self._stored(source, FeatureStore(place, source.num_examples))
 
     def place(self, source: Source) -> Path | None:
         """Return the directory of this encoder and source in the cache, None without one."""
         if self._cache_dir is None:
             return None
-        key = digest(self._identity, source.fingerprint(), self._image_size)
+        key = digest(__version__, self._identity, source.fingerprint(), self._image_size)
         return self._cache_dir / key[:16]
+
+    def _stored(self, source: Source, store: FeatureStore) -> Features:
+        if not store.complete:
+            with named(source):
+                self._extract(source, store)
+        return Features(*store.read())
 
     def _extract(self, source: Source, store: FeatureStore) -> None:
         said = time.monotonic()

@@ -29,6 +29,7 @@ def kept(path: Path | None, compute: Callable[[], Arrays]) -> Arrays:
     arrays = {name: np.asarray(value) for name, value in compute().items()}
     if path is not None:
         file = io.BytesIO()
-        np.savez(file, allow_pickle=False, **arrays)
+        # Told not to pickle, NumPy before 2.2 would keep `allow_pickle` as one more array.
+        np.savez(file, **arrays)  # type: ignore[arg-type]
         write_atomically(path, file.getvalue())
     return arrays

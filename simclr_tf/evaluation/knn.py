@@ -1,5 +1,7 @@
 """Weighted k-nearest-neighbour classification of frozen features (Wu et al. 2018, §3.4)."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,23 +75,35 @@ def neighbours(bank: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarra
     rows = max(1, _BLOCK_ELEMENTS // max(dims, _QUERIES))
     similarity = np.empty((len(queries), 0), np.float32)
     nearest = np.empty((len(queries), 0), np.int64)
-    for start in range(0, num_bank, rows):
-        block = tf.constant(_normalise(bank[start : start + rows]))
-        best, places = [], []
-        for first in range(0, len(queries), _QUERIES):
-            part = slice(first, first + _QUERIES)
-            values, indices = _merge(
-                tf.constant(_normalise(queries[part])),
-                block,
-                tf.constant(similarity[part]),
-                tf.constant(nearest[part]),
-                tf.constant(start, tf.int64),
-                tf.constant(min(k, start + len(block))),
-            )
-            best.append(values.numpy())
-            places.append(indices.numpy())
-        similarity, nearest = np.concatenate(best), np.concatenate(places)
+    with _all_digits():
+        for start in range(0, num_bank, rows):
+            block = tf.constant(_normalise(bank[start : start + rows]))
+            best, places = [], []
+            for first in range(0, len(queries), _QUERIES):
+                part = slice(first, first + _QUERIES)
+                values, indices = _merge(
+                    tf.constant(_normalise(queries[part])),
+                    block,
+                    tf.constant(similarity[part]),
+                    tf.constant(nearest[part]),
+                    tf.constant(start, tf.int64),
+                    tf.constant(min(k, start + len(block))),
+                )
+                best.append(values.numpy())
+                places.append(indices.numpy())
+            similarity, nearest = np.concatenate(best), np.concatenate(places)
     return similarity, nearest
+
+
+@contextlib.contextmanager
+def _all_digits() -> Iterator[None]:
+    """Multiplies in float32, where GPUs of late would keep ten bits of the inputs."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 # At module level, so that a probe that is run again finds it traced.

@@ -1,7 +1,7 @@
 """Linear evaluation: a linear classifier on top of a frozen encoder [v1 §4.1, B.6]."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import tensorflow as tf
@@ -66,10 +66,20 @@ class Linear:
         return [
             Prediction(
                 scores,
-                "cached features" if self.cached else "",
+                self._setting(),
                 classifier=None if several else fitted,
             )
         ]
+
+    def _setting(self) -> str:
+        """What tells it from the paper's protocol."""
+        words = ["cached features"] if self.cached else []
+        names = {"epochs": "epochs", "batch_size": "B", "learning_rate": "learning rate"}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in names and value != field.default:
+                words.append(f"{names[field.name]} {value:g}")
+        return ", ".join(words)
 
     def _train_on_views(self, head: LinearHead, task: Task, batch: int, steps: int) -> None:
         """Trains on crops and flips; after every epoch it keeps what a next call goes on from."""

@@ -101,7 +101,10 @@ class Logistic:
             if value > best:
                 best, chosen = value, l2
         if unfinished:
-            notices.append(f"in the sweep, {len(unfinished)} fits were cut short:")
+            notices.append(
+                f"logistic: {len(unfinished)} of the sweep's {len(L2_SWEEP)} fits stopped before "
+                "they converged."
+            )
         return float(chosen)
 
     def _by_lbfgs(

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from simclr_tf.evaluation.confusion import confusion_image, write_confusion
+from simclr_tf.evaluation.confusion import (
+    confusion_image,
+    write_average_precisions,
+    write_confusion,
+    write_per_class,
+)
 from simclr_tf.evaluation.evaluate import Evaluation
 from simclr_tf.evaluation.metrics import confusion
 from simclr_tf.evaluation.results import Record, append_evaluations, format_table
+from simclr_tf.files import file_name
 
 _MOST_CLASSES = 1000  # of which a confusion matrix is written
 
@@ -18,9 +24,9 @@ class Recorder:
     """Writes figures into a run directory (or another).
 
     Args:
-        directory: gets evaluations.json, tensorboard/ and, for every protocol that answers with one
-            class per image, evaluations/STEP-DATASET-PROTOCOL/ with confusion.csv, per_class.csv
-            and confusion.png.
+        directory: gets evaluations.json, tensorboard/ and evaluations/STEP-DATASET-…-PROTOCOL-…/
+            with per_class.csv and, where an image has one of up to 1,000 classes, confusion.csv and
+            confusion.png.
         say: takes the lines for the user.
     """
 
@@ -45,14 +51,21 @@ class Recorder:
         # One writer: each makes a file of its own.
         directory = str(self._directory / "tensorboard")
         self._writer = self._writer or tf.summary.create_file_writer(directory)
-        tag = f"evaluation/{_plain(evaluation.dataset)}/{_plain(name)}"
+        about = _about(evaluation, name)
+        tag = f"evaluation/{about}"
+        place = self._directory / "evaluations" / f"{evaluation.step}-{about.replace('/', '-')}"
+        scores, labels = evaluation.scores, evaluation.labels
         with self._writer.as_default(step=evaluation.step):
             tf.summary.scalar(tag, evaluation.value)
-            scores, labels = evaluation.scores, evaluation.labels
-            if len(class_names) <= _MOST_CLASSES and labels.ndim == 1:
+            if labels.ndim == 2:
+                write_average_precisions(place, scores, labels, class_names)
+            elif len(class_names) > _MOST_CLASSES:
+                write_per_class(place, confusion(scores, labels, len(class_names)), class_names)
+                self._say(f"note: no confusion matrix is drawn of {len(class_names):,} classes")
+            else:
                 matrix = confusion(scores, labels, len(class_names))
-                place = self._directory / "evaluations" / self._place(evaluation, name)
                 title = f"{name}: {evaluation.dataset}, {evaluation.metric} {evaluation.value:.1%}"
+                write_per_class(place, matrix, class_names)
                 write_confusion(place, matrix, class_names, title)
                 image = confusion_image(matrix, class_names)
                 tf.summary.image(f"{tag}/confusion", image[tf.newaxis])
@@ -62,14 +75,9 @@ class Recorder:
         """Shows the table of what was added."""
         self._say(f"\n{format_table(self._records)}\n\nwritten to {self._file}")
 
-    @staticmethod
-    def _place(evaluation: Evaluation, name: str) -> str:
-        labels = f"{evaluation.num_train}-labels"
-        parts = (str(evaluation.step), evaluation.dataset, name, labels)
-        return "-".join(_plain(part) for part in parts)
 
-
-def _plain(name: str) -> str:
-    """A name as part of a file's name: of `folder:SOME/PLACE` the last part alone."""
-    last = name.rstrip("/").rpartition("/")[2] if name.startswith("folder:") else name
-    return re.sub(r"[^\w.]+", "-", last).strip("-")
+def _about(evaluation: Evaluation, name: str) -> str:
+    """What a figure is of, as part of a path: DATASET-TRAIN-TEST/PROTOCOL-N-labels."""
+    data = (evaluation.dataset, evaluation.train_split, evaluation.test_split)
+    protocol = re.sub(r"[^\w.]+", "-", name).strip("-")
+    return f"{'-'.join(map(file_name, data))}/{protocol}-{evaluation.num_train}-labels"

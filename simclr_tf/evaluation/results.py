@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf.errors import UserError
-from simclr_tf.files import write_atomically
+from simclr_tf.files import locked, write_atomically
 
 Record = Mapping[str, Any]
 
@@ -44,8 +44,9 @@ def append_evaluations(path: str | Path, records: Iterable[Record]) -> None:
     path = Path(path)
     added = [dict(record) for record in records]
     said = [_said(record) for record in added]
-    everything = [old for old in read_evaluations(path) if _said(old) not in said] + added
-    write_atomically(path, json.dumps(everything, indent=1, allow_nan=False) + "\n")
+    with locked(path.parent):
+        everything = [old for old in read_evaluations(path) if _said(old) not in said] + added
+        write_atomically(path, json.dumps(everything, indent=1, allow_nan=False) + "\n")
 
 
 def _said(record: Record) -> Record:

@@ -57,7 +57,11 @@ def table_of_runs(model_dirs: Sequence[Path]) -> str:
 def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
     """The seed of a run, and its newest figure of every kind."""
     config, plan = run.read()
-    pretraining, its_plan, step = _pretraining(config, plan)
+    try:
+        pretraining, its_plan, step = _pretraining(config, plan)
+        unknown = False
+    except UserError:  # its checkpoint has been moved; what it was built as, it knows itself
+        pretraining, its_plan, step, unknown = config, plan, None, True
     everything = _settings("", config, plan)
     if pretraining is not config:
         everything |= _settings("pretrained with ", pretraining, its_plan)
@@ -67,8 +71,10 @@ def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
         features = _FEATURES.get(column, column)
         if isinstance(config, FinetuneConfig) and not column and protocol != "finetune":
             features = "fine-tuned encoder"
-        steps = record["step"] if step is None else step
-        about = _about(pretraining, steps / its_plan.steps_per_epoch, column)
+        epochs = f"{(record['step'] if step is None else step) / its_plan.steps_per_epoch:.4g}"
+        if column == "supervised":
+            epochs = _supervised_epochs(run, record["train_split"])
+        about = _about(pretraining, "?" if unknown else epochs, column, record["num_train"])
         table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
         cells = (_classifier(record), features, *about, record["num_train"])
         settings = everything if column not in ("pca", "random") else _of_images(config, column)
@@ -92,10 +98,19 @@ def _of_images(config: PretrainConfig, column: str) -> dict[str, str]:
     return {"image_size": str(config.views.image_size)} | {k: str(v) for k, v in encoder.items()}
 
 
-def _about(config: PretrainConfig, epochs: float, column: str) -> tuple[object, ...]:
+def _supervised_epochs(run: Run, train_split: str) -> str:
+    """Over its own labelled images, which may be fewer than those without labels."""
+    try:
+        _, plan = Run(run.supervised_dir(train_split)).read()
+    except UserError:  # it has been removed, or its figures are of another split
+        return "?"
+    return f"{plan.total_steps / plan.steps_per_epoch:.4g}"
+
+
+def _about(config: PretrainConfig, epochs: str, column: str, images: int) -> tuple[object, ...]:
     """(encoder, dims, projection, epochs) of a representation."""
     if column == "pca":
-        return ("–", PCA_DIMS, "–", "–")
+        return ("–", min(PCA_DIMS, images, 3 * config.views.image_size**2), "–", "–")
     encoder, head = config.encoder, config.head
     name = f"R{encoder.resnet_depth}"
     if encoder.width_multiplier != 1:
@@ -103,9 +118,9 @@ def _about(config: PretrainConfig, epochs: float, column: str) -> tuple[object, 
     dims = feature_width(encoder.resnet_depth, encoder.width_multiplier)
     without = column in ("random", "supervised") or head.proj_head_mode == "none"
     projection = "–" if without else head.proj_out_dim
-    if column == "projection":
+    if column == "projection" and head.proj_head_mode != "none":
         dims = head.proj_out_dim
-    return (name, dims, projection, "–" if column == "random" else f"{epochs:.4g}")
+    return (name, dims, projection, "–" if column == "random" else epochs)
 
 
 def _classifier(record: Any) -> str:

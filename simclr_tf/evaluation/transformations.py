@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from simclr_tf import __version__
 from simclr_tf.augment import eval_transform, make_seed
 from simclr_tf.augment.transformations import gaussian_noise, rotate90, sobel
 from simclr_tf.data import Source, named, ordered_batches
@@ -138,8 +139,9 @@ def probe_transformations(
 
         path = None
         if cache_dir is not None:
-            of_data = (train.fingerprint(), test.fingerprint(), image_size)
-            path = cache_dir / f"probe-{name}-{digest(identity, *of_data, seed)[:16]}.npz"
+            of_data = (train.fingerprint(), test.fingerprint(), image_size, seed)
+            key = digest(__version__, identity, *of_data)
+            path = cache_dir / f"probe-{name}-{key[:16]}.npz"
         found = kept(path, answers)
         for key in (entry.removesuffix(" scores") for entry in found if entry.endswith(" scores")):
             yield Probed(

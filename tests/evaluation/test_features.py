@@ -1,5 +1,7 @@
 """Feature extraction: order, padding, inference mode, bad values."""
 
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -204,3 +206,32 @@ def test_what_is_not_finite_is_not_kept(tmp_path):
     with pytest.raises(UserError, match="not finite"):
         _cached(broken, tmp_path)(source)
     assert not list(tmp_path.glob("*/*"))
+
+
+def test_two_at_once_extract_once(tmp_path):
+    _, source = _source(count=6)
+    begun, waiting = threading.Event(), threading.Event()
+    calls, found = [], []
+
+    def encoder(batch, training):
+        def seen(value):
+            calls.append(1)
+            begun.set()
+            waiting.wait(60)  # the other has come by then
+            return value
+
+        (value,) = tf.numpy_function(seen, [_flatten(batch, training)], [tf.float32])
+        return tf.ensure_shape(value, [2, 8 * 8 * 3])
+
+    def extract(say):
+        extractor = FeatureExtractor(encoder, 8, 2, tmp_path, "one", say)
+        found.append(extractor(source).features)
+
+    first = threading.Thread(target=extract, args=(lambda line: None,))
+    first.start()
+    begun.wait(60)
+    said = []
+    extract(lambda line: (said.append(line), waiting.set()))
+    first.join()
+    assert len(calls) == 3 and "another process" in said[0]
+    np.testing.assert_array_equal(*found)

@@ -60,7 +60,8 @@ def test_solves_what_is_linear_and_leaves_every_variable_alone(cached):
     (answer,) = Linear(epochs=30, batch_size=16, learning_rate=20.0, cached=cached).predict(
         _task(encoder)
     )
-    assert answer.setting == ("cached features" if cached else "")
+    words = "epochs 30, B 16, learning rate 20"
+    assert answer.setting == (f"cached features, {words}" if cached else words)
     assert (answer.scores.argmax(1) == np.arange(30) % 3).mean() == 1.0
     for variable, value in zip(encoder.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.name)

@@ -1,6 +1,7 @@
 """evaluations.json and its table."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -144,3 +145,18 @@ def test_what_is_shown_is_there_to_stay(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         Recorder(tmp_path, killed).add(figure, ("a", "b"))
     assert [record["protocol"] for record in seen] == ["knn"]
+
+
+def test_processes_that_add_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "evaluations.json"
+
+    def add(worker):
+        for number in range(20):
+            append_evaluations(path, [_record("knn", 0.5, step=100 * worker + number)])
+
+    threads = [threading.Thread(target=add, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_evaluations(path)) == 80

@@ -70,10 +70,10 @@ def test_seeds_are_merged_and_all_else_is_not(runs):
         "| logistic (L-BFGS), L2 chosen of 45 | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 100 "
         "| 52.0 (50.0–60.0, 3 seeds) |",
         "| logistic (Adam) | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 100 | 40.0 |",
-        "| k-NN, k=5, T=0.1 | PCA of pixels | – | 256 | – | – | 100 | 30.0 |",
+        "| k-NN, k=5, T=0.1 | PCA of pixels | – | 100 | – | – | 100 | 30.0 |",
         "| probe:color | SimCLR, g(h) | R18 × 0.25 | 128 | 128 | 100 | 100 "
         "| 52.0 (50.0–60.0, 3 seeds) |",
-        "| its own head | supervised encoder | R18 × 0.25 | 128 | – | 100 | 100 "
+        "| its own head | supervised encoder | R18 × 0.25 | 128 | – | ? | 100 "
         "| 52.0 (50.0–60.0, 3 seeds) |",
         "| fine-tuned | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 10 | 26.0 (25.0–30.0, 3 seeds) |",
         "| linear | fine-tuned encoder | R18 × 0.25 | 128 | 128 | 100 | 100 | 70.0 |",
@@ -125,6 +125,18 @@ def test_epochs_are_those_that_were_trained(tmp_path):
     half = _run(tmp_path / "half", 0, {KNN: 0.5}, step=125)
     tuned = _run(tmp_path / "tuned", 0, {("finetune", "", 10): 0.4}, str(half))
     assert [row.split(" | ")[5] for row in _rows(half, tuned)] == ["50", "50"]
+
+
+def test_a_moved_checkpoint_and_a_supervised_baseline_of_fewer_images(tmp_path):
+    run = _run(tmp_path / "run", 0, {("knn/supervised", "", 100): 0.5, ("knn/pca", "", 40): 0.3})
+    assert [row.split(" | ")[3:6] for row in _rows(run)] == [["128", "–", "?"], ["40", "–", "–"]]
+    _run(Run(run).supervised_dir("train"), 0, {})
+    baseline = Run(Run(run).supervised_dir("train"))
+    settings, plan = baseline.read()
+    baseline.write(settings, dataclasses.replace(plan, steps_per_epoch=0.5))
+    assert _rows(run)[0].split(" | ")[5] == "500"
+    tuned = _run(tmp_path / "tuned", 0, {("finetune", "", 10): 0.4}, str(tmp_path / "gone"))
+    assert _rows(tuned)[0].split(" | ")[2:6] == ["R18 × 0.25", "128", "128", "?"]
 
 
 def test_the_newest_figure_of_a_run_counts(tmp_path):
