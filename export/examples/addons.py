@@ -1,0 +1,32 @@
+"""TensorFlow Addons and tf_keras: LAMB and a triplet loss over the encoder.
+
+python addons.py EXPORT FOLDER --image_size=32
+
+TensorFlow Addons ended at 0.23, with wheels for Python up to 3.11 and a search for Keras's inside
+under its old name.
+"""
+
+import sys
+
+import tf_keras as keras
+
+sys.modules["keras"] = keras  # while TensorFlow Addons looks for it
+import tensorflow_addons as tfa  # noqa: E402
+
+del sys.modules["keras"]
+
+import tensorflow_hub as hub  # noqa: E402
+from folder import arguments, read_folder, save  # noqa: E402
+
+options = arguments(__doc__, ("--epochs", 10, "of training"))
+images, labels, names = read_folder(options.folder, options.image_size)
+
+encoder = hub.KerasLayer(options.export, trainable=True)
+save(options, encoder(images))
+
+model = keras.Sequential([keras.Input(images.shape[1:]), encoder, keras.layers.UnitNormalization()])
+model.compile(tfa.optimizers.LAMB(0.01), tfa.losses.TripletSemiHardLoss())
+losses = model.fit(
+    images, labels, batch_size=len(images), epochs=options.epochs, verbose=0
+).history["loss"]
+print(f"loss {losses[0]:.3f} → {losses[-1]:.3f}")

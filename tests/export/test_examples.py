@@ -1,0 +1,171 @@
+"""Every consumer of an export: a process of its own that never imports this package."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import simclr_tf
+from simclr_tf.augment import eval_transform
+from simclr_tf.data import open_source
+from simclr_tf.evaluation.features import extract_features
+from simclr_tf.evaluation.knn import knn_predict
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "export" / "examples"
+SIZE = 16
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run_dir(run_cli, tmp_path_factory):
+    """A run that has learned a little, exported in every form that is consumed here."""
+    path = tmp_path_factory.mktemp("consumers") / "run"
+    flags = ["--dataset=shapes", "--train_split=train[:2000]", "--eval_split=test[:500]"]
+    flags += [f"--image_size={SIZE}", "--resnet_depth=18", "--width_multiplier=0.0625"]
+    flags += ["--use_blur=False", "--train_batch_size=128", "--train_steps=60", "--warmup_epochs=0"]
+    flags += ["--optimizer=adam", "--learning_rate=1e-3", "--learning_rate_scaling=none"]
+    commands = [["pretrain", *flags], ["export", "--with_preprocessing"]]
+    commands += [["export", f"--format={form}"] for form in ("tflite", "tflite_int8")]
+    commands += [["export", "--format=saved_model_float16"]]
+    for command in commands:
+        done = run_cli(*command, f"--model_dir={path}", timeout=600)
+        assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(run_dir):
+    """A folder of 60 images in class folders, and the run's own features of them in its order."""
+    source = open_source("shapes", "test[:60]")
+    views = eval_transform(tf.constant(source._images[source.rows]), SIZE)
+    pixels = tf.cast(tf.round(255 * views), tf.uint8).numpy()
+    folder = run_dir.parent / "images"
+    order = np.lexsort((np.arange(60), np.array(source.class_names)[source.labels()]))
+    for number, label in enumerate(source.labels()):
+        file = folder / source.class_names[label] / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[number]).save(file)
+    encoder = simclr_tf.load(run_dir).encoder
+    # Divided as a consumer does it.
+    return folder, encoder(np.float32(pixels[order]) / 255, training=False).numpy()
+
+
+@pytest.fixture(scope="module")
+def alone(run_dir):
+    """Run a Python file with a `simclr_tf` that cannot be imported; return what it printed."""
+    (run_dir.parent / "blocked").mkdir()
+    (run_dir.parent / "blocked" / "simclr_tf.py").write_text("raise ImportError('not here')\n")
+    environ = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    environ["PYTHONPATH"] = str(run_dir.parent / "blocked")
+
+    def run(file, *arguments):
+        done = subprocess.run(
+            [sys.executable, file, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=environ,
+            check=False,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    return run
+
+
+def needs(*modules):
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} is not installed")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "saved_model",
+        "training_loop",
+        "hub_keras_layer",
+        "keras3",
+        "serving",
+        "tflite",
+        pytest.param("addons", marks=needs("tensorflow_addons")),
+        pytest.param("keras_cv_preprocessing", marks=needs("keras_cv")),
+    ],
+)
+def test_example_gives_the_run_s_own_features(name, run_dir, images, alone, tmp_path):
+    folder, expected = images
+    export = run_dir / "export" / ("60.tflite" if name == "tflite" else "60")
+    output = tmp_path / "features.npy"
+    printed = alone(
+        EXAMPLES / f"{name}.py", export, folder, f"--image_size={SIZE}", f"--features={output}"
+    )
+    np.testing.assert_allclose(np.load(output), expected, atol=1e-5)
+    for before, after in re.findall(r"loss (\S+) → ([\d.]+)", printed):
+        assert float(after) < 0.9 * float(before), printed
+    wanted = {
+        "saved_model": ["projection: (60, 128)", "block_group4: (60, 2, 2, 32)"],
+        "training_loop": ["loss"],
+        "hub_keras_layer": [
+            "trainable=False: loss",
+            "0 of 102 variables of the encoder moved",
+            "trainable=True: loss",
+            "102 of 102 variables of the encoder moved",
+        ],
+        "keras3": ["loss"],
+        "serving": ["REST and gRPC differ by 0.0e+00", "of a file: [1, 32]"],
+        "tflite": ["features: float32 [60, 32]"],
+        "addons": ["loss"],
+        "keras_cv_preprocessing": ["loss"],
+    }
+    for words in wanted[name]:
+        assert words in printed
+
+
+def test_every_example_has_a_test():
+    tested = {"folder", "scikit_learn", *_parameters()}
+    assert {file.stem for file in EXAMPLES.glob("*.py")} == tested
+
+
+def _parameters():
+    (mark,) = test_example_gives_the_run_s_own_features.pytestmark
+    return {getattr(value, "values", (value,))[0] for value in mark.args[1]}
+
+
+def test_scikit_learn_on_embeddings(run_cli, run_dir, images, alone, tmp_path):
+    folder, expected = images
+    done = run_cli(
+        "embed", f"--model_dir={run_dir}", f"--dataset=folder:{folder}", f"--output={tmp_path}/out"
+    )
+    assert done.returncode == 0, done.stderr
+    printed = alone(EXAMPLES / "scikit_learn.py", tmp_path / "out")
+    assert f"features: float32 {list(expected.shape)}" in printed
+    assert float(printed.rpartition(":")[2]) > 0.3  # of eight classes and more
+
+
+def test_eight_bits_and_float16_judge_as_the_run_does(run_dir):
+    train, test = (open_source("shapes", split) for split in ("train[:2000]", "test[:1000]"))
+    own = simclr_tf.load(run_dir).encoder
+    half = tf.saved_model.load(str(run_dir / "export" / "60-float16"))
+    run = tf.lite.Interpreter(str(run_dir / "export" / "60-int8.tflite")).get_signature_runner()
+
+    def eight_bits(images, training):
+        (features,) = tf.numpy_function(
+            lambda x: [run(images=x)["features"]], [images], [tf.float32]
+        )
+        return tf.ensure_shape(features, [len(images), 32])
+
+    def accuracy(encoder):
+        learnt, judged = (extract_features(encoder, source, SIZE) for source in (train, test))
+        answers = knn_predict(learnt.features, learnt.labels, judged.features, 10, k=20)
+        return np.mean(answers[:, 0] == judged.labels), judged.features
+
+    (best, features), (of_half, halves), (of_eight, _) = map(accuracy, (own, half, eight_bits))
+    assert np.abs(halves - features).max() < 1e-2 * np.abs(features).max()
+    assert best > 0.3 and abs(of_half - best) <= 0.01 and abs(of_eight - best) <= 0.02
