@@ -1,10 +1,11 @@
 """Files that are either old or new."""
 
+import csv
 import os
 
 import pytest
 
-from simclr_tf.files import write_atomically
+from simclr_tf.files import write_atomically, write_csv
 
 
 def test_others_may_read_what_they_could_read_before(tmp_path):
@@ -28,3 +29,10 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_table_may_hold_any_files_name(tmp_path):
+    strange = os.fsdecode(b"caf\xe9.png")
+    write_csv(tmp_path / "table.csv", [("=x", 'a,"b"\nc', strange, -1)])
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["'=x", 'a,"b"\nc', r"caf\udce9.png", "-1"]]

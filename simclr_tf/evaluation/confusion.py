@@ -1,6 +1,5 @@
 """Which classes are taken for which: a confusion matrix as tables and as a picture."""
 
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simclr_tf.files import write_atomically
+from simclr_tf.files import write_atomically, write_csv
 
 _MOST_NUMBERS = 20  # classes up to which the cells' values can be read
 _MOST_NAMES = 60  # classes up to which each has its name
@@ -28,14 +27,13 @@ def write_confusion(
         class_names: of both.
         title: of the picture.
     """
-    names = [_cell(name) for name in class_names]
-    rows = [[name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True)]
-    _write_csv(directory / "confusion.csv", [["true class", *names], *rows])
+    rows = [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
+    write_csv(directory / "confusion.csv", [["true class", *class_names], *rows])
     images = matrix.sum(axis=1)
     right = matrix.diagonal()
     shares = [f"{r / n:.4f}" if n else "" for r, n in zip(right, images, strict=True)]
-    per_class = zip(names, images.tolist(), shares, strict=True)
-    _write_csv(directory / "per_class.csv", [["class", "images", "accuracy"], *per_class])
+    per_class = zip(class_names, images.tolist(), shares, strict=True)
+    write_csv(directory / "per_class.csv", [["class", "images", "accuracy"], *per_class])
     file = io.BytesIO()
     _draw(matrix, class_names, title).print_png(file)
     write_atomically(directory / "confusion.png", file.getvalue())
@@ -74,13 +72,3 @@ def _draw(matrix: np.ndarray, class_names: Sequence[str], title: str) -> FigureC
                     column, row, f"{share:.0%}", ha="center", va="center", fontsize=7, color=colour
                 )
     return canvas
-
-
-def _cell(name: str) -> str:
-    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue())
