@@ -1,6 +1,7 @@
 """The run directory: what a run is (config.json), its checkpoints, and the model they hold."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -61,7 +62,10 @@ class Run:
 
     def supervised_dir(self, train_split: str) -> Path:
         """Where the supervised baseline lies that learned from this split."""
-        return self.path / "supervised" / re.sub(r"[^\w.]+", "-", train_split).strip("-")
+        name = re.sub(r"[^\w.]+", "-", train_split).strip("-")
+        if name != train_split:  # train[:50] and train[:50%] are not one another
+            name += f"-{hashlib.sha256(train_split.encode()).hexdigest()[:8]}"
+        return self.path / "supervised" / name
 
     @property
     def tensorboard_dir(self) -> Path:
