@@ -1,11 +1,13 @@
 """Files that are either old or new, never half written, and written by one process at a time."""
 
 import contextlib
+import csv
 import fcntl
 import hashlib
+import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 _LONGEST = 60  # characters that a file's name takes of a text
@@ -25,6 +27,22 @@ def write_atomically(path: str | Path, contents: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_csv(path: str | Path, rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table atomically, as UTF-8 with a line feed after each row.
+
+    Text that a spreadsheet would take for a formula has an apostrophe before it; bytes of a file's
+    name that are no UTF-8 are written as backslash escapes.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
+    write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
+
+
+def _cell(value: object) -> object:
+    formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{value}" if formula else value
 
 
 @contextlib.contextmanager
@@ -58,4 +76,4 @@ def file_name(text: str) -> str:
     plain = re.sub(r"[^\w.]+", "-", text).strip("-")[-_LONGEST:]
     if plain == text:
         return plain
-    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return f"{plain}-{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:6]}"

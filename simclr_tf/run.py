@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from simclr_tf import __version__
 from simclr_tf.build import build_model
 from simclr_tf.config import CONFIGS, Plan, PretrainConfig, from_json, to_json
 from simclr_tf.errors import UserError
-from simclr_tf.files import write_atomically
+from simclr_tf.files import file_name, write_atomically
 from simclr_tf.models import Classifier, SimCLR
 
 _OTHERWISE = "put back a copy, or start anew with another --model_dir"
@@ -61,7 +60,7 @@ class Run:
 
     def supervised_dir(self, train_split: str) -> Path:
         """Where the supervised baseline lies that learned from this split."""
-        return self.path / "supervised" / re.sub(r"[^\w.]+", "-", train_split).strip("-")
+        return self.path / "supervised" / file_name(train_split)
 
     @property
     def tensorboard_dir(self) -> Path:

@@ -1,11 +1,12 @@
 """Files that are either old or new."""
 
+import csv
 import os
 import threading
 
 import pytest
 
-from simclr_tf.files import file_name, locked, write_atomically
+from simclr_tf.files import file_name, locked, write_atomically, write_csv
 
 
 def test_others_may_read_what_they_could_read_before(tmp_path):
@@ -58,3 +59,10 @@ def test_texts_have_names_of_their_own():
     assert all(name.startswith("train-50") for name in names)
     assert file_name("folder:../é/<b>").startswith("folder-..-é-b-")
     assert len(file_name("a/" * 1000)) < 80
+
+
+def test_a_table_may_hold_any_files_name(tmp_path):
+    strange = os.fsdecode(b"caf\xe9.png")
+    write_csv(tmp_path / "table.csv", [("=x", 'a,"b"\nc', strange, -1)])
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["'=x", 'a,"b"\nc', r"caf\udce9.png", "-1"]]

@@ -3,7 +3,8 @@
 Starts from the encoder of a run (--checkpoint), or from the first layers of its projection head;
 takes all labels or a class-balanced share of them. Writes a run directory like pretraining's, goes
 on where it stopped, and at the end measures the accuracy on eval_split and exports encoder and
-classifier. What is not said about data and architecture is the checkpoint's run's.
+classifier. What is not said about data and architecture is the checkpoint's run's; another dataset
+comes with its usual splits.
 
   simclr-tf finetune --checkpoint=runs/a --label_fraction=0.1 --model_dir=runs/a-10percent
 """
@@ -65,6 +66,11 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
         "Passes over the labelled images; unless given 30, or 60 with labels_per_class or at most "
         "1 % of the labels."
     )
+    values[
+        "train_batch_size"
+    ].help = (
+        "Global batch, in images; unless given 256, or all labelled images where they are fewer."
+    )
     return groups
 
 
@@ -104,7 +110,13 @@ def run(values: flags.FlagValues) -> None:
         check_evaluation(finetune_config.resolved().data, ())
     if values.mode != "eval":
         replicas = open_replicas(devices)
-        finetune(finetune_config, values.model_dir, replicas, devices.steps_per_execution)
+        finetune(
+            finetune_config,
+            values.model_dir,
+            replicas,
+            devices.steps_per_execution,
+            fit_batch=not values["train_batch_size"].present,
+        )
         if not replicas.is_chief:
             return
     if values.mode == "train":
@@ -120,10 +132,20 @@ def _sections_of_the_run(values: flags.FlagValues, checkpoint: str) -> dict[str,
     if not checkpoint:
         bases = {"views": config.Views(**_VIEWS)}
         return {n: read_section(values, SECTIONS[n], bases.get(n)) for n in _OF_THE_RUN}
+    from simclr_tf.evaluation.transfer import transfer_set
     from simclr_tf.run import Run
 
     of_run, _ = Run(Path(checkpoint)).read()
     before = {name: getattr(of_run, name) for name in _OF_THE_RUN}
+    dataset = values.dataset
+    if dataset and dataset != before["data"].dataset:  # the run's splits say nothing of it
+        usual = transfer_set(dataset)
+        before["data"] = dataclasses.replace(
+            before["data"],
+            train_split=usual.train_split or "train",
+            eval_split=usual.test_split or "test",
+            validation_fraction=0.0,
+        )
     before["views"] = dataclasses.replace(before["views"], **_VIEWS)
     size = values.image_size
     if size and size != before["views"].image_size:  # stored as this size needs it

@@ -36,7 +36,8 @@ class FolderSource(IndexedSource):
 
     Args:
       name: for messages.
-      paths: of every image.
+      root: the folder.
+      files: the path of every image, relative to it.
       storage_size: the side of the square in pixels.
       labels: int64, one for every path, or None.
       class_names: their names, or None.
@@ -45,7 +46,8 @@ class FolderSource(IndexedSource):
     def __init__(
         self,
         name: str,
-        paths: Sequence[str],
+        root: str,
+        files: Sequence[str],
         storage_size: int,
         labels: np.ndarray | None = None,
         class_names: tuple[str, ...] | None = None,
@@ -53,9 +55,10 @@ class FolderSource(IndexedSource):
         self.name = name
         self.class_names = class_names
         self.image_shape = (storage_size, storage_size, 3)
-        self._paths = on_host([os.fsencode(path) for path in paths])
+        self._root = root
+        self._paths = on_host([os.fsencode(os.path.join(root, file)) for file in files])
         self._labels = None if labels is None else on_host(labels)
-        self._set_rows(np.arange(len(paths)))
+        self._set_rows(np.arange(len(files)))
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads and decodes the file of one row."""
@@ -74,15 +77,22 @@ class FolderSource(IndexedSource):
 
     def fingerprint(self) -> str:
         """A digest of the rows' paths, sizes and times of change."""
-        paths = [os.fsdecode(path) for path in self._paths.numpy()[self.rows]]
+        paths = self._rows_paths()
         root = os.path.commonpath(paths)
         files = [(os.path.relpath(path, root), os.stat(path)) for path in paths]
         found = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
         return digest(found, self.image_shape, *([] if self._labels is None else [self.labels()]))
 
+    def image_names(self) -> list[str]:
+        """The rows' paths, relative to the folder."""
+        return [os.path.relpath(path, self._root) for path in self._rows_paths()]
+
     def describe(self, record: tf.Tensor) -> str:
         """The file's path."""
         return os.fsdecode(self._paths[record].numpy())
+
+    def _rows_paths(self) -> list[str]:
+        return [os.fsdecode(path) for path in self._paths.numpy()[self.rows]]
 
 
 def open_folder(
@@ -140,8 +150,7 @@ def open_folder(
     else:
         number = {name: i for i, name in enumerate(names)}
         labels = np.array([number[folder] for folder in folders if folder is not None])
-    paths = [os.path.join(root, file) for file in files]
-    return FolderSource(f"{dataset} {split}", paths, storage_size, labels, names)
+    return FolderSource(f"{dataset} {split}", root, files, storage_size, labels, names)
 
 
 def _shuffled(paths: list[str]) -> list[str]:

@@ -70,6 +70,14 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
+    def held_out(self, fraction: float, seed: int) -> np.ndarray:
+        """The places of the stored order that `holdout` holds out, ascending.
+
+        Raises:
+          UserError: as `holdout`.
+        """
+
+    @abc.abstractmethod
     def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
         """Splits into (rest, held out), disjoint and the same for the same seed.
 
@@ -82,6 +90,10 @@ class Source(abc.ABC):
         del record
         return f"an image of {self.name}"
 
+    def image_names(self) -> list[str] | None:
+        """The images' names in stored order, of files their paths in the folder; None: no names."""
+        return None
+
     def file_shard(self, num_workers: int, worker_index: int) -> Source | None:
         """The part of the files that this worker reads, or None to deal out single records."""
         del num_workers, worker_index
@@ -91,7 +103,7 @@ class Source(abc.ABC):
         if not self.class_names:
             raise UserError(f"{self.name} has no labels; name a labelled dataset")
 
-    def _held_out(self, fraction: float) -> int:
+    def _num_held_out(self, fraction: float) -> int:
         """The number of images that a fraction holds out."""
         count = round(fraction * self.num_examples)
         if not 0 < count < self.num_examples:
@@ -125,13 +137,16 @@ class IndexedSource(Source):
         """The rows in canonical order."""
         return tf.data.Dataset.from_tensor_slices(self._rows)
 
+    def held_out(self, fraction: float, seed: int) -> np.ndarray:
+        """The places of a random subset of the rows."""
+        count = self._num_held_out(fraction)
+        order = np.random.Generator(np.random.Philox(seed)).permutation(self.num_examples)
+        return np.sort(order[:count])
+
     def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
         """Holds out a random subset of the rows."""
-        count = self._held_out(fraction)
-        order = np.random.Generator(np.random.Philox(seed)).permutation(self.num_examples)
-        held_out = np.zeros(self.num_examples, bool)
-        held_out[order[:count]] = True
-        return self._subset(self.rows[~held_out]), self._subset(self.rows[held_out])
+        places = self.held_out(fraction, seed)
+        return self._subset(np.delete(self.rows, places)), self._subset(self.rows[places])
 
     def subset(self, positions: np.ndarray) -> Source:
         """The rows at these places."""
@@ -153,6 +168,7 @@ class ArraySource(IndexedSource):
       class_names: the names of the labels, or None.
       aspects: float32 [N], original width/height where images were resized, or None.
       rows: the rows that belong to the split, in canonical order; all by default.
+      names: what each of the images is called, or None.
     """
 
     decodes_batches = True
@@ -165,12 +181,14 @@ class ArraySource(IndexedSource):
         class_names: tuple[str, ...] | None = None,
         aspects: np.ndarray | None = None,
         rows: np.ndarray | None = None,
+        names: list[str] | None = None,
     ):
         self.name = name
         self.class_names = class_names
         self.image_shape = images.shape[1:]
         self._set_rows(np.arange(len(images)) if rows is None else rows)
         self._images = images
+        self._names = names
         self._columns: dict[str, tf.Tensor] = {}
         if labels is not None:
             self._columns["label"] = on_host(labels)
@@ -181,6 +199,10 @@ class ArraySource(IndexedSource):
         """The labels of the rows."""
         self._require_labels()
         return self._columns["label"].numpy()[self.rows]
+
+    def image_names(self) -> list[str] | None:
+        """The names of the rows, where they have any."""
+        return None if self._names is None else [self._names[row] for row in self.rows]
 
     def fingerprint(self) -> str:
         """A digest of the rows' pixels and labels."""

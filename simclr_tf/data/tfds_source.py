@@ -193,18 +193,23 @@ class TFDSSource(Source):
             *self._label_keys[1:],
         )
 
-    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
-        """Holds out successive examples, from a place drawn from the seed.
+    def held_out(self, fraction: float, seed: int) -> np.ndarray:
+        """Successive places, from one that is drawn from the seed.
 
         TFDS has shuffled the examples when it wrote them.
         """
-        count = self._held_out(fraction)
+        count = self._num_held_out(fraction)
         start = int(
             tf.random.stateless_uniform(
                 [], [seed, 0], 0, self.num_examples - count + 1, tf.int64, alg="philox"
             )
         )
-        stop = start + count
+        return np.arange(start, start + count)
+
+    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
+        """Holds out successive examples."""
+        places = self.held_out(fraction, seed)
+        start, stop = int(places[0]), int(places[-1]) + 1
         rest = self._range(0, start) + self._range(stop, self.num_examples)
         return self._with(rest), self._with(self._range(start, stop))
 

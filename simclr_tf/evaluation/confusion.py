@@ -1,6 +1,5 @@
 """Which classes are taken for which: a confusion matrix as tables and as a picture."""
 
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from simclr_tf.evaluation.metrics import average_precision_11
-from simclr_tf.files import write_atomically
+from simclr_tf.files import write_atomically, write_csv
 
 _MOST_NUMBERS = 20  # classes up to which the cells' values can be read
 _MOST_NAMES = 60  # classes up to which each has its name
@@ -29,9 +28,8 @@ def write_confusion(
         class_names: of both.
         title: of the picture.
     """
-    names = [_cell(name) for name in class_names]
-    rows = [[name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True)]
-    _write_csv(directory / "confusion.csv", [["true class", *names], *rows])
+    rows = [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
+    write_csv(directory / "confusion.csv", [["true class", *class_names], *rows])
     file = io.BytesIO()
     _draw(matrix, class_names, title).print_png(file)
     write_atomically(directory / "confusion.png", file.getvalue())
@@ -60,8 +58,8 @@ def write_average_precisions(
 def _write_per_class(
     directory: Path, class_names: Sequence[str], images: np.ndarray, what: str, values: list[str]
 ) -> None:
-    rows = zip(map(_cell, class_names), images.tolist(), values, strict=True)
-    _write_csv(directory / "per_class.csv", [["class", "images", what], *rows])
+    rows = zip(class_names, images.tolist(), values, strict=True)
+    write_csv(directory / "per_class.csv", [["class", "images", what], *rows])
 
 
 def confusion_image(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -97,13 +95,3 @@ def _draw(matrix: np.ndarray, class_names: Sequence[str], title: str) -> FigureC
                     column, row, f"{share:.0%}", ha="center", va="center", fontsize=7, color=colour
                 )
     return canvas
-
-
-def _cell(name: str) -> str:
-    return f"'{name}" if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name
-
-
-def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomically(path, text.getvalue())

@@ -64,7 +64,7 @@ def evaluate_run(
 
     labelled = request.splits(own.dataset, own)
     if "supervised" in request.baselines:  # is trained late: what it needs is looked at now
-        _check_supervised(labelled, request)
+        _check_supervised(run, labelled, request, say)
 
     def supervised() -> tuple[keras.Model, str]:
         assert train_supervised is not None
@@ -196,7 +196,8 @@ def _encoder_and_head(model: SimCLR | Classifier) -> tuple[Represent, str] | Non
     return represent, weights_identity(model.projection_head.variables)
 
 
-def _check_supervised(splits: Splits, request: Request) -> None:
+def _check_supervised(run: Run, splits: Splits, request: Request, say: Say) -> None:
+    """Raises UserError if it cannot be trained; says so where it takes more memory than the run."""
     train, test = splits.open()
     check_splits(train, test, (), splits.setting())
     if train.multi_label:
@@ -208,6 +209,22 @@ def _check_supervised(splits: Splits, request: Request) -> None:
         raise UserError(
             "--baselines=supervised learns from all labels, which --label_fraction and "
             "--labels_per_class withhold; leave one of them out"
+        )
+    config, plan = run.read()
+    batch, pieces = config.optimization.train_batch_size, config.optimization.microbatch_size
+    if train.num_examples < batch:
+        raise UserError(
+            f"--baselines=supervised: trains in the run's batches of {batch} images, and "
+            f"--train_split={splits.train_split} has {train.num_examples}; take a larger split or "
+            "leave it out"
+        )
+    place = run.supervised_dir(splits.train_split)
+    if (pieces or plan.num_replicas > 1) and Run(place).latest_step() < plan.total_steps:
+        how = [f"on {plan.num_replicas} replicas"] if plan.num_replicas > 1 else []
+        how += [f"in pieces of {pieces}"] if pieces else []
+        say(
+            f"note: --baselines=supervised trains on batches of {batch} images at once on one "
+            f"device, which may not have the memory: the run took them {' '.join(how)}"
         )
 
 

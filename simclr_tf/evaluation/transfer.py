@@ -37,16 +37,22 @@ TRANSFER_SETS = (
     ),
 )
 
+# Their test splits have no labels, or there are none.
+_IMAGENET = tuple(
+    TransferSet("ImageNet", dataset, "train", "validation")
+    for dataset in ("imagenet2012", "imagenet2012_subset/1pct", "imagenet2012_subset/10pct")
+)
+
 
 def transfer_set(dataset: str) -> TransferSet:
-    """Return how a dataset is usually measured: one of the twelve, or top-1 on splits unknown.
+    """Return how a dataset is usually measured; of one that is not known, by top-1 on no splits.
 
     Args:
         dataset: a TFDS name (a version after a colon does not matter), or folder:PATH.
     """
     last = dataset.rstrip("/").rpartition("/")[2].lower() if dataset.startswith("folder:") else ""
     last = last.removeprefix("folder:")
-    for known in TRANSFER_SETS:
+    for known in (*TRANSFER_SETS, *_IMAGENET):
         # A name without a configuration is that of the set.
         named = dataset.partition(":")[0] in (known.dataset, known.dataset.partition("/")[0])
         if (last == known.folder) if last else (known.dataset and named):

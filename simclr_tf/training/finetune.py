@@ -1,8 +1,7 @@
 """Training with labels: fine-tuning of an encoder, and the supervised baseline from nothing."""
 
-import csv
 import dataclasses
-import io
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from simclr_tf.data.subset import choose_labelled
 from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.request import Splits
-from simclr_tf.files import write_atomically
+from simclr_tf.files import write_csv
 from simclr_tf.models import Classifier
 from simclr_tf.models.classifier import first_layers
 from simclr_tf.run import Run, load
@@ -33,6 +32,7 @@ def finetune(
     replicas: Replicas | None = None,
     steps_per_execution: int = 1,
     say: Callable[[str], None] = print,
+    fit_batch: bool = False,
 ) -> Classifier:
     """Trains a classifier to its end, or from where it was left.
 
@@ -40,9 +40,12 @@ def finetune(
     run's `labelled.csv`; a larger share of the same seed holds the smaller one.
 
     Arguments, result and errors are those of `pretrain`; the weights that it starts from are those
-    of the run that `config.checkpoints.checkpoint` names.
+    of the run that `config.checkpoints.checkpoint` names. With `fit_batch`, where there are fewer
+    labelled images than `train_batch_size`, all of them are the batch.
     """
-    return train(config, model_dir, replicas, steps_per_execution, say, _prepare)
+    fit_to = (replicas.count if replicas else 1) if fit_batch else 0
+    prepare = functools.partial(_prepare, fit_to=fit_to)
+    return train(config, model_dir, replicas, steps_per_execution, say, prepare)
 
 
 def supervised_config(config: PretrainConfig, plan: Plan, splits: Splits) -> FinetuneConfig:
@@ -59,6 +62,7 @@ def supervised_config(config: PretrainConfig, plan: Plan, splits: Splits) -> Fin
             "train_split": splits.train_split,
             "eval_split": splits.test_split,
             "data_dir": splits.data_dir,
+            "validation_fraction": 0.0,  # it learns from all labels, as the protocols do
         },
         "optimization": {"train_steps": plan.total_steps, "microbatch_size": 0},
         "watching": {"knn_every_epochs": 0.0},
@@ -84,9 +88,28 @@ def train_supervised(run: Run, splits: Splits) -> Path:
     return place
 
 
-def _prepare(config: PretrainConfig, say: Say) -> Prepared:
+def with_fitting_batch(
+    config: FinetuneConfig, count: int, replicas: int, say: Say
+) -> FinetuneConfig:
+    """Returns the config with a batch of no more than so many images, a multiple of the replicas.
+
+    It stays as it is where there are too few for a batch.
+    """
+    settings, most = config.optimization, count // replicas * replicas
+    if not 2 <= most < settings.train_batch_size:
+        return config
+    say(
+        f"note: --train_batch_size is {most}, not {settings.train_batch_size}, because there are "
+        f"{count} labelled images"
+    )
+    smaller = dataclasses.replace(settings, train_batch_size=most)
+    return dataclasses.replace(config, optimization=smaller)
+
+
+def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
+    """Opens the data; `fit_to` replicas share a batch that may shrink, 0: it must not."""
     assert isinstance(config, FinetuneConfig)
-    everything, held_out = open_train(config)
+    split, everything, held_out = open_train(config)
     if not everything.class_names or everything.multi_label:
         raise UserError(
             f"--dataset={config.data.dataset}: split {config.data.train_split!r} has no labels of "
@@ -110,6 +133,15 @@ def _prepare(config: PretrainConfig, say: Say) -> Prepared:
     source = everything if len(chosen) == len(labels) else everything.subset(chosen)
     if len(chosen) < len(labels):
         say(f"using {len(chosen)} of {len(labels)} labels; they are listed in labelled.csv")
+    if fit_to:
+        config = with_fitting_batch(config, len(chosen), fit_to, say)
+
+    def list_labelled(run: Run) -> None:
+        places = np.arange(split.num_examples)
+        if held_out is not None:
+            seed = config.optimization.seed
+            places = np.delete(places, split.held_out(config.data.validation_fraction, seed))
+        _list_labelled(run, split, places[chosen], [names[label] for label in labels[chosen]])
 
     def evaluators(plan: Plan) -> list[Every]:
         if held_out is None:
@@ -118,10 +150,11 @@ def _prepare(config: PretrainConfig, say: Say) -> Prepared:
         return [Every(every, accuracy(held_out, config.views.image_size))]
 
     return Prepared(
+        config,
         source,
         evaluators=evaluators,
         fill=lambda model: _fill(model, config),
-        note=lambda run: _list_labelled(run, chosen, labels[chosen], everything),
+        note=list_labelled,
     )
 
 
@@ -135,11 +168,11 @@ def _fill(model: keras.Model, config: FinetuneConfig) -> None:
         copy_weights(checkpoint, "projection_head", layers_of_other, model.projection)
 
 
-def _list_labelled(run: Run, positions: np.ndarray, labels: np.ndarray, source: Source) -> None:
-    """Writes which images were used: their place in the training split, and their class."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["position", "class", "split"])
-    names = source.class_names or ()
-    rows.writerows([p, names[c], source.name] for p, c in zip(positions, labels, strict=True))
-    write_atomically(run.labelled_file, text.getvalue())
+def _list_labelled(run: Run, split: Source, positions: np.ndarray, classes: list[str]) -> None:
+    """Writes which images were used: their place in the split, class and, if any, file."""
+    files = split.image_names()
+    rows = (
+        (position, name, split.name, files[position] if files else "")
+        for position, name in zip(positions, classes, strict=True)
+    )
+    write_csv(run.labelled_file, [("position", "class", "split", "file"), *rows])

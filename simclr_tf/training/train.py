@@ -36,12 +36,14 @@ class Prepared:
     """What a kind of run is made of, apart from its config.
 
     Attributes:
+        config: what is trained: the config, with what only the data could tell.
         source: the images to learn from.
         evaluators: for the plan, what is measured now and then.
         fill: puts the weights of --checkpoint into a new model.
         note: of the run directory, once the run is known to be one: writes what should lie in it.
     """
 
+    config: PretrainConfig
     source: Source
     evaluators: Callable[[Plan], list[Every]]
     fill: Callable[[keras.Model], None]
@@ -81,13 +83,13 @@ def _train(
     #  3. config.json without a checkpoint (killed before the first one): as 1 or 2, anew;
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
     #     no more effect; other settings that change the computation are refused by name.
-    say(replicas.describe(config.optimization.train_batch_size))
     check_microbatch(config, replicas)
+    run.check_place()
+    prepared = prepare(config, say if replicas.is_chief else _silence)
+    config, train = prepared.config, prepared.source
+    say(replicas.describe(config.optimization.train_batch_size))
     if not replicas.is_chief:
         say = _silence  # the chief says it all
-    run.check_place()
-    prepared = prepare(config, say)
-    train = prepared.source
     plan = make_plan(config, train, replicas)
     if plan.warmup_steps > plan.total_steps:
         say(

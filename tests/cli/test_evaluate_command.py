@@ -11,6 +11,7 @@ from processes import finish, python
 
 from simclr_tf.data import open_source
 from simclr_tf.evaluation import read_evaluations
+from simclr_tf.run import Run
 
 TINY = [
     *("--dataset=shapes", "--train_split=train[:300]", "--eval_split=test[:100]"),
@@ -86,7 +87,8 @@ def test_the_same_again_finds_its_features_and_its_baseline(run_cli, evaluated, 
         *("--baselines=random,supervised", "--linear_epochs=2", "--probe_transformations=rotation"),
     )
     assert done.returncode == 0, done.stderr
-    assert f"{run_dir / 'supervised' / 'train-300'} is finished: 3 steps" in done.stdout
+    place = Run(run_dir).supervised_dir("train[:300]")
+    assert f"{place} is finished: 3 steps" in done.stdout
     assert _places(run_dir) == places
     assert [(place / "features.npy").stat().st_mtime_ns for place in places] == stamps
     after = _records(run_dir)
@@ -208,6 +210,10 @@ def test_transfer_measures_each_dataset_in_its_way(run_cli, run_dir, others):
         (["--label_fraction=10"], "flag --label_fraction=10"),
         (["--linear_epochs=nan"], "flag --linear_epochs=nan"),
         (["--baselines=supervised", "--labels_per_class=3"], "--baselines=supervised learns from"),
+        (
+            ["--baselines=supervised", "--train_split=train[:20]", "--knn_k=1"],
+            "batches of 32 images, and --train_split=train[:20] has 20; take a larger split",
+        ),
         (["--model_dir=,"], "--model_dir=, names no run"),
         (
             ["--encoder=a", "--output=b", "--dataset=c", "--model_dir=", "--table"],

@@ -1,14 +1,18 @@
 """`simclr-tf finetune` in its own process, as users and the reference's README run it."""
 
+import dataclasses
 import json
 import signal
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import TINY, finish, pretrain, python, rows, signal_at
+from absl import flags as absl_flags
+from processes import TINY, finish, last_checkpoint, pretrain, python, rows, signal_at
 
+from simclr_tf.cli import finetune as command
 from simclr_tf.data import open_source
+from simclr_tf.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,55 @@ def test_ends_with_a_figure_and_an_export_that_classifies(pretrained, tmp_path):
     assert plan["peak_learning_rate"] == pytest.approx(0.05 * 40 / 256)
 
 
+def test_few_labels_are_one_batch(pretrained, tmp_path, capsys):
+    from simclr_tf.cli.main import main
+
+    flags = ["--train_split=train[:40]", "--train_epochs=2", "--mode=train"]
+    arguments = ["finetune", f"--checkpoint={pretrained}", f"--model_dir={tmp_path}", *flags]
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert "--train_batch_size is 40, not 256, because there are 40 labelled images" in output
+    assert "one device: global batch 40, 40 per replica" in output
+    config, plan = Run(tmp_path).read()
+    assert config.optimization.train_batch_size == 40
+    assert plan.peak_learning_rate == pytest.approx(0.05 * 40 / 256)
+    assert (plan.total_steps, last_checkpoint(tmp_path)) == (2, 2)
+    assert main(arguments) == 0
+    assert "is finished: 2 steps" in capsys.readouterr().out
+    assert main([*arguments, "--train_batch_size=256"]) == 2
+    assert "--train_batch_size=256: more than the 40" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ([], ("train[:512]", "test[:100]", 0.25)),
+        (["--dataset=shapes"], ("train[:512]", "test[:100]", 0.25)),
+        (["--dataset=cifar100"], ("train", "test", 0)),
+        (["--dataset=dtd"], ("train+validation", "test", 0)),
+        (["--dataset=folder:photos"], ("train", "test", 0)),
+        (["--dataset=imagenet2012_subset/1pct"], ("train", "validation", 0)),
+        (
+            ["--dataset=mnist", "--train_split=train[:9]", "--validation_fraction=0.1"],
+            ("train[:9]", "test", 0.1),
+        ),
+    ],
+)
+def test_another_dataset_has_its_usual_splits(pretrained, tmp_path, flags, found):
+    config, plan = Run(pretrained).read()
+    data = dataclasses.replace(config.data, validation_fraction=0.25)
+    Run(tmp_path).write(dataclasses.replace(config, data=data), plan)
+    values = absl_flags.FlagValues()
+    command.define(values)
+    values(["finetune", *flags])
+    of_the_run = command._sections_of_the_run(values, str(tmp_path))["data"]
+    assert (of_the_run.train_split, of_the_run.eval_split) == found[:2]
+    assert of_the_run.validation_fraction == found[2]
+    assert of_the_run.storage_size == data.storage_size
+
+
 def test_the_references_linear_command_runs(pretrained, tmp_path):
-    command = """
+    words = """
     --mode=train_then_eval --train_mode=finetune --fine_tune_after_block=4
     --zero_init_logits_layer=True --variable_schema=(?!global_step|(?:.*/|^)Momentum|head)
     --global_bn=False --optimizer=momentum --learning_rate=0.1 --weight_decay=0.0
@@ -56,7 +107,7 @@ def test_the_references_linear_command_runs(pretrained, tmp_path):
     """
     small = ["--train_batch_size=64", "--train_steps=2", "--eval_split=test[:50]"]
     status, output, errors = finish(
-        _finetune(pretrained, tmp_path, *command.split(), *small, "--dataset=shapes")
+        _finetune(pretrained, tmp_path, *words.split(), *small, "--dataset=shapes")
     )
     assert status == 0, errors
     assert "--variable_schema has no effect" in output

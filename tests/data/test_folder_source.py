@@ -276,3 +276,13 @@ def test_what_is_missing_is_named(tmp_path):
         _open(tmp_path, storage_size=None)
     with pytest.raises(UserError, match=r"--cache_dataset: folder.* GiB decoded"):
         _open(tmp_path, storage_size=500_000, cache=True)
+
+
+def test_images_have_the_names_of_their_files(tmp_path):
+    for i in range(6):
+        _save(tmp_path, f"train/class{i % 2}/{i}.png", _constant((40 * i, 0, 0)))
+    for more in ({}, {"cache": True}):
+        source = _open(tmp_path, "train", **more).subset(np.array([1, 2, 5]))
+        red = _all(source)["image"][:, 0, 0, 0] // 40
+        assert source.image_names() == [f"train/class{i % 2}/{i}.png" for i in red]
+    assert open_source("shapes", "train[:3]").image_names() is None

@@ -117,6 +117,8 @@ def test_holdout_is_disjoint_and_complete(data_dir):
     rest, held_out = (_read_numbers(ordered_batches(part, 32)) for part in parts)
     assert (len(rest), len(held_out)) == (90, 10)
     assert sorted(rest + held_out) == list(range(10, 110))
+    numbers = np.array(_read_numbers(ordered_batches(source, 32)))
+    assert numbers[source.held_out(0.1, seed=4)].tolist() == held_out
     again = _read_numbers(ordered_batches(source.holdout(0.1, seed=4)[1], 32))
     other = _read_numbers(ordered_batches(source.holdout(0.1, seed=5)[1], 32))
     assert again == held_out != other

@@ -11,6 +11,41 @@ from simclr_tf.evaluation.transfer import TRANSFER_SETS, transfer_set, transfer_
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
 
 
+# reference.md §4b, and the splits that learn and judge: name, dataset, splits, metric.
+TWELVE = """
+Food-101            | food101                    | train            | validation | top-1
+CIFAR-10            | cifar10                    | train            | test       | top-1
+CIFAR-100           | cifar100                   | train            | test       | top-1
+Birdsnap            | folder:birdsnap            | train            | test       | top-1
+SUN397              | sun397/standard-part1-120k | train            | test       | top-1
+Stanford Cars       | cars196                    | train            | test       | top-1
+FGVC Aircraft       | folder:aircraft            | train            | test       | mean per class
+PASCAL VOC 2007     | voc/2007                   | train+validation | test       | 11-point mAP
+DTD                 | dtd                        | train+validation | test       | top-1
+Oxford-IIIT Pets    | oxford_iiit_pet            | train            | test       | mean per class
+Caltech-101         | caltech101                 | train            | test       | mean per class
+Oxford 102 Flowers  | oxford_flowers102          | train+validation | test       | mean per class
+"""
+
+
+@pytest.mark.parametrize("line", TWELVE.strip().splitlines())
+def test_each_of_the_twelve_is_the_papers(line):
+    name, dataset, train, test, metric = (cell.strip() for cell in line.split("|"))
+    known = transfer_set(dataset)
+    found = (known.name, known.train_split, known.test_split, known.metric)
+    assert found == (name, train, test, metric)
+    assert known in TRANSFER_SETS
+    cells = (dataset.replace("folder:", "folder:…/"), train, test)
+    row = f"| {name} | {' | '.join(f'`{cell}`' for cell in cells)} | {metric} |"
+    assert row in DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_imagenet_is_judged_on_its_validation_split():
+    for dataset in ("imagenet2012", "imagenet2012:5.1.0", "imagenet2012_subset/10pct"):
+        assert transfer_set(dataset).test_split == "validation"
+    assert not transfer_set("imagenet_v2").test_split
+
+
 def test_there_are_twelve_and_tfds_knows_ten():
     assert len(TRANSFER_SETS) == 12
     by_name = [known for known in TRANSFER_SETS if known.dataset]

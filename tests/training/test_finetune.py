@@ -21,7 +21,12 @@ from simclr_tf.evaluation.request import Request, Splits
 from simclr_tf.evaluation.runs import evaluate_classifier, evaluate_run
 from simclr_tf.models.classifier import first_layers
 from simclr_tf.run import Run
-from simclr_tf.training.finetune import finetune, supervised_config, train_supervised
+from simclr_tf.training.finetune import (
+    finetune,
+    supervised_config,
+    train_supervised,
+    with_fitting_batch,
+)
 from simclr_tf.training.pretrain import pretrain
 
 SECTIONS = [field.name for field in dataclasses.fields(config.PretrainConfig)]
@@ -62,6 +67,36 @@ def test_labels_are_chosen_class_by_class_and_listed(pretrained, tmp_path):
     assert all(names[labels[position]] == name for position, name in chosen[0.5])
     plan = Run(tmp_path / "0.1").read()[1]
     assert plan.num_examples == len(chosen[0.1])
+
+
+def test_listed_images_are_found_by_place_and_by_file(pretrained, tmp_path):
+    shapes = simclr_tf.data.open_source("shapes", "train[:80]")
+    for i, (image, label) in enumerate(zip(shapes._images, shapes.labels(), strict=False)):
+        place = tmp_path / "photos" / ("=round" if label < 5 else "other")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{i}.png")
+    photos = {"dataset": f"folder:{tmp_path / 'photos'}", "train_split": "train[10:]"}
+    settings = tuned(pretrained, steps=1, label_fraction=0.6)
+    finetune(changed(settings, data=photos | {"validation_fraction": 0.25}), tmp_path / "run")
+    with (tmp_path / "run" / "labelled.csv").open(encoding="utf-8", newline="") as file:
+        listed = list(csv.DictReader(file))
+    source = simclr_tf.data.open_source(*photos.values(), storage_size=24)
+    files, labels = source.image_names(), source.labels()
+    places = [int(row["position"]) for row in listed]
+    assert [row["file"].removeprefix("'") for row in listed] == [files[i] for i in places]
+    assert [row["class"] for row in listed] == [("'=round", "other")[labels[i]] for i in places]
+    assert all((tmp_path / "photos" / files[i]).is_file() for i in places)
+    assert len(places) == Run(tmp_path / "run").read()[1].num_examples
+    assert not set(places) & set(source.held_out(0.25, 0))
+
+
+def test_a_batch_that_shrinks_divides_among_the_replicas(pretrained):
+    def shrunk(count, replicas):
+        settings = with_fitting_batch(tuned(pretrained), count, replicas, lambda line: None)
+        return settings.optimization.train_batch_size
+
+    assert [shrunk(n, 4) for n in (15, 16, 100)] == [12, 16, 16]
+    assert shrunk(3, 4) == 16  # too few: refused where the plan is made
 
 
 def test_starts_from_the_encoder_and_the_first_layers_of_the_head(pretrained, tmp_path):
@@ -163,6 +198,20 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     assert its_plan.peak_learning_rate == plan.peak_learning_rate
     assert after.finetuning.views_per_image == 2
     assert int(simclr_tf.load(place).step) == plan.total_steps
+
+
+def test_supervised_baselines_of_other_splits_lie_elsewhere():
+    run = Run(Path("run"))
+    assert run.supervised_dir("train") == Path("run/supervised/train")
+    splits = ("train", "train[:50%]", "train[:50]", "train[50:]", "train+test", "train_test")
+    assert len({run.supervised_dir(split) for split in splits}) == len(splits)
+    assert all(run.supervised_dir(s).parent == Path("run/supervised") for s in splits)
+
+
+def test_supervised_baseline_learns_from_what_pretraining_held_out(pretrained):
+    before, plan = Run(pretrained).read()
+    held = changed(before, data={"validation_fraction": 0.25})
+    assert supervised_config(held, plan, Splits.of(held.data)).data.validation_fraction == 0
 
 
 @pytest.mark.parametrize(
