@@ -37,6 +37,7 @@ class FolderSource(IndexedSource):
     Args:
       name: for messages.
       paths: of every image.
+      root: the folder, in which their ids are.
       storage_size: the side of the square in pixels.
       labels: int64, one for every path, or None.
       class_names: their names, or None.
@@ -46,6 +47,7 @@ class FolderSource(IndexedSource):
         self,
         name: str,
         paths: Sequence[str],
+        root: str,
         storage_size: int,
         labels: np.ndarray | None = None,
         class_names: tuple[str, ...] | None = None,
@@ -53,6 +55,7 @@ class FolderSource(IndexedSource):
         self.name = name
         self.class_names = class_names
         self.image_shape = (storage_size, storage_size, 3)
+        self._root = root
         self._paths = on_host([os.fsencode(path) for path in paths])
         self._labels = None if labels is None else on_host(labels)
         self._set_rows(np.arange(len(paths)))
@@ -71,6 +74,11 @@ class FolderSource(IndexedSource):
         self._require_labels()
         assert self._labels is not None
         return self._labels.numpy()[self.rows]
+
+    def ids(self, positions: np.ndarray) -> list[str]:
+        """The paths within the folder."""
+        paths = tf.gather(self._paths, self.rows[positions]).numpy()
+        return [os.path.relpath(os.fsdecode(path), self._root) for path in paths]
 
     def fingerprint(self) -> str:
         """A digest of the rows' paths, sizes and times of change."""
@@ -141,7 +149,7 @@ def open_folder(
         number = {name: i for i, name in enumerate(names)}
         labels = np.array([number[folder] for folder in folders if folder is not None])
     paths = [os.path.join(root, file) for file in files]
-    return FolderSource(f"{dataset} {split}", paths, storage_size, labels, names)
+    return FolderSource(f"{dataset} {split}", paths, root, storage_size, labels, names)
 
 
 def _shuffled(paths: list[str]) -> list[str]:

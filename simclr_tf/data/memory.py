@@ -43,7 +43,12 @@ def in_memory(source: Source) -> ArraySource:
                 columns.setdefault(key, []).append(values)
     merged = {key: np.concatenate(parts) for key, parts in columns.items()}
     cached = ArraySource(
-        source.name, images, merged.get("label"), source.class_names, merged.get("aspect")
+        source.name,
+        images,
+        merged.get("label"),
+        source.class_names,
+        merged.get("aspect"),
+        ids=source.ids,
     )
     cached.multi_label = source.multi_label
     return cached

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -61,6 +62,14 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def subset(self, positions: np.ndarray) -> Source:
         """The images at these places of the stored order, named in ascending order."""
+
+    @abc.abstractmethod
+    def ids(self, positions: np.ndarray) -> list[str]:
+        """What names the images at these places of the stored order, whatever slice is read.
+
+        Of a folder, the paths within it; else `SPLIT/POSITION`: the image is the slice
+        `SPLIT[POSITION:POSITION + 1]` of the dataset.
+        """
 
     @abc.abstractmethod
     def fingerprint(self) -> str:
@@ -153,6 +162,7 @@ class ArraySource(IndexedSource):
       class_names: the names of the labels, or None.
       aspects: float32 [N], original width/height where images were resized, or None.
       rows: the rows that belong to the split, in canonical order; all by default.
+      ids: gives the names of rows; None: their numbers.
     """
 
     decodes_batches = True
@@ -165,12 +175,14 @@ class ArraySource(IndexedSource):
         class_names: tuple[str, ...] | None = None,
         aspects: np.ndarray | None = None,
         rows: np.ndarray | None = None,
+        ids: Callable[[np.ndarray], list[str]] | None = None,
     ):
         self.name = name
         self.class_names = class_names
         self.image_shape = images.shape[1:]
         self._set_rows(np.arange(len(images)) if rows is None else rows)
         self._images = images
+        self._ids = ids or (lambda rows: [str(row) for row in rows])
         self._columns: dict[str, tf.Tensor] = {}
         if labels is not None:
             self._columns["label"] = on_host(labels)
@@ -181,6 +193,10 @@ class ArraySource(IndexedSource):
         """The labels of the rows."""
         self._require_labels()
         return self._columns["label"].numpy()[self.rows]
+
+    def ids(self, positions: np.ndarray) -> list[str]:
+        """The names of the rows."""
+        return self._ids(self.rows[positions])
 
     def fingerprint(self) -> str:
         """A digest of the rows' pixels and labels."""
@@ -213,6 +229,16 @@ def on_host(values: np.ndarray | list[bytes]) -> tf.Tensor:
     """A tensor that tf.data's functions capture, rather than copy into their graphs."""
     with tf.device("CPU:0"):
         return tf.constant(values)
+
+
+def records_at(source: Source, positions: np.ndarray) -> tf.data.Dataset:
+    """The undecoded records at these places of the stored order, in that order."""
+    chosen = np.zeros(source.num_examples, bool)
+    chosen[positions] = True
+    # Not beyond the last: a mask that ends early ends the reading.
+    mask = tf.data.Dataset.from_tensor_slices(chosen[: np.max(positions) + 1])
+    together = tf.data.Dataset.zip(source.records_in_order(), mask)
+    return together.filter(lambda _, take: take).map(lambda record, _: record)
 
 
 def decoded(
