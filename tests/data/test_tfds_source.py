@@ -7,7 +7,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from simclr_tf.data import open_source, ordered_batches, tfds_source, train_batches
+from simclr_tf.data import (
+    chosen_batches,
+    open_source,
+    ordered_batches,
+    tfds_source,
+    train_batches,
+)
 from simclr_tf.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -67,6 +73,25 @@ def test_every_example_of_a_slice_once(data_dir):
     numbers = _read_numbers(batches)
     assert numbers == [*range(12, 30), *range(120, 150)]
     assert np.concatenate([b["label"] for b in batches]).tolist() == [n % 3 for n in numbers]
+
+
+@pytest.mark.parametrize("cut", ["", "subset", "holdout"])
+def test_ids_name_the_same_image_in_every_slice(data_dir, cut):
+    source = _open(data_dir, "numbered", "train[10%:61]+test")
+    if cut == "subset":
+        source = source.subset(np.array([1, 5, 30, 60]))
+    elif cut == "holdout":
+        source, _ = source.holdout(0.3, seed=1)
+    numbers = _read_numbers(ordered_batches(source, 20))
+    positions = np.arange(source.num_examples)
+    ids = source.ids(positions)
+    assert ids == [f"train/{n}" if n < 120 else f"test/{n - 120}" for n in numbers]
+    some = positions[::3]
+    assert source.ids(some) == ids[::3]
+    assert _read_numbers(chosen_batches(source, some, 4)) == numbers[::3]
+    assert open_source("shapes", "train[8:10]+test[3:4]").ids(np.arange(3)) == [
+        *("train/8", "train/9", "test/3")
+    ]
 
 
 @pytest.mark.parametrize(
