@@ -37,7 +37,7 @@ def embedded(run_cli, run_dir):
     """The directory of the run's own images in every format, and what was printed."""
     done = run_cli(
         *("embed", f"--model_dir={run_dir}", "--format=npy,parquet,projector", "--nearest=7"),
-        *("--projector_images=100", "--neighbours=5"),
+        *("--projector_images=100", "--neighbours=5", "--eval_batch_size=32"),
     )
     assert done.returncode == 0, done.stderr
     return run_dir / "embeddings" / "shapes-train-300-step-3", done.stdout
@@ -154,15 +154,8 @@ def test_a_killed_command_goes_on(embedded, run_dir, run_cli, tmp_path):
     done = run_cli(*command)
     assert done.returncode == 0, done.stderr
     assert "features of shapes train[:300]: 128 of 300 images are there already" in done.stdout
-    whole = np.load(place / "features.npy")
-    np.testing.assert_allclose(np.load(output / "features.npy"), whole, atol=1e-6)
-    assert (output / "ids.csv").read_bytes() == (place / "ids.csv").read_bytes()
-    unbroken = ["--output", tmp_path / "unbroken", *command[1:]]
-    for file in (tmp_path / "features").glob("*/*"):
-        file.unlink()
-    assert main(["embed", *map(str, unbroken)]) == 0
-    for name in ("features.npy", "features.parquet"):
-        assert (output / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+    for name in ("features.npy", "features.parquet", "ids.csv"):
+        assert (output / name).read_bytes() == (place / name).read_bytes()
 
 
 @pytest.fixture(scope="module")
