@@ -50,6 +50,7 @@ setup(
         "importlib_resources>=6.0",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "pyarrow>=15.0",
         "scikit-learn>=1.4",
         # tensorflow-hub imports pkg_resources, which setuptools 82 no longer has.
         "setuptools<82",

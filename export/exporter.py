@@ -9,10 +9,11 @@ import tensorflow as tf
 import tf_keras as keras
 from simclr_tf.export.encoded import decode_and_crop
 from simclr_tf.export.model_card import with_checksum
-from simclr_tf.export.place import in_place
+from simclr_tf.export.place import check_free
 from simclr_tf.export.plain import plain_copy
 
 from simclr_tf.evaluation.protocols import AffineClassifier
+from simclr_tf.files import replacing
 
 CARD = "README.md"
 WEIGHTS = "variables/variables.data-00000-of-00001"
@@ -73,6 +74,7 @@ def export_saved_model(
         UserError: `output` is there and `overwrite` is not set, or a model is neither functional
             nor Sequential.
     """
+    check_free(output, overwrite)
     copy = plain_copy(encoder, float16)
     head = None if projection_head is None else plain_copy(projection_head, float16)
     top = None
@@ -80,7 +82,7 @@ def export_saved_model(
         hidden = None if classifier_input is None else plain_copy(classifier_input, float16)
         top = _Classifier(classifier, hidden, class_names)
     root, signatures = _reusable(copy, head, top, image_size, storage_size)
-    with in_place(output, overwrite) as scratch:
+    with replacing(output) as scratch:
         tf.saved_model.save(root, str(scratch), signatures=signatures)
         card = with_checksum(model_card, scratch, WEIGHTS)
         (scratch / CARD).write_text(card, encoding="utf-8")

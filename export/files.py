@@ -10,10 +10,10 @@ import tensorflow as tf
 import tf_keras as keras
 from simclr_tf.export.exporter import export_saved_model
 from simclr_tf.export.model_card import with_checksum
-from simclr_tf.export.place import in_place
+from simclr_tf.export.place import check_free
 from simclr_tf.export.plain import plain_copy
 
-from simclr_tf.files import write_atomically
+from simclr_tf.files import replacing, write_atomically
 
 QUANTIZATIONS = ("float32", "float16", "int8")
 
@@ -32,8 +32,9 @@ def export_keras(
     Raises:
         UserError: `output` is there, or the model has no graph of layers.
     """
+    check_free(output, overwrite)
     copy = plain_copy(encoder)
-    with in_place(output, overwrite) as scratch:
+    with replacing(output) as scratch:
         copy.save(scratch)
     return _with_card(Path(output), model_card)
 
@@ -69,7 +70,8 @@ def export_tflite(
     """
     if quantization not in QUANTIZATIONS:
         raise ValueError(f"quantization must be one of {', '.join(QUANTIZATIONS)}")
-    with in_place(output, overwrite) as scratch, tempfile.TemporaryDirectory() as directory:
+    check_free(output, overwrite)
+    with replacing(output) as scratch, tempfile.TemporaryDirectory() as directory:
         # Through a SavedModel, for the names of input and output.
         place = Path(directory) / "encoder"
         export_saved_model(encoder, place, image_size=image_size, model_card="")

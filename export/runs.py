@@ -10,7 +10,7 @@ import numpy as np
 from simclr_tf.export.exporter import export_saved_model
 from simclr_tf.export.files import export_keras, export_tflite
 from simclr_tf.export.model_card import FORMS, loading, model_card, placeless
-from simclr_tf.export.place import remove_older
+from simclr_tf.export.place import check_free, remove_older
 
 from simclr_tf.augment import eval_transform
 from simclr_tf.config import PretrainConfig, to_json
@@ -80,10 +80,8 @@ def export_run(model_dir: str | Path, export: Export = Export(), say: Say = prin
     """
     run = Run(Path(model_dir))
     config, _ = run.read()
-    if export.output and Path(export.output).exists():
-        raise UserError(
-            f"--output={export.output} is there already; remove it or name another place"
-        )
+    if export.output:
+        check_free(export.output)
     model = load(model_dir, export.step)
     step, form = int(model.step), export.form
     size = export.image_size or config.views.image_size

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -77,3 +78,37 @@ def file_name(text: str) -> str:
     if plain == text:
         return plain
     return f"{plain}-{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:6]}"
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives a place beside `path` to write a file or directory to, and moves it there once whole.
+
+    Where writing fails, what was there stays. What a kill leaves, `.incomplete.NAME` or
+    `.replaced.NAME`, the next attempt removes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The ending stays: Keras and others go by it.
+    unfinished, replaced = (path.with_name(f".{x}.{path.name}") for x in ("incomplete", "replaced"))
+    for leftover in (unfinished, replaced):
+        remove(leftover)
+    try:
+        yield unfinished
+        if unfinished.is_file():
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+        if path.is_dir():  # cannot be replaced while it holds anything
+            os.replace(path, replaced)
+        os.replace(unfinished, path)
+    finally:
+        for leftover in (unfinished, replaced):
+            remove(leftover)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a directory, where there is one."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

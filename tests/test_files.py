@@ -6,7 +6,13 @@ import threading
 
 import pytest
 
-from simclr_tf.files import file_name, locked, write_atomically, write_csv
+from simclr_tf.files import (
+    file_name,
+    locked,
+    replacing,
+    write_atomically,
+    write_csv,
+)
 
 
 def test_others_may_read_what_they_could_read_before(tmp_path):
@@ -66,3 +72,22 @@ def test_a_table_may_hold_any_files_name(tmp_path):
     write_csv(tmp_path / "table.csv", [("=x", 'a,"b"\nc', strange, -1)])
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [["'=x", 'a,"b"\nc', r"caf\udce9.png", "-1"]]
+
+
+def test_a_file_or_directory_appears_whole(tmp_path):
+    with replacing(tmp_path / "made" / "file") as place:
+        place.write_text("new")
+        assert not (tmp_path / "made" / "file").exists()
+    assert (tmp_path / "made" / "file").read_text() == "new"
+    for text in ("first", "second"):
+        (tmp_path / ".replaced.place").mkdir()  # of a kill
+        with replacing(tmp_path / "place") as place:
+            place.mkdir()
+            (place / text).write_text(text)
+        assert [file.name for file in (tmp_path / "place").iterdir()] == [text]
+    with pytest.raises(OSError, match="full"), replacing(tmp_path / "place") as place:
+        place.mkdir()
+        (place / "third").touch()
+        raise OSError("full")
+    assert [file.name for file in (tmp_path / "place").iterdir()] == ["second"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["made", "place"]

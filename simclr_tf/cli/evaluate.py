@@ -14,6 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
+from simclr_tf.cli.flags import listed, names_among
 from simclr_tf.errors import UserError
 
 _PROTOCOLS = ("knn", "logistic", "linear", "probes")
@@ -115,14 +116,16 @@ def run(values: flags.FlagValues) -> None:
         raise UserError("name what to evaluate: either --model_dir=RUN or --encoder=SAVEDMODEL")
     if values.dataset and values.datasets:
         raise UserError("--dataset and --datasets exclude each other: name all in --datasets")
-    datasets = _list(values.datasets or values.dataset)
+    datasets = listed(values.datasets or values.dataset)
     if values.encoder and not (values.output and datasets):
         raise UserError("--encoder needs --output=DIR and --dataset as well")
-    names = _names("protocols", values.protocols, _PROTOCOLS)
-    baselines = _names("baselines", values.baselines, _BASELINES)
+    if "finetune" in listed(values.protocols):
+        raise UserError("--protocols: finetune is a command: simclr-tf finetune --checkpoint=RUN")
+    names = names_among("protocols", values.protocols, _PROTOCOLS)
+    baselines = names_among("baselines", values.baselines, _BASELINES)
     if not names and not values.table:
         raise UserError(f"--protocols is empty: name any of {', '.join(_PROTOCOLS)}")
-    runs = [Path(name) for name in _list(values.model_dir or "")]
+    runs = [Path(name) for name in listed(values.model_dir or "")]
     if values.model_dir and not runs:
         raise UserError(f"--model_dir={values.model_dir} names no run")
     if values.encoder and values.table:
@@ -194,28 +197,12 @@ def _transformations(values):
     from simclr_tf.evaluation.transformations import TRANSFORMATIONS
 
     flag = "probe_transformations"
-    return _names(flag, values[flag].value, tuple(TRANSFORMATIONS))
-
-
-def _list(value):
-    return [name.strip() for name in value.split(",") if name.strip()]
-
-
-def _names(flag, value, allowed):
-    names = _list(value)
-    for name in names:
-        if name not in allowed:
-            if name == "finetune":
-                raise UserError(
-                    "--protocols: finetune is a command: simclr-tf finetune --checkpoint=RUN"
-                )
-            raise UserError(f"--{flag}: {name!r} is none of {', '.join(allowed)}")
-    return names
+    return names_among(flag, values[flag].value, tuple(TRANSFORMATIONS))
 
 
 def _numbers(flag, value, kind):
     try:
-        numbers = tuple(kind(name) for name in _list(value))
+        numbers = tuple(kind(name) for name in listed(value))
     except ValueError:
         raise UserError(f"--{flag}={value}: must be numbers with commas between them") from None
     if not numbers:

@@ -46,6 +46,24 @@ def read_section(values: flags.FlagValues, section: type, base: Any = None) -> A
     return section(**given) if base is None else dataclasses.replace(base, **given)
 
 
+def listed(value: str) -> list[str]:
+    """Returns the parts of a value that has commas between them."""
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
+def names_among(flag: str, value: str, allowed: Sequence[str]) -> list[str]:
+    """Returns the names that a flag's value lists.
+
+    Raises:
+        UserError: if one is not among those allowed.
+    """
+    names = listed(value)
+    for name in names:
+        if name not in allowed:
+            raise UserError(f"--{flag}: {name!r} is none of {', '.join(allowed)}")
+    return list(dict.fromkeys(names))
+
+
 def note_no_effect(values: flags.FlagValues, names: Iterable[str]) -> None:
     """Says of flags that were given which have no effect."""
     for name in names:

@@ -3,7 +3,7 @@
 from simclr_tf.data.decode_errors import READ_ERRORS, explain_decode_error, named
 from simclr_tf.data.folder import FOLDER, open_folder
 from simclr_tf.data.memory import in_memory
-from simclr_tf.data.pipeline import ordered_batches, train_batches
+from simclr_tf.data.pipeline import chosen_batches, ordered_batches, train_batches
 from simclr_tf.data.shapes import open_shapes
 from simclr_tf.data.source import ArraySource, Source
 from simclr_tf.data.tfds_source import open_tfds
@@ -11,6 +11,7 @@ from simclr_tf.data.tfds_source import open_tfds
 __all__ = [
     "READ_ERRORS",
     "Source",
+    "chosen_batches",
     "explain_decode_error",
     "named",
     "open_source",

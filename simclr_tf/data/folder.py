@@ -75,24 +75,22 @@ class FolderSource(IndexedSource):
         assert self._labels is not None
         return self._labels.numpy()[self.rows]
 
+    def ids(self, positions: np.ndarray) -> list[str]:
+        """The paths within the folder."""
+        paths = tf.gather(self._paths, self.rows[positions]).numpy()
+        return [os.path.relpath(os.fsdecode(path), self._root) for path in paths]
+
     def fingerprint(self) -> str:
         """A digest of the rows' paths, sizes and times of change."""
-        paths = self._rows_paths()
+        paths = [os.fsdecode(path) for path in self._paths.numpy()[self.rows]]
         root = os.path.commonpath(paths)
         files = [(os.path.relpath(path, root), os.stat(path)) for path in paths]
         found = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
         return digest(found, self.image_shape, *([] if self._labels is None else [self.labels()]))
 
-    def image_names(self) -> list[str]:
-        """The rows' paths, relative to the folder."""
-        return [os.path.relpath(path, self._root) for path in self._rows_paths()]
-
     def describe(self, record: tf.Tensor) -> str:
         """The file's path."""
         return os.fsdecode(self._paths[record].numpy())
-
-    def _rows_paths(self) -> list[str]:
-        return [os.fsdecode(path) for path in self._paths.numpy()[self.rows]]
 
 
 def open_folder(

@@ -48,7 +48,7 @@ def in_memory(source: Source) -> ArraySource:
         merged.get("label"),
         source.class_names,
         merged.get("aspect"),
-        names=source.image_names(),
+        ids=source.ids,
     )
     cached.multi_label = source.multi_label
     return cached

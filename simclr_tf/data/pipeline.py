@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
-from simclr_tf.data.source import Source, decoded
+from simclr_tf.data.source import Source, decoded, records_at
 
 
 def train_batches(
@@ -70,6 +71,11 @@ def train_batches(
 def ordered_batches(source: Source, batch_size: int, start: int = 0) -> tf.data.Dataset:
     """Every image from a place on, in the order of the source; the last batch may be smaller."""
     return _finish(decoded(source, source.records_in_order().skip(start), batch_size))
+
+
+def chosen_batches(source: Source, positions: np.ndarray, batch_size: int) -> tf.data.Dataset:
+    """The images at these places, ascending, in the order of the source; read through once."""
+    return _finish(decoded(source, records_at(source, positions), batch_size))
 
 
 def stream(source: Source, seed: int, start: int) -> tf.data.Dataset:

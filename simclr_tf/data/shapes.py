@@ -35,7 +35,12 @@ def open_shapes(split: str) -> ArraySource:
     parts = split_rows("shapes", split, SPLITS)
     rows = np.concatenate([offsets[name] + rows for name, rows in parts])
     images, labels = _everything()
-    return ArraySource(f"shapes {split}", images, labels, CLASS_NAMES, rows=rows)
+    return ArraySource(f"shapes {split}", images, labels, CLASS_NAMES, rows=rows, ids=_ids)
+
+
+def _ids(rows: np.ndarray) -> list[str]:
+    train = SPLITS["train"]
+    return [f"train/{row}" if row < train else f"test/{row - train}" for row in rows]
 
 
 @functools.cache

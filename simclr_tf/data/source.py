@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -63,18 +64,18 @@ class Source(abc.ABC):
         """The images at these places of the stored order, named in ascending order."""
 
     @abc.abstractmethod
+    def ids(self, positions: np.ndarray) -> list[str]:
+        """What names the images at these places of the stored order, whatever slice is read.
+
+        Of a folder, the paths within it; else `SPLIT/POSITION`: the image is the slice
+        `SPLIT[POSITION:POSITION + 1]` of the dataset.
+        """
+
+    @abc.abstractmethod
     def fingerprint(self) -> str:
         """A digest of what the images are and of their order, the same in every process.
 
         Of images in memory it is of their bytes; of files, of names, sizes and times of change.
-        """
-
-    @abc.abstractmethod
-    def held_out(self, fraction: float, seed: int) -> np.ndarray:
-        """The places of the stored order that `holdout` holds out, ascending.
-
-        Raises:
-          UserError: as `holdout`.
         """
 
     @abc.abstractmethod
@@ -90,10 +91,6 @@ class Source(abc.ABC):
         del record
         return f"an image of {self.name}"
 
-    def image_names(self) -> list[str] | None:
-        """The images' names in stored order, of files their paths in the folder; None: no names."""
-        return None
-
     def file_shard(self, num_workers: int, worker_index: int) -> Source | None:
         """The part of the files that this worker reads, or None to deal out single records."""
         del num_workers, worker_index
@@ -103,7 +100,7 @@ class Source(abc.ABC):
         if not self.class_names:
             raise UserError(f"{self.name} has no labels; name a labelled dataset")
 
-    def _num_held_out(self, fraction: float) -> int:
+    def _held_out(self, fraction: float) -> int:
         """The number of images that a fraction holds out."""
         count = round(fraction * self.num_examples)
         if not 0 < count < self.num_examples:
@@ -137,16 +134,13 @@ class IndexedSource(Source):
         """The rows in canonical order."""
         return tf.data.Dataset.from_tensor_slices(self._rows)
 
-    def held_out(self, fraction: float, seed: int) -> np.ndarray:
-        """The places of a random subset of the rows."""
-        count = self._num_held_out(fraction)
-        order = np.random.Generator(np.random.Philox(seed)).permutation(self.num_examples)
-        return np.sort(order[:count])
-
     def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
         """Holds out a random subset of the rows."""
-        places = self.held_out(fraction, seed)
-        return self._subset(np.delete(self.rows, places)), self._subset(self.rows[places])
+        count = self._held_out(fraction)
+        order = np.random.Generator(np.random.Philox(seed)).permutation(self.num_examples)
+        held_out = np.zeros(self.num_examples, bool)
+        held_out[order[:count]] = True
+        return self._subset(self.rows[~held_out]), self._subset(self.rows[held_out])
 
     def subset(self, positions: np.ndarray) -> Source:
         """The rows at these places."""
@@ -168,7 +162,7 @@ class ArraySource(IndexedSource):
       class_names: the names of the labels, or None.
       aspects: float32 [N], original width/height where images were resized, or None.
       rows: the rows that belong to the split, in canonical order; all by default.
-      names: what each of the images is called, or None.
+      ids: gives the names of rows; None: their numbers.
     """
 
     decodes_batches = True
@@ -181,14 +175,14 @@ class ArraySource(IndexedSource):
         class_names: tuple[str, ...] | None = None,
         aspects: np.ndarray | None = None,
         rows: np.ndarray | None = None,
-        names: list[str] | None = None,
+        ids: Callable[[np.ndarray], list[str]] | None = None,
     ):
         self.name = name
         self.class_names = class_names
         self.image_shape = images.shape[1:]
         self._set_rows(np.arange(len(images)) if rows is None else rows)
         self._images = images
-        self._names = names
+        self._ids = ids or (lambda rows: [str(row) for row in rows])
         self._columns: dict[str, tf.Tensor] = {}
         if labels is not None:
             self._columns["label"] = on_host(labels)
@@ -200,9 +194,9 @@ class ArraySource(IndexedSource):
         self._require_labels()
         return self._columns["label"].numpy()[self.rows]
 
-    def image_names(self) -> list[str] | None:
-        """The names of the rows, where they have any."""
-        return None if self._names is None else [self._names[row] for row in self.rows]
+    def ids(self, positions: np.ndarray) -> list[str]:
+        """The names of the rows."""
+        return self._ids(self.rows[positions])
 
     def fingerprint(self) -> str:
         """A digest of the rows' pixels and labels."""
@@ -235,6 +229,16 @@ def on_host(values: np.ndarray | list[bytes]) -> tf.Tensor:
     """A tensor that tf.data's functions capture, rather than copy into their graphs."""
     with tf.device("CPU:0"):
         return tf.constant(values)
+
+
+def records_at(source: Source, positions: np.ndarray) -> tf.data.Dataset:
+    """The undecoded records at these places of the stored order, in that order."""
+    chosen = np.zeros(source.num_examples, bool)
+    chosen[positions] = True
+    # Not beyond the last: a mask that ends early ends the reading.
+    mask = tf.data.Dataset.from_tensor_slices(chosen[: np.max(positions) + 1])
+    together = tf.data.Dataset.zip(source.records_in_order(), mask)
+    return together.filter(lambda _, take: take).map(lambda record, _: record)
 
 
 def decoded(

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from simclr_tf.data.images import over_white, to_square
 from simclr_tf.data.memory import physical_memory
-from simclr_tf.data.source import IndexedSource, Source, digest, on_host
+from simclr_tf.data.source import IndexedSource, Source, digest, on_host, records_at
 from simclr_tf.data.splits import absolute_split
 from simclr_tf.data.tfds_builder import prepared_builder
 from simclr_tf.errors import UserError
@@ -29,12 +29,14 @@ _UNEVEN = 1.1
 
 
 class _Part(NamedTuple):
-    """Some successive examples of one file that holds `examples`."""
+    """Some successive examples of one file that holds `examples`, the first being `first`."""
 
     filename: str
     skip: int
     take: int
     examples: int
+    split: str
+    first: int  # of the file, within the split
 
 
 class TFDSSource(Source):
@@ -165,19 +167,25 @@ class TFDSSource(Source):
 
     def subset(self, positions: np.ndarray) -> Source:
         """The chosen examples, their records held encoded in memory."""
-        chosen = np.zeros(self.num_examples, bool)
-        chosen[positions] = True
-        size = self._record_size() * int(chosen.sum())
+        size = self._record_size() * len(positions)
         if size > physical_memory() // 2:
             raise UserError(
-                f"{chosen.sum():,} images of {self.name} take {size / 2**30:.1f} GiB encoded, more "
-                "than half of this machine's memory: take fewer, or a ready subset such as "
+                f"{len(positions):,} images of {self.name} take {size / 2**30:.1f} GiB encoded, "
+                "more than half of this machine's memory: take fewer, or a ready subset such as "
                 "imagenet2012_subset/10pct"
             )
-        mask = tf.data.Dataset.from_tensor_slices(chosen)
-        records = tf.data.Dataset.zip(self.records_in_order(), mask).filter(lambda _, take: take)
-        kept = [record.numpy() for record, _ in records]
+        kept = [record.numpy() for record in records_at(self, positions)]
         return _RecordsInMemory(self, kept, positions)
+
+    def ids(self, positions: np.ndarray) -> list[str]:
+        """`SPLIT/POSITION`."""
+        ends = np.cumsum([part.take for part in self._parts])
+        found = []
+        for position, i in zip(positions, np.searchsorted(ends, positions, "right"), strict=True):
+            part = self._parts[i]
+            number = part.first + part.skip + part.take - (ends[i] - position)
+            found.append(f"{part.split}/{number}")
+        return found
 
     def fingerprint(self) -> str:
         """A digest of the files' names, sizes and times of change, and of what of them is read."""
@@ -193,23 +201,18 @@ class TFDSSource(Source):
             *self._label_keys[1:],
         )
 
-    def held_out(self, fraction: float, seed: int) -> np.ndarray:
-        """Successive places, from one that is drawn from the seed.
+    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
+        """Holds out successive examples, from a place drawn from the seed.
 
         TFDS has shuffled the examples when it wrote them.
         """
-        count = self._num_held_out(fraction)
+        count = self._held_out(fraction)
         start = int(
             tf.random.stateless_uniform(
                 [], [seed, 0], 0, self.num_examples - count + 1, tf.int64, alg="philox"
             )
         )
-        return np.arange(start, start + count)
-
-    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
-        """Holds out successive examples."""
-        places = self.held_out(fraction, seed)
-        start, stop = int(places[0]), int(places[-1]) + 1
+        stop = start + count
         rest = self._range(0, start) + self._range(stop, self.num_examples)
         return self._with(rest), self._with(self._range(start, stop))
 
@@ -239,7 +242,7 @@ class TFDSSource(Source):
         return parts
 
     def _part(self, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        filenames, skips, takes, _ = zip(*self._parts, strict=True)
+        filenames, skips, takes, *_ = zip(*self._parts, strict=True)
         return tf.gather(filenames, index), tf.gather(skips, index), tf.gather(takes, index)
 
     def _shuffle_buffer(self) -> int:
@@ -269,6 +272,10 @@ class _RecordsInMemory(IndexedSource):
     def labels(self) -> np.ndarray:
         """The labels of the rows."""
         return self._whole.labels()[self._positions][self.rows]
+
+    def ids(self, positions: np.ndarray) -> list[str]:
+        """What the whole calls them."""
+        return self._whole.ids(self._positions[self.rows[positions]])
 
     def fingerprint(self) -> str:
         """A digest of the whole, and of what of it is taken."""
@@ -341,8 +348,15 @@ def open_tfds(
         )
     infos = builder.info.splits
     absolute_split(dataset, split, infos)
+    firsts = {
+        os.fspath(path): (name, end - length)
+        for name, info in infos.items()
+        for path, length, end in zip(
+            info.filepaths, info.shard_lengths, np.cumsum(info.shard_lengths), strict=True
+        )
+    }
     parts = [
-        _Part(part.filename, part.skip, part.take, part.examples_in_shard)
+        _Part(part.filename, part.skip, part.take, part.examples_in_shard, *firsts[part.filename])
         for part in infos[split].file_instructions
     ]
     missing = [part.filename for part in parts if not tf.io.gfile.exists(part.filename)]

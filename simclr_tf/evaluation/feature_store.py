@@ -1,6 +1,7 @@
 """Features on their way to a file: in parts, so that what is cut short goes on from the last."""
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from simclr_tf.files import write_atomically
 
 _PART_BYTES = 2**26
 _PART_ROWS = 2**14
+_PART_SECONDS = 60.0  # what a kill costs at most
 
 
 class FeatureStore:
@@ -32,7 +34,7 @@ class FeatureStore:
             while (rows := self._part(self.count)) is not None:
                 self._starts.append(self.count)
                 self.count += len(rows[1])
-        self._kept = self.count
+        self._kept, self._kept_at = self.count, time.monotonic()
 
     @property
     def complete(self) -> bool:
@@ -45,6 +47,7 @@ class FeatureStore:
         self.count += len(features)
         pending = self.count - self._kept
         full = pending >= _PART_ROWS or pending * features[0].nbytes >= _PART_BYTES
+        full = full or time.monotonic() - self._kept_at > _PART_SECONDS
         if self._directory is not None and full:
             self._keep()
 
@@ -84,7 +87,7 @@ class FeatureStore:
         for kind, rows in (("features", features), ("labels", labels)):
             write_atomically(self._name(kind, self._kept), _npy(np.concatenate(rows)))
         self._starts.append(self._kept)
-        self._kept, self._pending = self.count, []
+        self._kept, self._pending, self._kept_at = self.count, [], time.monotonic()
 
     def _part(self, start: int) -> tuple[np.ndarray, np.ndarray] | None:
         if not all(self._name(kind, start).exists() for kind in ("features", "labels")):

@@ -1,6 +1,5 @@
 """Frozen features of a whole split: the input of every evaluation protocol."""
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,11 @@ from simclr_tf.data import Source, named, ordered_batches
 from simclr_tf.data.source import digest
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.feature_store import FeatureStore
+from simclr_tf.evaluation.progress import Progress
 from simclr_tf.files import locked
 
 # A keras.Model or a loaded SavedModel: called as encoder(images [N, S, S, 3], training=False).
 Encoder = Callable[..., tf.Tensor]
-
-_SAY_EVERY = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class FeatureExtractor:
         batch_size: images per call; the last batch is padded.
         cache_dir: where features are kept, and found again by content; None: nowhere.
         identity: of the encoder, for the cache: another one for other features.
-        say: takes a line of progress every ten seconds.
+        say: takes the lines of progress.
     """
 
     def __init__(
@@ -109,7 +107,9 @@ class FeatureExtractor:
         return Features(*store.read())
 
     def _extract(self, source: Source, store: FeatureStore) -> None:
-        said = time.monotonic()
+        progress = Progress(f"features of {source.name}", source.num_examples, self._say)
+        if store.count:
+            progress.resume(store.count)
         for batch in ordered_batches(source, self._batch_size, start=store.count):
             images, aspect = batch["image"], batch.get("aspect")
             count = len(images)
@@ -121,11 +121,7 @@ class FeatureExtractor:
             require_finite(block, store.count, source)
             labels = batch["label"].numpy() if "label" in batch else np.full(count, -1)
             store.add(block, labels.astype(np.int64))
-            if time.monotonic() - said > _SAY_EVERY:
-                said = time.monotonic()
-                self._say(
-                    f"features of {source.name}: {store.count:,} of {source.num_examples:,} images"
-                )
+            progress.show(store.count)
         store.finish()
 
 

@@ -37,6 +37,11 @@ class Splits:
             transfer_set(data.dataset).metric,
         )
 
+    @classmethod
+    def of_exported(cls, image_size: int) -> "Splits":
+        """None, but stored as a run at that size would store them."""
+        return cls("", "", "", storage_size=round(1.5 * image_size))
+
     def open(self) -> tuple[Source, Source]:
         """Opens both splits.
 

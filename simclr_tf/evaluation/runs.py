@@ -6,19 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.build import build_encoder
 from simclr_tf.config import FinetuneConfig
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.comparison import Say, compare
+from simclr_tf.evaluation.encoders import (
+    TrainedEncoder,
+    encoder_of_run,
+    encoder_of_saved_model,
+)
 from simclr_tf.evaluation.evaluate import check_splits, judged
-from simclr_tf.evaluation.features import FeatureExtractor, weights_identity
+from simclr_tf.evaluation.features import Encoder, FeatureExtractor, weights_identity
 from simclr_tf.evaluation.records import Recorder
 from simclr_tf.evaluation.request import Request, Splits
 from simclr_tf.evaluation.transformations import Represent
-from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.run import Run, load
 
 
@@ -51,11 +54,7 @@ def evaluate_run(
             "it out"
         )
     own = Splits.of(config.data)
-    model = load(model_dir)
-    precision = config.optimization.precision
-
-    def trained() -> tuple[keras.Model, str]:
-        return model.encoder, f"{weights_identity(model.encoder.variables)} {precision}"
+    trained = encoder_of_run(model_dir)
 
     def untrained() -> tuple[keras.Model, str]:
         keras.utils.set_random_seed(config.optimization.seed)  # the run's own first weights
@@ -66,22 +65,26 @@ def evaluate_run(
     if "supervised" in request.baselines:  # is trained late: what it needs is looked at now
         _check_supervised(run, labelled, request, say)
 
-    def supervised() -> tuple[keras.Model, str]:
+    def supervised() -> tuple[Encoder, str]:
         assert train_supervised is not None
         place = train_supervised(run, labelled)
         evaluate_classifier(place, batch_size=request.batch_size, into=run, say=say)
-        encoder = load(place).encoder
-        return encoder, f"{weights_identity(encoder.variables)} {precision}"
+        with_labels = encoder_of_run(place)
+        return with_labels.encoder, with_labels.identity
 
     compare(
-        {"": trained, "random": untrained, "supervised": supervised},
+        {
+            "": lambda: (trained.encoder, trained.identity),
+            "random": untrained,
+            "supervised": supervised,
+        },
         request,
         own,
         run.path,
         say,
-        represent=_encoder_and_head(model),
-        image_size=config.views.image_size,
-        step=int(model.step.numpy()),
+        represent=_represent(trained),
+        image_size=trained.image_size,
+        step=trained.step,
     )
 
 
@@ -97,38 +100,22 @@ def evaluate_saved_model(
     Raises:
         UserError: if it is no SavedModel of an image encoder, or the data do not allow it.
     """
-    try:
-        loaded = tf.saved_model.load(str(encoder))
-        shape = loaded.signatures["serving_default"].structured_input_signature[1]["images"].shape
-    except (OSError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"--encoder={encoder}: not a SavedModel of an encoder ({str(error).splitlines()[0]}); "
-            "name a directory that simclr-tf export wrote"
-        ) from None
+    exported = encoder_of_saved_model(encoder)
     for baseline in ("random", "supervised"):
         if baseline in request.baselines:
             raise UserError(
                 f"--baselines={baseline} needs the encoder's architecture, which an exported "
                 "model does not tell; leave it out or evaluate a run with --model_dir"
             )
-    own = Splits("", "", "", storage_size=round(1.5 * shape[1]))
-    outputs = loaded.signatures["all_outputs"]
-
-    def represent(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = outputs(images=images)
-        names = {"features": "", "projection": "projection"}
-        return {name: found[key] for key, name in names.items() if key in found}
-
-    of_head = weights_identity(getattr(loaded, "projection_variables", ()))
     compare(
-        {"": lambda: (loaded, weights_identity(loaded.variables))},
+        {"": lambda: (exported.encoder, exported.identity)},
         request,
-        own,
+        Splits.of_exported(exported.image_size),
         Path(output),
         say,
-        represent=(represent, of_head),
-        image_size=shape[1],
-        step=0,
+        represent=_represent(exported),
+        image_size=exported.image_size,
+        step=exported.step,
     )
 
 
@@ -184,16 +171,8 @@ def evaluate_classifier(
         recorder.close()
 
 
-def _encoder_and_head(model: SimCLR | Classifier) -> tuple[Represent, str] | None:
-    """What gives h and g(h), and the identity of g; None where there is no projection head."""
-    if not isinstance(model, SimCLR):
-        return None
-
-    def represent(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        features = model.encoder(images, training=False)
-        return {"": features, "projection": model.projection_head(features, training=False)}
-
-    return represent, weights_identity(model.projection_head.variables)
+def _represent(encoder: TrainedEncoder) -> tuple[Represent, str] | None:
+    return None if encoder.represent is None else (encoder.represent, encoder.head_identity)
 
 
 def _check_supervised(run: Run, splits: Splits, request: Request, say: Say) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import tf_keras as keras
 
 from simclr_tf.config import FinetuneConfig, Finetuning, Plan, PretrainConfig
-from simclr_tf.data import Source
 from simclr_tf.data.subset import choose_labelled
 from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
@@ -109,7 +108,7 @@ def with_fitting_batch(
 def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
     """Opens the data; `fit_to` replicas share a batch that may shrink, 0: it must not."""
     assert isinstance(config, FinetuneConfig)
-    split, everything, held_out = open_train(config)
+    everything, held_out = open_train(config)
     if not everything.class_names or everything.multi_label:
         raise UserError(
             f"--dataset={config.data.dataset}: split {config.data.train_split!r} has no labels of "
@@ -137,11 +136,9 @@ def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
         config = with_fitting_batch(config, len(chosen), fit_to, say)
 
     def list_labelled(run: Run) -> None:
-        places = np.arange(split.num_examples)
-        if held_out is not None:
-            seed = config.optimization.seed
-            places = np.delete(places, split.held_out(config.data.validation_fraction, seed))
-        _list_labelled(run, split, places[chosen], [names[label] for label in labels[chosen]])
+        classes = [names[label] for label in labels[chosen]]
+        rows = zip(everything.ids(chosen), classes, strict=True)
+        write_csv(run.labelled_file, [("id", "class"), *rows])
 
     def evaluators(plan: Plan) -> list[Every]:
         if held_out is None:
@@ -166,13 +163,3 @@ def _fill(model: keras.Model, config: FinetuneConfig) -> None:
         head = getattr(other, "projection_head", None)
         layers_of_other = None if head is None else first_layers(head, layers)
         copy_weights(checkpoint, "projection_head", layers_of_other, model.projection)
-
-
-def _list_labelled(run: Run, split: Source, positions: np.ndarray, classes: list[str]) -> None:
-    """Writes which images were used: their place in the split, class and, if any, file."""
-    files = split.image_names()
-    rows = (
-        (position, name, split.name, files[position] if files else "")
-        for position, name in zip(positions, classes, strict=True)
-    )
-    write_csv(run.labelled_file, [("position", "class", "split", "file"), *rows])

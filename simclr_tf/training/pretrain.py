@@ -46,7 +46,7 @@ def pretrain(
 
 
 def _prepare(config: PretrainConfig, say: Say) -> Prepared:
-    _, source, held_out = open_train(config)
+    source, held_out = open_train(config)
     if source.multi_label and config.head.lineareval_while_pretraining:
         say(
             f"note: the images of {source.name} have several labels each, so that "
@@ -60,8 +60,8 @@ def _prepare(config: PretrainConfig, say: Say) -> Prepared:
     )
 
 
-def open_train(config: PretrainConfig) -> tuple[Source, Source, Source | None]:
-    """Opens the training split: (all of it, what is learnt from, what is held out of that)."""
+def open_train(config: PretrainConfig) -> tuple[Source, Source | None]:
+    """Opens the training images: (those to learn from, those held out for validation)."""
     data = config.data
     source = open_source(
         data.dataset,
@@ -72,8 +72,8 @@ def open_train(config: PretrainConfig) -> tuple[Source, Source, Source | None]:
         cache=data.cache_dataset,
     )
     if not data.validation_fraction:
-        return source, source, None
-    return source, *source.holdout(data.validation_fraction, config.optimization.seed)
+        return source, None
+    return source.holdout(data.validation_fraction, config.optimization.seed)
 
 
 def _evaluators(config: PretrainConfig, plan: Plan, held_out: Source | None) -> list[Every]:

@@ -7,7 +7,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from simclr_tf.data import explain_decode_error, open_source, ordered_batches, train_batches
+from simclr_tf.data import (
+    chosen_batches,
+    explain_decode_error,
+    open_source,
+    ordered_batches,
+    train_batches,
+)
 from simclr_tf.errors import UserError
 
 SIZE = 24
@@ -278,11 +284,18 @@ def test_what_is_missing_is_named(tmp_path):
         _open(tmp_path, storage_size=500_000, cache=True)
 
 
-def test_images_have_the_names_of_their_files(tmp_path):
-    for i in range(6):
-        _save(tmp_path, f"train/class{i % 2}/{i}.png", _constant((40 * i, 0, 0)))
-    for more in ({}, {"cache": True}):
-        source = _open(tmp_path, "train", **more).subset(np.array([1, 2, 5]))
-        red = _all(source)["image"][:, 0, 0, 0] // 40
-        assert source.image_names() == [f"train/class{i % 2}/{i}.png" for i in red]
-    assert open_source("shapes", "train[:3]").image_names() is None
+def test_ids_are_paths_within_the_folder(tmp_path):
+    for i in range(9):
+        _save(tmp_path, f"train/c{i % 2}/{i}.png", _constant((i, 0, 0)))
+    _save(tmp_path, "test/c0/9.png", _constant((9, 0, 0)))
+    source = _open(tmp_path, "train[2:]+test")
+    ids = source.ids(np.arange(8))
+    numbers = _all(source)["image"][:, 0, 0, 0]
+    assert ids == [
+        f"{'train' if n < 9 else 'test'}/c{n % 2 if n < 9 else 0}/{n}.png" for n in numbers
+    ]
+    some = np.array([1, 4, 7])
+    (batch,) = chosen_batches(source, some, 8)
+    assert batch["image"].numpy()[:, 0, 0, 0].tolist() == numbers[some].tolist()
+    cached = _open(tmp_path, "train[2:]+test", cache=True)
+    assert cached.ids(some) == source.ids(some) == [ids[i] for i in some]

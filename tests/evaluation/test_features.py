@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from simclr_tf.data.source import ArraySource
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import feature_store
+from simclr_tf.evaluation import feature_store, progress
 from simclr_tf.evaluation.features import FeatureExtractor, extract_features, weights_identity
 
 
@@ -235,3 +235,28 @@ def test_two_at_once_extract_once(tmp_path):
     first.join()
     assert len(calls) == 3 and "another process" in said[0]
     np.testing.assert_array_equal(*found)
+
+
+def test_a_part_is_kept_every_minute(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_store, "_PART_SECONDS", 0.0)
+    _, source = _source(count=30)
+    with pytest.raises(tf.errors.UnknownError, match="killed"):
+        _cached(_Counting(fail_after=12), tmp_path)(source)
+    lines = []
+    resumed = _Counting()
+    FeatureExtractor(resumed, 8, 4, tmp_path, "weights", lines.append)(source)
+    assert resumed.images == 20  # 18 in batches of 4
+    assert lines == ["features of random: 12 of 30 images are there already"]
+
+
+def test_progress_says_how_fast_and_how_long(monkeypatch):
+    clock = iter([0.0, 5.0, 6.0, 15.5, 16.0, 99.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    lines = []
+    shown = progress.Progress("features of x", 4_000, lines.append)
+    for done in (100, 200, 1_100, 2_000, 4_000):
+        shown.show(done)
+    assert lines == [
+        "features of x: 100 of 4,000 images",
+        "features of x: 1,100 of 4,000 images, 95.2 images/s, 00:30 left",
+    ]

@@ -57,19 +57,21 @@ def test_labels_are_chosen_class_by_class_and_listed(pretrained, tmp_path):
         place = tmp_path / str(share)
         finetune(tuned(pretrained, steps=1, label_fraction=share), place)
         with (place / "labelled.csv").open(encoding="utf-8", newline="") as file:
-            chosen[share] = [(int(r["position"]), r["class"]) for r in csv.DictReader(file)]
+            chosen[share] = [(r["id"], r["class"]) for r in csv.DictReader(file)]
     # Of train[:256] six classes have 26 images and four have 25.
     assert set(Counter(name for _, name in chosen[0.1]).values()) <= {2, 3}
     assert set(Counter(name for _, name in chosen[0.5]).values()) <= {12, 13}
     assert set(chosen[0.1]) < set(chosen[0.5])
     labels = simclr_tf.data.open_source("shapes", "train[:256]").labels()
     names = simclr_tf.data.open_source("shapes", "train[:256]").class_names
-    assert all(names[labels[position]] == name for position, name in chosen[0.5])
+    for image, name in chosen[0.5]:
+        split, _, position = image.partition("/")
+        assert split == "train" and names[labels[int(position)]] == name
     plan = Run(tmp_path / "0.1").read()[1]
     assert plan.num_examples == len(chosen[0.1])
 
 
-def test_listed_images_are_found_by_place_and_by_file(pretrained, tmp_path):
+def test_listed_images_are_those_of_the_folder_that_were_learnt_from(pretrained, tmp_path):
     shapes = simclr_tf.data.open_source("shapes", "train[:80]")
     for i, (image, label) in enumerate(zip(shapes._images, shapes.labels(), strict=False)):
         place = tmp_path / "photos" / ("=round" if label < 5 else "other")
@@ -80,14 +82,15 @@ def test_listed_images_are_found_by_place_and_by_file(pretrained, tmp_path):
     finetune(changed(settings, data=photos | {"validation_fraction": 0.25}), tmp_path / "run")
     with (tmp_path / "run" / "labelled.csv").open(encoding="utf-8", newline="") as file:
         listed = list(csv.DictReader(file))
+    files = [row["id"].removeprefix("'") for row in listed]
+    assert all((tmp_path / "photos" / file).is_file() for file in files)
+    classes = [row["class"].removeprefix("'") for row in listed]
+    assert classes == [file.partition("/")[0] for file in files]
+    assert len(files) == Run(tmp_path / "run").read()[1].num_examples
     source = simclr_tf.data.open_source(*photos.values(), storage_size=24)
-    files, labels = source.image_names(), source.labels()
-    places = [int(row["position"]) for row in listed]
-    assert [row["file"].removeprefix("'") for row in listed] == [files[i] for i in places]
-    assert [row["class"] for row in listed] == [("'=round", "other")[labels[i]] for i in places]
-    assert all((tmp_path / "photos" / files[i]).is_file() for i in places)
-    assert len(places) == Run(tmp_path / "run").read()[1].num_examples
-    assert not set(places) & set(source.held_out(0.25, 0))
+    rest, held_out = source.holdout(0.25, 0)
+    assert set(files) <= set(rest.ids(np.arange(rest.num_examples)))
+    assert not set(files) & set(held_out.ids(np.arange(held_out.num_examples)))
 
 
 def test_a_batch_that_shrinks_divides_among_the_replicas(pretrained):

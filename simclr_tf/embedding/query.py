@@ -1,0 +1,84 @@
+"""What `--nearest` names: an image of the set, or a file."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from simclr_tf.data import Source, ordered_batches
+from simclr_tf.data.headers import UnreadableImage, read_header
+from simclr_tf.data.images import decode_rgb, to_square
+from simclr_tf.data.source import ArraySource
+from simclr_tf.embedding.rows import one_line
+from simclr_tf.errors import UserError
+
+_IDS_AT_ONCE = 2**14
+
+
+@dataclass(frozen=True)
+class Query:
+    """An image whose nearest images are looked for.
+
+    Attributes:
+        name: on one line.
+        position: its row, where it is one of the set; else None.
+        image: the source of the one image from a file; else None.
+    """
+
+    name: str
+    position: int | None = None
+    image: Source | None = None
+
+
+def find_query(query: str, source: Source, storage_size: int) -> Query:
+    """Return the image that a user means.
+
+    Args:
+        query: a row number of `source`, or the path of an image file, or an id of `source`; what
+            could be several of these is the first.
+        source: the set that is searched.
+        storage_size: the side in pixels to which it resizes images of varying size.
+
+    Raises:
+        UserError: it is none of these, or a file that is no image.
+    """
+    if query.isdecimal():
+        if int(query) >= source.num_examples:
+            raise UserError(
+                f"--nearest={query}: {source.name} has {source.num_examples:,} images, counted "
+                "from 0; name one of them, or an image file"
+            )
+        return Query(one_line(source.ids(np.array([int(query)]))[0]), int(query))
+    path = os.path.expanduser(query)
+    if os.path.isfile(path):
+        return Query(
+            one_line(os.path.basename(path)), image=_image_file(path, source, storage_size)
+        )
+    for start in range(0, source.num_examples, _IDS_AT_ONCE):
+        positions = np.arange(start, min(start + _IDS_AT_ONCE, source.num_examples))
+        for position, name in zip(positions, source.ids(positions), strict=True):
+            if query in (name, one_line(name)):
+                return Query(one_line(name), int(position))
+    example = one_line(source.ids(np.array([0]))[0])
+    raise UserError(
+        f"--nearest={one_line(query)} is no image file, and no id of {source.name}: name a file, "
+        f"an id such as {example}, or a number from 0 to {source.num_examples - 1}"
+    )
+
+
+def _image_file(path: str, source: Source, storage_size: int) -> Source:
+    """The image as the source would store it."""
+    try:
+        read_header(path)
+        image = decode_rgb(tf.io.read_file(os.fsencode(path)))
+    except (UnreadableImage, OSError, tf.errors.OpError) as error:
+        reason = str(error) if isinstance(error, UnreadableImage) else "cannot be read or decoded"
+        raise UserError(
+            f"--nearest={one_line(path)} {reason}: name an image file, or an image of {source.name}"
+        ) from None
+    resizes = "aspect" in ordered_batches(source, 1).element_spec
+    if not resizes and tuple(image.shape) == source.image_shape:
+        return ArraySource(path, image.numpy()[np.newaxis])
+    square, aspect = to_square(image, storage_size)
+    return ArraySource(path, square.numpy()[np.newaxis], aspects=aspect.numpy()[np.newaxis])

@@ -1,0 +1,86 @@
+"""The encoder of a run or of an exported model, and what tells its features from others'."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.features import Encoder, weights_identity
+from simclr_tf.evaluation.transformations import Represent
+from simclr_tf.models import SimCLR
+from simclr_tf.run import Run, load
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """An encoder that stays as it is.
+
+    Attributes:
+        encoder: called as encoder(images float32 [B, S, S, 3] in [0, 1], training=False) gives h.
+        identity: changes with whatever changes h.
+        image_size: S, in pixels.
+        step: the training step of its weights, 0 where nobody knows.
+        represent: gives h as "" and g(h) as "projection"; None where there is no projection head.
+        head_identity: changes with whatever changes g.
+    """
+
+    encoder: Encoder
+    identity: str
+    image_size: int
+    step: int = 0
+    represent: Represent | None = None
+    head_identity: str = ""
+
+
+def encoder_of_run(model_dir: str | Path) -> TrainedEncoder:
+    """Return the encoder of a run, with the weights of its newest checkpoint.
+
+    Raises:
+        UserError: there is no run or no checkpoint, or they do not fit each other.
+    """
+    config, _ = Run(Path(model_dir)).read()
+    model = load(model_dir)
+    identity = f"{weights_identity(model.encoder.variables)} {config.optimization.precision}"
+    size, step = config.views.image_size, int(model.step.numpy())
+    if not isinstance(model, SimCLR):
+        return TrainedEncoder(model.encoder, identity, size, step)
+
+    def represent(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = model.encoder(images, training=False)
+        return {"": features, "projection": model.projection_head(features, training=False)}
+
+    of_head = weights_identity(model.projection_head.variables)
+    return TrainedEncoder(model.encoder, identity, size, step, represent, of_head)
+
+
+def encoder_of_saved_model(path: str | Path) -> TrainedEncoder:
+    """Return the encoder that `simclr-tf export` wrote.
+
+    Raises:
+        UserError: it is no SavedModel of an image encoder.
+    """
+    try:
+        loaded = tf.saved_model.load(str(path))
+        spec = loaded.signatures["serving_default"].structured_input_signature[1]["images"]
+        outputs = loaded.signatures["all_outputs"]
+        identity = weights_identity(loaded.variables)
+    except (OSError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"--encoder={path}: not a SavedModel of an encoder ({str(error).splitlines()[0]}); "
+            "name a directory that simclr-tf export wrote"
+        ) from None
+    if not spec.shape[1]:
+        raise UserError(
+            f"--encoder={path}: its signature does not say at which size it takes images; export "
+            "it with one (simclr-tf export)"
+        )
+    if "projection" not in outputs.structured_outputs:
+        return TrainedEncoder(loaded, identity, spec.shape[1])
+
+    def represent(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = outputs(images=images)
+        return {"": found["features"], "projection": found["projection"]}
+
+    of_head = weights_identity(getattr(loaded, "projection_variables", ()))
+    return TrainedEncoder(loaded, identity, spec.shape[1], 0, represent, of_head)

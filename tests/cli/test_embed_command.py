@@ -1,0 +1,271 @@
+"""`simclr-tf embed` in its own process: every format, a kill, folders, the search, mistakes."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+from PIL import Image
+from processes import ROOT, finish, python
+
+import simclr_tf
+from simclr_tf.augment import eval_transform
+from simclr_tf.cli.main import main
+from simclr_tf.data import open_source
+
+TINY = [
+    *("--dataset=shapes", "--train_split=train[:300]", "--eval_split=test[:100]"),
+    *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--use_blur=False"),
+    *("--num_proj_layers=2", "--proj_out_dim=16", "--optimizer=momentum", "--learning_rate=0.1"),
+    *("--train_batch_size=32", "--train_steps=3", "--warmup_epochs=0", "--log_every=3"),
+]
+NAMES = ['a,b"c.png', "<script>.png", "$x$.png", "new\nline.png", r"$\frac{$.png"]
+
+
+@pytest.fixture(scope="module")
+def run_dir(run_cli, tmp_path_factory):
+    path = tmp_path_factory.mktemp("embed") / "run"
+    done = run_cli("pretrain", *TINY, f"--model_dir={path}")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def embedded(run_cli, run_dir):
+    """The directory of the run's own images in every format, and what was printed."""
+    done = run_cli(
+        *("embed", f"--model_dir={run_dir}", "--format=npy,parquet,projector", "--nearest=7"),
+        *("--projector_images=100", "--neighbours=5", "--eval_batch_size=32"),
+    )
+    assert done.returncode == 0, done.stderr
+    return run_dir / "embeddings" / "shapes-train-300-step-3", done.stdout
+
+
+@pytest.fixture(scope="module")
+def own_features(run_dir):
+    """Return h and g(h) of the run's images by its model itself."""
+    model = simclr_tf.load(run_dir)
+    source = open_source("shapes", "train[:300]")
+    images = eval_transform(tf.constant(source._images[source.rows]), 16)
+    h = model.encoder(images, training=False)
+    return h.numpy(), model.projection_head(h, training=False).numpy()
+
+
+def test_features_are_the_runs_own_in_every_format(embedded, own_features):
+    place, printed = embedded
+    h, _ = own_features
+    features = np.load(place / "features.npy", mmap_mode="r")
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, h, atol=1e-5)
+    with (place / "ids.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    source = open_source("shapes", "train[:300]")
+    assert [row["id"] for row in table] == [f"train/{i}" for i in range(300)]
+    assert [row["label"] for row in table] == [source.class_names[i] for i in source.labels()]
+    parquet = pq.read_table(place / "features.parquet")
+    assert parquet["id"].to_pylist() == [row["id"] for row in table]
+    assert parquet["label"].to_pylist() == [row["label"] for row in table]
+    lists = np.array(parquet["features"].to_pylist(), np.float32)
+    np.testing.assert_array_equal(lists, features)
+    reader = tf.train.load_checkpoint(str(place / "projector"))
+    lines = (place / "projector" / "metadata.tsv").read_text().splitlines()
+    rows = [int(line.split("\t")[2]) for line in lines[1:]]
+    assert len(rows) == 100
+    np.testing.assert_array_equal(reader.get_tensor("features"), features[rows])
+    sprite = np.asarray(Image.open(place / "projector" / "sprite.png"))
+    np.testing.assert_array_equal(sprite[32:64, 64:96], source._images[rows[12]])
+    for said in ("features.npy", "features.parquet", f"tensorboard --logdir {place / 'projector'}"):
+        assert said in printed.partition("next:")[2]
+
+
+def test_the_search_prints_and_draws(embedded):
+    place, printed = embedded
+    lines = printed.partition("nearest to train/7")[2].splitlines()[1:6]
+    found = [(float(line.split()[1]), line.split()[2]) for line in lines]
+    features = np.load(place / "features.npy").astype(np.float64)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosine = unit @ unit[7]
+    order = np.argsort(-cosine)[:5]
+    assert found[0] == (1.0, "train/7")
+    assert [name for _, name in found] == [f"train/{i}" for i in order]
+    np.testing.assert_allclose([s for s, _ in found], cosine[order], atol=1e-4)
+    assert Image.open(place / "nearest.png").size[0] > 500
+
+
+def test_the_same_again_encodes_and_writes_nothing(embedded, run_dir, capsys):
+    place, _ = embedded
+    cached = next((run_dir / "features").glob("*/features.npy"))
+    files = [place / "features.npy", place / "ids.csv", place / "features.parquet", cached]
+    before = [file.stat().st_mtime_ns for file in files]
+    command = ["embed", f"--model_dir={run_dir}", "--format=npy,parquet", "--nearest=train/9"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert f"their features are in {cached.parent} already" in printed
+    assert "features.npy is there already" in printed and "train/9" in printed
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert len(list((run_dir / "features").iterdir())) == 1
+
+
+def test_a_saved_model_and_a_projection_head_embed(run_cli, run_dir, own_features, tmp_path):
+    h, projection = own_features
+    exported = tmp_path / "exported"
+    done = run_cli("export", f"--model_dir={run_dir}", f"--output={exported}")
+    assert done.returncode == 0, done.stderr
+    data = ["--dataset=shapes", "--split=train[:300]", "--eval_batch_size=100"]
+    encoder = f"--encoder={exported}"
+    assert main(["embed", encoder, f"--output={tmp_path / 'h'}", *data]) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "h" / "features.npy"), h, atol=1e-5)
+    for model in (encoder, f"--model_dir={run_dir}"):
+        output = tmp_path / f"g{len(model)}"
+        flags = [f"--output={output}", "--representation=projection", *data]
+        assert main(["embed", model, *flags]) == 0
+        np.testing.assert_allclose(np.load(output / "features.npy"), projection, atol=1e-5)
+
+
+KILLED = """
+import os, sys
+from simclr_tf.cli.main import main
+from simclr_tf.evaluation import feature_store
+
+feature_store._PART_ROWS = 64
+keep = feature_store.FeatureStore._keep
+
+def killed(self):
+    keep(self)
+    if len(self._starts) == 2:
+        os.kill(os.getpid(), 9)
+
+feature_store.FeatureStore._keep = killed
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_command_goes_on(embedded, run_dir, run_cli, tmp_path):
+    place, _ = embedded
+    for name in ("config.json", "checkpoints"):
+        (tmp_path / name).symlink_to(run_dir / name)
+    command = ("embed", f"--model_dir={tmp_path}", "--format=npy,parquet", "--eval_batch_size=32")
+    status, _, errors = finish(python("-c", KILLED, *command))
+    assert status == -9, errors
+    output = tmp_path / "embeddings" / place.name
+    assert [file.name for file in output.iterdir()] == ["embedding.json"]
+    done = run_cli(*command)
+    assert done.returncode == 0, done.stderr
+    assert "features of shapes train[:300]: 128 of 300 images are there already" in done.stdout
+    for name in ("features.npy", "features.parquet", "ids.csv"):
+        assert (output / name).read_bytes() == (place / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    pixels = np.random.default_rng(0)
+    for i, name in enumerate(NAMES):
+        size = (40, 30 + i, 3)
+        Image.fromarray(pixels.integers(0, 256, size, np.uint8)).save(folder / name, format="PNG")
+    return folder
+
+
+def test_a_folder_without_labels_and_with_strange_names(run_cli, run_dir, photos, tmp_path):
+    output = tmp_path / "out"
+    done = run_cli(
+        *("embed", f"--model_dir={run_dir}", f"--dataset=folder:{photos}", f"--output={output}"),
+        *("--format=npy,parquet,projector", "--neighbours=5", f"--nearest={photos / NAMES[4]}"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = (output / "ids.csv").read_text().splitlines()
+    assert lines[0] == "index,id" and len(lines) == 6
+    names = {row[1] for row in csv.reader(lines[1:])}
+    shown = {'a,b"c.png', "<script>.png", "$x$.png", r"new\nline.png", r"$\\frac{$.png"}
+    assert names == shown
+    assert set(pq.read_table(output / "features.parquet")["id"].to_pylist()) == shown
+    metadata = (output / "projector" / "metadata.tsv").read_text().splitlines()
+    assert {line.split("\t")[0] for line in metadata[1:]} == shown
+    first = done.stdout.partition("by cosine:\n")[2].splitlines()[0].split()
+    assert first == ["1", "1.0000", r"$\\frac{$.png"]
+    assert (output / "nearest.png").exists()
+
+
+def _refused(capsys, *flags) -> str:
+    assert main(["embed", *map(str, flags)]) == 2
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if line.startswith("simclr-tf: error:")]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--encoder=x"], "either --model_dir=RUN or --encoder=SAVEDMODEL"),
+        (["--format=npz"], "--format: 'npz' is none of npy, parquet, projector"),
+        (["--format=,"], "--format is empty: name any of npy"),
+        (["--representation=g"], "flag --representation=g"),
+        (["--output=gs://bucket/x"], "--output=gs://bucket/x: must be a directory"),
+        (["--split=valid"], "has no split 'valid': choose among train"),
+        (["--split=train[:0]"], "is empty"),
+        (["--nearest=300"], "--nearest=300: shapes train[:300] has 300 images, counted from 0"),
+        (["--nearest=cat.png"], "--nearest=cat.png is no image file, and no id of shapes"),
+        ([f"--nearest={ROOT / 'setup.py'}"], "is not a JPEG, PNG, GIF, BMP or WebP image"),
+        (["--nearest=0", "--neighbours=301"], "--neighbours=301: shapes train[:300] has 300"),
+        (["--neighbours=0"], "flag --neighbours=0"),
+        (["--projector_images=200000"], "flag --projector_images=200000"),
+    ],
+)
+def test_mistakes_are_one_line_before_any_work(run_dir, tmp_path, capsys, flags, message):
+    output = [] if flags[0].startswith("--output") else [f"--output={tmp_path / 'out'}"]
+    assert message in _refused(capsys, f"--model_dir={run_dir}", *output, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_there_is_refused(run_dir, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    run, encoder = f"--model_dir={run_dir}", f"--encoder={tmp_path / 'none'}"
+    assert "none holds no run" in _refused(capsys, f"--model_dir={tmp_path / 'none'}")
+    assert "name what embeds" in _refused(capsys)
+    assert "--encoder needs --output=DIR" in _refused(capsys, encoder)
+    more = (f"--output={tmp_path / 'out'}", "--dataset=shapes")
+    assert "not a SavedModel of an encoder" in _refused(capsys, encoder, *more)
+    empty = f"--dataset=folder:{tmp_path / 'empty'}"
+    assert "holds no images: looked for .jpg" in _refused(capsys, run, empty)
+    assert "there is no folder" in _refused(capsys, run, f"--dataset=folder:{tmp_path / 'no'}")
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["empty"]
+
+
+def test_a_directory_of_others_is_refused_and_left_alone(embedded, run_dir, tmp_path, capsys):
+    place, _ = embedded
+    before = {file.name: file.stat().st_mtime_ns for file in place.iterdir()}
+    flags = (f"--model_dir={run_dir}", "--split=train[300:600]")
+    message = _refused(capsys, *flags, f"--output={place}")
+    assert "holds features of other weights, images or settings (shapes train[:300]" in message
+    assert "name another directory" in message
+    assert {file.name: file.stat().st_mtime_ns for file in place.iterdir()} == before
+    (tmp_path / "features.npy").write_bytes(b"somebody's")
+    assert "(features.npy)" in _refused(capsys, *flags, f"--output={tmp_path}")
+    assert (tmp_path / "features.npy").read_bytes() == b"somebody's"
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "embedding.json").write_text("{")
+    assert "other weights" in _refused(capsys, *flags, f"--output={tmp_path / 'damaged'}")
+    (tmp_path / "file").touch()
+    assert "is a file: name a directory" in _refused(
+        capsys, *flags, f"--output={tmp_path / 'file'}"
+    )
+
+
+def test_a_full_disk_is_one_line(run_dir, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "features.npy")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    line = _refused(capsys, f"--model_dir={run_dir}", "--split=train[:9]", f"--output={tmp_path}")
+    assert "features.npy: No space left on device; make that place free" in line
+
+
+def test_the_manifest_says_what_is_there(embedded):
+    place, _ = embedded
+    about = json.loads((place / "embedding.json").read_text())
+    assert (about["dataset"], about["split"], about["images"]) == ("shapes", "train[:300]", 300)
+    assert (about["step"], about["representation"], about["image_size"]) == (3, "h", 16)
