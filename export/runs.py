@@ -34,7 +34,7 @@ def export_run(
         UserError: if there is no run or no checkpoint, or `output` exists.
     """
     run = Run(Path(model_dir))
-    config, _ = run.read()
+    config, plan = run.read()
     model = load(model_dir)
     step, size, encoder = int(model.step), config.views.image_size, config.encoder
     evaluations = [
@@ -50,7 +50,11 @@ def export_run(
             model.encoder,
             architecture=f"ResNet-{encoder.resnet_depth} × {encoder.width_multiplier:g}, "
             f"{encoder.stem} stem",
-            dataset=f"{placeless(config.data.dataset)}, split {config.data.train_split}",
+            dataset=(
+                "what the authors of the imported weights say"
+                if plan.is_imported
+                else f"{placeless(config.data.dataset)}, split {config.data.train_split}"
+            ),
             step=step,
             image_size=size,
             settings=to_json(config),

@@ -68,7 +68,8 @@ def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
         if isinstance(config, FinetuneConfig) and not column and protocol != "finetune":
             features = "fine-tuned encoder"
         steps = record["step"] if step is None else step
-        about = _about(pretraining, steps / its_plan.steps_per_epoch, column)
+        epochs = None if its_plan.is_imported else steps / its_plan.steps_per_epoch
+        about = _about(pretraining, epochs, column)
         table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
         cells = (_classifier(record), features, *about, record["num_train"])
         settings = everything if column not in ("pca", "random") else _of_images(config, column)
@@ -92,8 +93,8 @@ def _of_images(config: PretrainConfig, column: str) -> dict[str, str]:
     return {"image_size": str(config.views.image_size)} | {k: str(v) for k, v in encoder.items()}
 
 
-def _about(config: PretrainConfig, epochs: float, column: str) -> tuple[object, ...]:
-    """(encoder, dims, projection, epochs) of a representation."""
+def _about(config: PretrainConfig, epochs: float | None, column: str) -> tuple[object, ...]:
+    """(encoder, dims, projection, epochs) of a representation; None: nobody knows how many."""
     if column == "pca":
         return ("–", PCA_DIMS, "–", "–")
     encoder, head = config.encoder, config.head
@@ -105,7 +106,8 @@ def _about(config: PretrainConfig, epochs: float, column: str) -> tuple[object, 
     projection = "–" if without else head.proj_out_dim
     if column == "projection":
         dims = head.proj_out_dim
-    return (name, dims, projection, "–" if column == "random" else f"{epochs:.4g}")
+    known = epochs is not None and column != "random"
+    return (name, dims, projection, f"{epochs:.4g}" if known else "–")
 
 
 def _classifier(record: Any) -> str:
