@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -233,20 +234,30 @@ def test_an_empty_directory_is_a_place(saved_model, tmp_path):
     assert (place / "config.json").exists() and link.is_symlink()
 
 
-def test_an_import_that_cannot_be_written_leaves_nothing(saved_model, tmp_path):
-    # Its own process, for a limit on files cannot be taken back: as a disk that is full.
-    code = """
+# A limit on the size of files, past which a write fails or, unless told, ends the process.
+LIMITED = """
 import resource, signal, sys
 from simclr_tf.cli.main import main
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+signal.signal(signal.SIGXFSZ, signal.Handlers[sys.argv[1]])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[2:]))
 """
+
+
+def test_an_import_that_cannot_be_written_or_is_cut_leaves_no_run(saved_model, tmp_path):
     place = tmp_path / "runs" / "run"
     arguments = ["import", f"--checkpoint={saved_model}", f"--model_dir={place}"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
+
+    def limited(handler: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", LIMITED, handler, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = limited("SIG_DFL")
+    assert done.returncode == -signal.SIGXFSZ, done.stderr
+    assert not place.exists()
+    assert [entry.name for entry in place.parent.iterdir()] == [".run.incomplete"]
+
+    done = limited("SIG_IGN")
     assert done.returncode == 2, done.stderr
     assert f"simclr-tf: error: --model_dir={place} cannot be written: " in done.stderr
     assert list(place.parent.iterdir()) == []
