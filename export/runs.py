@@ -155,7 +155,7 @@ def _calibration(config: PretrainConfig, export: Export, size: int) -> np.ndarra
 def _card(
     run: Run, model: SimCLR | Classifier, head: _Head, export: Export, step: int, size: int
 ) -> str:
-    config, _ = run.read()
+    config, plan = run.read()
     encoder = config.encoder
     evaluations = [
         {**record, "dataset": placeless(record["dataset"])}
@@ -166,7 +166,11 @@ def _card(
         model.encoder,
         architecture=f"ResNet-{encoder.resnet_depth} × {encoder.width_multiplier:g}, "
         f"{encoder.stem} stem",
-        dataset=f"{placeless(config.data.dataset)}, split {config.data.train_split}",
+        dataset=(
+            "what the authors of the imported weights say"
+            if plan.is_imported
+            else f"{placeless(config.data.dataset)}, split {config.data.train_split}"
+        ),
         step=step,
         image_size=size,
         settings=to_json(config),

@@ -349,6 +349,11 @@ class Plan:
     num_workers: int = 1
     class_names: tuple[str, ...] = ()  # of a classifier's logits
 
+    @property
+    def is_imported(self) -> bool:
+        """Whether the weights were brought in: such a run has no step, and no images are known."""
+        return self.total_steps == 0
+
 
 def to_json(config: Any) -> dict[str, Any]:
     """Returns a config as JSON's types."""

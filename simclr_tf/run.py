@@ -165,9 +165,15 @@ class Run:
         """Refuses to resume this run as something else.
 
         Raises:
-            UserError: naming every setting that differs.
+            UserError: naming every setting that differs; or its weights were imported.
         """
-        old, new = settings_of(*self.read()), settings_of(config, plan)
+        before = self.read()
+        if before[1].is_imported:
+            raise UserError(
+                f"{self.path} holds imported weights, which have no training to go on with: name "
+                f"another --model_dir, and --checkpoint={self.path} to start from them"
+            )
+        old, new = settings_of(*before), settings_of(config, plan)
         differing = [
             f"{name} (was {old[name]}, now {new[name]})"
             for name in old

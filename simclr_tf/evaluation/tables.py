@@ -57,13 +57,9 @@ def table_of_runs(model_dirs: Sequence[Path]) -> str:
 def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
     """The seed of a run, and its newest figure of every kind."""
     config, plan = run.read()
-    try:
-        pretraining, its_plan, step = _pretraining(config, plan)
-        unknown = False
-    except UserError:  # its checkpoint has been moved; what it was built as, it knows itself
-        pretraining, its_plan, step, unknown = config, plan, None, True
+    pretraining, its_plan, step = _pretraining(config, plan)
     everything = _settings("", config, plan)
-    if pretraining is not config:
+    if pretraining is not config and its_plan is not None:
         everything |= _settings("pretrained with ", pretraining, its_plan)
     found = {}
     for record in map(completed, read_evaluations(run.evaluations_file)):
@@ -71,10 +67,11 @@ def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
         features = _FEATURES.get(column, column)
         if isinstance(config, FinetuneConfig) and not column and protocol != "finetune":
             features = "fine-tuned encoder"
-        epochs = f"{(record['step'] if step is None else step) / its_plan.steps_per_epoch:.4g}"
         if column == "supervised":
             epochs = _supervised_epochs(run, record["train_split"])
-        about = _about(pretraining, "?" if unknown else epochs, column, record["num_train"])
+        else:
+            epochs = _epochs(its_plan, record["step"] if step is None else step)
+        about = _about(pretraining, epochs, column, record["num_train"])
         table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
         cells = (_classifier(record), features, *about, record["num_train"])
         settings = everything if column not in ("pca", "random") else _of_images(config, column)
@@ -98,13 +95,19 @@ def _of_images(config: PretrainConfig, column: str) -> dict[str, str]:
     return {"image_size": str(config.views.image_size)} | {k: str(v) for k, v in encoder.items()}
 
 
+def _epochs(plan: Plan | None, steps: int) -> str:
+    if plan is None:
+        return "?"
+    return "–" if plan.is_imported else f"{steps / plan.steps_per_epoch:.4g}"
+
+
 def _supervised_epochs(run: Run, train_split: str) -> str:
     """Over its own labelled images, which may be fewer than those without labels."""
     try:
         _, plan = Run(run.supervised_dir(train_split)).read()
     except UserError:  # it has been removed, or its figures are of another split
         return "?"
-    return f"{plan.total_steps / plan.steps_per_epoch:.4g}"
+    return _epochs(plan, plan.total_steps)
 
 
 def _about(config: PretrainConfig, epochs: str, column: str, images: int) -> tuple[object, ...]:
@@ -135,12 +138,20 @@ def _classifier(record: Any) -> str:
     return f"{name}, {setting}" if setting else name
 
 
-def _pretraining(config: PretrainConfig, plan: Plan) -> tuple[PretrainConfig, Plan, int | None]:
-    """What the encoder was pretrained as; of a fine-tuned run its checkpoint's, and up to where."""
+def _pretraining(
+    config: PretrainConfig, plan: Plan
+) -> tuple[PretrainConfig, Plan | None, int | None]:
+    """What the encoder was pretrained as; of a fine-tuned run its checkpoint's, and up to where.
+
+    Of a checkpoint that has been moved away it is what the fine-tuned run knows, and no plan.
+    """
     step = None
     while isinstance(config, FinetuneConfig) and config.checkpoints.checkpoint:
         run = Run(Path(config.checkpoints.checkpoint))
-        (config, plan), step = run.read(), run.latest_step()
+        try:
+            (config, plan), step = run.read(), run.latest_step()
+        except UserError:
+            return config, None, None
     return config, plan, step
 
 

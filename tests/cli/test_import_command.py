@@ -1,0 +1,285 @@
+"""`import`, on files as the reference writes them: the same function comes out of the run."""
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import reference_files
+import tensorflow as tf
+import tf_keras as keras
+
+import simclr_tf
+from simclr_tf.cli import main as cli
+from simclr_tf.models.resnet import ENDPOINTS
+from simclr_tf.run import Run
+
+
+def run(*argv: object) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.main([str(argument) for argument in argv])
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def named(reference_npz):
+    return reference_files.variables_of(reference_npz)
+
+
+@pytest.fixture(scope="module")
+def saved_model(named, tmp_path_factory):
+    return reference_files.write_saved_model(tmp_path_factory.mktemp("saved") / "31", named)
+
+
+@pytest.fixture(scope="module")
+def imported(run_cli, saved_model, tmp_path_factory):
+    """A run made of the SavedModel, as a user makes it, and what was said."""
+    path = tmp_path_factory.mktemp("runs") / "imported"
+    done = run_cli("import", f"--checkpoint={saved_model}", f"--model_dir={path}")
+    assert done.returncode == 0, done.stderr
+    return path, done.stdout
+
+
+def outputs_of(model, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Every endpoint of a run's model by the reference's name for it."""
+    encoder, head = model.encoder, model.projection_head
+    ends = {name: encoder.get_layer(name).output for name in ENDPOINTS}
+    found = keras.Model(encoder.input, ends)(images, training=False)
+    features = found["final_avg_pool"]
+    found["proj_head_output"] = head(features, training=False)
+    if model.linear_head is not None:
+        found["logits_sup"] = model.linear_head(features)
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def check_function(model, npz) -> None:
+    found = outputs_of(model, npz["input"])
+    expected = {n.removeprefix("output/"): v for n, v in npz.items() if n.startswith("output/")}
+    assert len(expected) == 8
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-4, rtol=0, err_msg=name)
+
+
+def test_a_saved_model_computes_the_same_in_a_run(imported, reference_npz):
+    path, said = imported
+    model = simclr_tf.load(path)
+    assert int(model.step) == 0
+    check_function(model, reference_npz)
+    assert (
+        "a SavedModel of a ResNet-18 × 0.25, cifar stem, projection head of 3 layers to 128, "
+        in said
+    )
+    assert "linear head of 10 classes" in said and "121 variables" in said
+    assert "a run at step 0 for images of 32 pixels" in said
+    assert f"next: simclr-tf export --model_dir={path}" in said
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["imported"]
+
+
+def test_a_checkpoint_computes_the_same_in_a_run(named, reference_npz, tmp_path):
+    prefix = reference_files.write_checkpoint(tmp_path, reference_files.by_key(named))
+    flags = [f"--model_dir={tmp_path / 'run'}", "--image_size=48"]
+    status, said, error = run("import", f"--checkpoint={prefix}", *flags)
+    assert status == 0, error
+    check_function(simclr_tf.load(tmp_path / "run"), reference_npz)
+    assert "skipped by name: 7 values of optimizer state" in said
+    assert "skipped by name: 2 values of counters" in said
+    config, plan = Run(tmp_path / "run").read()
+    assert (config.views.image_size, config.encoder.stem) == (48, "cifar")
+    assert (config.data.dataset, config.data.eval_split) == ("imagenet2012", "validation")
+    assert (plan.num_classes, plan.is_imported) == (10, True)
+
+
+def test_without_heads(named, reference_npz, tmp_path):
+    encoder = {name: value for name, value in named.items() if name.startswith("resnet/")}
+    path = reference_files.write_saved_model(tmp_path / "saved", encoder)
+    status, said, error = run("import", f"--checkpoint={path}", f"--model_dir={tmp_path / 'run'}")
+    assert status == 0, error
+    model = simclr_tf.load(tmp_path / "run")
+    assert model.linear_head is None and not model.projection_head.variables
+    features = reference_npz["output/final_avg_pool"]
+    found = outputs_of(model, reference_npz["input"])["proj_head_output"]
+    np.testing.assert_allclose(found, features, atol=1e-4, rtol=0)
+    assert "no projection head" in said and "linear head" not in said
+
+
+def test_its_export_computes_the_same(imported, reference_npz, tmp_path):
+    path, _ = imported
+    status, _, error = run("export", f"--model_dir={path}", f"--output={tmp_path / 'out'}")
+    assert status == 0, error
+    ends = tf.saved_model.load(str(tmp_path / "out")).signatures["all_outputs"](
+        images=tf.constant(reference_npz["input"])
+    )
+    for ours, theirs in {"features": "final_avg_pool", "projection": "proj_head_output"}.items():
+        expected = reference_npz[f"output/{theirs}"]
+        np.testing.assert_allclose(ends[ours], expected, atol=1e-4, rtol=0)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "pretrained on | what the authors of the imported weights say" in card
+
+
+SHAPES = [
+    *("--dataset=shapes", "--train_split=train[:64]", "--eval_split=test[:64]"),
+    *("--train_batch_size=16", "--train_steps=1", "--warmup_epochs=0"),
+]
+
+
+ARCHITECTURE = ["--resnet_depth=18", "--width_multiplier=0.25", "--image_size=32"]
+
+
+def test_it_does_not_go_on_training(imported):
+    path, _ = imported
+    before = (path / "config.json").read_bytes()
+    status, _, error = run("pretrain", *ARCHITECTURE, *SHAPES, f"--model_dir={path}")
+    assert status == 2
+    assert "holds imported weights" in error and f"--checkpoint={path}" in error
+    assert (path / "config.json").read_bytes() == before
+
+
+def test_it_is_evaluated_and_its_epochs_are_not_known(imported):
+    path, _ = imported
+    flags = ["--protocols=knn", "--knn_k=5", "--table", *SHAPES[:3]]
+    status, said, error = run("evaluate", f"--model_dir={path}", *flags)
+    assert status == 0, error
+    (record,) = json.loads((path / "evaluations.json").read_text(encoding="utf-8"))
+    assert (record["dataset"], record["step"]) == ("shapes", 0)
+    (row,) = [line for line in said.splitlines() if "R18 × 0.25" in line]
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[cells.index("R18 × 0.25") :][:4] == ["R18 × 0.25", "128", "128", "–"]
+
+
+@pytest.mark.slow
+def test_training_starts_from_it(imported, tmp_path):
+    path, _ = imported
+    new = tmp_path / "new"
+    start = [f"--checkpoint={path}", f"--model_dir={new}"]
+    status, said, error = run("pretrain", *ARCHITECTURE, *SHAPES, *start)
+    assert status == 0, error
+    assert f"starting from the weights of {path}" in said
+    start = [f"--checkpoint={path}", f"--model_dir={tmp_path / 'tuned'}", "--mode=train"]
+    status, _, error = run("finetune", *start, *SHAPES)
+    assert status == 0, error
+
+
+def refused(tmp_path, checkpoint, *flags: str) -> str:
+    """The one line with which an import is refused that leaves nothing behind."""
+    places = tmp_path / "places"
+    places.mkdir(exist_ok=True)
+    arguments = [f"--checkpoint={checkpoint}", f"--model_dir={places / 'run'}", *flags]
+    status, _, error = run("import", *arguments)
+    assert status == 2
+    assert error.startswith("simclr-tf: error: ") and error.count("\n") == 1
+    assert list(places.iterdir()) == []
+    return error
+
+
+NAME = "resnet/block_group2/residual_block_3/batch_norm_relu_9/sync_batch_normalization_9/beta:0"
+SUPERVISED = "head_supervised/linear_layer/dense_3/kernel:0"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        (NAME, None, "is missing"),
+        (NAME, np.ones(33, np.float32), "has shape [33], not [32]"),
+        (SUPERVISED, np.ones((64, 10), np.float32), "has shape [64, 10], not [128, 10]"),
+        ("resnet/more:0", np.ones(2, np.float32), "is no variable of a ResNet-18"),
+        (NAME, np.full(32, np.inf, np.float32), "holds numbers that are not finite"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_leaves_nothing(named, tmp_path, name, value, reason):
+    changed = {**named, name: value}
+    if value is None:
+        del changed[name]
+    path = reference_files.write_saved_model(tmp_path / "saved", changed)
+    assert f"--checkpoint={path}: {name} {reason}" in refused(tmp_path, path)
+
+
+def test_a_key_that_is_missing_is_named(named, tmp_path):
+    keyed = reference_files.by_key(named)
+    key = f"model/_projection_head/linear_layers/1/bn_relu/bn/gamma{reference_files.SUFFIX}"
+    del keyed[key]
+    prefix = reference_files.write_checkpoint(tmp_path, keyed)
+    assert f"--checkpoint={prefix}: {key} is missing" in refused(tmp_path, prefix)
+
+
+def test_a_place_that_is_no_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "weights.h5"
+    path.write_bytes(b"HDF")
+    assert f"--checkpoint={path}: is neither a SavedModel" in refused(tmp_path, path)
+
+
+def test_flags_are_checked_before_the_file_is_opened(saved_model, imported, tmp_path):
+    assert "--image_size=4: must be at least 8" in refused(tmp_path, "nowhere", "--image_size=4")
+    path, _ = imported
+    for place, what in ((path, "holds a run already"), (path.parent, "is not empty")):
+        status, _, error = run("import", "--checkpoint=nowhere", f"--model_dir={place}")
+        assert (status, error.count("\n")) == (2, 1)
+        assert f"--model_dir={place} {what}" in error
+    for flags in ([f"--checkpoint={saved_model}"], [f"--model_dir={tmp_path / 'run'}"]):
+        status, _, error = run("import", *flags)
+        assert status == 2 and " is missing: " in error
+
+
+def test_an_empty_directory_is_a_place(saved_model, tmp_path):
+    place = tmp_path / "mounted"
+    place.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(place)
+    status, _, error = run("import", f"--checkpoint={saved_model}", f"--model_dir={link}")
+    assert status == 0, error
+    assert (place / "config.json").exists() and link.is_symlink()
+
+
+# A limit on the size of files, past which a write fails or, unless told, ends the process.
+LIMITED = """
+import resource, signal, sys
+from simclr_tf.cli.main import main
+signal.signal(signal.SIGXFSZ, signal.Handlers[sys.argv[1]])
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_an_import_that_cannot_be_written_or_is_cut_leaves_no_run(saved_model, tmp_path):
+    place = tmp_path / "runs" / "run"
+    arguments = ["import", f"--checkpoint={saved_model}", f"--model_dir={place}"]
+
+    def limited(handler: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", LIMITED, handler, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = limited("SIG_DFL")
+    assert done.returncode == -signal.SIGXFSZ, done.stderr
+    assert not place.exists()
+    assert [entry.name for entry in place.parent.iterdir()] == [".run.incomplete"]
+
+    done = limited("SIG_IGN")
+    assert done.returncode == 2, done.stderr
+    assert f"simclr-tf: error: --model_dir={place} cannot be written: " in done.stderr
+    assert list(place.parent.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet50", "resnet50_sk"])
+def test_the_whole_of_the_published_size(reference_variables, tmp_path, model):
+    draw = np.random.default_rng(0)
+    named = {
+        name: draw.uniform(0.5, 1.5, shape).astype(np.float32)
+        for name, shape in reference_variables[model]["variables"]
+    }
+    path = reference_files.write_saved_model(tmp_path / "saved", named)
+    status, said, error = run("import", f"--checkpoint={path}", f"--model_dir={tmp_path / 'run'}")
+    assert status == 0, error
+    assert f"{len(named)} variables" in said and "images of 224 pixels" in said
+    loaded = simclr_tf.load(tmp_path / "run")
+    sizes = [v.shape.num_elements() for v in loaded.encoder.trainable_variables]
+    assert sum(sizes) == {"resnet50": 23_508_032, "resnet50_sk": 35_215_584}[model]
+    values = [v for part in (loaded.encoder, loaded.projection_head) for v in part.variables]
+    values += loaded.linear_head.variables
+    assert sorted(float(tf.reduce_sum(v)) for v in values) == pytest.approx(
+        sorted(float(value.sum()) for value in named.values()), rel=1e-5
+    )
