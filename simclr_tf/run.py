@@ -119,17 +119,17 @@ class Run:
             )
         return path
 
-    def check_place(self) -> None:
-        """Raises UserError if the directory could not be made or written to."""
+    def check_place(self, flag: str = "--model_dir") -> None:
+        """Raises UserError, naming the flag, if the directory could not be made or written to."""
         if ":/" in str(self.path):  # a Path has made one slash of two
             raise UserError(
-                f"--model_dir={str(self.path).replace(':/', '://')}: must be a directory of a file "
+                f"{flag}={str(self.path).replace(':/', '://')}: must be a directory of a file "
                 "system; mount the bucket, or copy the run there afterwards"
             )
         there = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise UserError(
-                f"--model_dir={self.path}: {there} is no directory that can be written to; "
+                f"{flag}={self.path}: {there} is no directory that can be written to; "
                 "name another place"
             )
 

@@ -95,7 +95,11 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
         False,
         "Keep the logistic or linear head and export it with the encoder as signature `classify`.",
     )
-    switch("table", False, "Print a Markdown table of all that the runs' evaluations.json hold.")
+    switch(
+        "table",
+        False,
+        "Print a Markdown table of what evaluations.json holds, of several runs together.",
+    )
     return {
         "What": ["model_dir", "encoder", "output"],
         "Data": [
@@ -128,8 +132,8 @@ def run(values: flags.FlagValues) -> None:
     runs = [Path(name) for name in listed(values.model_dir or "")]
     if values.model_dir and not runs:
         raise UserError(f"--model_dir={values.model_dir} names no run")
-    if values.encoder and values.table:
-        raise UserError("--table is of runs: name them with --model_dir, or leave it out")
+    if values.encoder and not names:
+        raise UserError(f"--protocols is empty: name any of {', '.join(_PROTOCOLS)}")
     neighbours = _numbers("knn_k", values.knn_k, int)
     temperatures = _numbers("knn_temperature", values.knn_temperature, float)
     if values.save_classifier:
@@ -141,6 +145,7 @@ def run(values: flags.FlagValues) -> None:
             )
 
     from simclr_tf.evaluation.request import Request
+    from simclr_tf.evaluation.results import format_table, read_evaluations
     from simclr_tf.evaluation.runs import check_runs, evaluate_run, evaluate_saved_model
     from simclr_tf.evaluation.tables import table_of_runs
     from simclr_tf.export.runs import export_run
@@ -164,6 +169,9 @@ def run(values: flags.FlagValues) -> None:
     )
     if values.encoder:
         evaluate_saved_model(values.encoder, values.output, request)
+        if values.table:
+            records = read_evaluations(Path(values.output) / "evaluations.json")
+            print(f"\n{format_table(records, markdown=True)}")
         return
     if names:
         check_runs(runs)

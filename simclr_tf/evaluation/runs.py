@@ -48,6 +48,7 @@ def evaluate_run(
     """
     run = Run(Path(model_dir))
     config, _ = run.read()
+    run.check_place()
     if request.save_classifier and isinstance(config, FinetuneConfig):
         raise UserError(
             f"--save_classifier: {run.path} is fine-tuned and exports its own classifier; leave "
@@ -100,6 +101,7 @@ def evaluate_saved_model(
     Raises:
         UserError: if it is no SavedModel of an image encoder, or the data do not allow it.
     """
+    Run(Path(output)).check_place("--output")
     exported = encoder_of_saved_model(encoder)
     for baseline in ("random", "supervised"):
         if baseline in request.baselines:

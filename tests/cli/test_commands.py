@@ -49,8 +49,9 @@ def test_export_then_evaluate_the_saved_model(run_cli, run_dir, tmp_path):
 
     both = [f"--output={tmp_path}", "--dataset=shapes", "--train_split=train[:600]"]
     both += ["--eval_split=test[:100]", "--protocols=knn"]
-    done = run_cli("evaluate", f"--encoder={exported}", *both)
+    done = run_cli("evaluate", f"--encoder={exported}", *both, "--table")
     assert done.returncode == 0, done.stderr
+    assert "\n| top-1 % | encoder |\n| --- | ---: |\n| knn | " in done.stdout
     done = run_cli("evaluate", f"--model_dir={run_dir}", "--protocols=knn")
     assert done.returncode == 0, done.stderr
     (of_export,) = json.loads((tmp_path / "evaluations.json").read_text(encoding="utf-8"))

@@ -216,8 +216,8 @@ def test_transfer_measures_each_dataset_in_its_way(run_cli, run_dir, others):
         ),
         (["--model_dir=,"], "--model_dir=, names no run"),
         (
-            ["--encoder=a", "--output=b", "--dataset=c", "--model_dir=", "--table"],
-            "--table is of runs",
+            ["--encoder=a", f"--output={__file__}/b", "--dataset=c", "--model_dir="],
+            "test_evaluate_command.py is no directory that can be written to",
         ),
         (["--train_split=train[:1]", "--protocols=knn", "--knn_k=1"], "single class"),
     ],
