@@ -1,0 +1,125 @@
+"""`simclr-tf export`: any checkpoint, size and form, while the run is training too."""
+
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from processes import TINY, finish, pretrain
+
+import simclr_tf
+from simclr_tf.evaluation.classifier import FittedClassifier
+from simclr_tf.evaluation.protocols import AffineClassifier
+from simclr_tf.run import Run
+
+IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "run"
+    status, _, errors = finish(pretrain(path, *TINY, "--train_steps=3", "--checkpoint_steps=1"))
+    assert status == 0, errors
+    return path
+
+
+@pytest.fixture
+def export(run_dir, capsys):
+    """Run the command in this process; return its status and what it printed."""
+    from simclr_tf.cli.main import main
+
+    def run(*flags):
+        status = main(["export", f"--model_dir={run_dir}", *map(str, flags)])
+        printed = capsys.readouterr()
+        return status, printed.err if status else printed.out
+
+    return run
+
+
+def test_any_checkpoint_at_any_size(export, run_dir, tmp_path):
+    status, printed = export(
+        f"--output={tmp_path / 'first'}", "--step=1", "--image_size=24", "--with_preprocessing"
+    )
+    assert status == 0
+    assert f'encoder = tf.saved_model.load("{tmp_path / "first"}")' in printed
+    assert "[N, 24, 24, 3] in [0, 1] → [N, 32]" in printed
+    loaded = tf.saved_model.load(str(tmp_path / "first"))
+    images = np.repeat(IMAGES, 2, axis=1)[:, :24].repeat(2, axis=2)[:, :, :24]
+    first, last = (simclr_tf.load(run_dir, step).encoder for step in (1, None))
+    np.testing.assert_allclose(loaded(images), first(images, training=False), atol=1e-5)
+    assert np.abs(loaded(images) - last(images, training=False)).max() > 1e-4
+    card = (tmp_path / "first" / "README.md").read_text(encoding="utf-8")
+    assert "float32 `[N, 24, 24, 3]`" in card and "1 steps" in card and "serving_encoded" in card
+    # A file of that size is taken as it is.
+    png = tf.io.encode_png(np.round(255 * images[0]).astype(np.uint8))
+    served = loaded.signatures["serving_encoded"](image_bytes=png[tf.newaxis])["features"]
+    np.testing.assert_allclose(served, loaded(np.round(255 * images[:1]) / np.float32(255)), 1e-4)
+
+
+def test_forms_lie_in_the_run_side_by_side(export, run_dir):
+    for flags in ([], ["--format=keras"], ["--format=tflite_int8", "--calibration_images=8"]):
+        status, printed = export(*flags)
+        assert status == 0, printed
+    names = {"3", "3.keras", "3.keras.md", "3-int8.tflite", "3-int8.tflite.md"}
+    assert {path.name for path in (run_dir / "export").iterdir()} == names
+    assert "8 bits" in (run_dir / "export" / "3-int8.tflite.md").read_text(encoding="utf-8")
+    # Another step takes their place: --keep_hub_module_max is 1.
+    assert export("--step=2")[0] == 0
+    assert {path.name for path in (run_dir / "export").iterdir()} == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--step=7"], "holds the steps 1, 2, 3"),
+        (["--format=keras", "--with_preprocessing"], "--with_preprocessing: a keras takes no"),
+        (["--format=onnx"], "--format=onnx"),
+        (["--image_size=4"], "--image_size=4"),
+        ([f"--output={__file__}"], "is there already"),
+    ],
+)
+def test_mistakes_are_one_line(export, run_dir, flags, message):
+    before = sorted((run_dir / "export").rglob("*")) if (run_dir / "export").exists() else []
+    status, printed = export(*flags)
+    (line,) = [line for line in printed.splitlines() if line.startswith("simclr-tf: error:")]
+    assert status == 2 and message in line
+    assert before == (sorted((run_dir / "export").rglob("*")) if before else [])
+
+
+def test_a_head_of_another_step_is_left_out_and_said_so(export, run_dir, tmp_path):
+    head = AffineClassifier(np.ones((32, 2), np.float32), np.zeros(2, np.float32))
+    kept = FittedClassifier(head, ("a", "b"), "logistic", "shapes", 2)
+    kept.save(Run(run_dir).classifier_file)
+    try:
+        _, printed = export(f"--output={tmp_path / 'third'}")
+        assert "is of step 2 and stays out of the export of step 3" in printed
+        assert set(tf.saved_model.load(str(tmp_path / "third")).signatures) == {
+            *("serving_default", "all_outputs")
+        }
+        _, printed = export(f"--output={tmp_path / 'second'}", "--step=2", "--with_preprocessing")
+        loaded = tf.saved_model.load(str(tmp_path / "second"))
+        assert "note:" not in printed and "classify" in loaded.signatures
+        png = tf.io.encode_png(np.zeros([16, 16, 3], np.uint8))
+        answer = loaded.signatures["serving_encoded"](image_bytes=png[tf.newaxis])
+        assert set(answer) == {"features", "logits", "probabilities", "label", "class_name"}
+    finally:
+        Run(run_dir).classifier_file.unlink()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_training_is_exported(tmp_path):
+    run = tmp_path / "run"
+    process = pretrain(run, *TINY, "--train_steps=100000", "--checkpoint_steps=5")
+    try:
+        from simclr_tf.cli.main import main
+
+        for line in process.stdout:
+            if line.startswith("step 10/"):
+                break
+        assert main(["export", f"--model_dir={run}", f"--output={tmp_path / 'out'}"]) == 0
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGTERM)
+        status, _, errors = finish(process)
+    assert status == 143, errors
+    assert tf.saved_model.load(str(tmp_path / "out"))(IMAGES).shape == (3, 32)
