@@ -2,19 +2,19 @@
 
 python addons.py EXPORT FOLDER --image_size=32
 
-TensorFlow Addons ended at 0.23, with wheels for Python up to 3.11 and a search for Keras's inside
+TensorFlow Addons ended at 0.23, with wheels for Python up to 3.11, and looks for Keras's inside
 under its old name.
 """
 
+import os
 import sys
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # before TensorFlow is imported
 
 import tf_keras as keras
 
-sys.modules["keras"] = keras  # while TensorFlow Addons looks for it
+sys.modules["keras"] = keras
 import tensorflow_addons as tfa  # noqa: E402
-
-del sys.modules["keras"]
-
 import tensorflow_hub as hub  # noqa: E402
 from folder import arguments, read_folder, save  # noqa: E402
 

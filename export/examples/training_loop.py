@@ -6,7 +6,7 @@ python training_loop.py EXPORT FOLDER --image_size=32
 import tensorflow as tf
 from folder import arguments, read_folder, save
 
-options = arguments(__doc__, ("--steps", 20, "of training"))
+options = arguments(__doc__, ("--steps", 50, "of training"))
 images, labels, names = read_folder(options.folder, options.image_size)
 
 encoder = tf.saved_model.load(options.export)
@@ -25,7 +25,7 @@ def step():
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         loss = tf.reduce_mean(losses) + sum(r() for r in encoder.regularization_losses)
     for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
-        variable.assign_sub(0.05 * gradient)
+        variable.assign_sub(0.2 * gradient)
     return loss
 
 

@@ -40,6 +40,9 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"simclr-tf: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("simclr-tf: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

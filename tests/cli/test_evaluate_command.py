@@ -1,6 +1,7 @@
 """`simclr-tf evaluate` in its own process: every protocol, transfer, tables, kept classifiers."""
 
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -109,18 +110,20 @@ def test_encoders_and_representations_are_not_one_another(evaluated, run_dir):
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_goes_on(run_dir, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_a_stopped_evaluation_goes_on(run_dir, tmp_path, number, status):
     shutil.copytree(run_dir, tmp_path / "run", ignore=lambda *_: ["features", "evaluations.json"])
     flags = ["--protocols=logistic,linear,knn", "--linear_epochs=40", "--knn_k=5"]
     command = ("-m", "simclr_tf", "evaluate", f"--model_dir={tmp_path / 'run'}", *flags)
     process = python(*command)
     for line in process.stdout:
         if line.startswith("logistic: top-1"):
-            process.kill()
-    finish(process)
+            process.send_signal(number)
+    ended, _, errors = finish(process)
+    assert ended == status and "Traceback" not in errors
     (before,) = _records(tmp_path / "run")
-    status, _, errors = finish(python(*command))
-    assert status == 0, errors
+    ended, _, errors = finish(python(*command))
+    assert ended == 0, errors
     after = _records(tmp_path / "run")
     assert [record["protocol"] for record in after] == ["logistic", "linear", "knn"]
     assert after[0] == before
