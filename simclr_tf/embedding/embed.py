@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from simclr_tf.evaluation.encoders import TrainedEncoder, encoder_of_run, encode
 from simclr_tf.evaluation.feature_store import FeatureStore
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor
 from simclr_tf.evaluation.request import Splits
-from simclr_tf.files import write_atomically
+from simclr_tf.files import file_name, write_atomically
 from simclr_tf.run import Run
 
 FORMATS = ("npy", "parquet", "projector")
@@ -100,10 +99,10 @@ def embed_run(model_dir: str | Path, request: EmbedRequest, output: str | Path |
     dataset = splits.dataset
     if dataset.startswith(FOLDER):
         dataset = Path(dataset.removeprefix(FOLDER)).expanduser().resolve().name
-    name = f"{dataset}-{splits.train_split}-step-{encoder.step}"
+    name = f"{file_name(dataset)}-{file_name(splits.train_split)}-step-{encoder.step}"
     if request.representation != "h":
         name += f"-{request.representation}"
-    output = Path(output or run.path / "embeddings" / re.sub(r"[^\w.]+", "-", name).strip("-"))
+    output = Path(output or run.path / "embeddings" / name)
     _embed(encoder, request, splits, output, run.features_dir)
     return output
 

@@ -40,7 +40,8 @@ def embedded(run_cli, run_dir):
         *("--projector_images=100", "--neighbours=5", "--eval_batch_size=32"),
     )
     assert done.returncode == 0, done.stderr
-    return run_dir / "embeddings" / "shapes-train-300-step-3", done.stdout
+    (place,) = (run_dir / "embeddings").glob("shapes-train-300-*-step-3")
+    return place, done.stdout
 
 
 @pytest.fixture(scope="module")
