@@ -27,12 +27,12 @@ for seed in "${seeds[@]}"; do
 done
 simclr-tf evaluate --model_dir="$all" --protocols=knn,logistic,linear --knn_k=20,200 \
   --linear_features=cached --baselines=pca,random "${data[@]}"
+simclr-tf evaluate --model_dir="$all" --protocols=logistic,probes --l2_sweep "${data[@]}"
 
 # The long ones, of seed 0 alone.
 finetune 0 100percent --train_epochs=10
 simclr-tf evaluate --model_dir="${runs[0]}" --protocols=knn,logistic,linear --knn_k=20,200 \
   --linear_features=cached --baselines=supervised "${data[@]}"
-simclr-tf evaluate --model_dir="${runs[0]}" --protocols=logistic,probes --l2_sweep "${data[@]}"
 simclr-tf evaluate --model_dir="${runs[0]}" --protocols=linear --linear_epochs=20 "${data[@]}"
 
 simclr-tf evaluate --model_dir="$all,$(IFS=,; echo "${tuned[*]}")" --protocols= --table

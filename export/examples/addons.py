@@ -18,14 +18,14 @@ import tensorflow_addons as tfa  # noqa: E402
 import tensorflow_hub as hub  # noqa: E402
 from folder import arguments, read_folder, save  # noqa: E402
 
-options = arguments(__doc__, ("--epochs", 10, "of training"))
+options = arguments(__doc__, ("--epochs", 40, "of training"))
 images, labels, names = read_folder(options.folder, options.image_size)
 
 encoder = hub.KerasLayer(options.export, trainable=True)
 save(options, encoder(images))
 
 model = keras.Sequential([keras.Input(images.shape[1:]), encoder, keras.layers.UnitNormalization()])
-model.compile(tfa.optimizers.LAMB(0.01), tfa.losses.TripletSemiHardLoss())
+model.compile(tfa.optimizers.LAMB(0.05), tfa.losses.TripletSemiHardLoss())
 losses = model.fit(
     images, labels, batch_size=len(images), epochs=options.epochs, verbose=0
 ).history["loss"]

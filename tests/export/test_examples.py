@@ -20,22 +20,36 @@ from simclr_tf.evaluation.knn import knn_predict
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "export" / "examples"
 SIZE = 16
+FLAGS = [
+    *("--dataset=shapes", "--train_split=train[:4000]", "--eval_split=test[:1000]"),
+    *(f"--image_size={SIZE}", "--resnet_depth=18", "--width_multiplier=0.0625"),
+    *("--crop_min_area=0.5", "--train_batch_size=128", "--warmup_epochs=0"),
+    *("--optimizer=adam", "--learning_rate=3e-3", "--learning_rate_scaling=none"),
+]
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def run_dir(run_cli, tmp_path_factory):
-    """A run that has learned a little, exported in every form that is consumed here."""
+    """A run without labels, exported in the forms that the examples take."""
     path = tmp_path_factory.mktemp("consumers") / "run"
-    flags = ["--dataset=shapes", "--train_split=train[:2000]", "--eval_split=test[:500]"]
-    flags += [f"--image_size={SIZE}", "--resnet_depth=18", "--width_multiplier=0.0625"]
-    flags += ["--use_blur=False", "--train_batch_size=128", "--train_steps=60", "--warmup_epochs=0"]
-    flags += ["--optimizer=adam", "--learning_rate=1e-3", "--learning_rate_scaling=none"]
-    commands = [["pretrain", *flags], ["export", "--with_preprocessing"]]
-    commands += [["export", f"--format={form}"] for form in ("tflite", "tflite_int8")]
-    commands += [["export", "--format=saved_model_float16"]]
-    for command in commands:
+    pretrain = ["pretrain", *FLAGS, "--train_steps=60", "--use_blur=False"]
+    forms = [["--with_preprocessing"], ["--format=tflite"]]
+    for command in (pretrain, *(["export", *form] for form in forms)):
+        done = run_cli(*command, f"--model_dir={path}", timeout=600)
+        assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def labelled(run_cli, tmp_path_factory):
+    """A run with labels: in as few steps, its encoder is worth more."""
+    path = tmp_path_factory.mktemp("labelled") / "run"
+    train = ["finetune", *FLAGS, "--from_scratch", "--train_steps=200", "--mode=train"]
+    train += ["--width_multiplier=0.125"]
+    forms = ("tflite_int8", "saved_model_float16")
+    for command in (train, *(["export", f"--format={form}"] for form in forms)):
         done = run_cli(*command, f"--model_dir={path}", timeout=600)
         assert done.returncode == 0, done.stderr
     return path
@@ -138,31 +152,31 @@ def _parameters():
     return {getattr(value, "values", (value,))[0] for value in mark.args[1]}
 
 
-def test_scikit_learn_on_embeddings(run_cli, run_dir, alone, tmp_path):
+def test_scikit_learn_on_embeddings(run_cli, labelled, alone, tmp_path):
     done = run_cli(
-        "embed", f"--model_dir={run_dir}", "--split=train[:600]", f"--output={tmp_path}/out"
+        "embed", f"--model_dir={labelled}", "--split=train[:600]", f"--output={tmp_path}/out"
     )
     assert done.returncode == 0, done.stderr
     printed = alone(EXAMPLES / "scikit_learn.py", tmp_path / "out")
-    assert "features: float32 [600, 32]" in printed
+    assert "features: float32 [600, 64]" in printed
     assert float(printed.rpartition(":")[2]) > 0.15  # of ten classes
     own = extract_features(
-        simclr_tf.load(run_dir).encoder, open_source("shapes", "train[:600]"), SIZE
+        simclr_tf.load(labelled).encoder, open_source("shapes", "train[:600]"), SIZE
     )
     np.testing.assert_allclose(np.load(tmp_path / "out" / "features.npy"), own.features, atol=1e-5)
 
 
-def test_eight_bits_and_float16_judge_as_the_run_does(run_dir):
-    train, test = (open_source("shapes", split) for split in ("train[:2000]", "test[:1000]"))
-    own = simclr_tf.load(run_dir).encoder
-    half = tf.saved_model.load(str(run_dir / "export" / "60-float16"))
-    run = tf.lite.Interpreter(str(run_dir / "export" / "60-int8.tflite")).get_signature_runner()
+def test_eight_bits_and_float16_judge_as_the_run_does(labelled):
+    train, test = (open_source("shapes", split) for split in ("train[:4000]", "test"))
+    own = simclr_tf.load(labelled).encoder
+    half = tf.saved_model.load(str(labelled / "export" / "200-float16"))
+    run = tf.lite.Interpreter(str(labelled / "export" / "200-int8.tflite")).get_signature_runner()
 
     def eight_bits(images, training):
         (features,) = tf.numpy_function(
             lambda x: [run(images=x)["features"]], [images], [tf.float32]
         )
-        return tf.ensure_shape(features, [images.shape[0], 32])
+        return tf.ensure_shape(features, [images.shape[0], 64])
 
     def accuracy(encoder):
         learnt, judged = (extract_features(encoder, source, SIZE) for source in (train, test))
@@ -171,4 +185,4 @@ def test_eight_bits_and_float16_judge_as_the_run_does(run_dir):
 
     (best, features), (of_half, halves), (of_eight, _) = map(accuracy, (own, half, eight_bits))
     assert np.abs(halves - features).max() < 1e-2 * np.abs(features).max()
-    assert best > 0.3 and abs(of_half - best) <= 0.01 and abs(of_eight - best) <= 0.02
+    assert best > 0.2 and abs(of_half - best) <= 0.01 and abs(of_eight - best) <= 0.02
