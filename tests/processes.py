@@ -1,6 +1,7 @@
 """Runs in processes of their own: started, killed at a step, and what they leave behind."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -18,13 +19,15 @@ TINY = [
 
 
 def python(*arguments: object) -> subprocess.Popen:
-    """Starts Python with these arguments."""
+    """Starts Python with these arguments, open to Ctrl-C even where this process is not."""
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        # A shell lets what it starts in the background ignore it, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
