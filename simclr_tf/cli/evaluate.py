@@ -127,13 +127,11 @@ def run(values: flags.FlagValues) -> None:
         raise UserError("--protocols: finetune is a command: simclr-tf finetune --checkpoint=RUN")
     names = names_among("protocols", values.protocols, _PROTOCOLS)
     baselines = names_among("baselines", values.baselines, _BASELINES)
-    if not names and not values.table:
+    if not names and (values.encoder or not values.table):
         raise UserError(f"--protocols is empty: name any of {', '.join(_PROTOCOLS)}")
     runs = [Path(name) for name in listed(values.model_dir or "")]
     if values.model_dir and not runs:
         raise UserError(f"--model_dir={values.model_dir} names no run")
-    if values.encoder and not names:
-        raise UserError(f"--protocols is empty: name any of {', '.join(_PROTOCOLS)}")
     neighbours = _numbers("knn_k", values.knn_k, int)
     temperatures = _numbers("knn_temperature", values.knn_temperature, float)
     if values.save_classifier:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import tensorflow as tf
 from simclr_tf.build import build_model
 from simclr_tf.config import Data, Plan, PretrainConfig, Views
 from simclr_tf.errors import UserError
+from simclr_tf.files import replacing
 from simclr_tf.importing.architecture import Architecture, Recognised, recognise
 from simclr_tf.importing.reading import Stored, open_stored
 from simclr_tf.models import SimCLR
@@ -113,28 +112,22 @@ def _fill(model: SimCLR, found: Recognised, stored: Stored) -> int:
 
 
 def _write(run: Run, config: PretrainConfig, plan: Plan, model: SimCLR) -> None:
-    path = run.path.resolve()
-    scratch = Run(path.with_name(f".{path.name}.incomplete"))
     try:
-        if scratch.path.exists():  # of an import that was killed
-            shutil.rmtree(scratch.path)
-        scratch.path.mkdir(parents=True)
-        scratch.write(config, plan)
-        manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=model),
-            str(scratch.checkpoint_dir),
-            max_to_keep=1,
-            checkpoint_name="step",
-        )
-        manager.save(checkpoint_number=int(model.step.numpy()))
-        os.replace(scratch.path, path)
+        with replacing(run.path.resolve()) as place:
+            scratch = Run(place)
+            scratch.write(config, plan)
+            manager = tf.train.CheckpointManager(
+                tf.train.Checkpoint(model=model),
+                str(scratch.checkpoint_dir),
+                max_to_keep=1,
+                checkpoint_name="step",
+            )
+            manager.save(checkpoint_number=int(model.step.numpy()))
     except (OSError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"--model_dir={run.path} cannot be written: {reason}; make room, or name another place"
         ) from None
-    finally:
-        shutil.rmtree(scratch.path, ignore_errors=True)
 
 
 def _tell(

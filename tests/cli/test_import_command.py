@@ -255,7 +255,7 @@ def test_an_import_that_cannot_be_written_or_is_cut_leaves_no_run(saved_model, t
     done = limited("SIG_DFL")
     assert done.returncode == -signal.SIGXFSZ, done.stderr
     assert not place.exists()
-    assert [entry.name for entry in place.parent.iterdir()] == [".run.incomplete"]
+    assert [entry.name for entry in place.parent.iterdir()] == [".incomplete.run"]
 
     done = limited("SIG_IGN")
     assert done.returncode == 2, done.stderr
