@@ -363,15 +363,22 @@ def to_json(config: Any) -> dict[str, Any]:
 def from_json(cls: Any, values: Any) -> Any:
     """Rebuilds a config dataclass, nested ones included.
 
+    An option that is younger than the file has its default: what was done before it was there.
+
     Raises:
-        UserError: if a value is missing, unknown or out of range.
+        UserError: if a value without a default is missing, or one is unknown or out of range.
     """
     if not isinstance(values, dict):
         raise UserError(f"{cls.__name__}: expected an object, got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    if set(values) != set(fields):
-        odd = ", ".join(sorted(set(values) ^ set(fields)))
-        raise UserError(f"{cls.__name__}: missing or unknown: {odd}")
+    required = {
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING or dataclasses.is_dataclass(field.type)
+    }
+    odd = (set(values) - set(fields)) | (required - set(values))
+    if odd:
+        raise UserError(f"{cls.__name__}: missing or unknown: {', '.join(sorted(odd))}")
 
     def read(name: str, value: Any) -> Any:
         if dataclasses.is_dataclass(fields[name].type):
