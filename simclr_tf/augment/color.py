@@ -5,11 +5,15 @@ form: with V the largest and m the smallest channel, scaling the saturation by f
 c to V - (V - c)·min(f, V / (V - m)), and a change of hue keeps V and m.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from simclr_tf.augment import draws
+
+# From the red, green and blue planes to those changed.
+Operation = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
 _LUMA = (0.2989, 0.5870, 0.1140)
 _TINY = 1e-20  # keeps a gray pixel's 0/0 finite; its chroma of 0 then cancels the quotient
@@ -40,10 +44,15 @@ def to_grayscale(images: tf.Tensor, apply: tf.Tensor) -> tf.Tensor:
     apply = _per_image(apply)
 
     def gray(planes):
-        luma = sum(weight * plane for weight, plane in zip(_LUMA, planes, strict=True))
-        return [tf.where(apply, luma, plane) for plane in planes]
+        gray = luma(planes)
+        return [tf.where(apply, gray, plane) for plane in planes]
 
     return _on_planes(images, gray)
+
+
+def luma(planes: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns the brightness of red, green and blue planes."""
+    return sum(weight * plane for weight, plane in zip(_LUMA, planes, strict=True))
 
 
 class Jitter(NamedTuple):
@@ -96,7 +105,7 @@ def apply_jitter(images: tf.Tensor, jitter: Jitter, brightness: str = "v2") -> t
         float32 [N, H, W, 3] in [0, 1].
     """
 
-    def take_turn(number, planes):
+    def take_turn(number, planes):  # all four, because in a batch each image is at another one
         bright, contrast, saturation, hue = tf.unstack(jitter.turn == number, axis=1)
         scale, shift = tf.ones_like(jitter.addend), tf.zeros_like(jitter.addend)
         if brightness == "v1":
@@ -105,10 +114,10 @@ def apply_jitter(images: tf.Tensor, jitter: Jitter, brightness: str = "v2") -> t
             scale = tf.where(bright, jitter.factors[:, 0], scale)
         planes = [_per_image(scale) * plane + _per_image(shift) for plane in planes]
         planes = _contrast(planes, _per_image(tf.where(contrast, jitter.factors[:, 1], 1.0)))
-        planes = [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
+        planes = _clip(planes)
         planes = _saturation(planes, _per_image(tf.where(saturation, jitter.factors[:, 2], 1.0)))
         planes = _hue(planes, _per_image(tf.where(hue, jitter.delta, 0.0)))
-        return number + 1, [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
+        return number + 1, _clip(planes)
 
     # A loop, because XLA would fuse unrolled turns into the reductions of the following ones and
     # compute the first turn again for each.
@@ -116,6 +125,30 @@ def apply_jitter(images: tf.Tensor, jitter: Jitter, brightness: str = "v2") -> t
         images,
         lambda planes: tf.while_loop(lambda number, _: number < 4, take_turn, [0, planes])[1],
     )
+
+
+def jitter_operations(jitter: Jitter, brightness: str = "v2") -> list[Operation]:
+    """Returns brightness, contrast, saturation and hue, each with its clip.
+
+    Args:
+        jitter: of N images.
+        brightness: "v2" multiplies by the factor, "v1" adds the addend.
+
+    Returns:
+        Four functions of red, green and blue planes, each float32 [N, H, W] in [0, 1].
+    """
+    scale, contrast, saturation = map(_per_image, tf.unstack(jitter.factors, axis=1))
+    addend, delta = _per_image(jitter.addend), _per_image(jitter.delta)
+
+    def brighten(planes):
+        return [plane + addend if brightness == "v1" else plane * scale for plane in planes]
+
+    return [
+        lambda planes: _clip(brighten(planes)),
+        lambda planes: _clip(_contrast(planes, contrast)),
+        lambda planes: _clip(_saturation(planes, saturation)),
+        lambda planes: _clip(_hue(planes, delta)),
+    ]
 
 
 def color_jitter(
@@ -162,6 +195,10 @@ def _hue(planes, delta):
         return value - chroma * tf.clip_by_value(tf.minimum(place, 4.0 - place), 0.0, 1.0)
 
     return [channel(start) for start in (5.0, 3.0, 1.0)]
+
+
+def _clip(planes):
+    return [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
 
 
 def _on_planes(images, operation):

@@ -105,6 +105,30 @@ def _interpolation(
     return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
 
 
+def taps(
+    start: tf.Tensor, length: tf.Tensor, size: int, mirrored: tf.Tensor | bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The four stored pixels that each output pixel is made of, on one axis of one image.
+
+    Args:
+        start, length: int32 scalars, the box on this axis.
+        size: number of output pixels.
+        mirrored: bool scalar, whether the output runs backwards.
+
+    Returns:
+        (index, weight): int32 and float32 [size, 4]; the weights of a pixel add up to 1.
+    """
+    start, length = tf.cast(start, tf.float32), tf.cast(length, tf.float32)
+    output = tf.range(size, dtype=tf.float32)
+    output = tf.where(mirrored, size - 1.0 - output, output)
+    centre = start + (output + 0.5) * (length / size) - 0.5
+    pixel = tf.floor(centre)[:, tf.newaxis] + tf.range(-1.0, 3.0)
+    inside = tf.logical_and(pixel >= start, pixel < start + length)
+    weights = tf.where(inside, _keys_cubic(tf.abs(centre[:, tf.newaxis] - pixel)), 0.0)
+    weights /= tf.reduce_sum(weights, axis=-1, keepdims=True)
+    return tf.cast(tf.clip_by_value(pixel, start, start + length - 1.0), tf.int32), weights
+
+
 def _keys_cubic(distance):
     near = (1.5 * distance - 2.5) * distance * distance + 1.0
     far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0

@@ -1,8 +1,10 @@
 """SimCLR's augmentation policy [v1 App. A]."""
 
+import os
+
 import tensorflow as tf
 
-from simclr_tf.augment import blur, color, draws
+from simclr_tf.augment import blur, color, draws, imagewise
 from simclr_tf.augment.crop import crop_and_resize, sample_boxes
 from simclr_tf.augment.flip import flip_left_right
 
@@ -59,7 +61,8 @@ class SimCLRAugment:
         self.flip = flip
         self.grayscale = grayscale
         # Compiled here, so that every caller has it several times faster.
-        self._apply = tf.function(self._transform, jit_compile=True)
+        self._in_lockstep = tf.function(self._batch, jit_compile=True)
+        self._one_by_one = tf.function(self._images, jit_compile=True)
 
     def __call__(
         self,
@@ -81,11 +84,12 @@ class SimCLRAugment:
             float32 [N, image_size, image_size, 3] in [0, 1].
         """
         images = tf.convert_to_tensor(images)
+        if images.dtype != tf.uint8:
+            images = as_float(images)
         n, height, width, _ = images.shape
         gray = draws.uniform(seed, _GRAYSCALE, offset, n, 1)[:, 0] < 0.2
         blurred, sigma = tf.unstack(draws.uniform(seed, _BLUR, offset, n, 2), axis=1)
-        return self._apply(
-            images,
+        drawn = (
             sample_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect),
             draws.uniform(seed, _FLIP, offset, n, 1)[:, 0] < 0.5,
             color.draw_jitter(seed, offset, n, self.color_jitter_strength),
@@ -93,8 +97,15 @@ class SimCLRAugment:
             blurred < 0.5,
             draws.scale(sigma, 0.1, 2.0),
         )
+        if _lockstep_suits():
+            return self._in_lockstep(images, *drawn)
+        # TensorFlow runs the parts beside one another, a processor's core for each.
+        size = n // _parts(n)
+        slices = [slice(i, i + size) for i in range(0, n, size)]
+        parts = [tf.nest.map_structure(lambda x, s=s: x[s], (images, *drawn)) for s in slices]
+        return tf.concat([self._one_by_one(*part) for part in parts], axis=0)
 
-    def _transform(self, images, boxes, flipped, jitter, gray, blurred, sigma):
+    def _batch(self, images, boxes, flipped, jitter, gray, blurred, sigma):
         views = crop_and_resize(as_float(images), boxes, self.image_size)
         if self.flip:
             views = flip_left_right(views, flipped)
@@ -108,6 +119,35 @@ class SimCLRAugment:
             blurry = blur.gaussian_blur(views, sigma, size)
             views = tf.where(blurred[:, tf.newaxis, tf.newaxis, tf.newaxis], blurry, views)
         return tf.clip_by_value(views, 0.0, 1.0)
+
+    def _images(self, *inputs):
+        return imagewise.map_images(self._image, inputs, self.image_size)
+
+    def _image(self, image, box, flipped, jitter, gray, blurred, sigma):
+        planes = imagewise.crop_resize_flip(image, box, flipped & self.flip, self.image_size)
+        if self.color_jitter_strength > 0:
+            planes = imagewise.jitter(planes, jitter, self.brightness)
+        if self.grayscale:
+            planes = imagewise.to_grayscale(planes, gray)
+        if self.use_blur:
+            size = blur.kernel_size_for(self.image_size)
+            planes = imagewise.gaussian_blur(planes, blurred, sigma, size)
+        return [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
+
+
+def _lockstep_suits():
+    """Whether the batch is transformed as a whole: on accelerators, and where nothing is compiled,
+    for which a loop over images would take minutes.
+    """
+    accelerators = [d for d in tf.config.list_physical_devices() if d.device_type != "CPU"]
+    on_tpu = isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+    return bool(accelerators) or on_tpu or tf.config.functions_run_eagerly()
+
+
+def _parts(n):
+    """The most parts of one size, no more than there are cores for, into which n images divide."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(parts for parts in range(1, (cores or 1) + 1) if n % parts == 0)
 
 
 def as_float(images: tf.Tensor) -> tf.Tensor:

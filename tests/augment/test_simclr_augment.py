@@ -46,6 +46,25 @@ def test_in_every_way_and_within_range(photographs, in_every_way):
     assert views.std() > 0.1
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"image_size": 60, "brightness": "v1"},
+        {"image_size": 17, "color_jitter_strength": 0.0, "flip": False},
+        {"image_size": 12, "use_blur": False, "grayscale": False, "crop_area": (0.1, 0.3)},
+    ],
+)
+def test_one_by_one_the_images_become_what_they_become_in_lockstep(
+    settings, photographs, compiling
+):
+    augment = SimCLRAugment(**settings)
+    images = photographs[:9, :18]  # nine divide into no two parts; 18 × 24 is no square
+    lockstep = augment(images, SEED)  # as on accelerators, and where nothing is compiled
+    with compiling():
+        one_by_one = augment(images, SEED)
+    np.testing.assert_allclose(one_by_one, lockstep, atol=2e-5)
+
+
 def test_black_and_white_images_stay_within_range():
     images = np.random.default_rng(0).integers(0, 2, (64, 12, 12, 3)).astype(np.float32)
     for strength, size in itertools.product([0.0, 0.5, 1.0], [8, 32]):
