@@ -157,6 +157,9 @@ class Head(Section):
     )
 
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimization(Section):
     """Optimization"""
@@ -184,8 +187,9 @@ class Optimization(Section):
     momentum: float = option(0.9, "Of momentum and LARS.", low=0, below=1)
     precision: str = option(
         "float32",
-        "What the network computes in; weights, loss and statistics stay float32.",
-        choices=("float32", "bfloat16", "float16"),
+        "What the network computes in; weights, loss and statistics stay float32. auto: bfloat16 "
+        "where a short trial finds it faster, else float32.",
+        choices=("auto", *PRECISIONS),
     )
     seed: int = option(0, "Of the weights, the data order and the views.", low=0, high=2**31 - 1)
 
@@ -306,7 +310,7 @@ class PretrainConfig:
     checkpoints: Checkpoints = Checkpoints()
 
     def resolved(self) -> "PretrainConfig":
-        """Returns the config with every automatic choice made."""
+        """Returns the config with every automatic choice made that needs no trial."""
         size = self.views.image_size
         stem = self.encoder.stem
         if stem == "auto":

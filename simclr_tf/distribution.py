@@ -4,8 +4,9 @@ It must come before TensorFlow's first operation: logical devices and a cluster 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from simclr_tf.cluster import (
@@ -75,17 +76,21 @@ class Replicas:
         Raises:
             UserError: naming the first fact that is not the same on all workers.
         """
+        for name, values in zip(facts, self.gather(list(facts.values())).T, strict=True):
+            if len(set(values)) > 1:
+                raise UserError(f"the workers differ in {name}")
+
+    def gather(self, values: Sequence[int]) -> np.ndarray:
+        """Returns every worker's values, int64 [rows, values]; all workers must ask together."""
+        mine = tf.constant([list(values)], tf.int64)
         if self.num_workers == 1:
-            return
-        mine = tf.constant([list(facts.values())], tf.int64)
+            return mine.numpy()
 
         @tf.function
         def all_of_them():
             return self.strategy.gather(self.strategy.run(lambda: mine), axis=0)
 
-        for name, values in zip(facts, all_of_them().numpy().T, strict=True):
-            if len(set(values)) > 1:
-                raise UserError(f"the workers differ in {name}")
+        return all_of_them().numpy()
 
 
 def one_device() -> Replicas:

@@ -42,7 +42,7 @@ class Options(Section):
     resnet_depth: int = option(18, "18, 34, 50, 101, 152 or 200.")
     width_multiplier: float = option(0.25, "Factor of all filter counts; fractions too.")
     image_size: int = option(32, "Side of the views in pixels.")
-    precision: str = option("float32", "float32, bfloat16 or float16.")
+    precision: str = option("float32", "What the network computes in.", choices=config.PRECISIONS)
 
     def __post_init__(self):
         super().__post_init__()

@@ -24,6 +24,7 @@ from simclr_tf.training.plan import (
     fingerprint,
     make_plan,
 )
+from simclr_tf.training.precision import resolve_precision
 from simclr_tf.training.stopping import agreed_signal, is_aborted, losing_workers, signals
 
 _READ_AHEAD = 64  # steps, amply
@@ -90,6 +91,7 @@ def _train(
     say(replicas.describe(config.optimization.train_batch_size))
     if not replicas.is_chief:
         say = _silence  # the chief says it all
+    config = resolve_precision(config, run, replicas, say)
     plan = make_plan(config, train, replicas)
     if plan.warmup_steps > plan.total_steps:
         say(
