@@ -1,0 +1,83 @@
+"""What does not grow with the steps: traces of graphs and the host's memory."""
+
+import dataclasses
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from processes import TINY, finish
+from processes import pretrain as start
+
+from simclr_tf import config
+from simclr_tf.augment import imagewise
+from simclr_tf.evaluation import features
+from simclr_tf.models import SimCLR
+from simclr_tf.training.pretrain import pretrain
+
+MIB = 2**10  # in the kB of /proc
+
+
+def test_nothing_is_traced_again_after_the_first_steps(tmp_path, monkeypatch):
+    traced = Counter()
+
+    def counted(owner, name):
+        original = getattr(owner, name)
+
+        def function(*args, **kwargs):
+            traced[name] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, function)
+
+    # Python's code runs only while a graph is traced: of the step, of a view, of the evaluators.
+    counted(SimCLR, "_encode")
+    counted(SimCLR, "contrast")
+    counted(imagewise, "map_images")
+    counted(features, "eval_transform")
+    settings = config.PretrainConfig(
+        data=config.Data(
+            dataset="shapes",
+            train_split="train[:96]",
+            eval_split="test[:40]",
+            validation_fraction=0.34,
+        ),
+        views=config.Views(image_size=16, use_blur=False),
+        encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
+        optimization=config.Optimization(train_batch_size=16, train_steps=4),
+        watching=config.Watching(knn_every_epochs=1.0, log_every=3),  # 4 steps are an epoch
+        checkpoints=config.Checkpoints(checkpoint_steps=3),
+    )
+    pretrain(settings, tmp_path / "short")
+    once = dict(traced)
+    assert set(once) == {"_encode", "contrast", "map_images", "eval_transform"}
+    longer = dataclasses.replace(
+        settings, optimization=dataclasses.replace(settings.optimization, train_steps=16)
+    )
+    traced.clear()
+    pretrain(longer, tmp_path / "long")
+    assert dict(traced) == once
+
+
+@pytest.mark.slow
+def test_the_host_s_memory_stays_flat_over_2000_steps(tmp_path):
+    """With rows, probes, validation and checkpoints on the way, which come and go with 30 MiB."""
+    process = start(
+        tmp_path,
+        *(*TINY, "--train_steps=2000", "--log_every=20", "--validation_fraction=0.2"),
+        *("--knn_every_epochs=16", "--eval_every_epochs=8", "--eval_split=test[:128]"),
+        "--checkpoint_steps=200",
+    )
+    taken = {}
+    for line in process.stdout:
+        if step := re.match(r"step (\d+)/", line):
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+            taken[int(step[1])] = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
+    code, _, errors = finish(process)
+    assert code == 0, errors
+    early, late = (
+        max(kilobytes for step, kilobytes in taken.items() if low <= step <= high)
+        for low, high in ((200, 700), (1500, 2000))
+    )
+    # A tensor of a batch of these small views that were kept at each step would be 50 MiB by then.
+    assert late - early < 16 * MIB
