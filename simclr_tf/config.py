@@ -242,6 +242,9 @@ class Watching(Section):
     knn_every_epochs: float = option(
         0.0, "Epochs between k-NN and linear probes of the encoder; 0: none.", low=0
     )
+    profile: bool = option(
+        False, "Trace ten steps early in the run, to be looked at in TensorBoard's Profile tab."
+    )
     probe_dataset: str = option(
         "",
         "Labelled dataset of the probes, if not --dataset: its splits train and eval_split.",

@@ -22,7 +22,12 @@ _OTHERWISE = "put back a copy, or start anew with another --model_dir"
 _FREE = {
     *("data.data_dir", "data.skip_unreadable"),
     *("watching.log_every", "watching.knn_every_epochs", "watching.probe_dataset"),
-    *("watching.eval_every_epochs", "checkpoints.checkpoint_epochs", "data.eval_split"),
+    *(
+        "watching.profile",
+        "watching.eval_every_epochs",
+        "checkpoints.checkpoint_epochs",
+        "data.eval_split",
+    ),
     *("checkpoints.checkpoint_steps", "checkpoints.keep_checkpoint_max"),
     *("checkpoints.keep_hub_module_max", "checkpoints.checkpoint"),
 }

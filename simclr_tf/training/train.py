@@ -25,6 +25,7 @@ from simclr_tf.training.plan import (
     make_plan,
 )
 from simclr_tf.training.precision import resolve_precision
+from simclr_tf.training.profile import ProfileCallback
 from simclr_tf.training.stopping import agreed_signal, is_aborted, losing_workers, signals
 
 _READ_AHEAD = 64  # steps, amply
@@ -162,6 +163,7 @@ def _train(
             else None
         ),
     )
+    profile = ProfileCallback(run.tensorboard_dir, say) if config.watching.profile else None
     with signals() as received:
         checkpoints = CheckpointCallback(
             run,
@@ -180,7 +182,7 @@ def _train(
                 epochs=1,
                 steps_per_epoch=plan.total_steps - start,
                 verbose=0,
-                callbacks=[logging, checkpoints],
+                callbacks=[*([profile] if profile else []), logging, checkpoints],
             )
         except CannotSaveError:
             raise
@@ -206,6 +208,8 @@ def _train(
             ) from error
         finally:
             logging.close()
+            if profile:
+                profile.close()
         if received:  # in the last step, too late to stop before the end
             raise SystemExit(128 + received[0])
     say(f"done: {plan.total_steps} steps in {run.path}")

@@ -91,6 +91,20 @@ def test_tensorboard_shows_scalars_and_view_pairs(run_dir):
     assert [event.step for event in events.Tensors("loss")] == [4, 6, 8, 12]
 
 
+@pytest.mark.parametrize("steps", [8, 13, 25])
+def test_a_trace_of_ten_steps_lies_where_tensorboard_looks(tmp_path, steps):
+    said = []
+    settings = changed(optimization={"train_steps": steps}, watching={"profile": True})
+    pretrain(settings, tmp_path, say=said.append)
+    traces = list((tmp_path / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb"))
+    assert len(traces) == (steps > 10)
+    assert all(b"step_num" in trace.read_bytes() for trace in traces)
+    says = "trace written to" if traces else "note: --profile: nothing traced"
+    assert any(says in line for line in said)
+    # It is no setting of the run: without it, the run goes on.
+    pretrain(changed(settings, watching={"profile": False}), tmp_path)
+
+
 def test_load_gives_the_trained_model(run_dir):
     model = simclr_tf.load(run_dir)
     again = simclr_tf.load(run_dir)
