@@ -44,6 +44,7 @@ class SimCLRAugment:
         crop_area: tuple[float, float] = (0.08, 1.0),
         flip: bool = True,
         grayscale: bool = True,
+        lockstep: bool | None = None,
     ):
         if image_size < 1:
             raise ValueError(f"image_size must be positive, not {image_size}")
@@ -60,6 +61,7 @@ class SimCLRAugment:
         self.crop_area = (float(crop_area[0]), float(crop_area[1]))
         self.flip = flip
         self.grayscale = grayscale
+        self.lockstep = lockstep
         # Compiled here, so that every caller has it several times faster.
         self._in_lockstep = tf.function(self._batch, jit_compile=True)
         self._one_by_one = tf.function(self._images, jit_compile=True)
@@ -97,7 +99,7 @@ class SimCLRAugment:
             blurred < 0.5,
             draws.scale(sigma, 0.1, 2.0),
         )
-        if _lockstep_suits():
+        if _lockstep_suits() if self.lockstep is None else self.lockstep:
             return self._in_lockstep(images, *drawn)
         # TensorFlow runs the parts beside one another, a processor's core for each.
         size = n // _parts(n)
@@ -136,9 +138,6 @@ class SimCLRAugment:
 
 
 def _lockstep_suits():
-    """Whether the batch is transformed as a whole: on accelerators, and where nothing is compiled,
-    for which a loop over images would take minutes.
-    """
     accelerators = [d for d in tf.config.list_physical_devices() if d.device_type != "CPU"]
     on_tpu = isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
     return bool(accelerators) or on_tpu or tf.config.functions_run_eagerly()

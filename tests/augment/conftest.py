@@ -35,12 +35,6 @@ def eagerly():
 
 
 @pytest.fixture
-def compiling():
-    """A context in which functions are compiled, whatever `eagerly` says."""
-    return lambda: functions_run(eagerly=False)
-
-
-@pytest.fixture
 def in_every_way():
     """`operation(*inputs)` run eagerly; tf.data and XLA must agree with it. Returns a NumPy array.
 
