@@ -30,6 +30,10 @@ class SimCLRAugment:
         flip: whether half of the views are mirrored.
         grayscale: whether a fifth of the views lose their colour. Without it and blur, at strength
             0, the policy is the crop and flip of linear evaluation and fine-tuning.
+        lockstep: whether every operation runs on the whole batch, which suits accelerators, or the
+            images are transformed one by one, each by what it drew, which suits processors. The
+            views are the same but for rounding. None: as suits where it is called, and in lockstep
+            where functions run eagerly, for which a loop over images would take minutes.
 
     Raises:
         ValueError: if an argument lies outside its range.
