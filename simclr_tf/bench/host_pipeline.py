@@ -44,7 +44,7 @@ def random_view(image: tf.Tensor, image_size: int, strength: float, use_blur: bo
         image = _with_probability(0.8, lambda x: _color_jitter(x, strength), image)
     image = _with_probability(0.2, _grayscale, image)
     if use_blur:
-        image = _with_probability(0.5, lambda x: _blur(x, image_size), image)
+        image = _with_probability(0.5, lambda x: blur(x, image_size), image)
     return tf.ensure_shape(tf.clip_by_value(image, 0.0, 1.0), [image_size, image_size, 3])
 
 
@@ -89,7 +89,8 @@ def _grayscale(image):
     return tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(image))
 
 
-def _blur(image, image_size):
+def blur(image: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Blurs one image, float32 [H, W, 3], with a kernel of a tenth of the views' side."""
     radius = image_size // 10 // 2
     sigma = tf.random.uniform([], 0.1, 2.0)
     taps = tf.range(-radius, radius + 1, dtype=tf.float32)

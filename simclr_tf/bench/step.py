@@ -126,32 +126,30 @@ def run(options: Options, say: Callable[[str], None]) -> Report:
 def _measure(options, width, say):
     """In a process of its own: spreads of views/s, and the FLOPs of a view's forward pass."""
     from simclr_tf.bench.rates import by_turns, rate
-    from simclr_tf.build import build_encoder
+    from simclr_tf.build import build_encoder, build_model
 
-    size, views = options.image_size, 2 * options.train_batch_size
+    size, batch = options.image_size, options.train_batch_size
+    views = noise_views(2 * batch, size)
     rates = {}
     for precision in choices("precisions", options.precisions, PRECISIONS):
         settings = options.pretrain_config(width, precision)
+        model = build_model(settings, plan(batch, NUM_CLASSES))
         encoder = build_encoder(settings.encoder, precision)
-        forms = {
-            "step": pretrain_step(settings),
-            "bare": bare_step(encoder, noise_views(views, size)),
-        }
+        forms = {"step": pretrain_step(model, settings), "bare": bare_step(encoder, views)}
         for form, work in forms.items():
             work()  # compiles
-            rates[f"{precision} {form}"] = functools.partial(rate, work, views, options.seconds)
+            name = f"{precision} {form}"
+            rates[name] = functools.partial(rate, work, len(views), options.seconds)
     taken = by_turns(rates, options.repeats, say, f"width {width:g}, views/s")
     return taken, forward_flops(encoder, size)
 
 
-def pretrain_step(settings: config.PretrainConfig) -> Callable[[], Any]:
-    """Returns what takes the next step of a run on noise in memory, as `fit` takes it."""
-    from simclr_tf.build import build_model
+def pretrain_step(model: Any, settings: config.PretrainConfig) -> Callable[[], Any]:
+    """Returns what takes a model's next step as `fit` does, on noise in memory."""
     from simclr_tf.data import train_batches
 
     batch = settings.optimization.train_batch_size
     source = noise_source(4 * batch, stored_side(settings))
-    model = build_model(settings, plan(batch, NUM_CLASSES))
     batches = iter(train_batches(source, batch_size=batch, seed=0, start_step=0))
     train = model.make_train_function()
     return lambda: train(batches)
