@@ -130,16 +130,20 @@ def _measure(options, width, say):
 
     size, batch = options.image_size, options.train_batch_size
     views = noise_views(2 * batch, size)
-    rates = {}
+    works = {}
     for precision in choices("precisions", options.precisions, PRECISIONS):
         settings = options.pretrain_config(width, precision)
         model = build_model(settings, plan(batch, NUM_CLASSES))
         encoder = build_encoder(settings.encoder, precision)
-        forms = {"step": pretrain_step(model, settings), "bare": bare_step(encoder, views)}
-        for form, work in forms.items():
-            work()  # compiles
-            name = f"{precision} {form}"
-            rates[name] = functools.partial(rate, work, len(views), options.seconds)
+        works[f"{precision} step"] = pretrain_step(model, settings)
+        works[f"{precision} bare"] = bare_step(encoder, views)
+    # Not before: build_model sets TensorFlow's seed, which drops what is compiled already.
+    for work in works.values():
+        work()
+    rates = {
+        name: functools.partial(rate, work, len(views), options.seconds)
+        for name, work in works.items()
+    }
     taken = by_turns(rates, options.repeats, say, f"width {width:g}, views/s")
     return taken, forward_flops(encoder, size)
 
