@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags as absl_flags
@@ -74,3 +75,45 @@ def test_scaling_measures_a_step_of_several_replicas(run_cli, tmp_path):
     assert two["exchanged_bytes"]["projections"] == 2 * (2 * 8 * 128) * 4
     if not tf.config.list_physical_devices("GPU"):
         assert "share the same cores" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "pairs"),
+    [
+        ("augment", ["--image_sizes=8", "--batch_size=2"], [("ours", "host")]),
+        (
+            "step",
+            ["--train_batch_size=4", "--image_size=8", "--width_multipliers=0.0625"],
+            [("step", "bare"), ("step", "bare")],
+        ),
+        (
+            "input",
+            ["--train_batch_size=4", "--image_size=8", "--files=3"],
+            [("input", None), ("input", "decoding")],
+        ),
+        (
+            "embed",
+            ["--batch_size=4", "--images=6", "--image_size=8", "--width_multipliers=0.0625"],
+            [("extraction", "bare")],
+        ),
+    ],
+)
+def test_what_is_compared_is_measured_in_every_round(run_cli, tmp_path, name, flags, pairs):
+    file = tmp_path / "figures.json"
+    done = run_cli("bench", name, *flags, "--repeats=2", "--seconds=0.01", f"--output={file}")
+    assert done.returncode == 0, done.stderr
+    assert "round 2 of 2: " in done.stdout and "median (min–max) of 2 rounds" in done.stdout
+    results = json.loads(file.read_text(encoding="utf-8"))["results"]
+    for result, (ours, theirs) in zip(results, pairs, strict=True):
+        figures = result[ours]["values"]
+        assert len(figures) == 2 and min(figures) > 0
+        if theirs:
+            ratios = np.divide(figures, result[theirs]["values"])
+            np.testing.assert_allclose(result["ratio"]["values"], ratios)
+            np.testing.assert_allclose(result["ratio"]["median"], ratios.mean())
+
+
+def test_a_dataset_that_cannot_be_read_is_a_users_mistake(run_cli, tmp_path):
+    done = run_cli("bench", "input", f"--dataset=folder:{tmp_path}")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"error: --dataset=folder:{tmp_path} holds no images" in done.stderr
