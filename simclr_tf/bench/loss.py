@@ -22,6 +22,7 @@ from simclr_tf.bench.measure import (
     byte_text,
     in_fresh_process,
     significant,
+    spread_text,
     this_machine,
 )
 from simclr_tf.bench.options import choices, integers
@@ -181,8 +182,8 @@ def _row(result):
     return [
         *row,
         str(result["block_rows"] or "–"),
-        Spread(tuple(result["seconds"]["values"])).text(),
-        Spread(tuple(extra["values"])).text(_MIB) if extra else "–",
+        spread_text(result["seconds"]),
+        spread_text(extra, _MIB) if extra else "–",
         *(
             f"{result[f'{key}_ratio']:.2f} ×" if f"{key}_ratio" in result else "–"
             for key in ("seconds", "extra_bytes")

@@ -10,10 +10,12 @@ import multiprocessing
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from simclr_tf.errors import UserError
 
 
 class ProcessDiedError(Exception):
@@ -35,8 +37,19 @@ def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
             raise ProcessDiedError from None
 
 
+@contextlib.contextmanager
+def memory_for(what: str, flag: str) -> Iterator[None]:
+    """Turns a fresh process's want of memory into a UserError: `what` takes a smaller `flag`."""
+    try:
+        yield
+    except (MemoryError, ProcessDiedError):
+        raise UserError(
+            f"{what} did not find the memory for --{flag}: take a smaller one"
+        ) from None
+
+
 def _call(function, args):
-    with _silent_stderr():  # TensorFlow's lines about what this machine lacks, for every process
+    with silent_stderr():  # TensorFlow's lines about what this machine lacks, for every process
         import tensorflow as tf
     try:
         return function(*args)
@@ -46,7 +59,7 @@ def _call(function, args):
 
 
 @contextlib.contextmanager
-def _silent_stderr():
+def silent_stderr() -> Iterator[None]:
     """Drops what C++ and Python write to stderr."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -75,6 +88,11 @@ class Spread:
         median, low, high = (significant(value / scale) for value in numbers)
         return f"{median} ({low}–{high})"
 
+    def over(self, other: "Spread") -> "Spread":
+        """Returns the ratio to each measurement's counterpart, that of the same round."""
+        pairs = zip(self.values, other.values, strict=True)
+        return Spread(tuple(mine / theirs for mine, theirs in pairs))
+
     def to_json(self) -> dict[str, Any]:
         """Returns the figures as JSON's types."""
         return {
@@ -83,6 +101,11 @@ class Spread:
             "max": max(self.values),
             "values": list(self.values),
         }
+
+
+def spread_text(figures: dict[str, Any], scale: float = 1.0) -> str:
+    """Returns `Spread.text` of what `Spread.to_json` made."""
+    return Spread(tuple(figures["values"])).text(scale)
 
 
 def significant(value: float) -> str:

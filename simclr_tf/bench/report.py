@@ -42,6 +42,14 @@ class Report:
         return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
+def rounds_note(repeats: int) -> str:
+    """Returns what a reader must know of figures that are `Spread`s of rounds."""
+    return (
+        f"Figures: median (min–max) of {repeats} rounds that take each in turn; ratios: of the two "
+        "figures of each round."
+    )
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns the cells in columns, flush right; a row may be shorter than the heads.
 

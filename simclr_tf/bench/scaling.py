@@ -15,15 +15,17 @@ from typing import Any
 
 from simclr_tf import config
 from simclr_tf.bench.measure import (
-    ProcessDiedError,
     Spread,
     byte_text,
     in_fresh_process,
+    memory_for,
     significant,
+    spread_text,
     this_machine,
 )
 from simclr_tf.bench.options import integers
 from simclr_tf.bench.report import Report
+from simclr_tf.bench.setting import plan, pretrain_config
 from simclr_tf.config import Section, option
 from simclr_tf.errors import UserError
 
@@ -56,14 +58,13 @@ class Options(Section):
 
     def pretrain_config(self) -> config.PretrainConfig:
         """Returns the run whose step is measured; it checks the options as a run's."""
-        return config.PretrainConfig(
-            config.Data(dataset="shapes"),
+        return pretrain_config(
             config.Views(image_size=self.image_size),
-            config.Encoder(resnet_depth=self.resnet_depth, width_multiplier=self.width_multiplier),
-            optimization=config.Optimization(
-                train_batch_size=self.train_batch_size, precision=self.precision
-            ),
-        ).resolved()
+            self.resnet_depth,
+            self.width_multiplier,
+            self.train_batch_size,
+            self.precision,
+        )
 
 
 def run(options: Options, say: Callable[[str], None]) -> Report:
@@ -82,13 +83,8 @@ def run(options: Options, say: Callable[[str], None]) -> Report:
     taken: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
     for turn in range(1, options.repeats + 1):
         for count in counts:
-            try:
+            with memory_for(_counted(count), f"train_batch_size={options.train_batch_size}"):
                 outcome = in_fresh_process(_measure, options, count)
-            except (MemoryError, ProcessDiedError):
-                raise UserError(
-                    f"{_counted(count)} did not find the memory for "
-                    f"--train_batch_size={options.train_batch_size}: take a smaller one"
-                ) from None
             taken[count].append(outcome)
             head = f"round {turn} of {options.repeats}, {_counted(count)}:"
             say(f"{head} {significant(outcome['seconds'])} s a step")
@@ -153,16 +149,8 @@ def _measure(options, count):
     devices = config.Devices(strategy="mirrored", num_replicas=count)
     replicas = open_replicas(devices) if count > 1 else one_device()
     strategy, size = replicas.strategy, options.train_batch_size
-    plan = config.Plan(
-        num_examples=size,
-        num_classes=None,
-        total_steps=1000,
-        warmup_steps=0,
-        steps_per_epoch=1.0,
-        peak_learning_rate=0.1,
-    )
     with strategy.scope():
-        model = build_model(settings, plan)
+        model = build_model(settings, plan(size))
     batch = _batch(strategy, replicas.share(size), settings.data.storage_size)
 
     @tf.function
@@ -223,7 +211,7 @@ def _row(result):
     return [
         str(result["replicas"]),
         str(result["replica_batch_size"]),
-        Spread(tuple(result["step_seconds"]["values"])).text(),
+        spread_text(result["step_seconds"]),
         significant(result["views_per_second"]),
         f"{result['speed']:.2f} ×" if compared else "–",
         f"{result['efficiency']:.0%}" if compared else "–",

@@ -17,7 +17,7 @@ from simclr_tf.cli.flags import define_section, read_section
 from simclr_tf.errors import UserError
 from simclr_tf.files import write_atomically
 
-BENCHES = ("loss", "scaling")
+BENCHES = ("augment", "step", "input", "loss", "scaling", "embed")
 
 
 def _first_line(documented):
