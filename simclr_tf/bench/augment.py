@@ -2,7 +2,8 @@
 
 Times both views of a batch as the training step makes them, on images that lie on the device, and
 the same recipe written with tf.image for each image in tf.data's parallel map (see
-simclr_tf/bench/host_pipeline.py), delivered to the device. Up to 32 px as for CIFAR-10: images of
+simclr_tf/bench/host_pipeline.py), delivered to the device. Lockstep is ours as accelerators run it,
+every operation on the whole batch; on a processor ours takes the images one by one. Up to 32 px as for CIFAR-10: images of
 that size, strength 0.5, no blur; above as for ImageNet: images 8/7 as large, strength 1, blur. Each
 size in a fresh process.
 
@@ -27,6 +28,7 @@ _COLUMNS = (
     "blur",
     "batch",
     "ours, views/s",
+    "lockstep, views/s",
     "host, views/s",
     "ours / host",
 )
@@ -60,11 +62,8 @@ def run(options: Options, say: Callable[[str], None]) -> Report:
         case = _case(options, size)
         with memory_for(f"{size} px", f"batch_size={case['batch_size']}"):
             taken = in_fresh_process(_measure, options, case, say)
-        ours, host = taken["ours"], taken["host"]
-        results.append(
-            case
-            | {"ours": ours.to_json(), "host": host.to_json(), "ratio": ours.over(host).to_json()}
-        )
+        rates = {name: spread.to_json() for name, spread in taken.items()}
+        results.append(case | rates | {"ratio": taken["ours"].over(taken["host"]).to_json()})
     return Report(
         machine,
         _COLUMNS,
@@ -86,28 +85,31 @@ def _case(options, size):
 
 
 def _measure(options, case, say):
-    """In a process of its own: the spreads of "ours" and "host", in views/s."""
+    """In a process of its own: the spreads of "ours", "lockstep" and "host", in views/s."""
     from simclr_tf.bench.host_pipeline import host_views
     from simclr_tf.bench.rates import by_turns, delivery_rate, rate
 
     size, batch = case["image_size"], case["batch_size"]
     images = noise(batch, case["stored_size"])
     host = host_views(images, batch, size, case["color_jitter_strength"], case["use_blur"])
-    ours = device_views(images, size)
-    ours()  # compiles
-    rates = {
-        "ours": functools.partial(rate, ours, 2 * batch, options.seconds),
-        "host": functools.partial(delivery_rate, host, 2 * batch, options.seconds),
-    }
+    rates = {}
+    for name, lockstep in {"ours": None, "lockstep": True}.items():
+        views = device_views(images, size, lockstep)
+        views()  # compiles
+        rates[name] = functools.partial(rate, views, 2 * batch, options.seconds)
+    rates["host"] = functools.partial(delivery_rate, host, 2 * batch, options.seconds)
     return by_turns(rates, options.repeats, say, f"{size} px, views/s")
 
 
-def device_views(images: Any, image_size: int) -> Callable[[], Any]:
+def device_views(
+    images: Any, image_size: int, lockstep: bool | None = None
+) -> Callable[[], Any]:
     """Returns what makes both views of a batch as a training step does, other ones at each call.
 
     Args:
         images: uint8 [B, H, W, 3].
         image_size: S.
+        lockstep: as `SimCLRAugment` has it.
 
     Returns:
         A compiled function to float32 [2B, S, S, 3].
@@ -118,7 +120,9 @@ def device_views(images: Any, image_size: int) -> Callable[[], Any]:
     from simclr_tf.models.stepwise import StepwiseModel
 
     settings = recipe(image_size)
-    augment = SimCLRAugment(image_size, settings.color_jitter_strength, settings.use_blur)
+    augment = SimCLRAugment(
+        image_size, settings.color_jitter_strength, settings.use_blur, lockstep=lockstep
+    )
     model = StepwiseModel(augment, seed=0, figures=[], views_per_image=2, name="views")
     batch = {"image": tf.constant(images)}
 
@@ -137,5 +141,5 @@ def _row(result):
         f"{result['color_jitter_strength']:g}",
         "yes" if result["use_blur"] else "no",
         str(result["batch_size"]),
-        *(spread_text(result[key]) for key in ("ours", "host", "ratio")),
+        *(spread_text(result[key]) for key in ("ours", "lockstep", "host", "ratio")),
     ]
