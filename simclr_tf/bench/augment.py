@@ -3,9 +3,9 @@
 Times both views of a batch as the training step makes them, on images that lie on the device, and
 the same recipe written with tf.image for each image in tf.data's parallel map (see
 simclr_tf/bench/host_pipeline.py), delivered to the device. Lockstep is ours as accelerators run it,
-every operation on the whole batch; on a processor ours takes the images one by one. Up to 32 px as for CIFAR-10: images of
-that size, strength 0.5, no blur; above as for ImageNet: images 8/7 as large, strength 1, blur. Each
-size in a fresh process.
+every operation on the whole batch; on a processor ours takes the images one by one. Up to 32 px as
+for CIFAR-10: images of that size, strength 0.5, no blur; above as for ImageNet: images 8/7 as
+large, strength 1, blur. Each size in a fresh process.
 
   simclr-tf bench augment --image_sizes=32,224 --output=augment.json
 """
@@ -101,9 +101,7 @@ def _measure(options, case, say):
     return by_turns(rates, options.repeats, say, f"{size} px, views/s")
 
 
-def device_views(
-    images: Any, image_size: int, lockstep: bool | None = None
-) -> Callable[[], Any]:
+def device_views(images: Any, image_size: int, lockstep: bool | None = None) -> Callable[[], Any]:
     """Returns what makes both views of a batch as a training step does, other ones at each call.
 
     Args:

@@ -17,14 +17,13 @@ from simclr_tf.bench.measure import in_fresh_process, memory_for, spread_text, t
 from simclr_tf.bench.options import numbers
 from simclr_tf.bench.report import Report, rounds_note
 from simclr_tf.bench.setting import (
-    PRECISIONS,
     noise_source,
     noise_views,
     pretrain_config,
     recipe,
     stored_side,
 )
-from simclr_tf.config import Section, option
+from simclr_tf.config import PRECISIONS, Section, option
 
 _COLUMNS = ("width", "extraction, images/s", "bare, images/s", "extraction / bare, %")
 

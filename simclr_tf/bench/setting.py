@@ -9,7 +9,6 @@ import numpy as np
 
 from simclr_tf.config import Data, Encoder, Optimization, Plan, PretrainConfig, Views
 
-PRECISIONS = ("float32", "bfloat16", "float16")
 NUM_CLASSES = 10
 SMALL = 32  # up to this side, in pixels, images are as CIFAR-10's
 

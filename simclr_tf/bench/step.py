@@ -32,7 +32,6 @@ from simclr_tf.bench.options import choices, numbers
 from simclr_tf.bench.report import Report, rounds_note
 from simclr_tf.bench.setting import (
     NUM_CLASSES,
-    PRECISIONS,
     noise_source,
     noise_views,
     plan,
@@ -40,7 +39,7 @@ from simclr_tf.bench.setting import (
     recipe,
     stored_side,
 )
-from simclr_tf.config import Section, option
+from simclr_tf.config import PRECISIONS, Section, option
 from simclr_tf.errors import UserError
 
 _COLUMNS = (

@@ -13,10 +13,14 @@ def silent(line):
 
 
 def test_each_size_has_its_recipe_and_the_ratio_of_its_rounds(answered):
-    both = {"ours": Spread((40.0, 90.0, 60.0)), "host": Spread((20.0, 10.0, 30.0))}
-    asked = answered("augment", [both, both])
+    taken = {
+        "ours": Spread((40.0, 90.0, 60.0)),
+        "lockstep": Spread((7.0, 8.0, 9.0)),
+        "host": Spread((20.0, 10.0, 30.0)),
+    }
+    asked = answered("augment", [taken, taken])
     report = augment.run(augment.Options(image_sizes="224,32"), silent)
-    figures = ["60 (40–90)", "20 (10–30)", "2 (2–9)"]
+    figures = ["60 (40–90)", "8 (7–9)", "20 (10–30)", "2 (2–9)"]
     assert report.rows == [
         ["224", "256", "1", "yes", "64", *figures],
         ["32", "32", "0.5", "no", "512", *figures],
