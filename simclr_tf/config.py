@@ -21,10 +21,14 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    later: bool = False,
 ) -> Any:
-    """A dataclass field with its help and limits; `above` and `below` themselves are outside."""
+    """A dataclass field with its help and limits; `above` and `below` themselves are outside.
+
+    `later` marks what was added after runs had been written: their config.json may lack it.
+    """
     limits = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, "choices": choices, "limits": limits}
+    metadata = {"help": help, "choices": choices, "limits": limits, "later": later}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -188,7 +192,7 @@ class Optimization(Section):
     precision: str = option(
         "float32",
         "What the network computes in; weights, loss and statistics stay float32. auto: bfloat16 "
-        "where a short trial finds it faster, else float32.",
+        "where a short trial finds it clearly faster, else float32.",
         choices=("auto", *PRECISIONS),
     )
     seed: int = option(0, "Of the weights, the data order and the views.", low=0, high=2**31 - 1)
@@ -243,7 +247,9 @@ class Watching(Section):
         0.0, "Epochs between k-NN and linear probes of the encoder; 0: none.", low=0
     )
     profile: bool = option(
-        False, "Trace ten steps early in the run, to be looked at in TensorBoard's Profile tab."
+        False,
+        "Trace ten calls early in the run, to be looked at in TensorBoard's Profile tab.",
+        later=True,
     )
     probe_dataset: str = option(
         "",
@@ -370,19 +376,15 @@ def to_json(config: Any) -> dict[str, Any]:
 def from_json(cls: Any, values: Any) -> Any:
     """Rebuilds a config dataclass, nested ones included.
 
-    An option that is younger than the file has its default: what was done before it was there.
+    An option that was added later may be missing: its default is what was done before.
 
     Raises:
-        UserError: if a value without a default is missing, or one is unknown or out of range.
+        UserError: if another value is missing, or one is unknown or out of range.
     """
     if not isinstance(values, dict):
         raise UserError(f"{cls.__name__}: expected an object, got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    required = {
-        name
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING or dataclasses.is_dataclass(field.type)
-    }
+    required = {name for name, field in fields.items() if not field.metadata.get("later")}
     odd = (set(values) - set(fields)) | (required - set(values))
     if odd:
         raise UserError(f"{cls.__name__}: missing or unknown: {', '.join(sorted(odd))}")

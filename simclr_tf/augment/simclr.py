@@ -1,5 +1,6 @@
 """SimCLR's augmentation policy [v1 App. A]."""
 
+import itertools
 import os
 
 import tensorflow as tf
@@ -32,8 +33,8 @@ class SimCLRAugment:
             0, the policy is the crop and flip of linear evaluation and fine-tuning.
         lockstep: whether every operation runs on the whole batch, which suits accelerators, or the
             images are transformed one by one, each by what it drew, which suits processors. The
-            views are the same but for rounding. None: as suits where it is called, and in lockstep
-            where functions run eagerly, for which a loop over images would take minutes.
+            views are the same but for rounding. None: in lockstep where TensorFlow has an
+            accelerator, and where functions run eagerly, for which a loop would take minutes.
 
     Raises:
         ValueError: if an argument lies outside its range.
@@ -69,6 +70,8 @@ class SimCLRAugment:
         # Compiled here, so that every caller has it several times faster.
         self._in_lockstep = tf.function(self._batch, jit_compile=True)
         self._one_by_one = tf.function(self._images, jit_compile=True)
+        # A graph, whose parts run beside one another.
+        self._in_parts = tf.function(self._dealt_out)
 
     def __call__(
         self,
@@ -105,11 +108,7 @@ class SimCLRAugment:
         )
         if _lockstep_suits() if self.lockstep is None else self.lockstep:
             return self._in_lockstep(images, *drawn)
-        # TensorFlow runs the parts beside one another, a processor's core for each.
-        size = n // _parts(n)
-        slices = [slice(i, i + size) for i in range(0, n, size)]
-        parts = [tf.nest.map_structure(lambda x, s=s: x[s], (images, *drawn)) for s in slices]
-        return tf.concat([self._one_by_one(*part) for part in parts], axis=0)
+        return self._in_parts(images, *drawn)
 
     def _batch(self, images, boxes, flipped, jitter, gray, blurred, sigma):
         views = crop_and_resize(as_float(images), boxes, self.image_size)
@@ -125,6 +124,16 @@ class SimCLRAugment:
             blurry = blur.gaussian_blur(views, sigma, size)
             views = tf.where(blurred[:, tf.newaxis, tf.newaxis, tf.newaxis], blurry, views)
         return tf.clip_by_value(views, 0.0, 1.0)
+
+    def _dealt_out(self, *inputs):
+        """Each of the processor's cores has its part of the images."""
+        n = inputs[0].shape[0]
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        count = min(n, cores or 1)
+        bounds = [n * i // count for i in range(count + 1)]
+        slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
+        parts = [tf.nest.map_structure(lambda x, s=s: x[s], inputs) for s in slices]
+        return tf.concat([self._one_by_one(*part) for part in parts], axis=0)
 
     def _images(self, *inputs):
         return imagewise.map_images(self._image, inputs, self.image_size)
@@ -142,15 +151,8 @@ class SimCLRAugment:
 
 
 def _lockstep_suits():
-    accelerators = [d for d in tf.config.list_physical_devices() if d.device_type != "CPU"]
-    on_tpu = isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
-    return bool(accelerators) or on_tpu or tf.config.functions_run_eagerly()
-
-
-def _parts(n):
-    """The most parts of one size, no more than there are cores for, into which n images divide."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(parts for parts in range(1, (cores or 1) + 1) if n % parts == 0)
+    accelerators = [d for d in tf.config.list_logical_devices() if d.device_type != "CPU"]
+    return bool(accelerators) or tf.config.functions_run_eagerly()
 
 
 def as_float(images: tf.Tensor) -> tf.Tensor:

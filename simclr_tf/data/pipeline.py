@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import tensorflow as tf
 
@@ -70,12 +72,12 @@ def train_batches(
 
 def ordered_batches(source: Source, batch_size: int, start: int = 0) -> tf.data.Dataset:
     """Every image from a place on, in the order of the source; the last batch may be smaller."""
-    return _finish(decoded(source, source.records_in_order().skip(start), batch_size), tune=False)
+    return _read_through(source, source.records_in_order().skip(start), batch_size)
 
 
 def chosen_batches(source: Source, positions: np.ndarray, batch_size: int) -> tf.data.Dataset:
     """The images at these places, ascending, in the order of the source; read through once."""
-    return _finish(decoded(source, records_at(source, positions), batch_size), tune=False)
+    return _read_through(source, records_at(source, positions), batch_size)
 
 
 def stream(source: Source, seed: int, start: int) -> tf.data.Dataset:
@@ -85,11 +87,16 @@ def stream(source: Source, seed: int, start: int) -> tf.data.Dataset:
     return epochs.flat_map(lambda epoch: source.records(seed, epoch)).skip(position)
 
 
-def _finish(batches: tf.data.Dataset, tune: bool = True) -> tf.data.Dataset:
+def _read_through(source: Source, records: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    batches = decoded(source, records, batch_size, parallel_calls=os.cpu_count() or 1)
+    # The tuner's thread, which sleeps, holds up the end of an iterator by up to half a second.
     options = tf.data.Options()
-    # The tuner's thread, which sleeps, holds up the end of an iterator by up to half a second. What
-    # is read through once has all cores from the start instead.
-    options.autotune.enabled = tune
+    options.autotune.enabled = False
+    return _finish(batches.with_options(options))
+
+
+def _finish(batches: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
     options.deterministic = True
     # Workers are dealt their part above.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

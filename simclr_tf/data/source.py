@@ -242,10 +242,14 @@ def records_at(source: Source, positions: np.ndarray) -> tf.data.Dataset:
 
 
 def decoded(
-    source: Source, records: tf.data.Dataset, batch_size: int, **batch: bool
+    source: Source,
+    records: tf.data.Dataset,
+    batch_size: int,
+    parallel_calls: int = tf.data.AUTOTUNE,
+    **batch: bool,
 ) -> tf.data.Dataset:
     """Decodes records in parallel, in their order, into batches (`batch`: Dataset.batch's)."""
-    decode = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    decode = {"num_parallel_calls": parallel_calls, "deterministic": True}
     if source.decodes_batches:
         return records.batch(batch_size, **batch).map(source.decode, **decode)
     return records.map(source.decode, **decode).batch(batch_size, **batch)

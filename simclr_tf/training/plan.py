@@ -109,6 +109,10 @@ def check_shards(run: Run, plan: Plan, train: Source) -> None:
 
 def fingerprint(config: PretrainConfig, plan: Plan, steps_per_execution: int) -> int:
     """A number that is the same for all workers who are about to do the same."""
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=""))
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, data_dir=""),
+        watching=dataclasses.replace(config.watching, profile=False),
+    )
     document = [to_json(config), to_json(plan), steps_per_execution]
     return zlib.crc32(json.dumps(document).encode())

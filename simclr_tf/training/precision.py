@@ -13,49 +13,67 @@ from simclr_tf.distribution import Replicas
 from simclr_tf.run import Run
 
 _WORTH = 1.05  # times as fast bfloat16 must be to be taken
-_PIXELS = 2**16  # of the views that are tried on, in all
+_PIXELS = 2**16  # of all views together that a processor tries
 _ROUNDS = 5
 _SECONDS = 2.0  # after which no other round begins
 
 
-def resolve_precision(
-    config: PretrainConfig, run: Run, replicas: Replicas, say: Callable[[str], None]
-) -> PretrainConfig:
-    """Returns the config with a precision in the place of "auto", and says which and why.
-
-    A run that exists keeps its own. A TPU gets bfloat16, which is its own. Elsewhere the encoder's
-    forward and backward pass is timed in float32 and in bfloat16 on a few views, a few seconds in
-    all; of several workers the sums of their times decide.
+def keep_precision(config: PretrainConfig, run: Run, say: Callable[[str], None]) -> PretrainConfig:
+    """Returns the config of a run that goes on, with the run's own precision in place of "auto".
 
     Raises:
         UserError: the run's config.json is damaged.
     """
     if config.optimization.precision != "auto":
         return config
-    if run.config_file.exists():
-        chosen, why = run.read()[0].optimization.precision, f"as {run.path} began"
-    elif isinstance(replicas.strategy, tf.distribute.TPUStrategy):
-        chosen, why = "bfloat16", "a TPU's own"
-    else:
-        times = replicas.gather([int(1e9 * s) for s in time_precisions(config)]).sum(axis=0)
-        faster = times[0] / times[1]
-        chosen = "bfloat16" if faster > _WORTH else "float32"
-        why = f"bfloat16 is {faster:.2f} times as fast as float32 here"
+    return _with(config, run.read()[0].optimization.precision, f"as {run.path} began", say)
+
+
+def try_precisions(
+    config: PretrainConfig, replicas: Replicas, say: Callable[[str], None]
+) -> PretrainConfig:
+    """Returns the config with a precision in place of "auto", and says which and why.
+
+    A TPU gets bfloat16, which is its own. Elsewhere the encoder's forward and backward pass is
+    timed in float32 and in bfloat16 on some views, and bfloat16 is taken where it is faster by 5 %.
+    Workers must have agreed on their configs before: the sums of their times decide.
+    """
+    if config.optimization.precision != "auto":
+        return config
+    if isinstance(replicas.strategy, tf.distribute.TPUStrategy):
+        return _with(config, "bfloat16", "a TPU's own", say)
+    share = replicas.share(config.optimization.train_batch_size)
+    times = replicas.gather([int(1e9 * s) for s in time_precisions(config, share)]).sum(axis=0)
+    faster = times[0] / times[1]
+    chosen = "bfloat16" if faster >= _WORTH else "float32"
+    return _with(config, chosen, f"here bfloat16 is {faster:.2f} times as fast as float32", say)
+
+
+def _with(config, chosen, why, say):
     say(f"--precision=auto: {chosen} ({why})")
     return dataclasses.replace(
         config, optimization=dataclasses.replace(config.optimization, precision=chosen)
     )
 
 
-def time_precisions(config: PretrainConfig) -> tuple[float, float]:
+def time_precisions(config: PretrainConfig, share: int) -> tuple[float, float]:
     """Times the resolved config's encoder, forward and backward.
+
+    On processors, which are as fast on a few views, a few seconds in all; on accelerators, on as
+    many as a step has.
+
+    Args:
+        config: of the run.
+        share: a replica's part of the batch, in images.
 
     Returns:
         Seconds in float32 and in bfloat16: of each the shortest of a few turns in which they
         alternate.
     """
     side = config.views.image_size
-    count = min(2 * config.optimization.train_batch_size, max(8, _PIXELS // side**2))
+    count = 2 * (config.optimization.microbatch_size or share)
+    if not tf.config.list_logical_devices("GPU"):
+        count = min(count, max(8, _PIXELS // side**2))
     views = tf.random.stateless_uniform([count, side, side, 3], [0, 0])
     steps = [_step(config, precision) for precision in ("float32", "bfloat16")]
     for step in steps:

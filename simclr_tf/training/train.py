@@ -24,7 +24,7 @@ from simclr_tf.training.plan import (
     fingerprint,
     make_plan,
 )
-from simclr_tf.training.precision import resolve_precision
+from simclr_tf.training.precision import keep_precision, try_precisions
 from simclr_tf.training.profile import ProfileCallback
 from simclr_tf.training.stopping import agreed_signal, is_aborted, losing_workers, signals
 
@@ -92,7 +92,6 @@ def _train(
     say(replicas.describe(config.optimization.train_batch_size))
     if not replicas.is_chief:
         say = _silence  # the chief says it all
-    config = resolve_precision(config, run, replicas, say)
     plan = make_plan(config, train, replicas)
     if plan.warmup_steps > plan.total_steps:
         say(
@@ -101,6 +100,7 @@ def _train(
         )
     resuming = run.latest_checkpoint() is not None
     if resuming:
+        config = keep_precision(config, run, say)
         run.check_same(config, plan)
         check_shards(run, plan, train)
     elif run.config_file.exists():
@@ -115,6 +115,7 @@ def _train(
             "their settings or their images": fingerprint(config, plan, steps_per_execution),
         }
     )
+    config = try_precisions(config, replicas, say)
     with replicas.strategy.scope():
         model = build_model(config, plan, steps_per_execution)
     if resuming:
@@ -182,7 +183,7 @@ def _train(
                 epochs=1,
                 steps_per_epoch=plan.total_steps - start,
                 verbose=0,
-                callbacks=[*([profile] if profile else []), logging, checkpoints],
+                callbacks=[logging, *([profile] if profile else []), checkpoints],
             )
         except CannotSaveError:
             raise
@@ -208,7 +209,7 @@ def _train(
             ) from error
         finally:
             logging.close()
-            if profile:
+            if profile and profile.tracing:
                 profile.close()
         if received:  # in the last step, too late to stop before the end
             raise SystemExit(128 + received[0])

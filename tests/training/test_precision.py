@@ -2,14 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from processes import TINY, rows
 
 from simclr_tf import config
-from simclr_tf.distribution import one_device
+from simclr_tf.build import build_encoder
+from simclr_tf.distribution import Replicas, one_device
 from simclr_tf.run import Run
 from simclr_tf.training import precision
-from simclr_tf.training.precision import resolve_precision, time_precisions
+from simclr_tf.training.precision import keep_precision, time_precisions, try_precisions
 
 AUTO = config.PretrainConfig(
     data=config.Data(dataset="shapes"),
@@ -19,41 +21,60 @@ AUTO = config.PretrainConfig(
 ).resolved()
 
 
-def resolved(run, settings=AUTO):
+def chosen_for(settings=AUTO, replicas=None):
     said = []
-    return resolve_precision(settings, run, one_device(), said.append), said
+    return try_precisions(settings, replicas or one_device(), said.append), said
 
 
 @pytest.mark.parametrize(
     ("seconds", "chosen"),
     [((1.0, 0.5), "bfloat16"), ((1.0, 0.99), "float32"), ((1.0, 3.0), "float32")],
 )
-def test_takes_bfloat16_only_where_it_is_clearly_faster(tmp_path, monkeypatch, seconds, chosen):
-    monkeypatch.setattr(precision, "time_precisions", lambda settings: seconds)
-    settings, said = resolved(Run(tmp_path))
+def test_takes_bfloat16_only_where_it_is_clearly_faster(monkeypatch, seconds, chosen):
+    monkeypatch.setattr(precision, "time_precisions", lambda settings, share: seconds)
+    settings, said = chosen_for()
     assert settings.optimization.precision == chosen
+    faster = f"{seconds[0] / seconds[1]:.2f}"
     assert said == [
-        f"--precision=auto: {chosen} (bfloat16 is {seconds[0] / seconds[1]:.2f} times as fast as "
-        "float32 here)"
+        f"--precision=auto: {chosen} (here bfloat16 is {faster} times as fast as float32)"
     ]
     assert dataclasses.replace(settings, optimization=AUTO.optimization) == AUTO
 
 
-def test_the_trial_times_both():
-    in_float32, in_bfloat16 = time_precisions(AUTO)
+def test_the_times_of_all_workers_decide(monkeypatch):
+    monkeypatch.setattr(precision, "time_precisions", lambda settings, share: (1.0, 0.5))
+
+    class TwoWorkers(Replicas):
+        def gather(self, values):
+            return np.array([values, [1e9, 3e9]])  # the other one is slower in bfloat16
+
+    settings, _ = chosen_for(replicas=TwoWorkers(one_device().strategy))
+    assert settings.optimization.precision == "float32"
+
+
+def test_the_trial_times_float32_and_then_bfloat16(monkeypatch):
+    tried = []
+
+    def noted(encoder, name):
+        tried.append(name)
+        built = build_encoder(encoder, name)
+        assert built.get_layer("initial_conv").compute_dtype == name
+        return built
+
+    monkeypatch.setattr(precision, "build_encoder", noted)
+    in_float32, in_bfloat16 = time_precisions(AUTO, 8)
+    assert tried == ["float32", "bfloat16"]
     assert in_float32 > 0
     assert in_bfloat16 > 0
 
 
-def test_a_run_keeps_what_was_chosen(tmp_path, monkeypatch):
-    run = Run(tmp_path)
+def test_a_run_that_goes_on_keeps_what_was_chosen(tmp_path):
+    run, said = Run(tmp_path), []
     begun = dataclasses.replace(
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="bfloat16")
     )
     run.write(begun, config.Plan(64, 10, 10, 0, 8.0, 0.1))
-    monkeypatch.delattr(precision, "time_precisions")
-    settings, said = resolved(run)
-    assert settings == begun
+    assert keep_precision(AUTO, run, said.append) == begun
     assert said == [f"--precision=auto: bfloat16 (as {tmp_path} began)"]
 
 
@@ -61,7 +82,8 @@ def test_a_precision_that_is_named_is_left_alone(tmp_path):
     named = dataclasses.replace(
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="float16")
     )
-    assert resolved(Run(tmp_path), named) == (named, [])
+    assert chosen_for(named) == (named, [])
+    assert keep_precision(named, Run(tmp_path), print) == named
 
 
 def test_the_command_says_what_it_chose_and_resumes_with_it(tmp_path, run_cli):
@@ -69,7 +91,7 @@ def test_the_command_says_what_it_chose_and_resumes_with_it(tmp_path, run_cli):
     first = run_cli(*flags, "--train_steps=2")
     assert first.returncode == 0, first.stderr
     chosen = Run(tmp_path).read()[0].optimization.precision
-    assert f"--precision=auto: {chosen} (bfloat16 is " in first.stdout
+    assert f"--precision=auto: {chosen} (here bfloat16 is " in first.stdout
     again = run_cli(*flags, "--train_steps=2")
     assert again.returncode == 0, again.stderr
     assert f"--precision=auto: {chosen} (as {tmp_path} began)" in again.stdout
