@@ -9,6 +9,7 @@ import tf_keras as keras
 from folder import arguments, read_folder, save
 
 options = arguments(__doc__, ("--epochs", 10, "of each training"))
+keras.utils.set_random_seed(0)
 images, labels, names = read_folder(options.folder, options.image_size)
 save(options, hub.load(options.export)(images))
 
