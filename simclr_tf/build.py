@@ -48,7 +48,8 @@ def build_model(
     optimizer = _optimizer(config, plan)
     model.compile(optimizer, steps_per_execution=steps_per_execution)
     # Built now, so that a checkpoint restores into it and is checked at once.
-    optimizer.build(model.trainable_variables)
+    # (A LossScaleOptimizer around LAMB cannot, so what it wraps is.)
+    getattr(optimizer, "inner_optimizer", optimizer).build(model.trainable_variables)
     return model
 
 

@@ -195,7 +195,9 @@ class Optimization(Section):
     train_epochs: float = option(100, "Passes over the training images.", above=0)
     train_steps: int = option(0, "Steps of the run; above 0 it overrides train_epochs.", low=0)
     optimizer: str = option(
-        "lars", "What updates the weights.", choices=("momentum", "adam", "adamw", "lars")
+        "lars",
+        "momentum, adam, adamw, lars, or lamb (of TensorFlow Addons, Python 3.11).",
+        choices=("momentum", "adam", "adamw", "lars", "lamb"),
     )
     learning_rate: float = option(0.3, "Base learning rate, scaled by the batch.", above=0)
     learning_rate_scaling: str = option(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from optional import needs
 from tiny_simclr import (
     BATCH,
     CLASSES,
@@ -24,7 +25,6 @@ from simclr_tf.models import SimCLR
 from simclr_tf.models.simclr import collapse_statistics
 from simclr_tf.optimizers import build_optimizer
 
-
 @pytest.fixture(scope="module")
 def on_one_device():
     """What `train_and_probe` gives on one device, made once per case."""
@@ -37,6 +37,11 @@ def on_one_device():
 def test_replicas_train_as_one_device(on_one_device, mirrored, replicas, optimizer, linear):
     found = train_and_probe(optimizer, linear, mirrored(replicas))
     assert_equal(found, on_one_device(optimizer, linear))
+
+
+@needs("tensorflow_addons")
+def test_replicas_train_as_one_device_with_lamb(on_one_device, mirrored):
+    assert_equal(train_and_probe("lamb", True, mirrored(2)), on_one_device("lamb", True))
 
 
 # Of the first gradient and of the loss of each step: rounding grows about tenfold a step. Numbers
@@ -130,18 +135,23 @@ def test_the_linear_head_leaves_the_encoder_alone():
         assert (variable.numpy() != old).any()
 
 
-def test_the_linear_head_takes_neither_decay_nor_adaptation():
-    for name, rate in RATE.items():
-        model = build(build_optimizer(name, rate, weight_decay=0.5))
-        plain = build(build_optimizer("momentum", rate))
-        if name == "lars":  # without Nesterov, as LARS
-            plain = build(keras.optimizers.SGD(rate, momentum=0.9))
-        train(model, 1)
-        train(plain, 1)
-        for ours, theirs in zip(
-            model.linear_head.variables, plain.linear_head.variables, strict=True
-        ):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+@pytest.mark.parametrize(
+    "name", ["lars", "momentum", pytest.param("lamb", marks=needs("tensorflow_addons"))]
+)
+def test_the_linear_head_takes_neither_decay_nor_adaptation(name):
+    plain = {
+        "momentum": keras.optimizers.SGD(RATE[name], momentum=0.9, nesterov=True),
+        "lars": keras.optimizers.SGD(RATE[name], momentum=0.9),
+        # Its epsilon stands beside the square's root before the correction, LAMB's after it.
+        "lamb": keras.optimizers.Adam(RATE[name], epsilon=1e-6 * np.sqrt(1 - 0.999)),
+    }
+    model = build(build_optimizer(name, RATE[name], weight_decay=0.5))
+    other = build(plain[name])
+    train(model, 1)
+    train(other, 1)
+    for ours, theirs in zip(model.linear_head.variables, other.linear_head.variables, strict=True):
+        # LAMB's moments are corrected in float32.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-6 if name == "lamb" else 0)
 
 
 def test_images_without_a_label_do_not_count_for_the_linear_head():

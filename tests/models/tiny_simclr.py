@@ -11,7 +11,7 @@ from simclr_tf.models.layers import LayerFactory
 from simclr_tf.optimizers import build_optimizer
 
 BATCH, CLASSES = 8, 3
-RATE = {"lars": 0.3, "momentum": 0.1}
+RATE = {"lars": 0.3, "momentum": 0.1, "lamb": 0.01}
 FIGURES = "loss", "contrastive_accuracy", "contrastive_entropy", "alignment"
 PARTS = "encoder", "projection_head", "linear_head"
 

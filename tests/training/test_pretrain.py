@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from optional import needs
 from PIL import Image
 from processes import rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -116,18 +117,27 @@ def test_finished_run_is_left_alone(run_dir):
     assert (run_dir / "metrics.jsonl").read_bytes() == before
 
 
-def test_resumed_run_equals_an_unbroken_one(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    unbroken = pretrain(TINY, whole)
+LAMB = {"optimizer": "lamb", "learning_rate": 0.01, "weight_decay": 0.1, "precision": "float16"}
 
-    pretrain(TINY, broken)
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, pytest.param(LAMB, marks=[pytest.mark.slow, needs("tensorflow_addons")])],
+    ids=["momentum", "lamb"],
+)
+def test_resumed_run_equals_an_unbroken_one(tmp_path, settings):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    config_ = changed(optimization=settings)
+    unbroken = pretrain(config_, whole)
+
+    pretrain(config_, broken)
     # Back to the checkpoint of step 5, in the middle of a logging interval and of an epoch.
     checkpoints = broken / "checkpoints"
     for file in checkpoints.glob("step-10.*"):
         file.unlink()
     (checkpoints / "checkpoint").write_text('model_checkpoint_path: "step-5"\n')
     said = []
-    resumed = pretrain(TINY, broken, say=said.append)
+    resumed = pretrain(config_, broken, say=said.append)
     assert any("resuming" in line and "step 5 of 10" in line for line in said)
     for ours, theirs in zip(resumed.variables, unbroken.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -462,7 +472,9 @@ def test_another_loss_trains_is_validated_and_comes_back(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["lars", "adam", "adamw"])
+@pytest.mark.parametrize(
+    "optimizer", ["lars", "adam", "adamw", pytest.param("lamb", marks=needs("tensorflow_addons"))]
+)
 def test_every_optimizer_trains(tmp_path, optimizer):
     settings = changed(
         optimization={
