@@ -20,8 +20,8 @@ class LAMB(addons.optimizers.LAMB):
     legacy optimizers.
 
     Args:
-        learning_rate: a number or a schedule. A kernel moves by that share of its norm in a step:
-            a thousandth of what suits LARS.
+        learning_rate: a number or a schedule. In a step a kernel moves by that share of its norm,
+            with LARS by a thousandth of it: what suits LARS is far too high here.
         weight_decay: wd ≥ 0.
         kwargs: others of `tensorflow_addons.optimizers.LAMB`.
     """

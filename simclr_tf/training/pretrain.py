@@ -47,11 +47,15 @@ def pretrain(
 
 def _prepare(config: PretrainConfig, say: Say) -> Prepared:
     source, held_out = open_train(config)
-    if config.head.loss == "supcon" and (found := _instead_of_a_label(source)):
-        raise UserError(
-            f"--loss=supcon: {source.name} has {found}, and the loss needs one for each image; "
-            "name a labelled dataset (for folder:PATH, one subfolder per class) or another --loss"
-        )
+    if config.head.loss == "supcon":
+        found = _instead_of_a_label(source)
+        if not found and (source.labels() < 0).all():
+            found = "no image with a label"
+        if found:
+            raise UserError(
+                f"--loss=supcon: {source.name} has {found}, and the loss needs one for each image; "
+                "name labelled images (in folder:PATH, one subfolder per class) or another --loss"
+            )
     if source.multi_label and config.head.lineareval_while_pretraining:
         say(
             f"note: the images of {source.name} have several labels each, so that "

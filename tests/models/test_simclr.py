@@ -25,6 +25,7 @@ from simclr_tf.models import SimCLR
 from simclr_tf.models.simclr import collapse_statistics
 from simclr_tf.optimizers import build_optimizer
 
+
 @pytest.fixture(scope="module")
 def on_one_device():
     """What `train_and_probe` gives on one device, made once per case."""

@@ -380,31 +380,39 @@ def test_probes_leave_out_what_has_no_label():
         probe(known, none, 16)(model)
 
 
-@pytest.fixture(scope="module")
-def several(tmp_path_factory) -> dict:
-    """The data settings of a set whose images have several labels each."""
-    path = tmp_path_factory.mktemp("tfds")
+def stored(path: Path, name: str, label: str, feature: object, labels: object) -> dict:
+    """The data settings of a new TFDS set of 16 images, whose labels are those of its images."""
     draw = np.random.default_rng(0)
     examples = [
-        (i, {"image": draw.integers(0, 256, (16, 16, 3), np.uint8), "labels": [i % 3, 3]})
+        (i, {"image": draw.integers(0, 256, (16, 16, 3), np.uint8), label: labels(i)})
         for i in range(16)
     ]
-    names = tfds.features.Sequence(tfds.features.ClassLabel(names=list("abcd")))
     tfds.dataset_builders.store_as_tfds_dataset(
-        name="several",
+        name=name,
         version="1.0.0",
         features=tfds.features.FeaturesDict(
-            {"image": tfds.features.Image(shape=(16, 16, 3)), "labels": names}
+            {"image": tfds.features.Image(shape=(16, 16, 3)), label: feature}
         ),
         split_datasets={"train": examples, "test": examples[:8]},
         data_dir=path,
     )
-    return {"data_dir": str(path), "train_split": "train", "eval_split": "test"}
+    return {"dataset": name, "data_dir": str(path), "train_split": "train", "eval_split": "test"}
+
+
+NAMES = tfds.features.ClassLabel(names=list("abcd"))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> dict:
+    """The data settings of a set whose images have several labels each."""
+    names = tfds.features.Sequence(NAMES)
+    path = tmp_path_factory.mktemp("tfds")
+    return stored(path, "several", "labels", names, lambda i: [i % 3, 3])
 
 
 @pytest.mark.parametrize("probed", ["", "several"])
 def test_probes_of_several_labels_per_image_are_refused_at_the_start(tmp_path, several, probed):
-    data = {**several, "dataset": "shapes" if probed else "several"}
+    data = {**several, "dataset": "shapes"} if probed else several
     watching = {"knn_every_epochs": 1.0, "probe_dataset": probed}
     message = "--knn_every_epochs: several t.* several labels per image.* --probe_dataset"
     batch = {"train_batch_size": 4}
@@ -415,7 +423,7 @@ def test_probes_of_several_labels_per_image_are_refused_at_the_start(tmp_path, s
 
 def test_images_of_several_labels_are_trained_on_without_a_linear_head(tmp_path, several):
     settings = changed(
-        data={**several, "dataset": "several"},
+        data=several,
         optimization={"train_batch_size": 4, "train_steps": 2},
     )
     said = []
@@ -434,14 +442,13 @@ def test_supcon_without_one_label_for_each_image_is_refused_at_the_start(tmp_pat
     (tmp_path / "photos").mkdir()
     for i in range(4):
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
-    unlabelled = {"dataset": f"folder:{tmp_path / 'photos'}", "train_split": "train"}
-    for data, found in (unlabelled, "no labels"), (several, "several labels per image"):
-        settings = changed(
-            data={"dataset": "several", **data},
-            head={"loss": "supcon"},
-            optimization={"train_batch_size": 4},
-        )
-        with pytest.raises(UserError, match=f"--loss=supcon: .* has {found}, and the loss needs"):
+    for data, found in (
+        ({"dataset": f"folder:{tmp_path / 'photos'}", "train_split": "train"}, "no labels"),
+        (several, "several labels per image"),
+        (stored(tmp_path / "tfds", "unlabelled", "label", NAMES, lambda i: -1), "no image with a"),
+    ):
+        settings = changed(data=data, head={"loss": "supcon"}, optimization={"train_batch_size": 4})
+        with pytest.raises(UserError, match=f"--loss=supcon: .* has {found}.*, and the loss needs"):
             pretrain(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
