@@ -5,6 +5,7 @@ import tf_keras as keras
 from simclr_tf.augment import SimCLRAugment
 from simclr_tf.config import Encoder, FinetuneConfig, Plan, PretrainConfig, Views
 from simclr_tf.errors import UserError
+from simclr_tf.losses import build_loss
 from simclr_tf.models import Classifier, ResNet, SimCLR, projection_head
 from simclr_tf.models.classifier import first_layers, freeze
 from simclr_tf.optimizers import WarmupCosine, build_optimizer
@@ -47,7 +48,8 @@ def build_model(
     optimizer = _optimizer(config, plan)
     model.compile(optimizer, steps_per_execution=steps_per_execution)
     # Built now, so that a checkpoint restores into it and is checked at once.
-    optimizer.build(model.trainable_variables)
+    # (A LossScaleOptimizer around LAMB cannot, so what it wraps is.)
+    getattr(optimizer, "inner_optimizer", optimizer).build(model.trainable_variables)
     return model
 
 
@@ -59,6 +61,7 @@ def _simclr(config: PretrainConfig, plan: Plan) -> SimCLR:
         encoder,
         _projection_head(config, width),
         _augment(config.views),
+        contrastive_loss=build_loss(head.loss, head.margin),
         temperature=head.temperature,
         normalize=head.hidden_norm,
         linear_head=(

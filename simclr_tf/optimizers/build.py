@@ -4,10 +4,11 @@ from typing import Any
 
 import tf_keras as keras
 
+from simclr_tf.optimizers.addons import import_addons
 from simclr_tf.optimizers.decay import AdamL2, AdamW, MomentumL2
 from simclr_tf.optimizers.lars import LARS
 
-NAMES = ("momentum", "adam", "adamw", "lars")
+NAMES = ("momentum", "adam", "adamw", "lars", "lamb")
 
 
 def build_optimizer(
@@ -16,14 +17,16 @@ def build_optimizer(
     """Returns the optimizer that `--optimizer` names.
 
     Args:
-        name: "momentum" (Nesterov), "adam", "adamw" or "lars".
+        name: "momentum" (Nesterov), "adam", "adamw", "lars" or "lamb".
         learning_rate: a number or a schedule.
-        momentum: of momentum and LARS; the Adams keep their own.
-        weight_decay: an L2 term in the gradient, except in AdamW, where it is decoupled. Biases and
-            normalisation parameters take none in any of them.
+        momentum: of momentum and LARS; the Adams and LAMB keep their own.
+        weight_decay: an L2 term in the gradient, except in AdamW, where it is decoupled, and LAMB,
+            where it is under the trust. Biases and normalisation parameters take none in any of
+            them.
 
     Raises:
         ValueError: if `name` is none of these.
+        UserError: as `check_optimizer`.
     """
     if name == "lars":
         return LARS(learning_rate, momentum=momentum, weight_decay=weight_decay)
@@ -33,4 +36,14 @@ def build_optimizer(
         return AdamL2(learning_rate, l2=weight_decay)
     if name == "adamw":
         return AdamW(learning_rate, weight_decay=weight_decay)
+    if name == "lamb":
+        from simclr_tf.optimizers.lamb import LAMB  # at import it wants TensorFlow Addons
+
+        return LAMB(learning_rate, weight_decay=weight_decay)
     raise ValueError(f"optimizer must be one of {', '.join(NAMES)}, not {name!r}")
+
+
+def check_optimizer(name: str) -> None:
+    """Raises UserError if `--optimizer` names one that this installation lacks."""
+    if name == "lamb":
+        import_addons()

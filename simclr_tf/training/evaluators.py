@@ -60,7 +60,7 @@ def _labelled(features: Features, source: Source) -> Features:
 
 
 def validation(source: Source, batch_size: int, seed: int) -> Evaluator:
-    """Returns an evaluator: NT-Xent and contrastive accuracy on images held out of training.
+    """Returns an evaluator: the loss and contrastive accuracy on images held out of training.
 
     The encoder runs in inference mode; the views are the same at every call. The loss depends on
     the batch, so batches are full ones, of the training batch or of all the held-out images.
@@ -73,7 +73,7 @@ def validation(source: Source, batch_size: int, seed: int) -> Evaluator:
         offset = step * batch_size
         seeds = [make_seed(seed, 0, view) for view in (0, 1)]
         views = [model.augment(batch["image"], s, offset, batch.get("aspect")) for s in seeds]
-        _, _, statistics = model.contrast(tf.concat(views, axis=0), training=False)
+        _, _, statistics = model.contrast(tf.concat(views, axis=0), False, batch.get("label"))
         return tf.stack([statistics["loss"], statistics["contrastive_accuracy"]])
 
     def evaluate(model: SimCLR) -> dict[str, float]:

@@ -12,6 +12,7 @@ from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.data import READ_ERRORS, Source, explain_decode_error, train_batches
 from simclr_tf.distribution import Replicas, one_device
 from simclr_tf.errors import UserError
+from simclr_tf.optimizers import check_optimizer
 from simclr_tf.run import Run, restore
 from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
 from simclr_tf.training.evaluators import view_grid
@@ -85,6 +86,7 @@ def _train(
     #  3. config.json without a checkpoint (killed before the first one): as 1 or 2, anew;
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
     #     no more effect; other settings that change the computation are refused by name.
+    check_optimizer(config.optimization.optimizer)
     check_microbatch(config, replicas)
     run.check_place()
     prepared = prepare(config, say if replicas.is_chief else _silence)

@@ -1,6 +1,5 @@
 """Every consumer of an export: a process of its own that never imports this package."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from optional import needs
 from PIL import Image
 
 import simclr_tf
@@ -93,11 +93,6 @@ def alone(run_dir):
         return done.stdout
 
     return run
-
-
-def needs(*modules):
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} is not installed")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from optional import needs
 from tiny_simclr import (
     BATCH,
     CLASSES,
@@ -37,6 +38,11 @@ def on_one_device():
 def test_replicas_train_as_one_device(on_one_device, mirrored, replicas, optimizer, linear):
     found = train_and_probe(optimizer, linear, mirrored(replicas))
     assert_equal(found, on_one_device(optimizer, linear))
+
+
+@needs("tensorflow_addons")
+def test_replicas_train_as_one_device_with_lamb(on_one_device, mirrored):
+    assert_equal(train_and_probe("lamb", True, mirrored(2)), on_one_device("lamb", True))
 
 
 # Of the first gradient and of the loss of each step: rounding grows about tenfold a step. Numbers
@@ -88,6 +94,32 @@ def test_a_bent_gather_breaks_the_equality(on_one_device, mirrored, monkeypatch,
         assert_equal(found, on_one_device("momentum", False))
 
 
+def test_the_loss_may_be_ones_own():
+    seen = []
+
+    def doubled(z_a, z_b, **settings):
+        seen.append(settings)
+        loss, *figures = losses.nt_xent(z_a, z_b, **settings)
+        return 2.0 * loss, *figures
+
+    ours, theirs = build(loss=doubled, linear=False), build(keras.optimizers.SGD(0.2), False)
+    found, wanted = train(ours, 2), train(theirs, 2)
+    assert seen[0] == {"temperature": 0.3, "normalize": True}
+    assert found[1]["loss"] == pytest.approx(2.0 * wanted[1]["loss"], rel=1e-6)
+    for one, other in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_a_loss_that_takes_labels_is_given_the_batchs():
+    model = build(loss=losses.supcon, linear=False)
+    (batch,) = batches(1)
+    z = model(model.make_views(batch, 0), training=True)
+    expected, _, _ = losses.supcon(*tf.split(z, 2), batch["label"], temperature=0.3)
+    assert float(model.train_step(batch)["loss"]) == pytest.approx(float(expected), rel=1e-6)
+    with pytest.raises(ValueError, match='the loss takes labels: every batch needs a "label"'):
+        model.train_step({"image": batch["image"]})
+
+
 def test_the_linear_head_leaves_the_encoder_alone():
     # Plain SGD: an optimizer with a state of its own could hide a gradient, or share it.
     with_head, without = build(), build(linear=False)
@@ -104,18 +136,23 @@ def test_the_linear_head_leaves_the_encoder_alone():
         assert (variable.numpy() != old).any()
 
 
-def test_the_linear_head_takes_neither_decay_nor_adaptation():
-    for name, rate in RATE.items():
-        model = build(build_optimizer(name, rate, weight_decay=0.5))
-        plain = build(build_optimizer("momentum", rate))
-        if name == "lars":  # without Nesterov, as LARS
-            plain = build(keras.optimizers.SGD(rate, momentum=0.9))
-        train(model, 1)
-        train(plain, 1)
-        for ours, theirs in zip(
-            model.linear_head.variables, plain.linear_head.variables, strict=True
-        ):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+@pytest.mark.parametrize(
+    "name", ["lars", "momentum", pytest.param("lamb", marks=needs("tensorflow_addons"))]
+)
+def test_the_linear_head_takes_neither_decay_nor_adaptation(name):
+    plain = {
+        "momentum": keras.optimizers.SGD(RATE[name], momentum=0.9, nesterov=True),
+        "lars": keras.optimizers.SGD(RATE[name], momentum=0.9),
+        # Its epsilon stands beside the square's root before the correction, LAMB's after it.
+        "lamb": keras.optimizers.Adam(RATE[name], epsilon=1e-6 * np.sqrt(1 - 0.999)),
+    }
+    model = build(build_optimizer(name, RATE[name], weight_decay=0.5))
+    other = build(plain[name])
+    train(model, 1)
+    train(other, 1)
+    for ours, theirs in zip(model.linear_head.variables, other.linear_head.variables, strict=True):
+        # LAMB's moments are corrected in float32.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-6 if name == "lamb" else 0)
 
 
 def test_images_without_a_label_do_not_count_for_the_linear_head():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from optional import needs
 from PIL import Image
 from processes import rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -130,18 +131,27 @@ def test_finished_run_is_left_alone(run_dir):
     assert (run_dir / "metrics.jsonl").read_bytes() == before
 
 
-def test_resumed_run_equals_an_unbroken_one(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    unbroken = pretrain(TINY, whole)
+LAMB = {"optimizer": "lamb", "learning_rate": 0.01, "weight_decay": 0.1, "precision": "float16"}
 
-    pretrain(TINY, broken)
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, pytest.param(LAMB, marks=[pytest.mark.slow, needs("tensorflow_addons")])],
+    ids=["momentum", "lamb"],
+)
+def test_resumed_run_equals_an_unbroken_one(tmp_path, settings):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    config_ = changed(optimization=settings)
+    unbroken = pretrain(config_, whole)
+
+    pretrain(config_, broken)
     # Back to the checkpoint of step 5, in the middle of a logging interval and of an epoch.
     checkpoints = broken / "checkpoints"
     for file in checkpoints.glob("step-10.*"):
         file.unlink()
     (checkpoints / "checkpoint").write_text('model_checkpoint_path: "step-5"\n')
     said = []
-    resumed = pretrain(TINY, broken, say=said.append)
+    resumed = pretrain(config_, broken, say=said.append)
     assert any("resuming" in line and "step 5 of 10" in line for line in said)
     for ours, theirs in zip(resumed.variables, unbroken.variables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -384,31 +394,39 @@ def test_probes_leave_out_what_has_no_label():
         probe(known, none, 16)(model)
 
 
-@pytest.fixture(scope="module")
-def several(tmp_path_factory) -> dict:
-    """The data settings of a set whose images have several labels each."""
-    path = tmp_path_factory.mktemp("tfds")
+def stored(path: Path, name: str, label: str, feature: object, labels: object) -> dict:
+    """The data settings of a new TFDS set of 16 images, whose labels are those of its images."""
     draw = np.random.default_rng(0)
     examples = [
-        (i, {"image": draw.integers(0, 256, (16, 16, 3), np.uint8), "labels": [i % 3, 3]})
+        (i, {"image": draw.integers(0, 256, (16, 16, 3), np.uint8), label: labels(i)})
         for i in range(16)
     ]
-    names = tfds.features.Sequence(tfds.features.ClassLabel(names=list("abcd")))
     tfds.dataset_builders.store_as_tfds_dataset(
-        name="several",
+        name=name,
         version="1.0.0",
         features=tfds.features.FeaturesDict(
-            {"image": tfds.features.Image(shape=(16, 16, 3)), "labels": names}
+            {"image": tfds.features.Image(shape=(16, 16, 3)), label: feature}
         ),
         split_datasets={"train": examples, "test": examples[:8]},
         data_dir=path,
     )
-    return {"data_dir": str(path), "train_split": "train", "eval_split": "test"}
+    return {"dataset": name, "data_dir": str(path), "train_split": "train", "eval_split": "test"}
+
+
+NAMES = tfds.features.ClassLabel(names=list("abcd"))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> dict:
+    """The data settings of a set whose images have several labels each."""
+    names = tfds.features.Sequence(NAMES)
+    path = tmp_path_factory.mktemp("tfds")
+    return stored(path, "several", "labels", names, lambda i: [i % 3, 3])
 
 
 @pytest.mark.parametrize("probed", ["", "several"])
 def test_probes_of_several_labels_per_image_are_refused_at_the_start(tmp_path, several, probed):
-    data = {**several, "dataset": "shapes" if probed else "several"}
+    data = {**several, "dataset": "shapes"} if probed else several
     watching = {"knn_every_epochs": 1.0, "probe_dataset": probed}
     message = "--knn_every_epochs: several t.* several labels per image.* --probe_dataset"
     batch = {"train_batch_size": 4}
@@ -419,7 +437,7 @@ def test_probes_of_several_labels_per_image_are_refused_at_the_start(tmp_path, s
 
 def test_images_of_several_labels_are_trained_on_without_a_linear_head(tmp_path, several):
     settings = changed(
-        data={**several, "dataset": "several"},
+        data=several,
         optimization={"train_batch_size": 4, "train_steps": 2},
     )
     said = []
@@ -433,8 +451,51 @@ def test_images_of_several_labels_are_trained_on_without_a_linear_head(tmp_path,
     assert simclr_tf.load(tmp_path).linear_head is None
 
 
+def test_supcon_without_one_label_for_each_image_is_refused_at_the_start(tmp_path, several):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    for i in range(4):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    for data, found in (
+        ({"dataset": f"folder:{tmp_path / 'photos'}", "train_split": "train"}, "no labels"),
+        (several, "several labels per image"),
+        (stored(tmp_path / "tfds", "unlabelled", "label", NAMES, lambda i: -1), "no image with a"),
+    ):
+        settings = changed(data=data, head={"loss": "supcon"}, optimization={"train_batch_size": 4})
+        with pytest.raises(UserError, match=f"--loss=supcon: .* has {found}.*, and the loss needs"):
+            pretrain(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_loss_trains_is_validated_and_comes_back(tmp_path):
+    settings = changed(
+        data={"validation_fraction": 0.25},
+        head={"loss": "supcon", "margin": 0.6},
+        optimization={"train_steps": 2},
+        watching={"log_every": 1},
+    )
+    pretrain(settings, tmp_path)
+    first, last = rows(tmp_path)
+    model = simclr_tf.load(tmp_path)
+    _, held_out = open_source("shapes", "train[:256]").holdout(0.25, 0)
+    found = validation(held_out, 32, 0)(model)
+    for name, value in found.items():
+        assert last[name] == pytest.approx(value, rel=1e-5)
+    assert Run(tmp_path).read()[0].head == settings.head
+    # The same weights under NT-Xent: another loss, the same accuracy.
+    plain = build_model(changed(settings, head={"loss": "nt_xent"}).resolved(), PLAN)
+    plain.set_weights(model.get_weights())
+    other = validation(held_out, 32, 0)(plain)
+    name = "validation_contrastive_accuracy"
+    assert abs(found.pop("validation_loss") - other.pop("validation_loss")) > 1e-3
+    assert found == other == {name: last[name]}
+    assert first["contrastive_entropy"] != last["contrastive_entropy"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["lars", "adam", "adamw"])
+@pytest.mark.parametrize(
+    "optimizer", ["lars", "adam", "adamw", pytest.param("lamb", marks=needs("tensorflow_addons"))]
+)
 def test_every_optimizer_trains(tmp_path, optimizer):
     settings = changed(
         optimization={

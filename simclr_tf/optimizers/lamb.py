@@ -1,0 +1,61 @@
+"""LAMB: layer-wise adaptive moments, for large batches (You et al., 2020; arXiv 1904.00962)."""
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from simclr_tf.optimizers.addons import import_addons
+from simclr_tf.optimizers.decay import decayed
+
+addons: Any = import_addons()
+
+
+class LAMB(addons.optimizers.LAMB):
+    """TensorFlow Addons' LAMB, with the exceptions of `LARS` and the manners of Keras's optimizers.
+
+    `u = m̂ / (√v̂ + ε) + wd·w` with Adam's moments, `w -= lr·trust·u` with `trust = ‖w‖ / ‖u‖`, or 1
+    where either norm is 0. Vectors (biases and normalisation parameters) and what
+    `exclude_from_weight_decay` names take neither decay nor trust. Addons' own is one of Keras's
+    legacy optimizers.
+
+    Args:
+        learning_rate: a number or a schedule. In a step a kernel moves by that share of its norm,
+            with LARS by a thousandth of it: what suits LARS is far too high here.
+        weight_decay: wd ≥ 0.
+        kwargs: others of `tensorflow_addons.optimizers.LAMB`.
+    """
+
+    def __init__(self, learning_rate=0.001, weight_decay=0.0, name="LAMB", **kwargs):
+        super().__init__(learning_rate, weight_decay=weight_decay, name=name, **kwargs)
+        # Addons keeps patterns of names there, which would hide the method.
+        del self.exclude_from_weight_decay
+        self._excluded: list[tf.Variable] = []
+
+    def build(self, var_list: list[tf.Variable]) -> None:
+        self._create_all_weights(var_list)
+
+    @property
+    def learning_rate(self) -> Any:
+        """The rate, of a schedule the last step's."""
+        rate = self._get_hyper("learning_rate")
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return rate(tf.maximum(self.iterations - 1, 0))
+        return rate
+
+    def exclude_from_weight_decay(self, var_list: list[tf.Variable]) -> None:
+        self._excluded = list(var_list)
+
+    def _use_weight_decay(self, variable):
+        # Under replicas a variable comes as one of its copies; all of them have one slot.
+        slot = self.get_slot(variable, "m")
+        return all(slot is not self.get_slot(excluded, "m") for excluded in self._excluded)
+
+    def _do_use_weight_decay(self, variable):
+        return decayed(self, variable)
+
+    _do_layer_adaptation = _do_use_weight_decay
+
+    def get_config(self) -> dict[str, Any]:
+        patterns = ("exclude_from_weight_decay", "exclude_from_layer_adaptation")
+        return {key: value for key, value in super().get_config().items() if key not in patterns}
