@@ -147,7 +147,7 @@ def _seeds(values):
 def _listing(study, cells, seeds):
     lines = []
     for cell in cells:
-        settings = " ".join(f"--{name}={value}" for name, value in cell.overrides.items())
+        settings = " ".join(f"{name}={value}" for name, value in cell.overrides.items())
         lines.append(f"{cell.name:<28} {settings}")
     lines.append(f"{len(cells)} cells × {len(seeds)} seeds = {len(cells) * len(seeds)} runs")
     return "\n".join(lines)

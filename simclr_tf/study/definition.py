@@ -15,12 +15,15 @@ class Times:
 
     factor: float
 
+    def __str__(self):
+        return f"×{self.factor:g}"
+
 
 class _RateOfBase:
     """The base learning rate that gives, at the base's batch, the base's rate after warm-up."""
 
-    def __repr__(self):
-        return "that of the base at its batch"
+    def __str__(self):
+        return "=base"
 
 
 RATE_OF_BASE = _RateOfBase()

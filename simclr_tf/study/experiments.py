@@ -101,40 +101,40 @@ TEMPERATURE = Study(
     "temperature",
     "temperature of NT-Xent, with normalised and plain projections",
     "Table 5",
-    ("normalised", "τ"),
+    ("projections", "τ"),
     [
         *(
-            Cell(("yes", f"{t:g}"), {"hidden_norm": True, "temperature": t}, paper)
+            Cell(("normalised", f"{t:g}"), {"hidden_norm": True, "temperature": t}, paper)
             for t, paper in _TEMPERATURES.items()
         ),
         *(
-            Cell(("no", f"{t:g}"), {"hidden_norm": False, "temperature": t}, paper)
+            Cell(("plain", f"{t:g}"), {"hidden_norm": False, "temperature": t}, paper)
             for t, paper in ((10.0, 57.2), (100.0, 57.0))
         ),
     ],
-    Picture("bars", x="τ", by="normalised"),
+    Picture("bars", x="τ", by="projections"),
     "Without normalisation and a fitting temperature the representation is worse, although the "
     "contrastive accuracy is higher.",
     columns=("logistic", "contrastive_accuracy", "contrastive_entropy"),
     subsets={"small": {}},
 )
 
-# Table B.1, linear / sqrt; all in multiples of a base of 4096 images and 100 epochs.
-_BATCHES = {"1/16": 1 / 16, "1/8": 1 / 8, "1/4": 1 / 4, "1": 1.0, "2": 2.0}
-_EPOCHS = {"1": 1.0, "2": 2.0, "4": 4.0, "8": 8.0}
+# Table B.1, linear / sqrt, where the base has B = 4096 images and E = 100 epochs.
+_BATCHES = {"B/16": 1 / 16, "B/8": 1 / 8, "B/4": 1 / 4, "B": 1.0, "2B": 2.0}
+_EPOCHS = {"E": 1.0, "2E": 2.0, "4E": 4.0, "8E": 8.0}
 _TABLE_B1 = {
-    "1/16": ((57.5, 62.8), (61.9, 64.3), (64.7, 65.7), (66.6, 66.5)),
-    "1/8": ((60.7, 63.8), (64.0, 65.6), (66.2, 66.7), (67.8, 67.4)),
-    "1/4": ((62.8, 64.3), (65.3, 66.1), (67.2, 67.2), (68.5, 68.3)),
-    "1": ((64.6, 64.5), (66.5, 66.8), (68.2, 68.0), (68.9, 69.1)),
-    "2": ((64.8, 64.8), (66.6, 67.0), (67.8, 68.3), (69.0, 69.1)),
+    "B/16": ((57.5, 62.8), (61.9, 64.3), (64.7, 65.7), (66.6, 66.5)),
+    "B/8": ((60.7, 63.8), (64.0, 65.6), (66.2, 66.7), (67.8, 67.4)),
+    "B/4": ((62.8, 64.3), (65.3, 66.1), (67.2, 67.2), (68.5, 68.3)),
+    "B": ((64.6, 64.5), (66.5, 66.8), (68.2, 68.0), (68.9, 69.1)),
+    "2B": ((64.8, 64.8), (66.6, 67.0), (67.8, 68.3), (69.0, 69.1)),
 }
 
 BATCH_EPOCHS = Study(
     "batch_epochs",
-    "batch and epochs, in multiples of the base's, at learning rates that agree at its batch",
-    "Fig. 9 and Table B.1, from 4096 images and 100 epochs",
-    ("batch ×", "epochs ×", "rate by"),
+    "batch B and epochs E of the base, more and less, at rates that agree at B",
+    "Fig. 9 and Table B.1, where B is 4096 and E is 100",
+    ("batch", "epochs", "rate by"),
     [
         Cell(
             (batch, epochs, scaling),
@@ -150,10 +150,10 @@ BATCH_EPOCHS = Study(
         for epochs, pair in zip(_EPOCHS, rows, strict=True)
         for scaling, paper in zip(("linear", "sqrt"), pair, strict=True)
     ],
-    Picture("lines", x="epochs ×", by="batch ×"),
+    Picture("lines", x="epochs", by="batch"),
     "Larger batches are better after few epochs, and the difference goes away with more; the "
     "square root of the batch suits small batches and few epochs.",
-    subsets={"small": {"batch ×": ("1/4", "1", "2"), "epochs ×": ("1", "2")}},
+    subsets={"small": {"batch": ("B/4", "B", "2B"), "epochs": ("E", "2E")}},
 )
 
 WIDTH_DEPTH = Study(
@@ -181,20 +181,20 @@ BN = Study(
     "bn",
     "batch norm over all replicas against each replica's own",
     "§2.2, which has no numbers",
-    ("statistics", "batch ×"),
+    ("statistics", "batch"),
     [
         Cell(
             (statistics, batch),
             {"global_bn": statistics == "global", "train_batch_size": Times(factor)},
         )
         for statistics in ("global", "of each replica")
-        for batch, factor in (("1/4", 1 / 4), ("1", 1.0))
+        for batch, factor in (("B/4", 1 / 4), ("B", 1.0))
     ],
-    Picture("bars", x="batch ×", by="statistics"),
+    Picture("bars", x="batch", by="statistics"),
     "Both views of an image lie on one replica, and its own statistics tell them from others: the "
     "contrastive accuracy rises and the representation does not.",
     columns=("logistic", "contrastive_accuracy", "contrastive_entropy"),
-    subsets={"small": {"batch ×": ("1",)}},
+    subsets={"small": {"batch": ("B",)}},
     needs_replicas=True,
 )
 

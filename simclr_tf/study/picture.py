@@ -119,7 +119,7 @@ def _finish(
     untrained = [value for summary in summaries for value in summary.values("knn/random")]
     if untrained:
         low, high = 100 * min(untrained), 100 * max(untrained)
-        axes.axhspan(low, high, color="gray", alpha=0.4, label="untrained")
+        axes.axhspan(low, high, color="lightgray", zorder=0, label="untrained")
     axes.set_xticks(range(len(columns)), columns)
     axes.set_xlabel(report.study.picture.x)
     axes.set_ylabel("k-NN top-1 %")

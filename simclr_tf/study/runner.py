@@ -11,13 +11,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
-from pathlib import Path
 
 from tqdm import tqdm
 
 from simclr_tf.errors import UserError
 from simclr_tf.study.trial import Judging, Trial
-from simclr_tf.study.worker import Slot, log_file, work
+from simclr_tf.study.worker import Slot, work
 from simclr_tf.training.stopping import signals
 
 _TRIALS_PER_PROCESS = 20  # TensorFlow keeps some 40 MB of each
@@ -56,6 +55,7 @@ class _Process:
         self._left -= 1
         self.trial, self.since = trial, time.monotonic()
         self.said = self.since
+        self.connection.send(trial.log_file)
         self.connection.send((trial, judging))
 
     def answer(self) -> Outcome:
@@ -67,7 +67,7 @@ class _Process:
             self._process.join()
             code = self._process.exitcode or 0
             how = f"signal {-code}" if code < 0 else f"status {code}"
-            failure = f"its process ended with {how}; {log_file(self.trial)} has its last words"
+            failure = f"its process ended with {how}; {self.trial.log_file} has its last words"
             ends = True
         if ends:
             self._left = 0
@@ -151,7 +151,7 @@ def _show(process: _Process, say: Callable[[str], None]) -> None:
         return
     process.said = now
     try:
-        lines = Path(log_file(process.trial)).read_text(encoding="utf-8", errors="replace")
+        lines = process.trial.log_file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
     if lines.strip():

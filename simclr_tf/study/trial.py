@@ -45,6 +45,11 @@ class Trial:
         return self.path.name
 
     @property
+    def log_file(self) -> Path:
+        """Where its lines are."""
+        return self.path / "log.txt"
+
+    @property
     def images(self) -> float:
         """How many images it learns from, up to a factor that is the same for a study's trials."""
         settings = self.config.optimization

@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simclr_tf.errors import UserError
@@ -37,16 +38,12 @@ class Slot:
     num_replicas: int = 0
 
 
-def log_file(trial: "Trial") -> str:
-    """Where a trial's lines are."""
-    return str(trial.path / "log.txt")
-
-
 def work(connection: Connection, slot: Slot) -> None:
-    """Carries out the (trial, judging) that come over the connection, until None comes.
+    """Carries out the trials that come over the connection, until None comes.
 
-    To each it answers why it failed, a line or "", and whether this process ends now: it does after
-    what is no UserError, for nobody knows what that left behind.
+    Of each there comes first where its lines go, then (trial, judging). The answer is why it
+    failed, a line or "", and whether this process ends now: it does after what is no UserError, for
+    nobody knows what that left behind.
     """
     threading.Thread(target=_follow_parent, daemon=True).start()
     if slot.cores:
@@ -56,14 +53,14 @@ def work(connection: Connection, slot: Slot) -> None:
     replicas = None
     while True:
         try:
-            job = connection.recv()
+            log = connection.recv()
         except (EOFError, KeyboardInterrupt):
             return
-        if job is None:
+        if log is None:
             return
-        trial, judging = job
-        _print_into(log_file(trial))
+        _print_into(log)
         try:
+            trial, judging = connection.recv()  # the first one imports TensorFlow
             if replicas is None:
                 replicas = _open_replicas(slot.num_replicas)
             _carry_out(trial, judging, replicas)
@@ -86,9 +83,9 @@ def _follow_parent():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _print_into(path: str) -> None:
+def _print_into(path: Path) -> None:
     """Lets everything that this process prints, C++ included, go to the end of a file."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         stream.flush()
