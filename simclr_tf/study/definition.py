@@ -162,6 +162,8 @@ def _value(base: PretrainConfig, section: str, name: str, value: Any, overrides:
         peak = peak_learning_rate(settings.learning_rate, batch, settings.learning_rate_scaling)
         return peak / peak_learning_rate(1.0, batch, overrides["learning_rate_scaling"])
     if isinstance(value, Times):
-        before = getattr(getattr(base, section), name)
-        return type(before)(round(value.factor * before, 9))
+        before = getattr(base, section)
+        kind = before.__dataclass_fields__[name].type
+        # Rounded where floating point puts it a little below a whole number.
+        return kind(round(value.factor * getattr(before, name), 9))
     return value

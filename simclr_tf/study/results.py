@@ -45,7 +45,7 @@ class Result:
     def counts(self) -> bool:
         """Whether it has learnt enough to say something: 5 points of k-NN more than untrained."""
         found = self.figures
-        return found is not None and found["knn"] - found["knn/random"] >= _LEAST_GAIN
+        return found is not None and round(found["knn"] - found["knn/random"], 9) >= _LEAST_GAIN
 
 
 @dataclasses.dataclass(frozen=True)
