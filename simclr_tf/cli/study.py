@@ -136,9 +136,7 @@ def _seeds(values):
     words = listed(values.seeds)
     for word in words:
         if not word.isdecimal() or int(word) >= 2**31:
-            raise UserError(
-                f"--seeds={values.seeds}: {word!r} is not an integer from 0 to 2^31 - 1"
-            )
+            raise UserError(f"--seeds={values.seeds}: {word!r} is no integer from 0 to 2^31 - 1")
     if not words:
         raise UserError("--seeds is empty: name one, or several with commas between them")
     return list(dict.fromkeys(map(int, words)))

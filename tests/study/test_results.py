@@ -96,7 +96,9 @@ def test_five_points_are_enough(tmp_path):
 
 def test_files_hold_every_run(tmp_path):
     failure = {"figures": None, "failure": "=1+1"}
-    report_of("color_strength", tmp_path, SimCLR_1_8_0=failure, SimCLR_1_8_1=failure).write(tmp_path)
+    report_of("color_strength", tmp_path, SimCLR_1_8_0=failure, SimCLR_1_8_1=failure).write(
+        tmp_path
+    )
     document = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert len(document["cells"]) == 12 and len(document["runs"]) == 36
     first = document["cells"][0]
