@@ -8,6 +8,7 @@ import tf_keras as keras
 from simclr_tf.augment import Composition, RandAugment, SimCLRAugment
 from simclr_tf.config import Encoder, FinetuneConfig, Plan, PretrainConfig, Views
 from simclr_tf.errors import UserError
+from simclr_tf.losses import build_loss
 from simclr_tf.models import Classifier, ResNet, SimCLR, projection_head
 from simclr_tf.models.classifier import first_layers, freeze
 from simclr_tf.models.stepwise import Augment
@@ -63,6 +64,7 @@ def _simclr(config: PretrainConfig, plan: Plan) -> SimCLR:
         encoder,
         _projection_head(config, width),
         _augment(config.views),
+        contrastive_loss=build_loss(head.loss, head.margin),
         temperature=head.temperature,
         normalize=head.hidden_norm,
         linear_head=(

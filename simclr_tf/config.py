@@ -180,11 +180,35 @@ class Head(Section):
     )
     num_proj_layers: int = option(3, "Layers of a nonlinear head.", low=1, high=4)
     proj_out_dim: int = option(128, "Width of the projections.", low=1)
-    temperature: float = option(0.1, "Temperature of NT-Xent.", above=0)
-    hidden_norm: bool = option(True, "Normalise the projections before NT-Xent.")
+    loss: str = option(
+        "nt_xent",
+        "nt_xent, nt_logistic, margin or dcl; supcon: images of the same label are positives, too; "
+        "nt_logistic_semi_hard, margin_semi_hard: of an anchor's negatives only those that are "
+        "less similar to it than its positive, by less than the margin.",
+        choices=(
+            *("nt_xent", "nt_logistic", "nt_logistic_semi_hard", "margin", "margin_semi_hard"),
+            *("supcon", "dcl"),
+        ),
+    )
+    margin: float = option(
+        0.8,
+        "Of the margin and semi_hard losses, in cosines; the paper tried 0, 0.4, 0.8 and 1.6.",
+        low=0,
+    )
+    temperature: float = option(
+        0.1, "Temperature of the loss; to the margin losses, of the figures alone.", above=0
+    )
+    hidden_norm: bool = option(True, "Normalise the projections before the loss.")
     lineareval_while_pretraining: bool = option(
         True, "Train a linear head behind a stop-gradient where each image has a label."
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss.endswith("semi_hard") and self.margin == 0:
+            raise UserError(
+                f"--margin=0: no negative is semi-hard within it; raise it for --loss={self.loss}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ _MAY_DIFFER = ("global_bn", "batch_norm_decay")
 # Of the data, what --mode=eval may name anew.
 _SEEN_AT_THE_END = ("dataset", "data_dir", "eval_split", "skip_unreadable")
 _OF_PRETRAINING = (
-    *("temperature", "hidden_norm", "lineareval_while_pretraining"),
+    *("loss", "margin", "temperature", "hidden_norm", "lineareval_while_pretraining"),
     *("knn_every_epochs", "probe_dataset"),
 )
 

@@ -3,30 +3,46 @@
 Indices: M anchors, K others, D the projection's width.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
+
+# Another loss of an anchor: (logits [M, K], those of the positives [M], and bool [M, K] each where
+# the positives and the negatives are) → losses [M].
+Rule = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def contrast(
-    anchors: tf.Tensor, others: tf.Tensor, itself: tf.Tensor, positive: tf.Tensor
+    anchors: tf.Tensor,
+    others: tf.Tensor,
+    itself: tf.Tensor,
+    positive: tf.Tensor,
+    rule: Rule | None = None,
 ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Tells each anchor's positive from all others but itself.
 
     Args:
         anchors: [M, D], divided by the temperature; others: [K, D].
         itself: int32 [M], which of the others the anchor is; positive: likewise its positive.
+        rule: what the losses are; None: NT-Xent's.
 
     Returns:
         ((losses, found, entropies), p): [M] each, of which the losses alone have a gradient:
-        `log Σ_{k≠itself} exp(a·o_k) − a·o_positive`; 1 where the positive alone has the largest
-        logit, else 0; the entropy of the softmax p in nats. p is [M, K], 0 at itself.
+        `log Σ_{k≠itself} exp(a·o_k) − a·o_positive` or the rule's; 1 where the positive alone has
+        the largest logit, else 0; the entropy of the softmax p in nats. p is [M, K], 0 at itself.
     """
     dtype = anchors.dtype
-    logits = tf.matmul(anchors, others, transpose_b=True)  # [M, K]
-    excluded = tf.range(tf.shape(others)[0])[tf.newaxis, :] == itself[:, tf.newaxis]
-    logits = tf.where(excluded, tf.constant(-float("inf"), dtype), logits)
+    every = tf.matmul(anchors, others, transpose_b=True)  # [M, K]
+    columns = tf.range(tf.shape(others)[0])[tf.newaxis, :]
+    excluded = columns == itself[:, tf.newaxis]
+    logits = tf.where(excluded, tf.constant(-float("inf"), dtype), every)
     attraction = tf.gather(logits, positive, batch_dims=1)  # [M]
     log_sum = tf.reduce_logsumexp(logits, axis=1)  # [M]
-    losses = log_sum - attraction
+    if rule is None:
+        losses = log_sum - attraction
+    else:
+        is_positive = columns == positive[:, tf.newaxis]
+        losses = rule(every, attraction, is_positive, ~(excluded | is_positive))
 
     logits, log_sum = tf.stop_gradient(logits), tf.stop_gradient(log_sum)
     # An exact tie is not a find: a collapsed encoder must not read as a perfect one.

@@ -1,13 +1,12 @@
 """NT-Xent, the normalised temperature-scaled cross entropy loss [v1 eq. 1].
 
-Indices: N the global batch, B = N / R the batch of one of R replicas, D the projection's width,
-r the replica.
+Indices: N the global batch, B = N / R the batch of one of R replicas, D the projection's width.
 """
 
 import tensorflow as tf
 
-from simclr_tf.losses import replicas
 from simclr_tf.losses.contrast import contrast, contrast_in_blocks
+from simclr_tf.losses.pairs import Results, means, pair_up
 
 # Of float32 that are held at once: 64 MiB, a quarter of it in blocks.
 _MOST_LOGITS = 2**24
@@ -19,7 +18,7 @@ def nt_xent(
     temperature: float = 0.1,
     normalize: bool = True,
     block_size: int | None = None,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> Results:
     """Computes the loss of one batch of pairs, and how well the pairs are told apart.
 
     For each of the 2N anchors the positive is the other view of the same image and the 2N - 2
@@ -51,39 +50,12 @@ def nt_xent(
     """
     if block_size is not None and block_size < 0:
         raise ValueError(f"block_size must be None, 0 or positive, not {block_size}")
-    if not tf.is_tensor(temperature) and not temperature > 0:
-        raise ValueError(f"temperature must be above 0, not {temperature}")
-    z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
-    z_a.shape.assert_is_compatible_with(z_b.shape)
-    dtype = tf.float64 if z_a.dtype == tf.float64 else tf.float32
-    z_a, z_b = tf.cast(z_a, dtype), tf.cast(z_b, dtype)
-    if normalize:
-        z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
-
-    views = tf.stack([z_a, z_b])  # [2, B, D], this replica's
-    gathered, position = replicas.gather(views)  # [2, N, D], everyone's
-    width = views.shape[-1]
-    anchors = tf.reshape(views, [-1, width]) / temperature
-    others = tf.reshape(gathered, [-1, width])
-    local_batch, global_batch = tf.shape(views)[1], tf.shape(gathered)[1]
-    #                columns:  views a of replicas 0, 1, …   views b of replicas 0, 1, …
-    #   row i      (view a):   itself at position + i         positive at N + position + i
-    #   row B + i  (view b):   positive at position + i       itself at N + position + i
-    same = position + tf.range(local_batch)
-    itself = tf.concat([same, global_batch + same], axis=0)  # [2B]
-    positive = tf.concat([global_batch + same, same], axis=0)  # [2B]
-
+    pairs = pair_up(z_a, z_b, temperature, normalize)
     if block_size is None:
-        block_size = choose_block_size(anchors.shape[0], others.shape[0])
+        block_size = choose_block_size(pairs.anchors.shape[0], pairs.others.shape[0])
     if block_size:
-        sums = contrast_in_blocks(anchors, others, itself, positive, block_size)
-    else:
-        sums = tf.reduce_sum(tf.stack(contrast(anchors, others, itself, positive)[0]), axis=1)
-
-    # A share of the global means: the shares of all replicas add up to them.
-    shares = sums / tf.cast(2 * global_batch, dtype)
-    value, accuracy, entropy = tf.unstack(replicas.all_reduce(tf.stop_gradient(shares)))
-    return shares[0] + tf.stop_gradient(value - shares[0]), accuracy, entropy
+        return means(contrast_in_blocks(*pairs, block_size), pairs)
+    return means(tf.reduce_sum(tf.stack(contrast(*pairs)[0]), axis=1), pairs)
 
 
 def choose_block_size(rows: int | None, columns: int | None) -> int:
@@ -91,8 +63,3 @@ def choose_block_size(rows: int | None, columns: int | None) -> int:
     if rows is None or columns is None or rows * columns <= _MOST_LOGITS:
         return 0
     return max(1, _MOST_LOGITS // 4 // columns)
-
-
-def l2_normalize(z: tf.Tensor) -> tf.Tensor:
-    """Scales each row of z [N, D] to length 1; a zero row stays zero, with a finite gradient."""
-    return z * tf.math.rsqrt(tf.maximum(tf.reduce_sum(z * z, axis=-1, keepdims=True), 1e-24))

@@ -1,5 +1,6 @@
 """The SimCLR model: encoder, projection head, and their training step [v1 Algorithm 1]."""
 
+import inspect
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +16,7 @@ class SimCLR(StepwiseModel):
 
     `fit` on a dataset of {"image": uint8 [B, H, W, 3]}, with "label" int [B] and "aspect" float [B]
     where there are any, runs the whole method: the views are made on the device, the encoder runs
-    once on all 2B of them (so that batch norm sees them all), then the projection head and NT-Xent
+    once on all 2B of them (so that batch norm sees them all), then the projection head and the loss
     over the global batch. B must be known beforehand: `batch(B, drop_remainder=True)`. Called on
     images it returns their projections.
 
@@ -24,8 +25,8 @@ class SimCLR(StepwiseModel):
         projection_head: keras.Model, [N, D] → projections [N, P].
         augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
             one such for each view.
-        temperature: τ of NT-Xent, above 0.
-        normalize: whether NT-Xent normalises the projections.
+        temperature: τ of the loss, above 0.
+        normalize: whether the loss normalises the projections.
         linear_head: a built keras layer [N, D] → logits, trained concurrently on the labels behind
             a stop-gradient [v1 §B.6], or None. Images of label −1 are left out of its loss.
         seed: the run's seed; all views follow from it, the step and the position in the batch.
@@ -36,6 +37,9 @@ class SimCLR(StepwiseModel):
             (under `global_bn` the same piece of every replica), and its moving statistics move
             once per step, to the mean over the pieces. Encoders that draw at random (dropout,
             stochastic depth) would draw anew in the second pass: not for those. 0: off.
+        contrastive_loss: (z_a, z_b, temperature=…, normalize=…) → (loss, accuracy, entropy), with
+            what `nt_xent` promises under replicas. One with a parameter `labels` is given those of
+            the batch, int [B].
 
     Raises:
         ValueError: `microbatch_size` is negative.
@@ -51,6 +55,7 @@ class SimCLR(StepwiseModel):
         linear_head=None,
         seed=0,
         microbatch_size=0,
+        contrastive_loss=nt_xent,
         name="simclr",
     ):
         if microbatch_size < 0:
@@ -66,6 +71,8 @@ class SimCLR(StepwiseModel):
         self.temperature = temperature
         self.normalize = normalize
         self.microbatch_size = microbatch_size
+        self.contrastive_loss = contrastive_loss
+        self._takes_labels = "labels" in inspect.signature(contrastive_loss).parameters
 
     def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs: Any) -> None:
         if self.linear_head is not None:
@@ -79,16 +86,19 @@ class SimCLR(StepwiseModel):
         return self.projection_head(self.encoder(images, training=training), training=training)
 
     def contrast(
-        self, views: tf.Tensor, training: bool
+        self, views: tf.Tensor, training: bool, labels: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        """Encodes 2B views and contrasts them.
+        """Encodes 2B views and contrasts them, with the labels [B] of the images if there are any.
 
         Returns:
             (features [2B, D], loss, statistics): the loss as `nt_xent` defines it under replicas,
             the statistics a dict of scalars that includes it.
+
+        Raises:
+            ValueError: the loss takes labels, and there are none.
         """
         outputs = self._encode(views, training)
-        return outputs["features"], *self._contrast(outputs["features"], outputs["projections"])
+        return outputs["features"], *self._contrast(outputs, labels)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Trains on a replica's share of a global batch.
@@ -103,7 +113,7 @@ class SimCLR(StepwiseModel):
 
         Raises:
             ValueError: the batch's size is not known beforehand, or no multiple of
-                `microbatch_size`.
+                `microbatch_size`; or as `contrast`.
         """
         variables = self.trainable_variables
         if self.microbatch_size in (0, share_of(batch)):
@@ -154,7 +164,7 @@ class SimCLR(StepwiseModel):
 
     def _loss(self, outputs, batch):
         """The loss of all views on this replica, scaled for 16 bits, and the step's figures."""
-        loss, statistics = self._contrast(outputs["features"], outputs["projections"])
+        loss, statistics = self._contrast(outputs, batch.get("label"))
         penalties = [outputs["penalty"]] if "penalty" in outputs else []
         if self.linear_head is not None:
             features = tf.stop_gradient(outputs["features"])
@@ -167,14 +177,19 @@ class SimCLR(StepwiseModel):
             loss += tf.cast(tf.add_n(penalties), loss.dtype) / replicas
         return self._scaled(loss), statistics
 
-    def _contrast(self, features, projections):
-        z_a, z_b = tf.split(projections, 2)
-        loss, accuracy, entropy = nt_xent(z_a, z_b, self.temperature, self.normalize)
+    def _contrast(self, outputs, labels):
+        z_a, z_b = tf.split(outputs["projections"], 2)
+        settings = {"temperature": self.temperature, "normalize": self.normalize}
+        if self._takes_labels:
+            if labels is None:
+                raise ValueError('the loss takes labels: every batch needs a "label"')
+            settings["labels"] = labels
+        loss, accuracy, entropy = self.contrastive_loss(z_a, z_b, **settings)
         statistics = {
             "loss": loss,
             "contrastive_accuracy": accuracy,
             "contrastive_entropy": entropy,
-            **collapse_statistics(features, z_a, z_b),
+            **collapse_statistics(outputs["features"], z_a, z_b),
         }
         return loss, statistics
 

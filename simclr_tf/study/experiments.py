@@ -95,6 +95,27 @@ HEAD = Study(
     subsets={"small": {"width": ("that of h", "32", "128", "512")}},
 )
 
+_TABLE_4 = {
+    "margin": 50.9,
+    "nt_logistic": 51.6,
+    "margin_semi_hard": 57.5,
+    "nt_logistic_semi_hard": 57.9,
+    "nt_xent": 63.9,
+    "dcl": None,
+    "supcon": None,
+}
+
+LOSSES = Study(
+    "losses",
+    "losses; supcon alone sees labels",
+    "Table 4",
+    ("loss",),
+    [Cell((loss,), {"loss": loss}, paper) for loss, paper in _TABLE_4.items()],
+    Picture("bars", x="loss"),
+    "NT-Xent is best; of the others those with semi-hard negatives are, and they stay behind it.",
+    subsets={"small": {}},
+)
+
 _TEMPERATURES = {0.05: 59.7, 0.1: 64.4, 0.5: 60.7, 1.0: 58.0}
 
 TEMPERATURE = Study(
@@ -204,6 +225,7 @@ STUDIES = {
         AUGMENTATIONS,
         COLOR_STRENGTH,
         HEAD,
+        LOSSES,
         TEMPERATURE,
         BATCH_EPOCHS,
         WIDTH_DEPTH,

@@ -59,7 +59,7 @@ def _labelled(features: Features, source: Source) -> Features:
 
 
 def validation(source: Source, batch_size: int) -> Evaluator:
-    """Returns an evaluator: NT-Xent and contrastive accuracy on images held out of training.
+    """Returns an evaluator: the loss and contrastive accuracy on images held out of training.
 
     The encoder runs in inference mode; the views are the same at every call. The loss depends on
     the batch, so batches are full ones, of the training batch or of all the held-out images.
@@ -71,7 +71,7 @@ def validation(source: Source, batch_size: int) -> Evaluator:
     def contrast(model, batch, step):
         offset = step * batch_size
         views = model.views_of(batch["image"], 0, offset, batch.get("aspect"))
-        _, _, statistics = model.contrast(views, training=False)
+        _, _, statistics = model.contrast(views, False, batch.get("label"))
         return tf.stack([statistics["loss"], statistics["contrastive_accuracy"]])
 
     def evaluate(model: SimCLR) -> dict[str, float]:

@@ -47,6 +47,11 @@ def pretrain(
 
 def _prepare(config: PretrainConfig, say: Say) -> Prepared:
     source, held_out = open_train(config)
+    if config.head.loss == "supcon" and (found := _instead_of_a_label(source)):
+        raise UserError(
+            f"--loss=supcon: {source.name} has {found}, and the loss needs one for each image; "
+            "name a labelled dataset (for folder:PATH, one subfolder per class) or another --loss"
+        )
     if source.multi_label and config.head.lineareval_while_pretraining:
         say(
             f"note: the images of {source.name} have several labels each, so that "
@@ -97,13 +102,19 @@ def _probe(config: PretrainConfig) -> Evaluator:
         )
     train, test = splits.open()
     for source in (train, test):
-        if not source.class_names or source.multi_label:
-            found = "several labels per image" if source.multi_label else "no labels"
+        if found := _instead_of_a_label(source):
             raise UserError(
                 f"--knn_every_epochs: {source.name} has {found}, and probes need one for each "
                 "image; name such a --probe_dataset or set --knn_every_epochs=0"
             )
     return probe(train, test, config.views.image_size)
+
+
+def _instead_of_a_label(source: Source) -> str:
+    """What the images have in place of one label each; empty where they have that."""
+    if source.multi_label:
+        return "several labels per image"
+    return "" if source.class_names else "no labels"
 
 
 def _fill(model: keras.Model, checkpoint: str) -> None:

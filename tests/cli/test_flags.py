@@ -91,6 +91,12 @@ def test_help_tells_every_flag_by_group(command):
         (["pretrain", "--dataset=shapes", "--temperature=0"], "--temperature=0.0: must be above 0"),
         (["pretrain", "--dataset=shapes", "--temperature=nan"], "--temperature=nan"),
         (["pretrain", "--dataset=shapes", "--learning_rate=fast"], "learning_rate"),
+        (["pretrain", "--dataset=shapes", "--loss=triplet"], "--loss=triplet: must be one of nt_x"),
+        (["pretrain", "--dataset=shapes", "--margin=-1"], "--margin=-1.0: must be at least 0"),
+        (
+            ["pretrain", "--dataset=shapes", "--loss=margin_semi_hard", "--margin=0"],
+            "--margin=0: no negative is semi-hard within it",
+        ),
         (
             ["pretrain", "--dataset=shapes", "--resnet_depth=19"],
             "--resnet_depth=19: must be one of",

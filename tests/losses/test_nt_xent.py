@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from views import gradients, on_replicas, projections
 
 from simclr_tf.losses import nt_xent
 
@@ -26,22 +27,6 @@ def algorithm_1(z_a, z_b, temperature, normalize=True):
         hits.append(others[int(logits.argmax())] == positive)
         entropies.append(-sum(np.exp(s - log_sum) * (s - log_sum) for s in logits))
     return np.mean(losses), np.mean(hits), np.mean(entropies)
-
-
-def projections(n, d, seed=0, dtype=np.float64, spread=1.0):
-    """Two views whose rows agree in part, so that accuracy lies strictly between 0 and 1."""
-    random = np.random.default_rng(seed)
-    common = random.normal(size=(n, d))
-    a, b = (common + spread * random.normal(size=(n, d)) for _ in range(2))
-    return a.astype(dtype), b.astype(dtype)
-
-
-def gradients(z_a, z_b, scale=1.0, **arguments):
-    z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
-    with tf.GradientTape() as tape:
-        tape.watch([z_a, z_b])
-        loss = scale * nt_xent(z_a, z_b, **arguments)[0]
-    return [gradient.numpy() for gradient in tape.gradient(loss, [z_a, z_b])]
 
 
 # --- the digits of the reference -----------------------------------------------------------------
@@ -333,20 +318,6 @@ def test_no_more_logits_are_held_than_one_block():
 
 
 # --- replicas ------------------------------------------------------------------------------------
-
-
-def on_replicas(strategy, step, *tensors):
-    """Each replica's results of `step`, given its share of the rows of `tensors`."""
-    replicas = strategy.num_replicas_in_sync
-
-    def share(tensor):
-        rows = len(tensor) // replicas
-        return strategy.experimental_distribute_values_from_function(
-            lambda replica: tensor[replica.replica_id_in_sync_group * rows :][:rows]
-        )
-
-    results = tf.function(strategy.run)(step, [share(tf.constant(t)) for t in tensors])
-    return tf.nest.map_structure(strategy.experimental_local_results, results)
 
 
 @pytest.mark.parametrize("replicas", [2, 4])

@@ -9,6 +9,7 @@ from tiny_simclr import dimmed, optimizer_named, share_out, weights_of
 from simclr_tf.augment import SimCLRAugment
 from simclr_tf.build import build_model
 from simclr_tf.config import Data, Encoder, Optimization, Plan, PretrainConfig, Views
+from simclr_tf.losses import build_loss
 from simclr_tf.models import SimCLR, projection_head
 from simclr_tf.models.gradient_cache import cached_gradients
 from simclr_tf.models.layers import LayerFactory
@@ -54,13 +55,21 @@ def normed_parts(global_bn=False):
     return encoder, head
 
 
-def build(parts, size=0, optimizer=None, linear=True, augment=dimmed):
+def build(parts, size=0, optimizer=None, linear=True, augment=dimmed, loss="nt_xent"):
     keras.utils.set_random_seed(1)
     encoder, head = parts()
     linear_head = keras.layers.Dense(CLASSES, dtype="float64") if linear else None
     if linear_head:
         linear_head.build((None, encoder.output_shape[-1]))
-    model = SimCLR(encoder, head, augment, 0.3, linear_head=linear_head, microbatch_size=size)
+    model = SimCLR(
+        encoder,
+        head,
+        augment,
+        0.3,
+        linear_head=linear_head,
+        microbatch_size=size,
+        contrastive_loss=build_loss(loss),
+    )
     model.compile(optimizer or keras.optimizers.SGD(0.125))
     model.optimizer.build(model.trainable_variables)
     return model
@@ -111,6 +120,20 @@ def test_pieces_train_as_the_whole(name, linear):
                 np.testing.assert_allclose(
                     ours[key], theirs[key], rtol=1e-5, atol=1e-6, err_msg=key
                 )
+
+
+@pytest.mark.parametrize("loss", ["supcon", "margin_semi_hard"])
+def test_pieces_on_replicas_train_as_the_whole_with_another_loss(loss, mirrored):
+    whole = build(free_parts, loss=loss)
+    figures = train(whole)
+    strategy = mirrored(2)
+    with strategy.scope():
+        model = build(free_parts, 2, loss=loss)
+    found = train(model, strategy=strategy)
+    assert_same(weights_of(model), weights_of(whole))
+    np.testing.assert_allclose([f["loss"] for f in found], [f["loss"] for f in figures], rtol=1e-9)
+    other = build(free_parts)
+    assert abs(train(other)[-1]["loss"] - figures[-1]["loss"]) > 1e-3
 
 
 @pytest.mark.parametrize("replicas, pieces", [(1, 3), (2, 2)])

@@ -88,6 +88,32 @@ def test_a_bent_gather_breaks_the_equality(on_one_device, mirrored, monkeypatch,
         assert_equal(found, on_one_device("momentum", False))
 
 
+def test_the_loss_may_be_ones_own():
+    seen = []
+
+    def doubled(z_a, z_b, **settings):
+        seen.append(settings)
+        loss, *figures = losses.nt_xent(z_a, z_b, **settings)
+        return 2.0 * loss, *figures
+
+    ours, theirs = build(loss=doubled, linear=False), build(keras.optimizers.SGD(0.2), False)
+    found, wanted = train(ours, 2), train(theirs, 2)
+    assert seen[0] == {"temperature": 0.3, "normalize": True}
+    assert found[1]["loss"] == pytest.approx(2.0 * wanted[1]["loss"], rel=1e-6)
+    for one, other in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_a_loss_that_takes_labels_is_given_the_batchs():
+    model = build(loss=losses.supcon, linear=False)
+    (batch,) = batches(1)
+    z = model(model.make_views(batch, 0), training=True)
+    expected, _, _ = losses.supcon(*tf.split(z, 2), batch["label"], temperature=0.3)
+    assert float(model.train_step(batch)["loss"]) == pytest.approx(float(expected), rel=1e-6)
+    with pytest.raises(ValueError, match='the loss takes labels: every batch needs a "label"'):
+        model.train_step({"image": batch["image"]})
+
+
 def test_the_linear_head_leaves_the_encoder_alone():
     # Plain SGD: an optimizer with a state of its own could hide a gradient, or share it.
     with_head, without = build(), build(linear=False)

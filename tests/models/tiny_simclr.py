@@ -5,6 +5,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.augment import SimCLRAugment, draws
+from simclr_tf.losses import nt_xent
 from simclr_tf.models import SimCLR, projection_head
 from simclr_tf.models.layers import LayerFactory
 from simclr_tf.optimizers import build_optimizer
@@ -44,7 +45,7 @@ def optimizer_named(name):
     return build_optimizer(name, RATE[name], weight_decay=0.01)
 
 
-def build(optimizer=None, linear=True, encoder=None, policy="float64"):
+def build(optimizer=None, linear=True, encoder=None, policy="float64", loss=nt_xent):
     """The model, on views in float64 or, in other precisions, on SimCLR's own."""
     keras.utils.set_random_seed(1)
     encoder = encoder or two_blocks(policy)
@@ -56,7 +57,7 @@ def build(optimizer=None, linear=True, encoder=None, policy="float64"):
         linear_head = keras.layers.Dense(CLASSES, dtype="float64" if wide else "float32")
         linear_head.build((None, width))
     augment = dimmed if wide else SimCLRAugment(8, 0.5, use_blur=False)
-    model = SimCLR(encoder, head, augment, temperature=0.3, linear_head=linear_head)
+    model = SimCLR(encoder, head, augment, 0.3, linear_head=linear_head, contrastive_loss=loss)
     model.compile(optimizer or keras.optimizers.SGD(0.1))
     model.optimizer.build(model.trainable_variables)
     return model

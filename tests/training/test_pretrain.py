@@ -169,7 +169,7 @@ def test_replicas_train_probe_and_go_on_as_one_device(tmp_path, mirrored):
     for ours, theirs in zip(loaded.encoder.variables, model.encoder.variables, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
     _, held_out = open_source("shapes", "train[:256]").holdout(0.25, 0)
-    measured = validation(held_out, 32, 0)(loaded)["validation_loss"]
+    measured = validation(held_out, 32)(loaded)["validation_loss"]
     assert measured == pytest.approx(rows(two)[-1]["validation_loss"], rel=1e-5)
     (two / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "step-5"\n')
     said.clear()
@@ -417,6 +417,48 @@ def test_images_of_several_labels_are_trained_on_without_a_linear_head(tmp_path,
     assert note.startswith("note: the images of several train have several labels each")
     assert any("several train, several labels per image; " in line for line in said)
     assert simclr_tf.load(tmp_path).linear_head is None
+
+
+def test_supcon_without_one_label_for_each_image_is_refused_at_the_start(tmp_path, several):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    for i in range(4):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    unlabelled = {"dataset": f"folder:{tmp_path / 'photos'}", "train_split": "train"}
+    for data, found in (unlabelled, "no labels"), (several, "several labels per image"):
+        settings = changed(
+            data={"dataset": "several", **data},
+            head={"loss": "supcon"},
+            optimization={"train_batch_size": 4},
+        )
+        with pytest.raises(UserError, match=f"--loss=supcon: .* has {found}, and the loss needs"):
+            pretrain(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_loss_trains_is_validated_and_comes_back(tmp_path):
+    settings = changed(
+        data={"validation_fraction": 0.25},
+        head={"loss": "supcon", "margin": 0.6},
+        optimization={"train_steps": 2},
+        watching={"log_every": 1},
+    )
+    pretrain(settings, tmp_path)
+    first, last = rows(tmp_path)
+    model = simclr_tf.load(tmp_path)
+    _, held_out = open_source("shapes", "train[:256]").holdout(0.25, 0)
+    found = validation(held_out, 32)(model)
+    for name, value in found.items():
+        assert last[name] == pytest.approx(value, rel=1e-5)
+    assert Run(tmp_path).read()[0].head == settings.head
+    # The same weights under NT-Xent: another loss, the same accuracy.
+    plain = build_model(changed(settings, head={"loss": "nt_xent"}).resolved(), PLAN)
+    plain.set_weights(model.get_weights())
+    other = validation(held_out, 32)(plain)
+    name = "validation_contrastive_accuracy"
+    assert abs(found.pop("validation_loss") - other.pop("validation_loss")) > 1e-3
+    assert found == other == {name: last[name]}
+    assert first["contrastive_entropy"] != last["contrastive_entropy"]
 
 
 @pytest.mark.slow
