@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 
 import psutil
 import pytest
-from processes import finish, last_checkpoint, python
+from absl import flags as absl_flags
+from processes import ROOT, finish, last_checkpoint, python
+
+from simclr_tf.cli import study as study_command
 
 TINY = [
     *("--dataset=shapes", "--train_split=train[:256]", "--eval_split=test[:100]"),
@@ -180,11 +184,27 @@ def test_what_fails_is_said_and_the_others_go_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_not_finite_is_a_failed_run(tmp_path):
-    status, text, errors = finish(study("temperature", tmp_path, TWO, "--learning_rate=1e30"))
-    assert status == 2
-    assert "2 of 2 runs failed" in errors.strip().splitlines()[-1]
-    assert text.count("failed: the loss was not finite at step") == 2
+def test_a_study_of_ones_own_with_a_run_that_is_not_finite(tmp_path):
+    """The example of docs/study.md, shortened, with one rate too high."""
+    text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    changes = {
+        '"learning_rate": 1e-3': '"learning_rate": 1e30',
+        'dataset="shapes"': 'dataset="shapes", train_split="train[:512]"',
+        "width_multiplier=0.25": "width_multiplier=0.0625",
+        "train_epochs=5, warmup_epochs=1": "train_steps=3",
+        "[0, 1, 2]": "[4]",
+        "runs/optimizers": f"{tmp_path}/out",
+    }
+    for old, new in changes.items():
+        assert old in program
+        program = program.replace(old, new)
+    (tmp_path / "own.py").write_text(program, encoding="utf-8")
+    status, text, errors = finish(python(tmp_path / "own.py"))
+    assert status == 0, errors
+    assert "adam-4: failed: the loss was not finite at step" in text
+    assert "momentum-4: finished" in text
+    assert "Failed: adam-4: the loss was not finite" in text
 
 
 @pytest.mark.slow
@@ -254,6 +274,16 @@ def test_mistakes_are_one_line_before_any_work(run_cli, name, flags, words):
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith(f"simclr-tf: error: {words}")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", study_command.STUDIES)
+def test_help_tells_every_flag_of_a_study(run_cli, name):
+    values = absl_flags.FlagValues()
+    study_command.named(name).define(values)
+    told = run_cli("study", name, "--help").stdout
+    flags = [line.split()[0] for line in told.splitlines() if line.startswith("  --")]
+    assert sorted(flags) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE"])
+    assert study_command.STUDIES[name].source in told
 
 
 def test_list_runs_nothing(run_cli):
