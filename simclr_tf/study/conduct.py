@@ -103,9 +103,11 @@ def conduct(request: Request, say: Say = print) -> Report:
             f"already; {len(slots)} at a time, in {request.output}/runs"
         )
         for outcome in run_trials(left, slots, judging, say, done):
-            trial = outcome.trial
-            figures = None if outcome.failure else judging.figures(trial)
-            results[trial.name] = Result(trial, figures, outcome.failure)
+            trial, failure = outcome.trial, outcome.failure
+            figures = None if failure else judging.figures(trial)
+            if figures is None:
+                failure = failure or "not all of its figures are in its evaluations.json"
+            results[trial.name] = Result(trial, figures, failure)
             if figures:
                 say("  " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
             report().write(request.output)

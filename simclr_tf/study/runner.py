@@ -43,27 +43,29 @@ class _Process:
         self.trial: Trial | None = None
 
     def give(self, trial: Trial, judging: Judging) -> None:
-        if not self._left:
+        if self._process is not None and not (self._left and self._process.is_alive()):
             self.dismiss()
         if self._process is None:
             context = multiprocessing.get_context("spawn")
             self.connection, theirs = context.Pipe()
-            self._process = context.Process(target=work, args=(theirs, self._slot))
+            # A daemon is ended with this process even where a second Ctrl-C keeps us from it.
+            self._process = context.Process(target=work, args=(theirs, self._slot), daemon=True)
             self._process.start()
             theirs.close()  # else its end would not show
             self._left = _TRIALS_PER_PROCESS
         self._left -= 1
         self.trial, self.since = trial, time.monotonic()
         self.said = self.since
-        self.connection.send(trial.log_file)
-        self.connection.send((trial, judging))
+        with contextlib.suppress(ConnectionError):  # it died just now: there will be no answer
+            self.connection.send(trial.log_file)
+            self.connection.send((trial, judging))
 
     def answer(self) -> Outcome:
         """Takes the answer that is there, or learns that the process has died."""
         assert self.trial is not None and self._process is not None
         try:
             failure, ends = self.connection.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self._process.join()
             code = self._process.exitcode or 0
             how = f"signal {-code}" if code < 0 else f"status {code}"
@@ -81,7 +83,7 @@ class _Process:
             return
         if self.trial is not None:
             self._process.terminate()
-        with contextlib.suppress(BrokenPipeError):  # it has ended
+        with contextlib.suppress(ConnectionError):  # it has ended
             self.connection.send(None)
         try:
             self._process.join()

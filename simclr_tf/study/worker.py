@@ -112,6 +112,8 @@ def _carry_out(trial: "Trial", judging: "Judging", replicas: "Replicas") -> None
     from simclr_tf.training.finetune import finetune
     from simclr_tf.training.pretrain import pretrain
 
+    keras.backend.clear_session()  # what the trial before has left, however it ended
+    gc.collect()
     run = Run(trial.path)
     waiting = "another process is at this run: waiting for it"
     # A process that has lost its study may still be saving a checkpoint. (The run's own directory
@@ -124,6 +126,3 @@ def _carry_out(trial: "Trial", judging: "Judging", replicas: "Replicas") -> None
         else:
             trained = encoder_of_model(model, run.read()[0])
         judging.judge(run, trained)
-    del model, trained
-    keras.backend.clear_session()
-    gc.collect()
