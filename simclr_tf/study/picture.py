@@ -37,29 +37,29 @@ def draw(report: Report, path: Path) -> None:
     write_atomically(path, file.getvalue())
 
 
-def _places(summaries: Sequence[Summary], report: Report, axis: str) -> list[str]:
-    """A cell's place on an axis, for all cells; "" where there is no such axis."""
-    if not axis:
-        return [""] * len(summaries)
-    index = report.study.axes.index(axis)
-    return [summary.cell.at[index] for summary in summaries]
-
-
 def _arrays(
     summaries: Sequence[Summary], report: Report
 ) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
     """(columns, rows, means [R, C], deviations [R, C]) in percent, NaN where there is nothing."""
-    picture = report.study.picture
-    across = _places(summaries, report, picture.x)
-    down = _places(summaries, report, picture.by)
-    columns, rows = list(dict.fromkeys(across)), list(dict.fromkeys(down))
+    study = report.study
+
+    def places(axis: str) -> tuple[list[str], list[str]]:
+        """Each summary's place on an axis, and all of these in the grid's order."""
+        if not axis:
+            return [""] * len(summaries), [""]
+        index = study.axes.index(axis)
+        found = [summary.cell.at[index] for summary in summaries]
+        whole = dict.fromkeys(cell.at[index] for cell in study.cells)
+        return found, [place for place in whole if place in found]
+
+    across, columns = places(study.picture.x)
+    down, rows = places(study.picture.by)
     means, deviations = np.full((2, len(rows), len(columns)), np.nan)
     for summary, x, y in zip(summaries, across, down, strict=True):
-        place = rows.index(y), columns.index(x)
         mean, deviation = summary.mean("knn"), summary.deviation("knn")
         if mean is not None:
-            means[place] = 100 * mean
-            deviations[place] = 100 * (deviation or 0.0)
+            place = rows.index(y), columns.index(x)
+            means[place], deviations[place] = 100 * mean, 100 * (deviation or 0.0)
     return columns, rows, means, deviations
 
 
