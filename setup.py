@@ -14,7 +14,13 @@ EXTRAS = {
         'tensorflow-addons>=0.23,<0.24; python_version < "3.12" and (sys_platform == "darwin"'
         ' or (sys_platform == "linux" and platform_machine == "x86_64"))'
     ],
-    "dev": ["mypy>=1.11", "pytest>=8.0", "ruff>=0.6", "tensorflow-serving-api>=2.20"],
+    "dev": [
+        "mypy>=1.11",
+        "psutil>=5.9",
+        "pytest>=8.0",
+        "ruff>=0.6",
+        "tensorflow-serving-api>=2.20",
+    ],
 }
 
 setup(

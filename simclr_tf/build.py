@@ -1,13 +1,17 @@
 """From a config to the model, its optimizer compiled in: the one place where they meet."""
 
+import functools
+from typing import Any
+
 import tf_keras as keras
 
-from simclr_tf.augment import SimCLRAugment
+from simclr_tf.augment import Composition, RandAugment, SimCLRAugment
 from simclr_tf.config import Encoder, FinetuneConfig, Plan, PretrainConfig, Views
 from simclr_tf.errors import UserError
 from simclr_tf.losses import build_loss
 from simclr_tf.models import Classifier, ResNet, SimCLR, projection_head
 from simclr_tf.models.classifier import first_layers, freeze
+from simclr_tf.models.stepwise import Augment
 from simclr_tf.optimizers import WarmupCosine, build_optimizer
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -102,16 +106,24 @@ def _classifier(config: FinetuneConfig, plan: Plan) -> Classifier:
     )
 
 
-def _augment(views: Views) -> SimCLRAugment:
-    return SimCLRAugment(
-        views.image_size,
-        views.color_jitter_strength,
-        views.use_blur,
-        brightness=views.brightness,
-        crop_area=(views.crop_min_area, views.crop_max_area),
-        flip=views.use_flip,
-        grayscale=views.use_grayscale,
-    )
+@functools.lru_cache
+def _augment(views: Views) -> Augment | tuple[Augment, Augment]:
+    """One policy, or one for each view. They are shared, so that each is compiled once only."""
+    crop: dict[str, Any] = {
+        "crop_area": (views.crop_min_area, views.crop_max_area),
+        "flip": views.use_flip,
+    }
+    if views.policy == "randaugment":
+        return RandAugment(views.image_size, **crop)
+    how: dict[str, Any] = crop | {
+        "color_jitter_strength": views.color_jitter_strength,
+        "brightness": views.brightness,
+        "grayscale": views.use_grayscale,
+    }
+    if views.transformations:
+        names = views.transformation_names
+        return Composition(views.image_size, **how), Composition(views.image_size, names, **how)
+    return SimCLRAugment(views.image_size, use_blur=views.use_blur, **how)
 
 
 def _projection_head(config: PretrainConfig, width: int) -> keras.Model:

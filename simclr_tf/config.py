@@ -91,6 +91,10 @@ class Data(Section):
             )
 
 
+# Of one view alone: what `augment.Composition` knows.
+TRANSFORMATIONS = ("crop", "cutout", "color", "sobel", "noise", "blur", "rotation")
+
+
 @dataclasses.dataclass(frozen=True)
 class Views(Section):
     """Augmentation"""
@@ -109,9 +113,35 @@ class Views(Section):
     crop_max_area: float = option(1.0, "Largest such share.", above=0, high=1)
     use_flip: bool = option(True, "Mirror half of the views.")
     use_grayscale: bool = option(True, "Take the colour out of a fifth of the views.")
+    policy: str = option(
+        "simclr",
+        "simclr: the paper's; randaugment: crop, flip and KerasCV's RandAugment.",
+        choices=("simclr", "randaugment"),
+    )
+    transformations: str = option(
+        "",
+        "In place of the policy: both views are the same crop, and the second alone goes through "
+        f"these, in this order: any of {', '.join(TRANSFORMATIONS)}.",
+    )
+
+    @property
+    def transformation_names(self) -> tuple[str, ...]:
+        """Those that `transformations` lists."""
+        return tuple(name.strip() for name in self.transformations.split(",") if name.strip())
 
     def __post_init__(self):
         super().__post_init__()
+        names = self.transformation_names
+        for name in names:
+            if name not in TRANSFORMATIONS or names.count(name) > 1:
+                raise UserError(
+                    f"--transformations={self.transformations}: must be of "
+                    f"{', '.join(TRANSFORMATIONS)}, each once"
+                )
+        if names and self.policy != "simclr":
+            raise UserError(
+                f"--transformations take the place of the policy: leave --policy={self.policy} out"
+            )
         if self.crop_min_area > self.crop_max_area:
             raise UserError(
                 f"--crop_min_area={self.crop_min_area:g}: must not exceed "
@@ -369,6 +399,11 @@ class FinetuneConfig(PretrainConfig):
 
     def __post_init__(self):
         self.finetuning.check_start(self.checkpoints.checkpoint)
+        if self.views.transformations and self.finetuning.views_per_image != 2:
+            raise UserError(
+                "--transformations are of the second of two views: with labels they need "
+                "--views_per_image=2"
+            )
 
 
 CONFIGS = {config.task: config for config in (PretrainConfig, FinetuneConfig)}

@@ -178,17 +178,20 @@ class Run:
                 f"{self.path} holds imported weights, which have no training to go on with: name "
                 f"another --model_dir, and --checkpoint={self.path} to start from them"
             )
-        old, new = settings_of(*before), settings_of(config, plan)
-        differing = [
-            f"{name} (was {old[name]}, now {new[name]})"
-            for name in old
-            if name in new and old[name] != new[name]
-        ]
-        if differing:
+        if differing := self.differences(config, plan):
             raise UserError(
                 f"{self.path} holds a run with other settings: {', '.join(differing)}; restore "
                 "them, or start anew with another --model_dir (and --checkpoint to keep weights)"
             )
+
+    def differences(self, config: PretrainConfig, plan: Plan) -> list[str]:
+        """Returns, in words, the settings in which this run differs from another one."""
+        old, new = settings_of(*self.read()), settings_of(config, plan)
+        return [
+            f"{name} (was {old[name]}, now {new[name]})"
+            for name in old
+            if name in new and old[name] != new[name]
+        ]
 
 
 def load(model_dir: str | Path, step: int | None = None) -> SimCLR | Classifier:

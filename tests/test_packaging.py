@@ -86,7 +86,8 @@ def test_flagfile_has_its_head_and_no_place_of_its_own(name):
     assert not {"--data_dir", "--model_dir"} & set(flags)
 
     head = "\n".join(lines[: lines.index(body[0])])
-    assert f"simclr-tf pretrain --flagfile=flags/{name}" in head
+    command = "study losses" if name.startswith("study_") else "pretrain"
+    assert f"simclr-tf {command} --flagfile=flags/{name}" in head
     for told in ("Hardware", "Time", "Expected"):
         assert f"\n# {told} " in head, f"{name}'s head does not tell: {told}"
 

@@ -48,3 +48,12 @@ def make_seed(run_seed: int, step: int | tf.Tensor, view: int) -> tf.Tensor:
     """Returns the int32 [2] seed of one view (0 or 1) of the batch of one training step."""
     step = tf.cast(step, tf.int32)
     return tf.stack([tf.cast(run_seed, tf.int32), 2 * step + view])
+
+
+def shared_seed(seed: tf.Tensor) -> tf.Tensor:
+    """Returns the seed of what both views of a step share; it is that of no view.
+
+    Args:
+        seed: int32 [2], of one of the views, made by `make_seed`.
+    """
+    return tf.stack([seed[0], -1 - seed[1] // 2])

@@ -1,4 +1,4 @@
-"""The study's further operations [v1 §3, Table 3]: rotation, noise and Sobel filtering."""
+"""The study's further operations [v1 §3]: rotation, noise, Sobel filtering and cutout."""
 
 import math
 
@@ -51,3 +51,27 @@ def sobel(images: tf.Tensor) -> tf.Tensor:
     """
     edges = tf.image.sobel_edges(images) / 4.0  # [N, H, W, C, 2]
     return tf.clip_by_value(tf.norm(edges, axis=-1), 0.0, 1.0)
+
+
+def cutout(images: tf.Tensor, centers: tf.Tensor, side: int, value: float = 0.5) -> tf.Tensor:
+    """Covers a square of every image; what sticks out of the image is cut off.
+
+    Args:
+        images: float [N, H, W, C].
+        centers: int [N, 2], row and column of each square: it begins side // 2 before them.
+        side: of the square, in pixels.
+        value: what covers it; the middle of [0, 1] is the mean that DeVries and Taylor (2017) take.
+    """
+    _, height, width, _ = images.shape
+    first = centers - side // 2
+
+    def covered(axis, extent):
+        pixel = tf.range(extent, dtype=centers.dtype)
+        start = first[:, axis, tf.newaxis]
+        return tf.logical_and(pixel >= start, pixel < start + side)
+
+    square = tf.logical_and(
+        covered(0, height)[:, :, tf.newaxis, tf.newaxis],
+        covered(1, width)[:, tf.newaxis, :, tf.newaxis],
+    )
+    return tf.where(square, tf.constant(value, images.dtype), images)

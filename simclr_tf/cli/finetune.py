@@ -38,7 +38,13 @@ _OPTIMIZATION = config.Optimization(
 )
 _FEW_LABELS_EPOCHS = 60  # where there are 1 % of the labels or less
 _ONE_PERCENT_OF_IMAGENET = "imagenet2012_subset/1pct"
-_VIEWS: dict[str, Any] = {"color_jitter_strength": 0.0, "use_blur": False, "use_grayscale": False}
+_VIEWS: dict[str, Any] = {
+    "color_jitter_strength": 0.0,
+    "use_blur": False,
+    "use_grayscale": False,
+    "policy": "simclr",
+    "transformations": "",
+}
 _OF_THE_RUN = ("data", "views", "encoder", "head")
 # What changes how a given architecture is trained, not what it is.
 _MAY_DIFFER = ("global_bn", "batch_norm_decay")

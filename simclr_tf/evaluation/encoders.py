@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
+import tf_keras as keras
 
+from simclr_tf.build import build_encoder
+from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Encoder, weights_identity
 from simclr_tf.evaluation.transformations import Represent
-from simclr_tf.models import SimCLR
+from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.run import Run, load
 
 
@@ -40,7 +43,11 @@ def encoder_of_run(model_dir: str | Path) -> TrainedEncoder:
         UserError: there is no run or no checkpoint, or they do not fit each other.
     """
     config, _ = Run(Path(model_dir)).read()
-    model = load(model_dir)
+    return encoder_of_model(load(model_dir), config)
+
+
+def encoder_of_model(model: SimCLR | Classifier, config: PretrainConfig) -> TrainedEncoder:
+    """Return the encoder of a run's model, on one device."""
     identity = f"{weights_identity(model.encoder.variables)} {config.optimization.precision}"
     size, step = config.views.image_size, int(model.step.numpy())
     if not isinstance(model, SimCLR):
@@ -52,6 +59,13 @@ def encoder_of_run(model_dir: str | Path) -> TrainedEncoder:
 
     of_head = weights_identity(model.projection_head.variables)
     return TrainedEncoder(model.encoder, identity, size, step, represent, of_head)
+
+
+def untrained_encoder(config: PretrainConfig) -> tuple[keras.Model, str]:
+    """Return the encoder of a run with the run's own first weights, and its identity."""
+    keras.utils.set_random_seed(config.optimization.seed)
+    encoder = build_encoder(config.encoder)
+    return encoder, weights_identity(encoder.variables)
 
 
 def encoder_of_saved_model(path: str | Path) -> TrainedEncoder:

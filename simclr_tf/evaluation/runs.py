@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tf_keras as keras
-
-from simclr_tf.build import build_encoder
 from simclr_tf.config import FinetuneConfig
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.comparison import Say, compare
@@ -16,9 +13,10 @@ from simclr_tf.evaluation.encoders import (
     TrainedEncoder,
     encoder_of_run,
     encoder_of_saved_model,
+    untrained_encoder,
 )
 from simclr_tf.evaluation.evaluate import check_splits, judged
-from simclr_tf.evaluation.features import Encoder, FeatureExtractor, weights_identity
+from simclr_tf.evaluation.features import Encoder, FeatureExtractor
 from simclr_tf.evaluation.records import Recorder
 from simclr_tf.evaluation.request import Request, Splits
 from simclr_tf.evaluation.transformations import Represent
@@ -57,11 +55,6 @@ def evaluate_run(
     own = Splits.of(config.data)
     trained = encoder_of_run(model_dir)
 
-    def untrained() -> tuple[keras.Model, str]:
-        keras.utils.set_random_seed(config.optimization.seed)  # the run's own first weights
-        encoder = build_encoder(config.encoder)
-        return encoder, weights_identity(encoder.variables)
-
     labelled = request.splits(own.dataset, own)
     if "supervised" in request.baselines:  # is trained late: what it needs is looked at now
         _check_supervised(run, labelled, request, say)
@@ -76,7 +69,7 @@ def evaluate_run(
     compare(
         {
             "": lambda: (trained.encoder, trained.identity),
-            "random": untrained,
+            "random": lambda: untrained_encoder(config),
             "supervised": supervised,
         },
         request,

@@ -19,7 +19,8 @@ class Classifier(StepwiseModel):
     Args:
         encoder: any keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
         head: a built keras layer → logits [N, C].
-        augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1].
+        augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
+            one such for each view.
         projection: keras.Model between the two, features [N, D] → what the head sees: the first
             layers of a projection head [v2 §2.2], or None.
         seed: the run's seed; the views follow from it, the step and the position in the batch.

@@ -23,7 +23,8 @@ class SimCLR(StepwiseModel):
     Args:
         encoder: any keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
         projection_head: keras.Model, [N, D] → projections [N, P].
-        augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1].
+        augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
+            one such for each view.
         temperature: τ of the loss, above 0.
         normalize: whether the loss normalises the projections.
         linear_head: a built keras layer [N, D] → logits, trained concurrently on the labels behind

@@ -1,6 +1,6 @@
 """What every model here does at a step, whatever its loss: views, update, watch, count."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -9,23 +9,37 @@ import tf_keras as keras
 from simclr_tf.augment import make_seed
 from simclr_tf.losses.replicas import all_reduce
 
+Augment = Callable[..., tf.Tensor]  # called as (images, seed, offset, aspect)
+
 
 class StepwiseModel(keras.Model):
     """A model whose views follow from (seed, step, position, view), and which counts its steps.
 
     Args:
-        augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1].
+        augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
+            one such for each view.
         seed: the run's seed; all views follow from it, the step and the position in the batch.
         figures: names of the scalars that a step reports; their means are the metrics.
         views_per_image: how many views of each image a step makes.
         name: of the Keras model.
+
+    Raises:
+        ValueError: there are policies for another number of views.
     """
 
     def __init__(
-        self, augment: Any, seed: int, figures: Sequence[str], views_per_image: int, name: str
+        self,
+        augment: Augment | Sequence[Augment],
+        seed: int,
+        figures: Sequence[str],
+        views_per_image: int,
+        name: str,
     ):
         super().__init__(name=name)
-        self.augment = augment
+        policies = augment if isinstance(augment, Sequence) else [augment] * views_per_image
+        if len(policies) != views_per_image:
+            raise ValueError(f"{len(policies)} policies are not for {views_per_image} views")
+        self.policies = tuple(policies)
         self.seed = seed
         self.views_per_image = views_per_image
         self.step = _counter("step", 0)
@@ -66,8 +80,25 @@ class StepwiseModel(keras.Model):
             aspect = None if aspect is None else _rows(aspect, first, count)
         context = tf.distribute.get_replica_context()
         offset = context.replica_id_in_sync_group * share if context else 0
-        seeds = [make_seed(self.seed, step, view) for view in range(self.views_per_image)]
-        return tf.concat([self.augment(images, s, offset + first, aspect) for s in seeds], axis=0)
+        return self.views_of(images, step, offset + first, aspect)
+
+    def views_of(
+        self,
+        images: tf.Tensor,
+        step: int | tf.Tensor,
+        offset: int | tf.Tensor,
+        aspect: tf.Tensor | None,
+    ) -> tf.Tensor:
+        """Makes the views of images [N, H, W, 3] that stand from `offset` on in a global batch.
+
+        Returns:
+            float32 [V·N, S, S, 3], view 0 of all images first.
+        """
+        views = [
+            policy(images, make_seed(self.seed, step, view), offset, aspect)
+            for view, policy in enumerate(self.policies)
+        ]
+        return tf.concat(views, axis=0)
 
     def _scaled(self, loss):
         return self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss

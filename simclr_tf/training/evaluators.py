@@ -10,7 +10,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from simclr_tf.augment import make_seed
 from simclr_tf.data import Source, named, ordered_batches, train_batches
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import FeatureExtractor, Features, knn_predict
@@ -59,7 +58,7 @@ def _labelled(features: Features, source: Source) -> Features:
     return Features(features.features[known], features.labels[known])
 
 
-def validation(source: Source, batch_size: int, seed: int) -> Evaluator:
+def validation(source: Source, batch_size: int) -> Evaluator:
     """Returns an evaluator: the loss and contrastive accuracy on images held out of training.
 
     The encoder runs in inference mode; the views are the same at every call. The loss depends on
@@ -71,9 +70,8 @@ def validation(source: Source, batch_size: int, seed: int) -> Evaluator:
     @tf.function
     def contrast(model, batch, step):
         offset = step * batch_size
-        seeds = [make_seed(seed, 0, view) for view in (0, 1)]
-        views = [model.augment(batch["image"], s, offset, batch.get("aspect")) for s in seeds]
-        _, _, statistics = model.contrast(tf.concat(views, axis=0), False, batch.get("label"))
+        views = model.views_of(batch["image"], 0, offset, batch.get("aspect"))
+        _, _, statistics = model.contrast(views, False, batch.get("label"))
         return tf.stack([statistics["loss"], statistics["contrastive_accuracy"]])
 
     def evaluate(model: SimCLR) -> dict[str, float]:

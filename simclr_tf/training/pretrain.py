@@ -93,8 +93,7 @@ def _evaluators(config: PretrainConfig, plan: Plan, held_out: Source | None) -> 
         evaluators.append(Every(every, _probe(config)))
     if held_out is not None:
         every = epochs_in_steps(config, plan, watching.eval_every_epochs)
-        evaluator = validation(held_out, settings.train_batch_size, settings.seed)
-        evaluators.append(Every(every, evaluator))
+        evaluators.append(Every(every, validation(held_out, settings.train_batch_size)))
     return evaluators
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras as keras
 
+from simclr_tf.augment.rand_augment import check_rand_augment
 from simclr_tf.build import build_model
 from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.data import READ_ERRORS, Source, explain_decode_error, train_batches
@@ -88,6 +89,8 @@ def _train(
     #     no more effect; other settings that change the computation are refused by name.
     check_optimizer(config.optimization.optimizer)
     check_microbatch(config, replicas)
+    if config.views.policy == "randaugment":
+        check_rand_augment()
     run.check_place()
     prepared = prepare(config, say if replicas.is_chief else _silence)
     config, train = prepared.config, prepared.source

@@ -193,7 +193,7 @@ def test_replicas_train_probe_and_go_on_as_one_device(tmp_path, mirrored):
     for ours, theirs in zip(loaded.encoder.variables, model.encoder.variables, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
     _, held_out = open_source("shapes", "train[:256]").holdout(0.25, 0)
-    measured = validation(held_out, 32, 0)(loaded)["validation_loss"]
+    measured = validation(held_out, 32)(loaded)["validation_loss"]
     assert measured == pytest.approx(rows(two)[-1]["validation_loss"], rel=1e-5)
     (two / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "step-5"\n')
     said.clear()
@@ -478,14 +478,14 @@ def test_another_loss_trains_is_validated_and_comes_back(tmp_path):
     first, last = rows(tmp_path)
     model = simclr_tf.load(tmp_path)
     _, held_out = open_source("shapes", "train[:256]").holdout(0.25, 0)
-    found = validation(held_out, 32, 0)(model)
+    found = validation(held_out, 32)(model)
     for name, value in found.items():
         assert last[name] == pytest.approx(value, rel=1e-5)
     assert Run(tmp_path).read()[0].head == settings.head
     # The same weights under NT-Xent: another loss, the same accuracy.
     plain = build_model(changed(settings, head={"loss": "nt_xent"}).resolved(), PLAN)
     plain.set_weights(model.get_weights())
-    other = validation(held_out, 32, 0)(plain)
+    other = validation(held_out, 32)(plain)
     name = "validation_contrastive_accuracy"
     assert abs(found.pop("validation_loss") - other.pop("validation_loss")) > 1e-3
     assert found == other == {name: last[name]}
