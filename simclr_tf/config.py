@@ -117,11 +117,13 @@ class Views(Section):
         "simclr",
         "simclr: the paper's; randaugment: crop, flip and KerasCV's RandAugment.",
         choices=("simclr", "randaugment"),
+        later=True,
     )
     transformations: str = option(
         "",
         "In place of the policy: both views are the same crop, and the second alone goes through "
         f"these, in this order: any of {', '.join(TRANSFORMATIONS)}.",
+        later=True,
     )
 
     @property
@@ -193,11 +195,13 @@ class Head(Section):
             *("nt_xent", "nt_logistic", "nt_logistic_semi_hard", "margin", "margin_semi_hard"),
             *("supcon", "dcl"),
         ),
+        later=True,
     )
     margin: float = option(
         0.8,
         "Of the margin and semi_hard losses, in cosines; the paper tried 0, 0.4, 0.8 and 1.6.",
         low=0,
+        later=True,
     )
     temperature: float = option(
         0.1, "Temperature of the loss; to the margin losses, of the figures alone.", above=0
