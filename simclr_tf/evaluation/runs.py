@@ -52,8 +52,7 @@ def evaluate_run(
     run.check_place()
     if request.save_classifier and isinstance(config, CLASSIFIERS):
         raise UserError(
-            f"--save_classifier: {run.path} has a classifier of its own, which it exports; leave "
-            "it out"
+            f"--save_classifier: {run.path} exports its own classifier; leave the flag out"
         )
     own = Splits.of(config.data)
     trained = encoder_of_run(model_dir)

@@ -65,7 +65,7 @@ def supervised_config(config: PretrainConfig, plan: Plan, splits: Splits) -> Fin
             "validation_fraction": 0.0,  # it learns from all labels, as the protocols do
         },
         "optimization": {"train_steps": plan.total_steps, "microbatch_size": 0},
-        "encoder": {"preset_weights": False},
+        "encoder": {"preset_weights": not config.encoder.preset},  # from nothing
         "watching": {"knn_every_epochs": 0.0},
         "checkpoints": {"checkpoint": ""},
     }

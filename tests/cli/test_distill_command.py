@@ -47,12 +47,12 @@ def test_a_bare_student_has_the_teachers_architecture_and_data(teacher, tmp_path
 def test_an_export_teaches_any_encoder_and_images(teacher, tmp_path):
     (step,) = (teacher / "export").iterdir()
     flags = [f"--teacher={step}", "--dataset=shapes", "--train_split=train[512:700]"]
-    flags += ["--image_size=16", "--resnet_depth=34", "--width_multiplier=0.0625", *SHORT]
+    flags += ["--image_size=16", "--resnet_depth=18", "--width_multiplier=0.125", *SHORT]
     status, output, errors = _command("distill", *flags, f"--model_dir={tmp_path}")
     assert status == 0, errors
     # Only pretraining has `validation` for a default, which shapes has not.
     assert "note: the student's accuracy will not be measured: " in output
-    assert "188 images of shapes train[512:700], no labels used; ResNet-34" in output
+    assert "188 images of shapes train[512:700], no labels used; ResNet-18 × 0.125" in output
     assert not (tmp_path / "evaluations.json").exists()
     assert (tmp_path / "export" / "4" / "saved_model.pb").exists()
     status, output, errors = _command(
