@@ -42,9 +42,9 @@ def export_saved_model(
     signature `all_outputs` (→ every `block_groupK` [N, h, w, c], `features`, and `projection`
     where there is a head). With a classifier, `all_outputs` has `logits` [N, C] too, and the
     signature `classify` gives `logits`, `probabilities` [N, C], `label` int64 [N] and `class_name`
-    [N], a string. With a `storage_size` the signature `serving_encoded` takes `image_bytes`,
-    strings [N] that hold JPEG or PNG files of any size, and gives `features`, and what `classify`
-    gives.
+    [N], a string; `obj.class_names()` gives the names of all C. With a `storage_size` the signature
+    `serving_encoded` takes `image_bytes`, strings [N] that hold JPEG or PNG files of any size, and
+    gives `features`, and what `classify` gives.
 
     What is written is a float32 copy with ordinary batch normalisation, whatever the precision
     and the distribution of `encoder`, which may be in training and is left as it is. Under a
@@ -112,7 +112,7 @@ class _Classifier:
         self._kernel = tf.Variable(kernel, name="classifier/kernel")
         self._bias = tf.Variable(bias, name="classifier/bias")
         self._hidden = hidden
-        self._names = tf.constant(list(class_names))
+        self.names = tf.constant(list(class_names))
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -129,7 +129,7 @@ class _Classifier:
             "logits": logits,
             "probabilities": tf.nn.softmax(logits),
             "label": label,
-            "class_name": tf.gather(self._names, label),
+            "class_name": tf.gather(self.names, label),
         }
 
 
@@ -195,6 +195,7 @@ def _reusable(
     signatures = {"serving_default": serve, "all_outputs": all_outputs}
     if classifier is not None:
         signatures["classify"] = classify
+        root.class_names = tf.function(lambda: classifier.names, input_signature=[])
     if storage_size is not None:
         signatures["serving_encoded"] = encoded
     return root, signatures

@@ -11,8 +11,11 @@ _CLASSES_SHOWN = 20
 
 # Settings that say where a run was made and nothing about the model.
 _LOCAL = frozenset(
-    {"checkpoint", "data_dir", "gcp_project", "master", "model_dir", "tpu_name", "tpu_zone"}
+    {"checkpoint", "data_dir", "gcp_project", "master", "model_dir", "preset", "teacher"}
+    | {"tpu_name", "tpu_zone"}
 )
+# What comes before a place in a setting that names one.
+_KINDS = ("folder", "keras_cv")
 
 
 def model_card(
@@ -25,6 +28,7 @@ def model_card(
     settings: Mapping[str, Any],
     evaluations: str = "",
     labels: int = 0,
+    trained: str = "pretrained",
     classifier: str = "",
     class_names: Sequence[str] = (),
     form: str = "saved_model",
@@ -41,7 +45,8 @@ def model_card(
         settings: the run's resolved configuration, nested or flat; places such as `data_dir` and
             values of None are left out.
         evaluations: Markdown, such as `format_table(records, markdown=True)`; may be empty.
-        labels: how many labels it was trained with; 0: pretrained without.
+        labels: how many labels it was trained with; 0: none.
+        trained: how that is called: "pretrained", "trained" or "distilled".
         classifier: how the exported classifier was fitted; empty where there is none.
         class_names: of its logits.
         form: of the export, one of FORMS.
@@ -50,7 +55,6 @@ def model_card(
     dims = encoder.output_shape[-1]
     parameters = sum(int(v.shape.num_elements()) for v in encoder.trainable_variables)
     size = f"{image_size}, {image_size}, 3"
-    trained = "trained" if labels else "pretrained"
     with_labels = f"with {labels:,} labels" if labels else "without labels"
     rows = [
         f"| `{name}` | `{placeless(value)}` |"
@@ -73,7 +77,7 @@ square of 87.5 % of the shorter side; resize bicubically to {image_size} × {ima
 ## Use
 
 ```python
-{loading(form, "PATH")}
+{loading(form, "PATH", encoder)}
 ```
 {FORMS[form]}{_ENCODED if encoded else ""}{_classify(classifier, class_names)}
 ## Evaluations
@@ -108,11 +112,12 @@ The kernels are kept in float16 and computed with in float32: to be used, not to
 }
 
 
-def loading(form: str, place: str) -> str:
+def loading(form: str, place: str, encoder: keras.Model) -> str:
     """Return the lines of Python that load an export of a form and give `features`."""
     if form == "keras":
+        of_keras_cv = any(type(x).__module__.startswith("keras_cv") for x in encoder.layers)
         lines = [
-            "import tf_keras",
+            "import keras_cv, tf_keras" if of_keras_cv else "import tf_keras",
             f'encoder = tf_keras.models.load_model("{place}")',
             "features = encoder(images, training=False)",
         ]
@@ -160,9 +165,8 @@ Its head: {classifier}.
 
 def placeless(value: Any) -> Any:
     """`folder:SOME/WHERE/photos` → `folder:photos`: the name tells something, the place nothing."""
-    if not isinstance(value, str) or not value.startswith("folder:"):
-        return value
-    return f"folder:{value.removeprefix('folder:').rstrip('/').rpartition('/')[2]}"
+    kind, colon, place = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return f"{kind}:{place.rstrip('/').rpartition('/')[2]}" if colon and kind in _KINDS else value
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

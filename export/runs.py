@@ -13,7 +13,7 @@ from simclr_tf.export.model_card import FORMS, loading, model_card, placeless
 from simclr_tf.export.place import check_free, remove_older
 
 from simclr_tf.augment import eval_transform
-from simclr_tf.config import PretrainConfig, to_json
+from simclr_tf.config import DistillConfig, PretrainConfig, to_json
 from simclr_tf.data import named, open_source, ordered_batches
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.classifier import FittedClassifier
@@ -32,6 +32,7 @@ class _Head:
     settings: dict[str, Any]
     words: str = ""
     labels: int = 0  # that the encoder itself was trained with
+    trained: str = "pretrained"  # how it was
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ def export_run(model_dir: str | Path, export: Export = Export(), say: Say = prin
         )
     if not export.output:
         remove_older(run.export_dir, step, config.checkpoints.keep_hub_module_max)
-    code = textwrap.indent(loading(form, str(place)), "  ")
+    code = textwrap.indent(loading(form, str(place), model.encoder), "  ")
     width = model.encoder.output_shape[-1]
     say(
         f"exported to {place}; to use it:\n\n"
@@ -156,7 +157,6 @@ def _card(
     run: Run, model: SimCLR | Classifier, head: _Head, export: Export, step: int, size: int
 ) -> str:
     config, plan = run.read()
-    encoder = config.encoder
     evaluations = [
         {**record, "dataset": placeless(record["dataset"])}
         for record in read_evaluations(run.evaluations_file)
@@ -164,8 +164,7 @@ def _card(
     ]
     return model_card(
         model.encoder,
-        architecture=f"ResNet-{encoder.resnet_depth} × {encoder.width_multiplier:g}, "
-        f"{encoder.stem} stem",
+        architecture=config.encoder.describe(),
         dataset=(
             "what the authors of the imported weights say"
             if plan.is_imported
@@ -176,6 +175,7 @@ def _card(
         settings=to_json(config),
         evaluations=format_table(evaluations, markdown=True) if evaluations else "",
         labels=head.labels,
+        trained=head.trained,
         classifier=head.words if export.form.startswith("saved_model") else "",
         class_names=head.settings.get("class_names", ()),
         form=export.form,
@@ -185,7 +185,8 @@ def _card(
 
 def _head(model: SimCLR | Classifier, run: Run, step: int, say: Say) -> _Head:
     if isinstance(model, Classifier):
-        _, plan = run.read()
+        config, plan = run.read()
+        distilled = isinstance(config, DistillConfig)
         kernel, bias = (v.numpy() for v in model.head.variables)
         return _Head(
             {
@@ -194,7 +195,8 @@ def _head(model: SimCLR | Classifier, run: Run, step: int, say: Say) -> _Head:
                 "class_names": plan.class_names,
             },
             "trained together with the encoder",
-            labels=plan.num_examples,
+            labels=plan.num_labels if distilled else plan.num_examples,
+            trained="distilled" if distilled else "trained",
         )
     settings: dict[str, Any] = {"projection_head": model.projection_head}
     if not run.classifier_file.exists():

@@ -1,16 +1,18 @@
 """From a config to the model, its optimizer compiled in: the one place where they meet."""
 
+import dataclasses
 import functools
 from typing import Any
 
 import tf_keras as keras
 
 from simclr_tf.augment import Composition, RandAugment, SimCLRAugment
-from simclr_tf.config import Encoder, FinetuneConfig, Plan, PretrainConfig, Views
+from simclr_tf.config import DistillConfig, Encoder, FinetuneConfig, Plan, PretrainConfig, Views
 from simclr_tf.errors import UserError
 from simclr_tf.losses import build_loss
-from simclr_tf.models import Classifier, ResNet, SimCLR, projection_head
+from simclr_tf.models import Classifier, ResNet, SimCLR, Student, projection_head
 from simclr_tf.models.classifier import first_layers, freeze
+from simclr_tf.models.keras_cv import build_backbone, read_backbone
 from simclr_tf.models.stepwise import Augment
 from simclr_tf.optimizers import WarmupCosine, build_optimizer
 
@@ -19,16 +21,41 @@ _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mix
 
 def build_encoder(encoder: Encoder, precision: str = "float32") -> keras.Model:
     """Returns the encoder of a resolved config, with random weights."""
+    common: dict[str, Any] = {
+        "batch_norm_momentum": encoder.batch_norm_decay,
+        "global_bn": encoder.global_bn,
+        "dtype": _POLICIES[precision],
+    }
+    if encoder.preset:
+        return build_backbone(encoder.backbone or {}, **common)
     return ResNet(
         encoder.resnet_depth,
         encoder.width_multiplier,
         encoder.stem,
         encoder.sk_ratio,
         encoder.se_ratio,
-        batch_norm_momentum=encoder.batch_norm_decay,
-        global_bn=encoder.global_bn,
-        dtype=_POLICIES[precision],
+        **common,
     )
+
+
+def with_backbone(config: PretrainConfig, known: Encoder | None = None) -> PretrainConfig:
+    """Returns the config with what its KerasCV preset, if it has one, is.
+
+    Args:
+        config: of which a backbone that is known already stays.
+        known: of a run to go on with: its preset need not be there any more.
+
+    Raises:
+        UserError: as `read_backbone`.
+    """
+    encoder = config.encoder
+    for description in (encoder.backbone, known and known.backbone):
+        if description and description["preset"] == encoder.preset:
+            break
+    else:
+        size = config.views.image_size
+        description = read_backbone(encoder.preset, size) if encoder.preset else None
+    return dataclasses.replace(config, encoder=dataclasses.replace(encoder, backbone=description))
 
 
 def build_model(
@@ -39,12 +66,15 @@ def build_model(
     The weights are a function of the seed. Call it in the scope of the strategy that trains it.
 
     Raises:
-        UserError: a fine-tuning config asks for a layer that the projection head does not have.
+        UserError: a fine-tuning config asks for a layer that the projection head does not have, or
+            KerasCV cannot build the encoder.
     """
     keras.utils.set_random_seed(config.optimization.seed)
     model: SimCLR | Classifier
     if isinstance(config, FinetuneConfig):
         model = _classifier(config, plan)
+    elif isinstance(config, DistillConfig):
+        model = _student(config, plan)
     else:
         model = _simclr(config, plan)
     size = config.views.image_size
@@ -124,6 +154,19 @@ def _augment(views: Views) -> Augment | tuple[Augment, Augment]:
         names = views.transformation_names
         return Composition(views.image_size, **how), Composition(views.image_size, names, **how)
     return SimCLRAugment(views.image_size, use_blur=views.use_blur, **how)
+
+
+def _student(config: DistillConfig, plan: Plan) -> Student:
+    """Without its teacher, which only training needs."""
+    encoder = build_encoder(config.encoder, config.optimization.precision)
+    return Student(
+        encoder,
+        _linear_head(encoder.output_shape[-1], plan.num_classes),
+        _augment(config.views),
+        temperature=config.distillation.distill_temperature,
+        alpha=config.distillation.distill_alpha,
+        seed=config.optimization.seed,
+    )
 
 
 def _projection_head(config: PretrainConfig, width: int) -> keras.Model:

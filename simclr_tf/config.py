@@ -58,8 +58,13 @@ class Section:
     """A group of options; its docstring's first line heads the group in `--help`."""
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
+        for field in options(self):
             check(field.name, getattr(self, field.name), field.metadata)
+
+
+def options(section: Any) -> list[dataclasses.Field]:
+    """Returns the fields of a section that are a user's choice; others are found out and kept."""
+    return [field for field in dataclasses.fields(section) if "help" in field.metadata]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +160,17 @@ class Views(Section):
 class Encoder(Section):
     """Encoder"""
 
+    encoder: str = option(
+        "resnet",
+        "resnet, or keras_cv:PRESET_OR_DIRECTORY: a backbone of KerasCV under global average "
+        "pooling; a preset of its own by name (downloaded), or a directory that holds one.",
+        later=True,
+    )
+    preset_weights: bool = option(
+        True,
+        "Start from the weights of a KerasCV preset, where it has any; else random.",
+        later=True,
+    )
     resnet_depth: int = option(50, "18, 34, 50, 101, 152 or 200.")
     width_multiplier: float = option(1.0, "Factor of all filter counts; fractions too.", low=1 / 32)
     stem: str = option(
@@ -168,13 +184,45 @@ class Encoder(Section):
         0.9, "Momentum of batch norm's moving statistics.", low=0, below=1
     )
     global_bn: bool = option(True, "Batch statistics over all replicas.")
+    # Of a KerasCV encoder: what `models.keras_cv.read_backbone` found, enough to build it again.
+    backbone: dict | None = dataclasses.field(default=None, metadata={"later": True})
 
     def __post_init__(self):
         super().__post_init__()
+        if self.encoder != "resnet":
+            self._check_keras_cv()
         if self.resnet_depth not in (18, 34, 50, 101, 152, 200):
             raise UserError(
                 f"--resnet_depth={self.resnet_depth}: must be one of 18, 34, 50, 101, 152, 200"
             )
+
+    def _check_keras_cv(self) -> None:
+        if not self.preset:
+            raise UserError(
+                f"--encoder={self.encoder}: must be resnet or keras_cv:PRESET_OR_DIRECTORY"
+            )
+        for field in options(self):
+            value = getattr(self, field.name)
+            if field.name in _OF_RESNET and value != field.default:
+                raise UserError(
+                    f"--{field.name}={value} is of --encoder=resnet, and {self.encoder} brings its "
+                    "own architecture: leave one of them out"
+                )
+
+    @property
+    def preset(self) -> str:
+        """What a KerasCV encoder is made of; empty for the built-in ResNet."""
+        kind, _, preset = self.encoder.partition(":")
+        return preset if kind == "keras_cv" else ""
+
+    def describe(self) -> str:
+        """Returns the architecture in words; of a resolved config."""
+        if self.backbone:
+            return f"KerasCV {self.backbone['class_name']}"
+        return f"ResNet-{self.resnet_depth} × {self.width_multiplier:g} ({self.stem} stem)"
+
+
+_OF_RESNET = ("resnet_depth", "width_multiplier", "stem", "sk_ratio", "se_ratio")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,8 +307,8 @@ class Optimization(Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class Finetuning(Section):
-    """Fine-tuning"""
+class Labels(Section):
+    """Labels"""
 
     label_fraction: float = option(
         1.0, "Share of the labels that is used, class by class.", above=0, high=1
@@ -268,6 +316,12 @@ class Finetuning(Section):
     labels_per_class: int = option(
         0, "Labelled images of each class; above 0 it overrides label_fraction.", low=0
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuning(Labels):
+    """Fine-tuning"""
+
     ft_proj_selector: int = option(
         0,
         "Layer of the projection head on which the new head sits (SimCLR v2: 1); 0: the encoder.",
@@ -284,7 +338,9 @@ class Finetuning(Section):
     zero_init_logits_layer: bool = option(False, "Start the new head at zero.")
     views_per_image: int = option(1, "Views of each image that a step learns from.", low=1, high=2)
     from_scratch: bool = option(
-        False, "Train with labels from random weights: no checkpoint, all flags as in pretrain."
+        False,
+        "Train with labels from random weights (or a KerasCV preset's): no checkpoint, all flags "
+        "as in pretrain.",
     )
 
     def check_start(self, checkpoint: str) -> None:
@@ -295,6 +351,44 @@ class Finetuning(Section):
                 if checkpoint
                 else "--checkpoint is missing: the run whose encoder is fine-tuned "
                 "(or --from_scratch: training with labels from random weights)"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Distillation(Labels):
+    """Distillation"""
+
+    teacher: str = option(
+        "",
+        "What the student learns from: a run of finetune or distill, or an exported SavedModel "
+        "with a classifier.",
+    )
+    distill_temperature: float = option(
+        1.0,
+        "Of teacher's and student's softmax. SimCLR v2: 1, or 0.1 for a student of the teacher's "
+        "own architecture.",
+        above=0,
+    )
+    distill_alpha: float = option(
+        1.0,
+        "Weight of the teacher's answers; 1 - alpha is that of the labels. 1: no label is used.",
+        low=0,
+        high=1,
+    )
+    # A digest of the teacher's weights, found when it was opened.
+    teacher_weights: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.teacher:
+            raise UserError(
+                "--teacher is missing: a run of finetune or distill, or an exported SavedModel "
+                "with a classifier"
+            )
+        if self.distill_alpha == 1 and (self.label_fraction < 1 or self.labels_per_class):
+            raise UserError(
+                "--label_fraction and --labels_per_class need labels to be used: give a "
+                "--distill_alpha below 1, or leave them out"
             )
 
 
@@ -382,7 +476,7 @@ class PretrainConfig:
         """Returns the config with every automatic choice made that needs no trial."""
         size = self.views.image_size
         stem = self.encoder.stem
-        if stem == "auto":
+        if stem == "auto" and not self.encoder.preset:
             stem = "cifar" if size <= 32 else "imagenet"
         return dataclasses.replace(
             self,
@@ -408,9 +502,36 @@ class FinetuneConfig(PretrainConfig):
                 "--transformations are of the second of two views: with labels they need "
                 "--views_per_image=2"
             )
+        after = self.finetuning.fine_tune_after_block
+        if self.encoder.preset and 0 <= after < 4:
+            raise UserError(
+                f"--fine_tune_after_block={after}: only --encoder=resnet has block groups; of "
+                f"{self.encoder.encoder} -1 trains all, 4 the new head alone"
+            )
 
 
-CONFIGS = {config.task: config for config in (PretrainConfig, FinetuneConfig)}
+@dataclasses.dataclass(frozen=True)
+class DistillConfig(PretrainConfig):
+    """All that makes a student: what pretraining is made of, and what it learns from.
+
+    Its encoder has no projection head: `head` has no effect.
+    """
+
+    task: ClassVar[str] = "distill"
+
+    distillation: Distillation = dataclasses.field(kw_only=True)
+
+    def __post_init__(self):
+        if self.views.transformations:
+            raise UserError(
+                "--transformations are of the second of two views, and a student learns from one: "
+                "leave them out"
+            )
+
+
+CONFIGS = {config.task: config for config in (PretrainConfig, FinetuneConfig, DistillConfig)}
+# The runs that end in a classifier of their own.
+CLASSIFIERS = (FinetuneConfig, DistillConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -426,6 +547,8 @@ class Plan:
     num_replicas: int = 1
     num_workers: int = 1
     class_names: tuple[str, ...] = ()  # of a classifier's logits
+    # That distillation uses.
+    num_labels: int = dataclasses.field(default=0, metadata={"later": True})
 
     @property
     def is_imported(self) -> bool:

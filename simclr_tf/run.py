@@ -11,7 +11,7 @@ import tf_keras as keras
 
 from simclr_tf import __version__
 from simclr_tf.build import build_model
-from simclr_tf.config import CONFIGS, Plan, PretrainConfig, from_json, to_json
+from simclr_tf.config import CONFIGS, DistillConfig, Plan, PretrainConfig, from_json, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.files import file_name, write_atomically
 from simclr_tf.models import Classifier, SimCLR
@@ -30,6 +30,9 @@ _FREE = {
     ),
     *("checkpoints.checkpoint_steps", "checkpoints.keep_checkpoint_max"),
     *("checkpoints.keep_hub_module_max", "checkpoints.checkpoint"),
+    "encoder.backbone",  # what is resumed keeps its own
+    # Not where the teacher is, but who it is.
+    *("distillation.teacher", "distillation.teacher_weights"),
 }
 
 
@@ -245,6 +248,8 @@ def settings_of(config: PretrainConfig, plan: Plan) -> dict[str, Any]:
         "the number of images": plan.num_examples,
         "the number of classes": plan.num_classes,
     }
+    if isinstance(config, DistillConfig):
+        settings["the teacher's weights"] = config.distillation.teacher_weights
     if not config.encoder.global_bn or config.optimization.microbatch_size:
         # Only then does it change what is computed: whose statistics batch norm takes.
         settings["the number of replicas"] = plan.num_replicas

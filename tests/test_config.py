@@ -27,3 +27,48 @@ def test_what_is_unknown_or_cannot_be_missing_is_named(name):
         del (document["head"] if name in document["head"] else document)[name]
     with pytest.raises(UserError, match=f"missing or unknown: {name}"):
         config.from_json(config.PretrainConfig, document)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder": "vgg"}, "--encoder=vgg: must be resnet or keras_cv:PRESET_OR_DIRECTORY"),
+        ({"encoder": "keras_cv:"}, "--encoder=keras_cv:: must be resnet or"),
+        ({"encoder": "keras_cv:a", "resnet_depth": 18}, "--resnet_depth=18 is of --encoder=resnet"),
+        ({"encoder": "keras_cv:a", "sk_ratio": 0.0625}, "--sk_ratio=0.0625 is of --encoder=resnet"),
+    ],
+)
+def test_an_encoder_is_one_or_the_other(settings, message):
+    with pytest.raises(UserError, match=message):
+        config.Encoder(**settings)
+
+
+def test_what_was_found_out_is_no_option():
+    assert "backbone" not in [field.name for field in config.options(config.Encoder)]
+    found = config.Encoder(encoder="keras_cv:a", backbone={"class_name": "B", "config": {"n": [1]}})
+    assert config.from_json(config.Encoder, config.to_json(found)) == found
+
+
+def test_block_groups_are_of_resnets_alone():
+    sections = {"data": RUN.data, "encoder": config.Encoder(encoder="keras_cv:a")}
+    started = config.Checkpoints(checkpoint="run")
+    for after in (-1, 4):
+        finetuning = config.Finetuning(fine_tune_after_block=after)
+        config.FinetuneConfig(**sections, checkpoints=started, finetuning=finetuning)
+    with pytest.raises(UserError, match="--fine_tune_after_block=2: only --encoder=resnet"):
+        finetuning = config.Finetuning(fine_tune_after_block=2)
+        config.FinetuneConfig(**sections, checkpoints=started, finetuning=finetuning)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "--teacher is missing"),
+        ({"teacher": "a", "distill_alpha": 1.5}, "--distill_alpha=1.5: must be at most 1"),
+        ({"teacher": "a", "distill_temperature": 0.0}, "--distill_temperature=0.0: must be above"),
+        ({"teacher": "a", "labels_per_class": 3}, "give a --distill_alpha below 1"),
+    ],
+)
+def test_a_distillation_has_a_teacher_and_labels_only_on_demand(settings, message):
+    with pytest.raises(UserError, match=message):
+        config.Distillation(**settings)

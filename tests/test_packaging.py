@@ -127,6 +127,24 @@ print(f"{float(loss):.5f} {weight[0, 0]:.5f} {weight[0, 1]:.5f}")
     assert printed == "1.94591 3.00000 3.99750"
 
 
+def test_keras_cv_alone_needs_tf_keras_to_be_chosen_in_time():
+    pytest.importorskip("keras_cv")
+    printed = run_python("""
+import tensorflow as tf
+tf.keras.Model  # Keras 3: touched before simclr_tf could choose
+from simclr_tf.errors import UserError
+from simclr_tf.models import ResNet
+from simclr_tf.models.keras_cv import read_backbone
+try:
+    read_backbone("resnet18_v2", 32)
+except UserError as error:
+    print(ResNet(18, 0.125).output_shape, error)
+""")
+    assert (
+        printed.startswith("(None, 64) --encoder=keras_cv:") and "TF_USE_LEGACY_KERAS=1" in printed
+    )
+
+
 def test_no_file_names_a_place_on_someones_machine():
     # Only where it begins a path ("host/home/x" is none); "someone" is the docs' example.
     place = re.compile(rb"(?<![\w./~-])/(?:home|root|Users|work)/(?!someone/)[\w.]+")

@@ -18,14 +18,20 @@ from absl import flags
 from simclr_tf import config
 from simclr_tf.cli.flags import note_no_effect, read_section
 from simclr_tf.cli.training import (
+    CROP_AND_FLIP,
     NO_EFFECT,
+    OF_THE_RUN,
     SECTIONS,
     Section,
+    check_architecture,
+    check_no_microbatch,
     check_run,
     define_training,
     heading,
+    sections_of_run,
+    sections_with_a_run,
+    seen_at_the_end,
 )
-from simclr_tf.errors import UserError
 
 # The paper's protocol [v1 B.5]: Nesterov 0.9, 0.05·B/256, no warm-up, no decay, crop and flip.
 _OPTIMIZATION = config.Optimization(
@@ -38,18 +44,6 @@ _OPTIMIZATION = config.Optimization(
 )
 _FEW_LABELS_EPOCHS = 60  # where there are 1 % of the labels or less
 _ONE_PERCENT_OF_IMAGENET = "imagenet2012_subset/1pct"
-_VIEWS: dict[str, Any] = {
-    "color_jitter_strength": 0.0,
-    "use_blur": False,
-    "use_grayscale": False,
-    "policy": "simclr",
-    "transformations": "",
-}
-_OF_THE_RUN = ("data", "views", "encoder", "head")
-# What changes how a given architecture is trained, not what it is.
-_MAY_DIFFER = ("global_bn", "batch_norm_decay")
-# Of the data, what --mode=eval may name anew.
-_SEEN_AT_THE_END = ("dataset", "data_dir", "eval_split", "skip_unreadable")
 _OF_PRETRAINING = (
     *("loss", "margin", "temperature", "hidden_norm", "lineareval_while_pretraining"),
     *("knn_every_epochs", "probe_dataset"),
@@ -57,16 +51,11 @@ _OF_PRETRAINING = (
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
-    sections: list[Section] = [(heading(config.Finetuning), config.Finetuning, {})]
-    for name, section in SECTIONS.items():
-        title, defaults = heading(section), {}
-        if name in _OF_THE_RUN:
-            title += " (the run's unless given)"
-            defaults = dict.fromkeys((f.name for f in dataclasses.fields(section)), None)
-            defaults |= _VIEWS if name == "views" else {}
-        elif name == "optimization":
-            defaults = {**vars(_OPTIMIZATION), "train_epochs": None}
-        sections.append((title, section, defaults))
+    optimization = {**vars(_OPTIMIZATION), "train_epochs": None}
+    sections: list[Section] = [
+        (heading(config.Finetuning), config.Finetuning, {}),
+        *sections_with_a_run(OF_THE_RUN, "the run's", optimization),
+    ]
     groups = define_training(values, "finetune", "train_then_eval", sections, NO_EFFECT)
     values["train_epochs"].help = (
         "Passes over the labelled images; unless given 30, or 60 with labels_per_class or at most "
@@ -99,11 +88,7 @@ def run(values: flags.FlagValues) -> None:
         finetuning=finetuning,
     )
     devices = read_section(values, config.Devices)
-    if finetune_config.optimization.microbatch_size:
-        raise UserError(
-            "--microbatch_size is of the contrastive loss, where the batch matters; here, lower "
-            "--train_batch_size"
-        )
+    check_no_microbatch(finetune_config)
     note_no_effect(values, (*NO_EFFECT, *_OF_PRETRAINING))
 
     from simclr_tf.distribution import open_replicas
@@ -128,42 +113,21 @@ def run(values: flags.FlagValues) -> None:
     if values.mode == "train":
         print(f"next: the same command with --mode=eval measures and exports {values.model_dir}")
         return
-    changes = {name: values[name].value for name in _SEEN_AT_THE_END if values[name].present}
-    evaluate_classifier(values.model_dir, batch_size=values.eval_batch_size, data=changes)
+    evaluate_classifier(
+        values.model_dir, batch_size=values.eval_batch_size, data=seen_at_the_end(values)
+    )
     export_run(values.model_dir)
 
 
 def _sections_of_the_run(values: flags.FlagValues, checkpoint: str) -> dict[str, Any]:
     """The sections that are the checkpoint's run's where nothing else is said."""
     if not checkpoint:
-        bases = {"views": config.Views(**_VIEWS)}
-        return {n: read_section(values, SECTIONS[n], bases.get(n)) for n in _OF_THE_RUN}
-    from simclr_tf.evaluation.transfer import transfer_set
+        bases = {"views": config.Views(**CROP_AND_FLIP)}
+        return {n: read_section(values, SECTIONS[n], bases.get(n)) for n in OF_THE_RUN}
     from simclr_tf.run import Run
 
     of_run, _ = Run(Path(checkpoint)).read()
-    before = {name: getattr(of_run, name) for name in _OF_THE_RUN}
-    dataset = values.dataset
-    if dataset and dataset != before["data"].dataset:  # the run's splits say nothing of it
-        usual = transfer_set(dataset)
-        before["data"] = dataclasses.replace(
-            before["data"],
-            train_split=usual.train_split or "train",
-            eval_split=usual.test_split or "test",
-            validation_fraction=0.0,
-        )
-    before["views"] = dataclasses.replace(before["views"], **_VIEWS)
-    size = values.image_size
-    if size and size != before["views"].image_size:  # stored as this size needs it
-        before["data"] = dataclasses.replace(before["data"], storage_size=0)
-    sections = {name: read_section(values, SECTIONS[name], before[name]) for name in _OF_THE_RUN}
+    sections = sections_of_run(values, of_run, OF_THE_RUN)
     for name in ("encoder", "head"):
-        old, new = vars(before[name]), vars(sections[name])
-        for flag in old:
-            free = flag in (*_MAY_DIFFER, *_OF_PRETRAINING) or new[flag] == "auto"
-            if old[flag] != new[flag] and not free:
-                raise UserError(
-                    f"--{flag}={new[flag]}: the encoder of --checkpoint={checkpoint} has "
-                    f"{old[flag]}; leave the flag out"
-                )
+        check_architecture(getattr(of_run, name), sections[name], checkpoint, _OF_PRETRAINING)
     return sections

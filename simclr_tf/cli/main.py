@@ -11,7 +11,9 @@ from absl import flags
 from simclr_tf.cli.flags import help_text, read_flagfiles
 from simclr_tf.errors import UserError
 
-COMMANDS = ("pretrain", "finetune", "evaluate", "study", "export", "import", "embed", "bench")
+COMMANDS = (
+    *("pretrain", "finetune", "distill", "evaluate", "study", "export", "import", "embed", "bench"),
+)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -86,6 +86,10 @@ class Source(abc.ABC):
           UserError: `fraction` leaves either part without an image.
         """
 
+    @abc.abstractmethod
+    def key(self, record: tf.Tensor) -> tf.Tensor:
+        """What tells a record (or each of a batch) from those of other images: int64; in a map."""
+
     def describe(self, record: tf.Tensor) -> str:
         """Names a record (an eager tensor) in a message."""
         del record
@@ -133,6 +137,10 @@ class IndexedSource(Source):
     def records_in_order(self) -> tf.data.Dataset:
         """The rows in canonical order."""
         return tf.data.Dataset.from_tensor_slices(self._rows)
+
+    def key(self, record: tf.Tensor) -> tf.Tensor:
+        """The row."""
+        return record
 
     def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
         """Holds out a random subset of the rows."""

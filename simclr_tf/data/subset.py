@@ -1,9 +1,12 @@
 """Which labelled images may be learnt from: class by class, drawn from a seed."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
+from simclr_tf.data.source import Source, on_host, records_at
 from simclr_tf.errors import UserError
 
 
@@ -53,3 +56,26 @@ def choose_labelled(
             )
         chosen.append(members[:wanted])
     return np.sort(np.concatenate(chosen))
+
+
+def with_few_labels(source: Source, positions: np.ndarray) -> Source:
+    """Returns the same images, of which those at these places alone keep their label.
+
+    The others are decoded with label −1. Reads the records of those places once.
+    """
+    found = records_at(source, positions).map(source.key)
+    keys = on_host(np.sort(np.fromiter(found.as_numpy_iterator(), np.int64)))
+
+    def decode(record: tf.Tensor) -> dict[str, tf.Tensor]:
+        decoded = source.decode(record)
+        key = source.key(record)
+        place = tf.searchsorted(keys, tf.reshape(key, [-1]))
+        nearest = tf.gather(keys, tf.minimum(place, len(keys) - 1))
+        kept = tf.reshape(nearest, tf.shape(key)) == key
+        label = decoded["label"]
+        return {**decoded, "label": tf.where(kept, label, -tf.ones_like(label))}
+
+    part = copy.copy(source)
+    # Of the copy alone; whatever is made of it in turn, such as a worker's files, takes it along.
+    part.decode = decode  # type: ignore[method-assign]
+    return part

@@ -135,6 +135,10 @@ class TFDSSource(Source):
             decoded["label"] = self._read_label(example)
         return decoded
 
+    def key(self, record: tf.Tensor) -> tf.Tensor:
+        """A hash of the example: a record does not know its place."""
+        return tf.strings.to_hash_bucket_fast(record, 2**63 - 1)
+
     def _read_label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
         if not self.multi_label:
             return tf.cast(example[self._label_keys[0]], tf.int64)

@@ -77,7 +77,7 @@ class Recorder:
 
 
 def _about(evaluation: Evaluation, name: str) -> str:
-    """What a figure is of, as part of a path: DATASET-TRAIN-TEST/PROTOCOL-N-labels."""
+    """What a figure is of, as part of a path: DATASET-TRAIN-TEST/PROTOCOL-N-images."""
     data = (evaluation.dataset, evaluation.train_split, evaluation.test_split)
     protocol = re.sub(r"[^\w.]+", "-", name).strip("-")
-    return f"{'-'.join(map(file_name, data))}/{protocol}-{evaluation.num_train}-labels"
+    return f"{'-'.join(map(file_name, data))}/{protocol}-{evaluation.num_train}-images"

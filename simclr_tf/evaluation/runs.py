@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simclr_tf.config import FinetuneConfig
+from simclr_tf.config import CLASSIFIERS, DistillConfig, FinetuneConfig, Plan, PretrainConfig
+from simclr_tf.data import Source
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.comparison import Say, compare
 from simclr_tf.evaluation.encoders import (
@@ -47,10 +48,9 @@ def evaluate_run(
     run = Run(Path(model_dir))
     config, _ = run.read()
     run.check_place()
-    if request.save_classifier and isinstance(config, FinetuneConfig):
+    if request.save_classifier and isinstance(config, CLASSIFIERS):
         raise UserError(
-            f"--save_classifier: {run.path} is fine-tuned and exports its own classifier; leave "
-            "it out"
+            f"--save_classifier: {run.path} exports its own classifier; leave the flag out"
         )
     own = Splits.of(config.data)
     trained = encoder_of_run(model_dir)
@@ -122,7 +122,7 @@ def evaluate_classifier(
     say: Say = print,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Measures a fine-tuned (or supervised) run's own classifier on its eval_split.
+    """Measures the own classifier of a fine-tuned, distilled or supervised run on its eval_split.
 
     Args:
         model_dir: the run directory.
@@ -136,16 +136,12 @@ def evaluate_classifier(
     """
     run = Run(Path(model_dir))
     config, plan = run.read()
-    if not isinstance(config, FinetuneConfig):
-        raise UserError(f"{run.path} is no fine-tuned run: name one that simclr-tf finetune wrote")
-    splits = Splits.of(dataclasses.replace(config.data, **(data or {})))
-    train, test = splits.open()
-    check_splits(train, test, (), splits.setting())
-    if test.class_names != plan.class_names:
+    if not isinstance(config, CLASSIFIERS):
         raise UserError(
-            f"--dataset={splits.dataset} has other classes than those that {run.path} was trained "
-            "with; name the dataset of the run"
+            f"{run.path} has no classifier of its own: name a run of simclr-tf finetune or distill"
         )
+    splits = Splits.of(dataclasses.replace(config.data, **(data or {})))
+    test = open_judged(splits, plan.class_names, with_labels=isinstance(config, FinetuneConfig))
     model = load(model_dir)
     extract = FeatureExtractor(model, config.views.image_size, batch_size)
     setting = splits.setting(step=int(model.step.numpy()))
@@ -155,15 +151,35 @@ def evaluate_classifier(
         setting,
         logits.features,
         logits.labels,
-        protocol="finetune/supervised" if config.finetuning.from_scratch else "finetune",
         num_train=plan.num_examples,
         seconds=round(time.monotonic() - started, 3),
-        setting=_finetuning(config),
+        **_trained(config, plan),
     )
     recorder = Recorder((into or run).path, say)
     recorder.add(evaluation, test.class_names or ())
     if into is None:
         recorder.close()
+
+
+def open_judged(splits: Splits, class_names: Sequence[str], *, with_labels: bool) -> Source:
+    """Opens the images that a classifier of these classes is judged on.
+
+    Args:
+        splits: whose test split it is.
+        class_names: of the classifier's logits.
+        with_labels: whether it has learnt from the labels of the train split.
+
+    Raises:
+        UserError: the labels are not such that it can be judged by them.
+    """
+    train, test = splits.open()
+    check_splits(train if with_labels else test, test, (), splits.setting())
+    if test.class_names != tuple(class_names):
+        raise UserError(
+            f"--dataset={splits.dataset} has other classes than those that the classifier was "
+            "trained with; name a dataset of these"
+        )
+    return test
 
 
 def _represent(encoder: TrainedEncoder) -> tuple[Represent, str] | None:
@@ -210,16 +226,23 @@ def check_runs(model_dirs: Sequence[str | Path]) -> None:
         run.checkpoint()
 
 
-def _finetuning(config: FinetuneConfig) -> str:
-    """What tells a way of fine-tuning from the plain one."""
-    settings = config.finetuning
-    words = []
-    if settings.fine_tune_after_block >= 0:
+def _trained(config: PretrainConfig, plan: Plan) -> dict[str, str]:
+    """What a run's own classifier is called, and what tells its way of training from the plain."""
+    if isinstance(config, DistillConfig):
+        settings = config.distillation
+        words = [f"T={settings.distill_temperature:g}"]
+        if plan.num_labels:
+            words.append(f"alpha={settings.distill_alpha:g}, {plan.num_labels} labels")
+        return {"protocol": "distill", "setting": ", ".join(words)}
+    assert isinstance(config, FinetuneConfig)
+    finetuning, words = config.finetuning, []
+    if finetuning.fine_tune_after_block >= 0:
         words.append(
             "head only"
-            if settings.fine_tune_after_block == 4
-            else f"after block {settings.fine_tune_after_block}"
+            if finetuning.fine_tune_after_block == 4
+            else f"after block {finetuning.fine_tune_after_block}"
         )
-    if settings.ft_proj_selector:
-        words.append(f"from layer {settings.ft_proj_selector} of the projection head")
-    return ", ".join(words)
+    if finetuning.ft_proj_selector:
+        words.append(f"from layer {finetuning.ft_proj_selector} of the projection head")
+    protocol = "finetune/supervised" if finetuning.from_scratch else "finetune"
+    return {"protocol": protocol, "setting": ", ".join(words)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig, to_json
+from simclr_tf.config import DistillConfig, FinetuneConfig, Plan, PretrainConfig, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.baselines import PCA_DIMS
 from simclr_tf.evaluation.results import completed, markdown_row, read_evaluations
@@ -20,7 +20,12 @@ _FEATURES = {
     "supervised": "supervised encoder",
     "projection": "SimCLR, g(h)",
 }
-_CLASSIFIERS = {"knn": "k-NN", "logistic": "logistic (L-BFGS)", "finetune": "fine-tuned"}
+_CLASSIFIERS = {
+    "knn": "k-NN",
+    "logistic": "logistic (L-BFGS)",
+    "finetune": "fine-tuned",
+    "distill": "its own head",
+}
 _HEADER = ("classifier", "features", "encoder", "dims", "projection", "epochs", "labels")
 
 
@@ -67,13 +72,16 @@ def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
         features = _FEATURES.get(column, column)
         if isinstance(config, FinetuneConfig) and not column and protocol != "finetune":
             features = "fine-tuned encoder"
+        if isinstance(config, DistillConfig) and not column:
+            features = "distilled encoder"
         if column == "supervised":
             epochs = _supervised_epochs(run, record["train_split"])
         else:
             epochs = _epochs(its_plan, record["step"] if step is None else step)
         about = _about(pretraining, epochs, column, record["num_train"])
         table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
-        cells = (_classifier(record), features, *about, record["num_train"])
+        labels = plan.num_labels if protocol == "distill" else record["num_train"]
+        cells = (_classifier(record), features, *about, labels)
         settings = everything if column not in ("pca", "random") else _of_images(config, column)
         line = _Line(table, tuple(map(str, cells)), frozenset(settings.items()))
         found[line] = (config.optimization.seed, record["value"])
@@ -115,10 +123,13 @@ def _about(config: PretrainConfig, epochs: str, column: str, images: int) -> tup
     if column == "pca":
         return ("–", min(PCA_DIMS, images, 3 * config.views.image_size**2), "–", "–")
     encoder, head = config.encoder, config.head
-    name = f"R{encoder.resnet_depth}"
-    if encoder.width_multiplier != 1:
-        name += f" × {encoder.width_multiplier:g}"
-    dims = feature_width(encoder.resnet_depth, encoder.width_multiplier)
+    if encoder.backbone:
+        name, dims = encoder.backbone["class_name"], encoder.backbone["features"]
+    else:
+        name = f"R{encoder.resnet_depth}"
+        if encoder.width_multiplier != 1:
+            name += f" × {encoder.width_multiplier:g}"
+        dims = feature_width(encoder.resnet_depth, encoder.width_multiplier)
     without = column in ("random", "supervised") or head.proj_head_mode == "none"
     projection = "–" if without else head.proj_out_dim
     if column == "projection" and head.proj_head_mode != "none":

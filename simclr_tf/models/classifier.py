@@ -1,5 +1,7 @@
 """An encoder under a classification head: fine-tuning, and training with labels from nothing."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -25,6 +27,7 @@ class Classifier(StepwiseModel):
             layers of a projection head [v2 §2.2], or None.
         seed: the run's seed; the views follow from it, the step and the position in the batch.
         views_per_image: how many views of each image a step learns from.
+        figures: names of the scalars that a step reports.
     """
 
     def __init__(
@@ -36,8 +39,9 @@ class Classifier(StepwiseModel):
         seed=0,
         views_per_image=1,
         name="classifier",
+        figures=("loss", "accuracy"),
     ):
-        super().__init__(augment, seed, ["loss", "accuracy"], views_per_image, name)
+        super().__init__(augment, seed, figures, views_per_image, name)
         self.encoder = encoder
         self.projection = projection
         self.head = head
@@ -51,18 +55,26 @@ class Classifier(StepwiseModel):
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Trains on a replica's share of a global batch; returns this step's figures."""
         views = self.make_views(batch, self.step)
-        labels = tf.tile(batch["label"], [self.views_per_image])
+        targets = self._targets(batch, views)
         with tf.GradientTape() as tape:
-            logits = self(views, training=True)
-            loss, mean, accuracy = cross_entropy(logits, labels)
+            loss, statistics = self._loss(self(views, training=True), targets)
             if self.losses:
                 loss += tf.cast(tf.add_n(self.losses), loss.dtype)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled = self._scaled(loss / replicas)
         gradients = tape.gradient(scaled, self.trainable_variables)
-        statistics = {"loss": mean, "accuracy": accuracy}
         self._update(gradients, statistics, own=["loss"])
         return statistics
+
+    def _targets(self, batch: Any, views: tf.Tensor) -> Any:
+        """What is to be answered of the views [V·B, S, S, 3]."""
+        del views
+        return tf.tile(batch["label"], [self.views_per_image])
+
+    def _loss(self, logits: tf.Tensor, targets: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """The loss, whose gradients add up over replicas of as many images, and the figures."""
+        loss, mean, accuracy = cross_entropy(logits, targets)
+        return loss, {"loss": mean, "accuracy": accuracy}
 
 
 def freeze(encoder: keras.Model, after_block: int) -> None:

@@ -27,6 +27,13 @@ def resolve_policy(
     return keras.mixed_precision.Policy(name)
 
 
+def without_dropout(model: keras.Model) -> None:
+    """Switch off dropout and stochastic depth: all layers that drop at a `rate`."""
+    for module in model.submodules:
+        if isinstance(getattr(module, "rate", None), int | float):
+            module.rate = 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerFactory:
     """Adds layers to a functional model, all with one precision and one kind of batch norm.

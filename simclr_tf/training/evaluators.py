@@ -99,6 +99,26 @@ def accuracy(source: Source, image_size: int) -> Evaluator:
     return evaluate
 
 
+def agreement(source: Source, image_size: int, teacher: Callable[[Any], Any]) -> Evaluator:
+    """Returns an evaluator: how often a classifier answers as the teacher does on such images."""
+
+    def answer(images, training):
+        del training
+        return teacher(images)
+
+    extract = taught = None
+
+    def evaluate(model: Classifier) -> dict[str, float]:
+        nonlocal extract, taught
+        if extract is None:
+            extract = FeatureExtractor(model, image_size)
+            taught = FeatureExtractor(answer, image_size)(source).features.argmax(axis=1)
+        found = extract(source).features.argmax(axis=1)
+        return {"validation_agreement": float(np.mean(found == taught))}
+
+    return evaluate
+
+
 def view_grid(source: Source, seed: int) -> Callable[[StepwiseModel], np.ndarray]:
     """Returns a picture maker: the views of the run's first images, those of one side by side."""
     count = min(16, source.num_examples)

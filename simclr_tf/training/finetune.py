@@ -10,6 +10,7 @@ import numpy as np
 import tf_keras as keras
 
 from simclr_tf.config import FinetuneConfig, Finetuning, Plan, PretrainConfig
+from simclr_tf.data import Source
 from simclr_tf.data.subset import choose_labelled
 from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
@@ -64,6 +65,7 @@ def supervised_config(config: PretrainConfig, plan: Plan, splits: Splits) -> Fin
             "validation_fraction": 0.0,  # it learns from all labels, as the protocols do
         },
         "optimization": {"train_steps": plan.total_steps, "microbatch_size": 0},
+        "encoder": {"preset_weights": not config.encoder.preset},  # from nothing
         "watching": {"knn_every_epochs": 0.0},
         "checkpoints": {"checkpoint": ""},
     }
@@ -135,11 +137,6 @@ def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
     if fit_to:
         config = with_fitting_batch(config, len(chosen), fit_to, say)
 
-    def list_labelled(run: Run) -> None:
-        classes = [names[label] for label in labels[chosen]]
-        rows = zip(everything.ids(chosen), classes, strict=True)
-        write_csv(run.labelled_file, [("id", "class"), *rows])
-
     def evaluators(plan: Plan) -> list[Every]:
         if held_out is None:
             return []
@@ -151,8 +148,16 @@ def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
         source,
         evaluators=evaluators,
         fill=lambda model: _fill(model, config),
-        note=list_labelled,
+        note=lambda run: list_labelled(run, everything, chosen),
     )
+
+
+def list_labelled(run: Run, source: Source, chosen: np.ndarray) -> None:
+    """Writes which images' labels are used, those at these places of the source."""
+    names = source.class_names or ()
+    classes = [names[label] for label in source.labels()[chosen]]
+    rows = zip(source.ids(chosen), classes, strict=True)
+    write_csv(run.labelled_file, [("id", "class"), *rows])
 
 
 def _fill(model: keras.Model, config: FinetuneConfig) -> None:

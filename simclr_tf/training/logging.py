@@ -155,11 +155,13 @@ class LoggingCallback(keras.callbacks.Callback):
 _SHOWN = {
     "contrastive_accuracy": "acc",
     "accuracy": "acc",
+    "agreement": "agreement",
     "linear_accuracy": "linear_accuracy",
     "knn_top1": "knn_top1",
     "linear_probe_top1": "linear_probe_top1",
     "validation_loss": "validation_loss",
     "validation_accuracy": "validation_accuracy",
+    "validation_agreement": "validation_agreement",
 }
 
 

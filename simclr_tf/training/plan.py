@@ -7,7 +7,7 @@ import zlib
 
 import tf_keras as keras
 
-from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig, to_json
+from simclr_tf.config import DistillConfig, FinetuneConfig, Plan, PretrainConfig, to_json
 from simclr_tf.data import Source
 from simclr_tf.distribution import Replicas
 from simclr_tf.durations import resolve_steps
@@ -76,10 +76,11 @@ def describe(config: PretrainConfig, plan: Plan, model: keras.Model, train: Sour
     labels = "several labels per image" if train.multi_label else "no labels"
     if plan.num_classes:
         labels = f"{plan.num_classes} classes"
+    if isinstance(config, DistillConfig):
+        labels = f"{plan.num_labels or 'no'} labels used"
     return (
         f"{plan.num_examples} images of {train.name}, {labels}; "
-        f"ResNet-{config.encoder.resnet_depth} × {config.encoder.width_multiplier:g} "
-        f"({config.encoder.stem} stem), {parameters:,} parameters, "
+        f"{config.encoder.describe()}, {parameters:,} parameters, "
         f"{config.optimization.precision}; {plan.total_steps} steps of "
         f"{config.optimization.train_batch_size} images"
     )

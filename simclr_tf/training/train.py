@@ -8,11 +8,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.augment.rand_augment import check_rand_augment
-from simclr_tf.build import build_model
+from simclr_tf.build import build_model, with_backbone
 from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.data import READ_ERRORS, Source, explain_decode_error, train_batches
 from simclr_tf.distribution import Replicas, one_device
 from simclr_tf.errors import UserError
+from simclr_tf.models.keras_cv import load_preset_weights
 from simclr_tf.optimizers import check_optimizer
 from simclr_tf.run import Run, restore
 from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
@@ -44,6 +45,8 @@ class Prepared:
         source: the images to learn from.
         evaluators: for the plan, what is measured now and then.
         fill: puts the weights of --checkpoint into a new model.
+        plan: adds to the plan what the images to learn from do not tell.
+        equip: within the strategy's scope, gives a model what it trains with and does not keep.
         note: of the run directory, once the run is known to be one: writes what should lie in it.
     """
 
@@ -51,6 +54,8 @@ class Prepared:
     source: Source
     evaluators: Callable[[Plan], list[Every]]
     fill: Callable[[keras.Model], None]
+    plan: Callable[[Plan], Plan] = lambda plan: plan
+    equip: Callable[[keras.Model], None] = lambda model: None
     note: Callable[[Run], None] = lambda run: None
 
 
@@ -82,7 +87,8 @@ def _train(
     prepare: Callable[[PretrainConfig, Say], Prepared],
 ) -> keras.Model:
     # How a run starts:
-    #  1. the directory holds no config.json: a new run, from random weights;
+    #  1. the directory holds no config.json: a new run, from random weights, or those of KerasCV's
+    #     preset;
     #  2. the same, with --checkpoint: a new run, from the weights of another run;
     #  3. config.json without a checkpoint (killed before the first one): as 1 or 2, anew;
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
@@ -92,18 +98,19 @@ def _train(
     if config.views.policy == "randaugment":
         check_rand_augment()
     run.check_place()
+    resuming = run.latest_checkpoint() is not None
+    config = with_backbone(config, run.read()[0].encoder if resuming else None)
     prepared = prepare(config, say if replicas.is_chief else _silence)
     config, train = prepared.config, prepared.source
     say(replicas.describe(config.optimization.train_batch_size))
     if not replicas.is_chief:
         say = _silence  # the chief says it all
-    plan = make_plan(config, train, replicas)
+    plan = prepared.plan(make_plan(config, train, replicas))
     if plan.warmup_steps > plan.total_steps:
         say(
             f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
             f"({plan.total_steps} steps): the learning rate never reaches its peak"
         )
-    resuming = run.latest_checkpoint() is not None
     if resuming:
         config = keep_precision(config, run, say)
         run.check_same(config, plan)
@@ -123,12 +130,17 @@ def _train(
     config = try_precisions(config, replicas, say)
     with replicas.strategy.scope():
         model = build_model(config, plan, steps_per_execution)
+        prepared.equip(model)
     if resuming:
         restore(model, run)
         say(f"resuming {run.path} at step {int(model.step.numpy())} of {plan.total_steps}")
     elif config.checkpoints.checkpoint:
         prepared.fill(model)
         say(f"starting from the weights of {config.checkpoints.checkpoint}")
+    elif config.encoder.preset and config.encoder.preset_weights:
+        loaded = load_preset_weights(model.encoder, config.encoder.preset)
+        kind = "its weights" if loaded else "random weights, for it has none"
+        say(f"starting {config.encoder.encoder} from {kind}")
     start = int(model.step.numpy())
     if replicas.is_chief:
         run.write(config, plan)

@@ -67,7 +67,7 @@ def test_every_protocol_and_baseline_is_recorded(evaluated, run_dir):
 
 
 def test_pictures_tables_and_tensorboard_lie_in_the_run(evaluated, run_dir):
-    (place,) = (run_dir / "evaluations").glob("3-shapes-*-knn-k-5-T-0.1-300-labels")
+    (place,) = (run_dir / "evaluations").glob("3-shapes-*-knn-k-5-T-0.1-300-images")
     assert sorted(file.name for file in place.iterdir()) == [
         *("confusion.csv", "confusion.png", "per_class.csv")
     ]

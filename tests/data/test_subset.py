@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simclr_tf.data import open_source, ordered_batches, train_batches
-from simclr_tf.data.subset import choose_labelled
+from simclr_tf.data.subset import choose_labelled, with_few_labels
 from simclr_tf.errors import UserError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, -1], [100, 50, 10, 40]))
@@ -74,6 +74,30 @@ def test_labels_and_parts_agree_with_what_is_decoded(source):
     assert sorted(epoch["image"].numpy().sum((1, 2, 3))) == sorted(
         found["image"].numpy().sum((1, 2, 3))
     )
+
+
+@pytest.mark.parametrize("part", [False, True])
+def test_few_labels_are_kept_where_they_belong(source, part):
+    if part:
+        source = source.subset(np.arange(2, 60))
+    (whole,) = ordered_batches(source, source.num_examples)
+    positions = np.array([0, 4, 17, 50])
+    few = with_few_labels(source, positions)
+    (found,) = ordered_batches(few, few.num_examples)
+    wanted = np.full(source.num_examples, -1)
+    wanted[positions] = source.labels()[positions]
+    np.testing.assert_array_equal(found["label"], wanted)
+    np.testing.assert_array_equal(found["image"], whole["image"])
+    # In any order, and of a worker's share: each image with what it has in stored order.
+    names = [image.tobytes() for image in whole["image"].numpy()]
+    for worker in (0, 1):
+        shares = {"num_workers": 2, "worker_index": worker}
+        batches = train_batches(few, batch_size=16, seed=1, start_step=0, num_steps=6, **shares)
+        for batch in batches:
+            for image, label in zip(batch["image"].numpy(), batch["label"].numpy(), strict=True):
+                assert label == wanted[names.index(image.tobytes())]
+    (untouched,) = ordered_batches(source, source.num_examples)
+    np.testing.assert_array_equal(untouched["label"], source.labels())
 
 
 def test_reading_can_start_in_the_middle(source):

@@ -67,6 +67,6 @@ def test_a_classifier_is_told_with_its_classes():
 
 def test_a_fine_tuned_encoder_is_not_told_to_be_without_labels():
     assert "| trained on | cifar10, split train, with 500 labels, 12,345 steps |" in _card(
-        labels=500
+        labels=500, trained="trained"
     )
     assert "| pretrained on | cifar10, split train, without labels, 12,345 steps |" in _card()

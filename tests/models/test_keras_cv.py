@@ -1,0 +1,230 @@
+"""KerasCV's backbones as encoders: every kind, presets, and what strangers may write into one."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from tiny_backbones import TINY, description
+from tiny_simclr import assert_equal, train_and_probe
+
+from simclr_tf.errors import UserError
+from simclr_tf.models import ResNet, backbone_encoder
+from simclr_tf.models.keras_cv import (
+    BACKBONES,
+    build_backbone,
+    load_preset_weights,
+    read_backbone,
+    save_preset,
+)
+
+keras_cv = pytest.importorskip("keras_cv")
+
+IMAGES = np.random.default_rng(0).uniform(size=(4, 32, 32, 3)).astype(np.float32)
+
+
+def _raw(name, **changes):
+    return getattr(keras_cv.models, name)(**{**TINY[name], "include_rescaling": True, **changes})
+
+
+def test_every_kind_is_tried():
+    assert set(TINY) == set(BACKBONES)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_kind_is_pooled_maps_of_images_in_0_to_1(name):
+    encoder = build_backbone(description(name, include_rescaling=True))
+    raw = _raw(name)
+    raw.set_weights(encoder.get_weights())
+    maps = raw(255 * IMAGES, training=False).numpy()
+    np.testing.assert_allclose(encoder(IMAGES), maps.mean((1, 2)), atol=2e-5)
+    # Only so does the rank tell what is decayed; a vision transformer has embeddings besides.
+    others = [v.name for v in encoder.trainable_variables if "kernel" not in v.name]
+    vectors = [v.name for v in encoder.trainable_variables if v.shape.rank == 1]
+    assert others == vectors or name == "ViTDetBackbone"
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_kind_in_half_precision(name):
+    keras.utils.set_random_seed(0)
+    encoder = build_backbone(description(name), dtype="mixed_bfloat16")
+    assert keras.mixed_precision.global_policy().name == "float32"
+    assert {v.dtype for v in encoder.variables} == {tf.float32}
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+    assert {x.compute_dtype for x in encoder.submodules if isinstance(x, kinds)} == {"bfloat16"}
+    features = encoder(IMAGES, training=True)
+    assert features.dtype == tf.float32
+    exact = build_backbone(description(name))
+    exact.set_weights(encoder.get_weights())
+    wanted = exact(IMAGES, training=True)
+    error = np.linalg.norm(features - wanted) / np.linalg.norm(wanted)
+    assert 0 < error < 0.2
+
+
+@pytest.mark.parametrize("name", ["EfficientNetV1Backbone", "EfficientNetV2Backbone"])
+def test_nothing_is_dropped_at_random(name, tmp_path):
+    encoder = build_backbone(description(name))
+    np.testing.assert_array_equal(encoder(IMAGES, training=True), encoder(IMAGES, training=True))
+    raw, many = _raw(name, include_rescaling=False), np.tile(IMAGES, (16, 1, 1, 1))
+    assert (raw(many, training=True) != raw(many, training=True)).numpy().any()
+
+    from simclr_tf.export import export_saved_model
+
+    output = export_saved_model(encoder, tmp_path / "out", image_size=32, model_card="")
+    loaded = tf.saved_model.load(str(output))
+    np.testing.assert_allclose(loaded(IMAGES), encoder(IMAGES), atol=1e-5)
+    text = (output / "saved_model.pb").read_bytes()
+    assert not re.search(rb"Random|Bernoulli|Dropout", text)
+
+
+def test_batch_norm_has_the_momentum_of_the_flag():
+    encoder = build_backbone(description("EfficientNetV2Backbone"), batch_norm_momentum=0.25)
+    norms = [x for x in encoder.submodules if isinstance(x, keras.layers.BatchNormalization)]
+    assert len(norms) > 6 and {x.momentum for x in norms} == {0.25}
+
+
+@pytest.fixture
+def tiny_encoder(monkeypatch):
+    """Puts a KerasCV encoder in float64 into `train_and_probe`, with or without global_bn."""
+
+    def put(global_bn):
+        def make(policy):
+            settings = description("MobileNetV3Backbone")
+            return build_backbone(settings, global_bn=global_bn, dtype=policy)
+
+        monkeypatch.setattr("tiny_simclr.two_blocks", make)
+
+    return put
+
+
+def test_replicas_share_batch_statistics(tiny_encoder, mirrored):
+    tiny_encoder(True)
+    wanted = train_and_probe("momentum", True)
+    assert_equal(train_and_probe("momentum", True, mirrored(2)), wanted)
+    tiny_encoder(False)
+    with pytest.raises(AssertionError):
+        assert_equal(train_and_probe("momentum", True, mirrored(2)), wanted)
+
+
+def test_any_functional_model_is_a_backbone():
+    resnet = ResNet(18, 1 / 16, "cifar")
+    np.testing.assert_array_equal(backbone_encoder(resnet)(IMAGES), resnet(IMAGES))
+    maps = keras.Model(resnet.input, resnet.get_layer("block_group4").output)
+    np.testing.assert_array_equal(backbone_encoder(maps)(IMAGES), resnet(IMAGES))
+    with pytest.raises(ValueError, match="include_rescaling=False"):
+        backbone_encoder(_raw("ResNetBackbone"))
+    tokens = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Reshape((64, 3))])
+    with pytest.raises(ValueError, match="no trainable weights"):
+        backbone_encoder(tokens)
+    tokens.add(keras.layers.Dense(2))
+    with pytest.raises(ValueError, match="neither feature maps nor features"):
+        backbone_encoder(tokens)
+
+
+@pytest.fixture(scope="module")
+def presets(tmp_path_factory):
+    """A preset as KerasCV writes it, and the backbone that it is of, which has learned a little."""
+    from keras_cv.src.utils.preset_utils import save_to_preset
+
+    backbone = _raw("ResNetV2Backbone")
+    backbone(255 * IMAGES, training=True)
+    place = tmp_path_factory.mktemp("presets")
+    save_to_preset(backbone, str(place / "whole"))
+    save_to_preset(backbone, str(place / "bare"), save_weights=False)
+    return place, backbone
+
+
+def test_a_preset_of_keras_cvs_own_making(presets, tmp_path):
+    place, backbone = presets
+    found = read_backbone(str(place / "whole"), 48)
+    assert json.loads(json.dumps(found)) == found
+    assert (found["class_name"], found["features"]) == ("ResNetV2Backbone", 8)
+    encoder = build_backbone(found)
+    wanted = backbone(255 * IMAGES, training=False).numpy().mean((1, 2))
+    assert not np.allclose(encoder(IMAGES), wanted, atol=1e-3)
+    assert load_preset_weights(encoder, str(place / "whole"))
+    np.testing.assert_allclose(encoder(IMAGES), wanted, atol=2e-5)
+    before = encoder.get_weights()
+    assert not load_preset_weights(encoder, str(place / "bare"))
+    for ours, old in zip(encoder.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, old)
+    # And the other way round.
+    save_preset(backbone, tmp_path)
+    again = keras_cv.models.Backbone.from_preset(str(tmp_path))
+    np.testing.assert_array_equal(again(255 * IMAGES), backbone(255 * IMAGES))
+
+
+def test_a_fixed_size_is_the_runs(tmp_path):
+    save_preset(_raw("ViTDetBackbone"), tmp_path)
+    assert read_backbone(str(tmp_path), 32)["features"] == 8
+    with pytest.raises(UserError, match=r"--image_size=64: the preset .* takes images of 32 × 32"):
+        read_backbone(str(tmp_path), 64)
+
+
+def test_a_preset_without_the_network_is_named():
+    with pytest.raises(UserError, match=r"resnet18_v2 cannot be loaded .* without a network"):
+        read_backbone("resnet18_v2", 32)
+    for name in ("nonsense", "kaggle://someone/model/keras/x", "mit_b0"):
+        with pytest.raises(UserError, match=f"{name}: neither a directory nor one of KerasCV's"):
+            read_backbone(name, 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_name": "Lambda"}, "Lambda is none of the backbones"),
+        ({"class_name": "MiTBackbone"}, "MiTBackbone is none of the backbones"),
+        ({"registered_name": "keras_cv>DenseNetBackbone"}, "gives ResNetV2Backbone another"),
+        ({"registered_name": "os>system"}, "gives ResNetV2Backbone another class's name"),
+        ({"config": {"activation": {"class_name": "Lambda"}}}, "activation must be plain values"),
+        ({"config": {"input_shape": [[{}]]}}, "input_shape must be plain values"),
+        ({"config": {"stackwise_blocks": [1, 1]}}, "is used 2 times in the model"),
+        ({"config": {"unheard_of": 1}}, "cannot be loaded .*unheard_of"),
+        ({"config": {"stackwise_filters": ["a", "b"]}}, "cannot be loaded"),
+        ({"config": None}, "no preset of KerasCV"),
+        ({"weights": "../whole/model.weights.h5"}, "'../whole/model.weights.h5' are no file in it"),
+        ({"weights": "other.h5"}, "'other.h5' are no file in it"),
+        ({"weights": 3}, "its weights 3 are no file in it"),
+    ],
+)
+def test_what_a_preset_may_not_say(presets, tmp_path, changes, message):
+    source = presets[0] / "whole" / "config.json"
+    document = json.loads(source.read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        merged = {**document[key], **value} if isinstance(value, dict) else value
+        document[key] = merged
+    (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    (tmp_path / "model.weights.h5").write_bytes((source.parent / "model.weights.h5").read_bytes())
+    with pytest.raises(UserError, match=message) as raised:
+        read_backbone(str(tmp_path), 32)
+    assert "\n" not in str(raised.value)
+
+
+def test_damaged_files_are_named(presets, tmp_path):
+    with pytest.raises(UserError, match=r"no preset of KerasCV .config.json: .*No such file"):
+        read_backbone(str(tmp_path), 32)
+    config = (presets[0] / "whole" / "config.json").read_bytes()
+    (tmp_path / "config.json").write_bytes(config[:50])
+    with pytest.raises(UserError, match="no preset of KerasCV"):
+        read_backbone(str(tmp_path), 32)
+    (tmp_path / "config.json").write_bytes(config)
+    weights = (presets[0] / "whole" / "model.weights.h5").read_bytes()
+    (tmp_path / "model.weights.h5").write_bytes(weights[: len(weights) // 2])
+    encoder = build_backbone(read_backbone(str(tmp_path), 32))
+    with pytest.raises(UserError, match=r"cannot be loaded .*see that its files are whole"):
+        load_preset_weights(encoder, str(tmp_path))
+    # KerasCV leaves Keras without checkpoints of layers when that happens.
+    path = tf.train.Checkpoint(model=encoder).write(str(tmp_path / "checkpoint"))
+    assert len(tf.train.list_variables(path)) > len(encoder.variables)
+    # Weights of another backbone than the configuration's.
+    other = build_backbone(description("ResNetBackbone"))
+    with pytest.raises(UserError, match="KerasCV cannot build this ResNetV2Backbone"):
+        load_preset_weights(other, str(presets[0] / "whole"))
+
+
+def test_without_keras_cv_it_is_asked_for(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "keras_cv", None)
+    with pytest.raises(UserError, match=r"needs KerasCV .*: pip install 'simclr_tf\[keras-cv\]'"):
+        read_backbone("resnet18_v2", 32)
