@@ -7,7 +7,8 @@ and nowhere else. Where the reference implementation has the flag, name and defa
 import dataclasses
 import math
 import operator
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from simclr_tf.errors import UserError
 
@@ -217,8 +218,8 @@ class Encoder(Section):
 
     def describe(self) -> str:
         """Returns the architecture in words; of a resolved config."""
-        if self.backbone:
-            return f"KerasCV {self.backbone['class_name']}"
+        if self.preset:
+            return f"KerasCV {self.backbone['class_name'] if self.backbone else self.preset}"
         return f"ResNet-{self.resnet_depth} × {self.width_multiplier:g} ({self.stem} stem)"
 
 
@@ -472,19 +473,40 @@ class PretrainConfig:
     watching: Watching = Watching()
     checkpoints: Checkpoints = Checkpoints()
 
-    def resolved(self) -> "PretrainConfig":
+    def resolved(self) -> Self:
         """Returns the config with every automatic choice made that needs no trial."""
         size = self.views.image_size
         stem = self.encoder.stem
         if stem == "auto" and not self.encoder.preset:
             stem = "cifar" if size <= 32 else "imagenet"
-        return dataclasses.replace(
-            self,
-            data=dataclasses.replace(
-                self.data, storage_size=self.data.storage_size or round(1.5 * size)
-            ),
-            encoder=dataclasses.replace(self.encoder, stem=stem),
+        storage_size = self.data.storage_size or round(1.5 * size)
+        return self.replaced({"data": {"storage_size": storage_size}, "encoder": {"stem": stem}})
+
+    def replaced(self, changes: Mapping[str, Mapping[str, Any]]) -> Self:
+        """Returns the config with other values of options, given by section and name."""
+        sections = {
+            name: dataclasses.replace(getattr(self, name), **values)
+            for name, values in changes.items()
+        }
+        return dataclasses.replace(self, **sections)
+
+    def supervised(self) -> "FinetuneConfig":
+        """Returns its supervised baseline.
+
+        The same encoder from random weights, the same augmentation, optimizer, batch and length,
+        and both views of every image; only the loss is another.
+        """
+        config = self.replaced(
+            {
+                "optimization": {"microbatch_size": 0},
+                "encoder": {"preset_weights": not self.encoder.preset},
+                "watching": {"knn_every_epochs": 0.0},
+                "checkpoints": {"checkpoint": ""},
+            }
         )
+        sections = {f.name: getattr(config, f.name) for f in dataclasses.fields(PretrainConfig)}
+        learning = Finetuning(views_per_image=2, from_scratch=True)
+        return FinetuneConfig(**sections, finetuning=learning)
 
 
 @dataclasses.dataclass(frozen=True)

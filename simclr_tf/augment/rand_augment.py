@@ -1,7 +1,6 @@
 """Crop, flip and KerasCV's RandAugment: the study's policy found by search [v1 Table 1]."""
 
 import importlib
-import importlib.util
 from typing import Any
 
 import tensorflow as tf
@@ -16,8 +15,8 @@ class RandAugment:
 
     KerasCV's layer at its defaults: three of its operations, each left out of an image at 1/11, at
     magnitude 0.5 ± 0.15. Crop and flip are a function of seed and offset; what RandAugment draws is
-    not: it comes from TensorFlow's own state, which follows from the global seed and from all that
-    was drawn before. So a run that is resumed does not see what it would have seen.
+    not: it comes from TensorFlow's own generators, partly of a seed that nobody chose. So no run
+    with it can be repeated, and views that are made again are others.
 
     Args:
         image_size: side of the views, in pixels.
@@ -56,13 +55,14 @@ class RandAugment:
 
 def check_rand_augment() -> None:
     """Raises UserError where KerasCV is not installed, or would come with another Keras."""
-    if importlib.util.find_spec("keras_cv") is None:
-        raise UserError(
-            "--policy=randaugment needs KerasCV, which is not installed: "
-            "pip install 'simclr_tf[keras-cv]'"
-        )
     if tf.keras.Model is not keras.Model:  # noqa: TID251
         raise UserError(
             "--policy=randaugment: KerasCV follows tf.keras, which is another Keras than tf_keras "
             "here; set TF_USE_LEGACY_KERAS=1"
         )
+    try:
+        importlib.import_module("keras_cv")
+    except ImportError as error:
+        raise UserError(
+            f"--policy=randaugment needs KerasCV ({error}): pip install 'simclr_tf[keras-cv]'"
+        ) from None

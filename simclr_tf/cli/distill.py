@@ -10,6 +10,7 @@ eval_split has the teacher's classes, and exports encoder and classifier.
   simclr-tf distill --teacher=runs/a-10percent --width_multiplier=0.5 --model_dir=runs/student
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,10 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.distill import distill
 
-    measured = True
     if values.mode != "eval":
         replicas = open_replicas(devices)
-        if values.mode == "train_then_eval":
-            measured = _is_measured(values, distill_config)
+    measured = values.mode != "train" and _is_measured(values, distill_config)
+    if values.mode != "eval":
         distill(distill_config, values.model_dir, replicas, devices.steps_per_execution)
         if not replicas.is_chief:
             return
@@ -110,6 +110,8 @@ def _sections(values: flags.FlagValues, teacher: str, checkpoint: str) -> dict[s
         encoder = of_checkpoint.encoder
     elif values.encoder not in (None, encoder.encoder):  # whose size says nothing of this kind
         encoder = config.Encoder()
+    else:  # its architecture, not what it started from
+        encoder = dataclasses.replace(encoder, preset_weights=not encoder.preset)
     sections["encoder"] = read_section(values, SECTIONS["encoder"], encoder)
     if checkpoint:
         check_architecture(encoder, sections["encoder"], checkpoint)

@@ -12,7 +12,15 @@ from simclr_tf.cli.flags import help_text, read_flagfiles
 from simclr_tf.errors import UserError
 
 COMMANDS = (
-    *("pretrain", "finetune", "distill", "evaluate", "study", "export", "import", "embed", "bench"),
+    "pretrain",
+    "finetune",
+    "distill",
+    "evaluate",
+    "study",
+    "export",
+    "import",
+    "embed",
+    "bench",
 )
 
 

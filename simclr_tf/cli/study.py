@@ -19,7 +19,7 @@ from simclr_tf import config
 from simclr_tf.cli.flags import define_section, listed, read_section
 from simclr_tf.cli.training import SECTIONS, heading
 from simclr_tf.errors import UserError
-from simclr_tf.study.definition import Study
+from simclr_tf.study.definition import RATE_OF_BASE, Relative, Study
 from simclr_tf.study.experiments import STUDIES
 
 
@@ -88,7 +88,7 @@ class StudyCommand:
         if not values.output:
             raise UserError("--output is missing: the directory that the study is written to")
         for name in study.varied:
-            if values[name].present and all(name in cell.overrides for cell in cells):
+            if values[name].present and _is_replaced(name, cells):
                 print(f"note: --{name} is what the cells vary: what was given counts for nothing")
 
         from simclr_tf.study.conduct import Request, conduct
@@ -112,6 +112,15 @@ class StudyCommand:
                 f"{len(failed)} of {len(report.results)} runs failed: {', '.join(failed)}; "
                 f"{request.output}/table.md says why, and the same command tries them again"
             )
+
+
+def _is_replaced(name, cells):
+    """Whether the base's value of an option has no effect: no cell leaves it, or refers to it."""
+    overrides = [cell.overrides for cell in cells]
+    relative = [value for o in overrides for value in o.values() if isinstance(value, Relative)]
+    if RATE_OF_BASE in relative and name in ("learning_rate", "learning_rate_scaling"):
+        return False
+    return all(name in o and not isinstance(o[name], Relative) for o in overrides)
 
 
 def named(name: str) -> StudyCommand:

@@ -76,10 +76,16 @@ def _of_saved_model(path: str | Path) -> Teacher:
     try:
         classify = loaded.signatures["classify"]
         size = classify.structured_input_signature[1]["images"].shape[1]
-        names = tuple(name.decode() for name in loaded.class_names().numpy())
-        variables = [*loaded.variables, *loaded.classifier_variables]
     except (AttributeError, KeyError):
         raise UserError(f"--teacher={path}: an export without a classifier; {_REMEDY}") from None
+    try:
+        names = tuple(name.decode() for name in loaded.class_names().numpy())
+        variables = [*loaded.variables, *loaded.classifier_variables]
+    except AttributeError:
+        raise UserError(
+            f"--teacher={path}: its export does not name its classes, as older ones did not; "
+            "export it again"
+        ) from None
 
     def logits(images: tf.Tensor, keep: object = loaded) -> tf.Tensor:
         del keep  # a function of a SavedModel does not keep its variables

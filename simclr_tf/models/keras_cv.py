@@ -31,6 +31,7 @@ BACKBONES = (
     *("ResNetBackbone", "ResNetV2Backbone", "ViTDetBackbone"),
 )
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_KEYS = {"module", "class_name", "config", "registered_name", "weights"}
 
 
 def backbone_encoder(
@@ -149,9 +150,8 @@ def load_preset_weights(encoder: keras.Model, preset: str) -> bool:
 
 def save_preset(backbone: keras.Model, directory: str | Path) -> None:
     """Write a backbone of KerasCV as a preset's directory, which KerasCV reads, too."""
-    description = {**keras.saving.serialize_keras_object(backbone), "weights": _WEIGHTS}
-    for key in ("build_config", "compile_config"):
-        description.pop(key, None)
+    whole = {**keras.saving.serialize_keras_object(backbone), "weights": _WEIGHTS}
+    description = {key: whole[key] for key in whole if key in _KEYS}
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     backbone.save_weights(directory / _WEIGHTS)
@@ -209,10 +209,14 @@ def _read(preset: str, place: Path) -> tuple[Any, bool]:
         name, weights = description["class_name"], description.get("weights")
         registered = keras.saving.get_registered_object(description["registered_name"])
         _plain(preset, description["config"])
+        # Keras would carry out others, such as what is said there of a loss.
+        odd = sorted(set(description) - _KEYS)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"--encoder=keras_cv:{preset}: no preset of KerasCV ({_CONFIG}: {_first_line(error)})"
         ) from None
+    if odd:
+        raise UserError(f"--encoder=keras_cv:{preset}: {_CONFIG} must not have {', '.join(odd)}")
     kind = _class(preset, name)
     if registered is not kind:
         raise UserError(f"--encoder=keras_cv:{preset}: {_CONFIG} gives {name} another class's name")

@@ -35,7 +35,8 @@ def import_addons() -> ModuleType:
         raise UserError(
             f"--optimizer=lamb needs TensorFlow Addons ({error}): pip install "
             "'tensorflow-addons<0.24', under Python 3.11, the last that it has wheels for (this is "
-            f"{sys.version_info.major}.{sys.version_info.minor}); or take another optimizer, lars"
+            f"{sys.version_info.major}.{sys.version_info.minor}); or, for a new run, take another "
+            "optimizer, such as lars"
         ) from None
     finally:
         for name in _modules_of("keras"):

@@ -1,5 +1,6 @@
 """A study from what was asked to its table: checked, run, and written as far as it has come."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from simclr_tf import __version__
-from simclr_tf.augment.rand_augment import check_rand_augment
+from simclr_tf.build import with_backbone
 from simclr_tf.config import PretrainConfig, to_json
 from simclr_tf.distribution import one_device
 from simclr_tf.errors import UserError
@@ -21,7 +22,7 @@ from simclr_tf.study.picture import draw
 from simclr_tf.study.results import Report, Result
 from simclr_tf.study.runner import run_trials, slots_for
 from simclr_tf.study.trial import Judging, Trial, trials_of
-from simclr_tf.training.plan import make_plan
+from simclr_tf.training.plan import check_trainable, make_plan
 from simclr_tf.training.pretrain import open_train
 
 Say = Callable[[str], None]
@@ -83,11 +84,11 @@ def conduct(request: Request, say: Say = print) -> Report:
     trials = request.trials
     slots = slots_for(request.processes, request.num_replicas, gpus)
     _check_settings(request, trials)
-    _check_output(request, trials)
     _check_data(request, trials)
 
     waiting = f"another study is at {request.output}: waiting for it"
     with locked(request.output / "runs", lambda: say(waiting)):
+        _check_output(request, trials)
         _write_request(request)
         judging = request.judging
         results = {trial.name: Result(trial, judging.figures(trial)) for trial in trials}
@@ -102,24 +103,35 @@ def conduct(request: Request, say: Say = print) -> Report:
             f"study {request.study.name}: {many} = {len(trials)} runs, {done} of them finished "
             f"already; {len(slots)} at a time, in {request.output}/runs"
         )
-        for outcome in run_trials(left, slots, judging, say, done):
-            trial, failure = outcome.trial, outcome.failure
-            figures = None if failure else judging.figures(trial)
-            if figures is None:
-                failure = failure or "not all of its figures are in its evaluations.json"
-            results[trial.name] = Result(trial, figures, failure)
-            if figures:
-                say("  " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
-            report().write(request.output)
-        final = report()
-        final.write(request.output)
-        draw(final, request.output / f"{request.study.name}.png")
-    return final
+        # Closed, so that no process outlives a fault of this one.
+        with contextlib.closing(run_trials(left, slots, judging, say, done)) as outcomes:
+            for outcome in outcomes:
+                trial, failure = outcome.trial, outcome.failure
+                figures = None if failure else judging.figures(trial)
+                if figures is None:
+                    failure = failure or "not all of its figures are in its evaluations.json"
+                results[trial.name] = Result(trial, figures, failure)
+                if figures:
+                    say("  " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+                _write(report(), request.output)
+        _write(report(), request.output)
+    return report()
+
+
+def _write(report: Report, output: Path) -> None:
+    report.write(output)
+    draw(report, output / f"{report.study.name}.png")
 
 
 def _check_settings(request: Request, trials: Sequence[Trial]) -> None:
     """Raises UserError where the study does not go with the base, whatever the data."""
     study, settings = request.study, request.base.optimization
+    if settings.precision == "auto":
+        raise UserError(
+            "--precision=auto: every run of a study would find out its own; name one, bfloat16 or "
+            "float32"
+        )
+    with_backbone(request.base)
     varied = {name for cell in request.cells for name in cell.overrides}
     if settings.train_steps and varied & {"train_epochs", "train_batch_size"}:
         raise UserError(
@@ -131,14 +143,13 @@ def _check_settings(request: Request, trials: Sequence[Trial]) -> None:
             f"{study.name} compares replicas: give --num_replicas=2 or more (GPUs, or CPU devices)"
         )
     for trial in trials:
-        if trial.config.views.policy == "randaugment":
-            check_rand_augment()
         batch = trial.config.optimization.train_batch_size
         if request.num_replicas and batch % request.num_replicas:
             raise UserError(
                 f"--num_replicas={request.num_replicas} does not divide the batch of {batch} "
                 f"images of {trial.cell.name}"
             )
+        check_trainable(trial.config, request.num_replicas or 1)
 
 
 def _check_output(request: Request, trials: Sequence[Trial]) -> None:
@@ -157,6 +168,7 @@ def _check_output(request: Request, trials: Sequence[Trial]) -> None:
         run = Run(trial.path)
         if run.config_file.exists():
             _, plan = run.read()
+            plan = dataclasses.replace(plan, num_replicas=request.num_replicas or 1)
             if differing := run.differences(trial.config.resolved(), plan):
                 raise UserError(
                     f"{run.path} holds a run with other settings: {', '.join(differing)}; restore "

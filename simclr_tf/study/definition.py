@@ -5,12 +5,16 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from simclr_tf.config import FinetuneConfig, Finetuning, PretrainConfig
+from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
 
 
+class Relative:
+    """A value that follows from the base's."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Times:
+class Times(Relative):
     """A multiple of the base's value."""
 
     factor: float
@@ -19,7 +23,7 @@ class Times:
         return f"×{self.factor:g}"
 
 
-class _RateOfBase:
+class _RateOfBase(Relative):
     """The base learning rate that gives, at the base's batch, the base's rate after warm-up."""
 
     def __str__(self):
@@ -117,6 +121,11 @@ class Study:
                 raise UserError(f"--cells: {name!r} is none of {', '.join(known_names)}")
         return [cell for cell in cells if not names or cell.name in names]
 
+    def __post_init__(self):
+        names = [cell.name for cell in self.cells]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two cells of {self.name} have one name: {', '.join(names)}")
+
     @property
     def varied(self) -> list[str]:
         """The options that its cells set, in the order in which they are first set."""
@@ -139,18 +148,11 @@ def configured(cell: Cell, base: PretrainConfig, seed: int) -> PretrainConfig:
     """
     changes: dict[str, dict[str, Any]] = {"optimization": {"seed": seed}}
     overrides = dict(cell.overrides)
-    if cell.supervised:
-        # What pretraining alone has.
-        overrides |= {"microbatch_size": 0, "knn_every_epochs": 0.0, "checkpoint": ""}
     for name, value in overrides.items():
         section = section_of(name)
         changes.setdefault(section, {})[name] = _value(base, section, name, value, overrides)
-    sections = {f.name: getattr(base, f.name) for f in dataclasses.fields(PretrainConfig)}
-    sections |= {name: dataclasses.replace(sections[name], **new) for name, new in changes.items()}
-    if cell.supervised:
-        learning = Finetuning(views_per_image=2, from_scratch=True)
-        return FinetuneConfig(**sections, finetuning=learning)
-    return PretrainConfig(**sections)
+    config = base.replaced(changes)
+    return config.supervised() if cell.supervised else config
 
 
 def _value(base: PretrainConfig, section: str, name: str, value: Any, overrides: Any) -> Any:

@@ -179,11 +179,11 @@ class Report:
 
     def _notes(self, with_paper: bool) -> list[str]:
         study = self.study
-        notes = ["Mean ± standard deviation over the seeds; accuracies are top-1 in percent."]
+        notes = ["Mean ± standard deviation over the seeds; accuracies in percent."]
         idle = [r.trial.name for r in self.results if r.figures and not r.counts]
         if idle:
             notes.append(
-                "† Not to be counted: of "
+                "† Not to be counted, though the means include them: of "
                 f"{', '.join(idle)} the k-NN is less than 5 points above the untrained encoder's."
             )
         notes += [f"Failed: {r.trial.name}: {r.failure}." for r in self.results if r.failure]
@@ -203,7 +203,7 @@ def _row(result: Result, names: Sequence[str]) -> list[object]:
 
 def _about(base: PretrainConfig) -> str:
     """The base, in a line."""
-    data, encoder, settings = base.data, base.encoder, base.optimization
+    data, encoder, settings = base.data, base.resolved().encoder, base.optimization
     length = (
         f"{settings.train_steps} steps"
         if settings.train_steps
@@ -211,6 +211,6 @@ def _about(base: PretrainConfig) -> str:
     )
     return (
         f"Base: {data.dataset}, learnt from {data.train_split}, judged on {data.eval_split}, at "
-        f"{base.views.image_size} px; ResNet-{encoder.resnet_depth} × "
-        f"{encoder.width_multiplier:g}; {length} of {settings.train_batch_size} images."
+        f"{base.views.image_size} px; {encoder.describe()}, {settings.precision}; {length} of "
+        f"{settings.train_batch_size} images."
     )

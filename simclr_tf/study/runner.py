@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import wait
 
 from tqdm import tqdm
@@ -77,12 +77,15 @@ class _Process:
         self.trial = None
         return outcome
 
+    def stop(self) -> None:
+        """Tells it to save a checkpoint and end, where it is at a trial."""
+        if self._process is not None and self.trial is not None:
+            self._process.terminate()
+
     def dismiss(self) -> None:
-        """Lets it end, at once where it is idle, else with a checkpoint."""
+        """Waits until it has ended: at once where it is idle."""
         if self._process is None:
             return
-        if self.trial is not None:
-            self._process.terminate()
         with contextlib.suppress(ConnectionError):  # it has ended
             self.connection.send(None)
         try:
@@ -99,7 +102,7 @@ def run_trials(
     judging: Judging,
     say: Callable[[str], None],
     already: int = 0,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Carries out trials, one at a time in each slot, and yields how each ended.
 
     Args:
@@ -141,6 +144,8 @@ def run_trials(
                     _show(process, say)
         finally:
             for process in processes:
+                process.stop()  # all of them save at the same time
+            for process in processes:
                 process.dismiss()
     say(f"stopped: {already} of {count} runs are finished; the same command goes on")
     raise SystemExit(128 + received[0])
@@ -178,6 +183,8 @@ def slots_for(processes: int, num_replicas: int, gpus: int) -> list[Slot]:
                     f"--processes={processes}: with --num_replicas={num_replicas} one run at a "
                     "time has all GPUs; leave one of them out"
                 )
+            if num_replicas > gpus:
+                raise UserError(f"--num_replicas={num_replicas}: {gpus} GPUs are visible")
             return [Slot(num_replicas=num_replicas)]
         if processes > gpus:
             raise UserError(f"--processes={processes}: {gpus} GPUs are visible")

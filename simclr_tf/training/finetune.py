@@ -4,12 +4,11 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tf_keras as keras
 
-from simclr_tf.config import FinetuneConfig, Finetuning, Plan, PretrainConfig
+from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig
 from simclr_tf.data import Source
 from simclr_tf.data.subset import choose_labelled
 from simclr_tf.distribution import Replicas
@@ -51,27 +50,16 @@ def finetune(
 def supervised_config(config: PretrainConfig, plan: Plan, splits: Splits) -> FinetuneConfig:
     """Returns the supervised baseline of a pretraining run, trained and judged on these splits.
 
-    The same encoder from random weights, the same augmentation, optimizer, batch and number of
-    steps, and both views of every image; only the loss is another.
+    It learns in as many steps as the run did.
     """
-    sections: dict[str, Any] = {
-        f.name: getattr(config, f.name) for f in dataclasses.fields(PretrainConfig)
+    data = {
+        "train_split": splits.train_split,
+        "eval_split": splits.test_split,
+        "data_dir": splits.data_dir,
+        "validation_fraction": 0.0,  # it learns from all labels, as the protocols do
     }
-    replaced: dict[str, dict[str, Any]] = {
-        "data": {
-            "train_split": splits.train_split,
-            "eval_split": splits.test_split,
-            "data_dir": splits.data_dir,
-            "validation_fraction": 0.0,  # it learns from all labels, as the protocols do
-        },
-        "optimization": {"train_steps": plan.total_steps, "microbatch_size": 0},
-        "encoder": {"preset_weights": not config.encoder.preset},  # from nothing
-        "watching": {"knn_every_epochs": 0.0},
-        "checkpoints": {"checkpoint": ""},
-    }
-    for name, changes in replaced.items():
-        sections[name] = dataclasses.replace(sections[name], **changes)
-    return FinetuneConfig(**sections, finetuning=Finetuning(views_per_image=2, from_scratch=True))
+    steps = {"train_steps": plan.total_steps}
+    return config.replaced({"data": data, "optimization": steps}).supervised()
 
 
 def train_supervised(run: Run, splits: Splits) -> Path:

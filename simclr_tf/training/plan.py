@@ -7,12 +7,13 @@ import zlib
 
 import tf_keras as keras
 
+from simclr_tf.augment.rand_augment import check_rand_augment
 from simclr_tf.config import DistillConfig, FinetuneConfig, Plan, PretrainConfig, to_json
 from simclr_tf.data import Source
 from simclr_tf.distribution import Replicas
 from simclr_tf.durations import resolve_steps
 from simclr_tf.errors import UserError
-from simclr_tf.optimizers import peak_learning_rate
+from simclr_tf.optimizers import check_optimizer, peak_learning_rate
 from simclr_tf.run import Run
 
 
@@ -86,10 +87,21 @@ def describe(config: PretrainConfig, plan: Plan, model: keras.Model, train: Sour
     )
 
 
-def check_microbatch(config: PretrainConfig, replicas: Replicas) -> None:
-    """Raises UserError if the pieces of gradient caching do not divide a replica's images."""
-    share = replicas.share(config.optimization.train_batch_size)
+def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
+    """Raises UserError if a run cannot be trained here, whatever its images.
+
+    What it needs is not installed, or the batch cannot be encoded in the pieces that are asked for.
+    """
+    check_optimizer(config.optimization.optimizer)
+    if config.views.policy == "randaugment":
+        check_rand_augment()
+    share = config.optimization.train_batch_size // num_replicas
     size = config.optimization.microbatch_size
+    if size and config.views.policy == "randaugment":
+        raise UserError(
+            f"--microbatch_size={size} makes every view twice, and RandAugment's never come again: "
+            "leave it out, or --policy=randaugment"
+        )
     if size and share % size:
         fitting = max(m for m in range(1, size + 1) if share % m == 0)
         raise UserError(

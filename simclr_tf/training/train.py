@@ -7,21 +7,19 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.augment.rand_augment import check_rand_augment
 from simclr_tf.build import build_model, with_backbone
 from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.data import READ_ERRORS, Source, explain_decode_error, train_batches
 from simclr_tf.distribution import Replicas, one_device
 from simclr_tf.errors import UserError
 from simclr_tf.models.keras_cv import load_preset_weights
-from simclr_tf.optimizers import check_optimizer
 from simclr_tf.run import Run, restore
 from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
 from simclr_tf.training.evaluators import view_grid
 from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
 from simclr_tf.training.plan import (
-    check_microbatch,
     check_shards,
+    check_trainable,
     checkpoint_every,
     describe,
     fingerprint,
@@ -93,10 +91,7 @@ def _train(
     #  3. config.json without a checkpoint (killed before the first one): as 1 or 2, anew;
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
     #     no more effect; other settings that change the computation are refused by name.
-    check_optimizer(config.optimization.optimizer)
-    check_microbatch(config, replicas)
-    if config.views.policy == "randaugment":
-        check_rand_augment()
+    check_trainable(config, replicas.count)
     run.check_place()
     resuming = run.latest_checkpoint() is not None
     config = with_backbone(config, run.read()[0].encoder if resuming else None)

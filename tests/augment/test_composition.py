@@ -1,17 +1,17 @@
 """One branch transformed, the other left alone: what the views share, and what each draws."""
 
 import itertools
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras as keras
+from optional import needs
 from scipy import stats
 
 from simclr_tf import config
 from simclr_tf.augment import Composition, SimCLRAugment, draws, make_seed
 from simclr_tf.augment.transformations import cutout, rotate90, sobel
+from simclr_tf.optimizers.addons import import_addons
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -48,10 +48,9 @@ def test_cutout_covers_the_square_and_nothing_else(images, in_every_way):
         np.testing.assert_array_equal(ours, wanted)
 
 
-def test_cutout_is_tensorflow_addons(images, monkeypatch):
-    # Addons looks for Keras's inside under its old name.
-    monkeypatch.setitem(sys.modules, "keras", keras)
-    addons = pytest.importorskip("tensorflow_addons", reason="the extra addons is not installed")
+@needs("tensorflow_addons")
+def test_cutout_is_tensorflow_addons(images):
+    addons = import_addons()
     centers = np.random.default_rng(0).integers(0, 12, (6, 2)).astype(np.int32)
     theirs = addons.image.cutout(images, (6, 6), centers, constant_values=0.5)
     np.testing.assert_array_equal(cutout(images, tf.constant(centers), 6), theirs)

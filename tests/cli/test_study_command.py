@@ -68,7 +68,7 @@ def worker_of(process):
 def whole(tmp_path_factory):
     """A study that nobody disturbed: two cells, the second one of more steps than the first."""
     output = tmp_path_factory.mktemp("study") / "whole"
-    status, text, errors = finish(study("temperature", output, TWO, "--train_steps=40"))
+    status, text, errors = finish(study("temperature", output, TWO, "--train_steps=200"))
     assert status == 0, errors
     return output, text
 
@@ -95,7 +95,7 @@ def test_a_study_writes_runs_table_and_picture(whole):
         records = json.loads((output / "runs" / run / "evaluations.json").read_text("utf-8"))
         assert {r["protocol"]: r["value"] for r in records}["knn"] == found[run]["knn"]
     log = (output / "runs" / "plain-10-0" / "log.txt").read_text(encoding="utf-8")
-    assert "step 40/40" in log and "knn/random" in log
+    assert "step 200/200" in log and "knn/random" in log
 
 
 def test_a_finished_study_is_only_read(whole):
@@ -103,7 +103,7 @@ def test_a_finished_study_is_only_read(whole):
     runs = [output / "runs" / name for name in figures(output)]
     before, found = [times(run) for run in runs], figures(output)
     table = (output / "table.md").read_bytes()
-    status, text, errors = finish(study("temperature", output, TWO, "--train_steps=40"))
+    status, text, errors = finish(study("temperature", output, TWO, "--train_steps=200"))
     assert status == 0, errors
     assert "2 of them finished already" in text and "run 1" not in text
     assert [times(run) for run in runs] == before and figures(output) == found
@@ -113,7 +113,7 @@ def test_a_finished_study_is_only_read(whole):
 def test_a_killed_study_goes_on_and_repeats_nothing(whole, tmp_path):
     """SIGKILL in the second run: the first is left alone, the second goes on from a checkpoint."""
     unbroken, _ = whole
-    flags = TWO, "--train_steps=40", "--checkpoint_steps=5"
+    flags = TWO, "--train_steps=200", "--checkpoint_steps=5"
     first, second = (tmp_path / "runs" / name for name in figures(unbroken))
     process = study("temperature", tmp_path, *flags)
     await_line(process, "run 1 of 2")
@@ -123,13 +123,13 @@ def test_a_killed_study_goes_on_and_repeats_nothing(whole, tmp_path):
     process.kill()
     finish(process)
     worker.wait(60)  # nobody told it, and it ends
-    assert 20 <= last_checkpoint(second) < 40
+    assert 20 <= last_checkpoint(second) < 200
     status, text, errors = finish(study("temperature", tmp_path, *flags))
     assert status == 0, errors
     assert "1 of them finished already" in text and "run 2 of 2" in text
     assert times(first) == before
     log = (second / "log.txt").read_text(encoding="utf-8")
-    assert "resuming" in log and log.count("step 40/40") == 1
+    assert "resuming" in log and log.count("step 200/200") == 1
     for run, found in figures(tmp_path).items():
         assert found == pytest.approx(figures(unbroken)[run], abs=0.011)  # an image of 100
 

@@ -184,6 +184,8 @@ def test_a_preset_without_the_network_is_named():
         ({"config": {"unheard_of": 1}}, "cannot be loaded .*unheard_of"),
         ({"config": {"stackwise_filters": ["a", "b"]}}, "cannot be loaded"),
         ({"config": None}, "no preset of KerasCV"),
+        ({"compile_config": {"optimizer": "adam"}}, "config.json must not have compile_config"),
+        ({"build_config": {}, "shared_object_id": 1}, "not have build_config, shared_object_id"),
         ({"weights": "../whole/model.weights.h5"}, "'../whole/model.weights.h5' are no file in it"),
         ({"weights": "other.h5"}, "'other.h5' are no file in it"),
         ({"weights": 3}, "its weights 3 are no file in it"),
@@ -193,7 +195,7 @@ def test_what_a_preset_may_not_say(presets, tmp_path, changes, message):
     source = presets[0] / "whole" / "config.json"
     document = json.loads(source.read_text(encoding="utf-8"))
     for key, value in changes.items():
-        merged = {**document[key], **value} if isinstance(value, dict) else value
+        merged = {**document.get(key, {}), **value} if isinstance(value, dict) else value
         document[key] = merged
     (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8")
     (tmp_path / "model.weights.h5").write_bytes((source.parent / "model.weights.h5").read_bytes())
