@@ -123,8 +123,12 @@ def _is_measured(values: flags.FlagValues, run: config.DistillConfig) -> bool:
     from simclr_tf.evaluation.request import Splits
     from simclr_tf.evaluation.runs import open_judged
     from simclr_tf.evaluation.teachers import open_teacher
+    from simclr_tf.run import Run
 
-    names = open_teacher(run.distillation.teacher).class_names
+    if values.mode == "eval":  # its teacher may be gone
+        names = Run(Path(values.model_dir)).read()[1].class_names
+    else:
+        names = open_teacher(run.distillation.teacher).class_names
     try:
         open_judged(Splits.of(run.resolved().data), names, with_labels=False)
     except UserError as error:

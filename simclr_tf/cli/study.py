@@ -11,6 +11,7 @@ is; simclr-tf study NAME --help tells its flags.
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -19,7 +20,7 @@ from simclr_tf import config
 from simclr_tf.cli.flags import define_section, listed, read_section
 from simclr_tf.cli.training import SECTIONS, heading
 from simclr_tf.errors import UserError
-from simclr_tf.study.definition import RATE_OF_BASE, Relative, Study
+from simclr_tf.study.definition import RATE_OF_BASE, Cell, Relative, Study
 from simclr_tf.study.experiments import STUDIES
 
 
@@ -88,7 +89,7 @@ class StudyCommand:
         if not values.output:
             raise UserError("--output is missing: the directory that the study is written to")
         for name in study.varied:
-            if values[name].present and _is_replaced(name, cells):
+            if values[name].present and is_replaced(name, cells):
                 print(f"note: --{name} is what the cells vary: what was given counts for nothing")
 
         from simclr_tf.study.conduct import Request, conduct
@@ -114,8 +115,8 @@ class StudyCommand:
             )
 
 
-def _is_replaced(name, cells):
-    """Whether the base's value of an option has no effect: no cell leaves it, or refers to it."""
+def is_replaced(name: str, cells: Sequence[Cell]) -> bool:
+    """Whether the base's value of an option has no effect: every cell has a value of its own."""
     overrides = [cell.overrides for cell in cells]
     relative = [value for o in overrides for value in o.values() if isinstance(value, Relative)]
     if RATE_OF_BASE in relative and name in ("learning_rate", "learning_rate_scaling"):

@@ -286,6 +286,20 @@ def test_help_tells_every_flag_of_a_study(run_cli, name):
     assert study_command.STUDIES[name].source in told
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "counts"),
+    [
+        ("temperature", "temperature", False),
+        ("losses", "loss", False),
+        ("batch_epochs", "train_batch_size", True),
+        ("batch_epochs", "learning_rate_scaling", True),
+        ("head", "proj_out_dim", True),  # of the cell without a head
+    ],
+)
+def test_which_of_the_bases_settings_count(name, option, counts):
+    assert study_command.is_replaced(option, study_command.STUDIES[name].cells) != counts
+
+
 def test_list_runs_nothing(run_cli):
     done = run_cli("study", "augmentations", "--list", "--seeds=0,1,2")
     assert done.returncode == 0

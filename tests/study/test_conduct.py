@@ -71,6 +71,25 @@ def test_nothing_is_refused_of_what_is_right(tmp_path):
             {"base": with_("data", eval_split="validation")},
             "validation",
         ),
+        (
+            "temperature",
+            {"base": with_("optimization", precision="auto")},
+            "--precision=auto: every run of a study would find out its own",
+        ),
+        (
+            "batch_epochs",
+            {"base": with_("optimization", microbatch_size=16)},
+            "--microbatch_size=16 does not divide a replica's 2 images",
+        ),
+        (
+            "losses",
+            {
+                "base": with_(
+                    "encoder", encoder="keras_cv:nowhere", width_multiplier=1.0, resnet_depth=50
+                )
+            },
+            "nowhere: neither a directory nor one of KerasCV's presets",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together(tmp_path, name, settings, words):
@@ -115,6 +134,23 @@ def test_runs_with_other_settings_are_named(tmp_path):
         f"{trial.path} holds a run with other settings: --color_jitter_strength (was 1.0, now "
         "0.25); restore them, or name another --output"
     )
+
+
+def test_runs_on_other_replicas_are_named_where_these_matter(tmp_path):
+    request = asked("bn", tmp_path, num_replicas=2)
+    plan = Plan(300, 10, 9, 0, 9.4, 0.1, num_replicas=2)
+    for trial in request.trials:
+        Run(trial.path).write(trial.config.resolved(), plan)
+    with pytest.raises(AssertionError, match="it went to work"):
+        conduct(request, say=lambda line: None)
+    with pytest.raises(UserError, match=r"of_each_replica-B_4-0 .* replicas \(was 2, now 4\)"):
+        conduct(asked("bn", tmp_path, num_replicas=4))
+
+
+def test_optimizer_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
+    with pytest.raises(UserError, match="--optimizer=lamb needs TensorFlow Addons"):
+        conduct(asked("head", tmp_path, base=with_("optimization", optimizer="lamb")))
 
 
 def test_randaugment_without_kerascv(tmp_path, monkeypatch):

@@ -49,6 +49,13 @@ def test_the_full_grid_makes_valid_and_different_configs(study, base, tmp_path):
             assert all(after[k] == v for k, v in before.items() if k not in changed)
 
 
+def test_two_cells_of_one_name_would_share_their_runs():
+    study = STUDIES["head"]
+    cells = [Cell(("linear", "1/8"), {}), Cell(("linear", "1 8"), {})]
+    with pytest.raises(ValueError, match="two cells of head have one name"):
+        dataclasses.replace(study, cells=cells)
+
+
 @every_study
 def test_names_are_directories_and_every_place_is_on_an_axis(study):
     names = [cell.name for cell in study.cells]

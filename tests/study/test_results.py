@@ -82,7 +82,7 @@ def test_runs_that_learnt_too_little_failed_or_are_missing_are_named(tmp_path):
     text = report.table()
     assert "Failed: normalised-0.05-0: the loss was not finite at step 3." in text
     assert "Not finished: normalised-0.1-1." in text
-    assert "Not to be counted: of plain-10-2 the k-NN" in text
+    assert "the means include them: of plain-10-2 the k-NN" in text
     by_name = {result.trial.name: result for result in report.results}
     assert not by_name["plain-10-2"].counts and by_name["plain-10-1"].counts
     assert not by_name["normalised-0.1-1"].counts

@@ -23,7 +23,7 @@ from simclr_tf.errors import UserError
 from simclr_tf.optimizers import WarmupCosine
 from simclr_tf.run import Run
 from simclr_tf.training.evaluators import probe, validation
-from simclr_tf.training.plan import check_shards
+from simclr_tf.training.plan import check_shards, check_trainable
 from simclr_tf.training.pretrain import pretrain
 
 TINY = config.PretrainConfig(
@@ -229,6 +229,9 @@ def test_a_microbatch_must_divide_a_replicas_images(tmp_path):
     uneven = changed(optimization={"microbatch_size": 12})
     with pytest.raises(UserError, match="--microbatch_size=12 does not divide a replica's 32"):
         pretrain(uneven, tmp_path)
+    never_again = changed(optimization={"microbatch_size": 16}, views={"policy": "randaugment"})
+    with pytest.raises(UserError, match="--microbatch_size=16 makes every view twice"):
+        check_trainable(never_again, 1)
     assert not list(tmp_path.iterdir())
 
 
