@@ -241,7 +241,7 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
     assert of_guide["top1"] > 0.9 and of_student["top1"] > 0.9  # chance is 0.5
 
     # It is a run like others, and a teacher in its turn.
-    evaluate_run(place, Request([KNN()], datasets=[labelled["dataset"]]), **QUIET)
+    evaluate_run(place, Request([KNN((20,))], datasets=[labelled["dataset"]]), **QUIET)
     table = table_of_runs([place])
     assert "| its own head, T=1 | distilled encoder | R18 × 0.0625 | 32 | – | " in table
     assert f" | 0 | {100 * of_student['top1']:.1f} |" in table
