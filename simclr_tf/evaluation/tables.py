@@ -130,9 +130,9 @@ def _about(config: PretrainConfig, epochs: str, column: str, images: int) -> tup
         if encoder.width_multiplier != 1:
             name += f" × {encoder.width_multiplier:g}"
         dims = feature_width(encoder.resnet_depth, encoder.width_multiplier)
-    without = column in ("random", "supervised") or head.proj_head_mode == "none"
-    projection = "–" if without else head.proj_out_dim
-    if column == "projection" and head.proj_head_mode != "none":
+    has_head = head.proj_head_mode != "none" and not isinstance(config, DistillConfig)
+    projection = head.proj_out_dim if has_head and column not in ("random", "supervised") else "–"
+    if column == "projection" and has_head:
         dims = head.proj_out_dim
     return (name, dims, projection, "–" if column == "random" else epochs)
 
