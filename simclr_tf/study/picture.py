@@ -4,6 +4,7 @@ import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,6 +33,14 @@ def draw(report: Report, path: Path) -> None:
         names = [f"{study.axes[i]} {place}" for i, place in zip(others, places, strict=True)]
         axes.set_title(", ".join(names) or study.title, fontsize=10)
         _KINDS[study.picture.kind](axes, members, report)
+    told: dict[str, Any] = {}
+    for axes in grid[0]:
+        told |= {
+            label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+    if told:
+        below = "outside lower center"
+        figure.legend(list(told.values()), list(told), loc=below, ncols=4, fontsize=8)
     file = io.BytesIO()
     canvas.print_png(file)
     write_atomically(path, file.getvalue())
@@ -44,13 +53,14 @@ def _arrays(
     study = report.study
 
     def places(axis: str) -> tuple[list[str], list[str]]:
-        """Each summary's place on an axis, and all of these in the grid's order."""
+        """Each summary's place on an axis, and those of all panels in the grid's order."""
         if not axis:
             return [""] * len(summaries), [""]
         index = study.axes.index(axis)
-        found = [summary.cell.at[index] for summary in summaries]
+        shown = {summary.cell.at[index] for summary in report.summaries}
         whole = dict.fromkeys(cell.at[index] for cell in study.cells)
-        return found, [place for place in whole if place in found]
+        found = [summary.cell.at[index] for summary in summaries]
+        return found, [place for place in whole if place in shown]
 
     across, columns = places(study.picture.x)
     down, rows = places(study.picture.by)
@@ -106,6 +116,7 @@ def _lines(axes: Axes, summaries: Sequence[Summary], report: Report) -> None:
             means[y, there],
             yerr=deviations[y, there],
             marker="o",
+            color=f"C{y}",
             capsize=3,
             label=label,
         )
@@ -123,8 +134,6 @@ def _finish(
     axes.set_xticks(range(len(columns)), columns)
     axes.set_xlabel(report.study.picture.x)
     axes.set_ylabel("k-NN top-1 %")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
 
 
 _KINDS = {"heat map": _heat_map, "bars": _bars, "lines": _lines}
