@@ -39,8 +39,9 @@ def draw(report: Report, path: Path) -> None:
             label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
     if told:
-        below = "outside lower center"
-        figure.legend(list(told.values()), list(told), loc=below, ncols=4, fontsize=8)
+        figure.legend(
+            list(told.values()), list(told), loc="outside lower center", ncols=4, fontsize=8
+        )
     file = io.BytesIO()
     canvas.print_png(file)
     write_atomically(path, file.getvalue())
