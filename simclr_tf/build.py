@@ -1,6 +1,5 @@
 """From a config to the model, its optimizer compiled in: the one place where they meet."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -55,7 +54,7 @@ def with_backbone(config: PretrainConfig, known: Encoder | None = None) -> Pretr
     else:
         size = config.views.image_size
         description = read_backbone(encoder.preset, size) if encoder.preset else None
-    return dataclasses.replace(config, encoder=dataclasses.replace(encoder, backbone=description))
+    return config.replaced({"encoder": {"backbone": description}})
 
 
 def build_model(

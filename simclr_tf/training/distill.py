@@ -56,8 +56,7 @@ def _prepare(config: PretrainConfig, say: Say, replicas: Replicas) -> Prepared:
         f"the teacher {settings.teacher} answers with {len(teacher.class_names)} classes, at "
         f"temperature {settings.distill_temperature:g}"
     )
-    known = dataclasses.replace(settings, teacher_weights=teacher.identity[:16])
-    config = dataclasses.replace(config, distillation=known)
+    config = config.replaced({"distillation": {"teacher_weights": teacher.identity[:16]}})
 
     def evaluators(plan: Plan) -> list[Every]:
         if held_out is None:

@@ -1,6 +1,5 @@
 """Training with labels: fine-tuning of an encoder, and the supervised baseline from nothing."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -91,8 +90,7 @@ def with_fitting_batch(
         f"note: --train_batch_size is {most}, not {settings.train_batch_size}, because there are "
         f"{count} labelled images"
     )
-    smaller = dataclasses.replace(settings, train_batch_size=most)
-    return dataclasses.replace(config, optimization=smaller)
+    return config.replaced({"optimization": {"train_batch_size": most}})
 
 
 def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:

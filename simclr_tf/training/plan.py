@@ -1,6 +1,5 @@
 """What a run comes to before it starts: its steps, its rate, and whether it can be what it says."""
 
-import dataclasses
 import json
 import math
 import zlib
@@ -122,10 +121,6 @@ def check_shards(run: Run, plan: Plan, train: Source) -> None:
 
 def fingerprint(config: PretrainConfig, plan: Plan, steps_per_execution: int) -> int:
     """A number that is the same for all workers who are about to do the same."""
-    config = dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, data_dir=""),
-        watching=dataclasses.replace(config.watching, profile=False),
-    )
+    config = config.replaced({"data": {"data_dir": ""}, "watching": {"profile": False}})
     document = [to_json(config), to_json(plan), steps_per_execution]
     return zlib.crc32(json.dumps(document).encode())

@@ -1,6 +1,5 @@
 """`--precision=auto`: what trains this encoder faster on this machine, found out by trying."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -51,9 +50,7 @@ def try_precisions(
 
 def _with(config, chosen, why, say):
     say(f"--precision=auto: {chosen} ({why})")
-    return dataclasses.replace(
-        config, optimization=dataclasses.replace(config.optimization, precision=chosen)
-    )
+    return config.replaced({"optimization": {"precision": chosen}})
 
 
 def time_precisions(config: PretrainConfig, share: int) -> tuple[float, float]:
