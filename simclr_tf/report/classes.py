@@ -151,7 +151,7 @@ def _plot(shares: np.ndarray, names: Sequence[str], table: Table) -> Plot:
     figure.update_layout(
         xaxis={"title": "taken for", "tickangle": -60, **ticks},
         yaxis={"title": "true class", "autorange": "reversed", **ticks},
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        margin={"l": 8, "r": 8, "t": 40, "b": 8},
         height=max(420, min(900, 200 + 30 * len(names))),
     )
     found = np.diag(shares)

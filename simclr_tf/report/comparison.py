@@ -13,7 +13,7 @@ from simclr_tf.evaluation.results import Record, completed
 from simclr_tf.evaluation.tables import name_of_classifier
 from simclr_tf.report.about import Told, facts, remake, tell
 from simclr_tf.report.curves import curves_of_runs
-from simclr_tf.report.page import Plot, Table, plain, write_page
+from simclr_tf.report.page import LEGEND, Plot, Table, plain, write_page
 from simclr_tf.run import Run, settings_of
 
 _say = functools.partial(print, flush=True)
@@ -103,9 +103,9 @@ def _bars(name: str, title: str, table: Table, runs: Sequence[str]) -> Plot:
     figure.update_layout(
         xaxis={"title": "percent", "rangemode": "tozero"},
         yaxis={"autorange": "reversed", "automargin": True},
-        legend={"orientation": "h", "y": -0.25},
-        margin={"l": 8, "r": 12, "t": 12, "b": 40},
-        height=160 + 14 * len(rows) * len(runs),
+        legend=LEGEND,
+        margin={"l": 8, "r": 12, "t": 40, "b": 40},
+        height=140 + (12 * len(runs) + 14) * len(rows),
     )
     said = "; ".join(", ".join(map(str, row)) for row in rows)
     return Plot(name, title, f"Bars of {', '.join(runs)}: {said}.", figure, table)

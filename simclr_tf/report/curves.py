@@ -7,7 +7,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 
 from simclr_tf.errors import UserError
-from simclr_tf.report.page import Plot, Table, plain
+from simclr_tf.report.page import LEGEND, Plot, Table, plain
 
 Row = Mapping[str, float]
 
@@ -104,9 +104,9 @@ def _plot(title: str, members: Mapping[str, tuple[Sequence[Row], str]]) -> Plot:
         xaxis_title="epoch",
         hovermode="x unified",
         showlegend=len(table) > 1,
-        legend={"orientation": "h", "y": -0.3},
-        margin={"l": 48, "r": 12, "t": 12, "b": 40},
-        height=300 + 16 * len(table),
+        legend=LEGEND,
+        margin={"l": 48, "r": 12, "t": 40, "b": 40},
+        height=300,
     )
     said = "; ".join(f"{row[0]} from {row[2]} to {row[3]}" for row in table)
     header = ("curve", "points", "first", "last", "lowest", "highest")

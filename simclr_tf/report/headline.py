@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from simclr_tf.evaluation.results import Table as Figures
 from simclr_tf.evaluation.results import tables
 from simclr_tf.report.about import Told
-from simclr_tf.report.page import Plot, Table, plain
+from simclr_tf.report.page import LEGEND, Plot, Table, as_table, plain
 
 # Of the last row of metrics, what says most, in this order.
 _LAST = {
@@ -32,7 +32,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Headline:
-    """Cards, a picture of the newest evaluations, and all of them in tables, newest first."""
+    """Cards, a picture of the newest evaluations, and the others in tables, newest first."""
 
     cards: list[Card]
     plot: Plot | None
@@ -46,11 +46,13 @@ def headline(told: Told) -> Headline:
     last = told.rows[-1] if told.rows else {}
     for name, what in _LAST.items():
         if last.get(name) is not None:
-            cards.append(Card(f"{last[name]:.1%}", what, f"mean up to step {last['step']:,}"))
+            cards.append(Card(f"{100 * last[name]:.1f} %", what, f"step {last['step']:,}"))
     if "loss" in last:
         cards.append(Card(f"{last['loss']:.3f}", "loss", f"step {last['step']:,}"))
-    listed = [(table.title, Table(table.rows[0], table.rows[1:])) for table in found]
-    return Headline(cards, _plot(found[0]) if found else None, listed)
+    plot = _plot(found[0]) if found else None
+    # The newest stands with its picture.
+    listed = [(table.title, as_table(table.rows)) for table in found[bool(plot) :]]
+    return Headline(cards, plot, listed)
 
 
 def _judging(table: Figures) -> list[list[str]]:
@@ -82,7 +84,11 @@ def _plot(table: Figures) -> Plot | None:
         return None
     figure = go.Figure()
     names = [plain(row[0]) for row in rows]
-    for i, column in enumerate(table.rows[0][1:], 1):
+    columns = [i for i in range(1, len(rows[0])) if any(row[i] != "–" for row in rows)]
+    # The encoder first: its bars stand out, whichever was evaluated first.
+    columns.sort(key=lambda i: table.rows[0][i] != "encoder")
+    for i in columns:
+        column = table.rows[0][i]
         figure.add_bar(
             y=names,
             x=[_number(row[i]) for row in rows],
@@ -90,14 +96,13 @@ def _plot(table: Figures) -> Plot | None:
             orientation="h",
             hovertemplate="%{y}: %{x:.1f} %",
         )
-    bars = len(rows) * (len(table.rows[0]) - 1)
     figure.update_layout(
         xaxis={"title": table.rows[0][0], "rangemode": "tozero"},
         yaxis={"autorange": "reversed", "automargin": True},
-        legend={"orientation": "h", "y": -0.25},
-        margin={"l": 8, "r": 12, "t": 12, "b": 40},
-        height=160 + 16 * bars,
+        legend=LEGEND,
+        margin={"l": 8, "r": 12, "t": 40, "b": 40},
+        height=140 + (12 * len(columns) + 14) * len(rows),
     )
     said = "; ".join(" ".join(row) for row in rows)
     label = f"Bars: {table.title}. {', '.join(table.rows[0])}: {said}."
-    return Plot("figures", table.title, label, figure, Table(table.rows[0], rows))
+    return Plot("figures", table.title, label, figure, as_table(table.rows))

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.knn import unit_rows
 from simclr_tf.report.looked import Looked, sprite_uri
-from simclr_tf.report.page import Plot, Table, plain
+from simclr_tf.report.page import LEGEND, Plot, Table, plain
 
 MAPS = ("pca", "umap", "tsne")
 
@@ -122,8 +122,8 @@ def _scatter(places: np.ndarray, names: Sequence[str], groups: np.ndarray) -> go
         yaxis=bare | {"scaleanchor": "x"},
         showlegend=len(there) <= _MOST_NAMES,
         # Points in the legend stay large enough to tell their colours.
-        legend={"itemsizing": "constant", "orientation": "h", "y": -0.02},
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        legend=LEGEND | {"itemsizing": "constant"},
+        margin={"l": 8, "r": 8, "t": 40, "b": 8},
         height=560,
     )
     return figure

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,9 @@ from simclr_tf import __version__
 from simclr_tf.bench.measure import byte_text
 from simclr_tf.errors import UserError
 from simclr_tf.files import write_atomically
+
+# Above a figure's left, where neither its axes nor the buttons of Plotly are.
+LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 _MOST_BYTES = 12_000_000
 
@@ -67,9 +70,9 @@ def plain(name: str) -> str:
     return name
 
 
-def table_of(records: Iterable[tuple[object, ...]], *header: str) -> Table:
-    """Return a table of these rows."""
-    return Table(header, list(records))
+def as_table(rows: Sequence[Sequence[object]]) -> Table:
+    """Return rows, of which the first is the header, as a table."""
+    return Table(rows[0], rows[1:])
 
 
 def write_page(path: Path, template: str, **content: Any) -> int:

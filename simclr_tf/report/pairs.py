@@ -13,7 +13,7 @@ from simclr_tf.evaluation.knn import neighbours, unit_rows
 from simclr_tf.losses.pairs import l2_normalize
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.report.looked import Looked, as_bytes, data_uri, seen
-from simclr_tf.report.page import Plot, Table
+from simclr_tf.report.page import LEGEND, Plot, Table
 
 _BATCH = 128
 _SHOWN = 12
@@ -117,8 +117,8 @@ def _histogram(positive: np.ndarray, negative: np.ndarray, images: str) -> Plot:
         bargap=0,
         xaxis_title="cosine",
         yaxis={"title": "share of pairs", "tickformat": ".0%"},
-        legend={"orientation": "h", "y": -0.3},
-        margin={"l": 56, "r": 12, "t": 12, "b": 40},
+        legend=LEGEND,
+        margin={"l": 56, "r": 12, "t": 40, "b": 40},
     )
     said = "; ".join(f"{row[0]}: median {row[3]}" for row in rows)
     label = f"Histogram of the cosines of pairs, {images}. {said}."
@@ -134,12 +134,14 @@ class Duplicates:
         pairs: the most alike.
         compared: how many pairs had their pixels compared.
         same: how many of these are the same to the eye.
+        across: how many of these have an image in either split.
         images: among which images they were looked for, in words.
     """
 
     pairs: list[Pair]
     compared: int
     same: int
+    across: int
     images: str
 
 
@@ -152,7 +154,7 @@ def find_duplicates(sets: list[Looked], image_size: int) -> Duplicates:
     features = np.concatenate([looked.rows.features for looked in sets])
     images = " and ".join(map(str, sets))
     if len(features) < 2:
-        return Duplicates([], 0, 0, images)
+        return Duplicates([], 0, 0, 0, images)
     _, nearest = neighbours(features, features, 2)
     own = np.arange(len(features))
     partner = np.where(nearest[:, 0] == own, nearest[:, 1], nearest[:, 0])
@@ -175,16 +177,17 @@ def find_duplicates(sets: list[Looked], image_size: int) -> Duplicates:
     differences = [
         float(np.abs(pixels[a].astype(np.float32) - pixels[b]).mean()) for a, b in pairs.tolist()
     ]
+    across = (pairs[:, 0] < starts[1]) & (pairs[:, 1] >= starts[1])
     shown = [
         Pair(
             (data_uri(pixels[a]), data_uri(pixels[b])),
             (names[a], names[b]),
             f"cosine {cosine:.4f}, pixels differ by {difference:.1f} of 255",
-            "in both splits" if len(sets) > 1 and a < starts[1] <= b else "",
+            "in both splits" if crossing else "",
         )
-        for (a, b), cosine, difference in zip(
-            pairs.tolist()[:_SHOWN], cosines, differences, strict=False
+        for (a, b), cosine, difference, crossing in zip(
+            pairs.tolist()[:_SHOWN], cosines, differences, across, strict=False
         )
     ]
     same = sum(difference < _SAME for difference in differences)
-    return Duplicates(shown, len(pairs), same, images)
+    return Duplicates(shown, len(pairs), same, int(across.sum()), images)

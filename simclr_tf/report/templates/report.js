@@ -1,5 +1,5 @@
 "use strict";
-(() => {
+(async () => {
   const parsed = (element) => JSON.parse(element.textContent);
   const themes = parsed(document.getElementById("themes"));
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -8,6 +8,7 @@
   const config = {
     responsive: true,
     displaylogo: false,
+    displayModeBar: !touch.matches,
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
   };
 
@@ -21,6 +22,7 @@
         template: themes[dark.matches ? "dark" : "light"],
         paper_bgcolor: "rgba(0,0,0,0)",
         plot_bgcolor: "rgba(0,0,0,0)",
+        modebar: { bgcolor: "rgba(0,0,0,0)" },
         font: { family: "system-ui, sans-serif" },
         // A finger that drags scrolls the page.
         dragmode: touch.matches ? false : "zoom",
@@ -32,21 +34,21 @@
   for (const figure of figures) {
     figure.contents = parsed(figure.querySelector("script"));
     figure.drawing = figure.querySelector(".drawing");
-    draw(figure);
+    await draw(figure);
+    // So that the page answers meanwhile.
+    await new Promise((done) => setTimeout(done));
   }
   dark.addEventListener("change", () => figures.forEach(draw));
 
   // The maps: every point shows its image.
   const maps = figures.filter((figure) => figure.classList.contains("map"));
-  if (!maps.length) return;
-  const points = parsed(document.getElementById("points"));
+  const points = maps.length ? parsed(document.getElementById("points")) : {};
   const tip = document.getElementById("tip");
   const [picture, group, name] = tip.children;
   const { columns } = points;
-  picture.style.backgroundImage = `url(${points.sprite})`;
+  if (maps.length) picture.style.backgroundImage = `url(${points.sprite})`;
 
-  function show(figure, point) {
-    const index = point.customdata;
+  function show({ drawing }, { x, y, index }) {
     tip.hidden = false;
     // By its own size: the tiles are drawn as large as the place for one.
     const side = picture.clientWidth;
@@ -55,28 +57,27 @@
       `${-side * (index % columns)}px ${-side * Math.floor(index / columns)}px`;
     group.textContent = points.groups[index];
     name.textContent = points.ids[index];
-    const place = figure.drawing.getBoundingClientRect();
-    const { x0, x1, y0 } = point.bbox;
-    const right = place.left + x1 + 12;
-    const fits = right + tip.offsetWidth < innerWidth;
-    tip.style.left = `${fits ? right : Math.max(4, place.left + x0 - 12 - tip.offsetWidth)}px`;
-    tip.style.top =
-      `${Math.max(4, Math.min(place.top + y0 - 40, innerHeight - tip.offsetHeight - 4))}px`;
+    const { xaxis, yaxis } = drawing._fullLayout;
+    const place = drawing.getBoundingClientRect();
+    const left = place.left + xaxis._offset + xaxis.l2p(x);
+    const top = place.top + yaxis._offset + yaxis.l2p(y) - 40;
+    const fits = left + 16 + tip.offsetWidth < innerWidth;
+    const beside = fits ? left + 16 : Math.max(4, left - 16 - tip.offsetWidth);
+    tip.style.left = `${scrollX + beside}px`;
+    tip.style.top = `${scrollY + Math.max(4, Math.min(top, innerHeight - tip.offsetHeight - 4))}px`;
   }
 
   for (const figure of maps) {
     const { drawing } = figure;
     const said = figure.querySelector(".said");
     let at = null;
-    drawing.on("plotly_hover", ({ points: [point] }) => show(figure, point));
+    drawing.on("plotly_hover", ({ points: [{ x, y, customdata }] }) =>
+      show(figure, { x, y, index: customdata }));
     drawing.on("plotly_unhover", () => { tip.hidden = true; });
     drawing.addEventListener("blur", () => { tip.hidden = true; });
-    addEventListener("scroll", () => { tip.hidden = true; }, { passive: true });
 
-    const all = figure.contents.data.flatMap((trace, curveNumber) =>
-      trace.x.map((x, pointNumber) => ({
-        x, y: trace.y[pointNumber], index: trace.customdata[pointNumber], curveNumber, pointNumber,
-      })));
+    const all = figure.contents.data.flatMap(({ x, y, customdata }) =>
+      customdata.map((index, i) => ({ x: x[i], y: y[i], index })));
     const turns = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
     drawing.addEventListener("keydown", (event) => {
       if (event.key === "Escape") tip.hidden = true;
@@ -84,7 +85,7 @@
       if (!turn) return;
       event.preventDefault();
       at = at ? nearest(at, turn) : all[0];
-      Plotly.Fx.hover(drawing, [at]);
+      show(figure, at);
       said.textContent = `${points.groups[at.index]}: ${points.ids[at.index]}`;
     });
 
@@ -100,4 +101,5 @@
       return best;
     }
   }
+  document.documentElement.dataset.drawn = "";
 })();
