@@ -114,16 +114,16 @@ def _distance_to(wanted: tf.Tensor) -> Encoder:
     def distances(images: tf.Tensor, training: bool) -> tf.Tensor:
         del training
         pixels = _flat(images)
-        squares = (tf.reduce_sum(x * x, axis=1) for x in (pixels, wanted))
-        mine, theirs = squares
+        mine, theirs = (tf.reduce_sum(x * x, axis=1) for x in (pixels, wanted))
         product = tf.matmul(pixels, wanted, transpose_b=True)
-        return tf.sqrt(tf.maximum(mine[:, tf.newaxis] + theirs - 2 * product, 0.0))
+        return tf.sqrt(tf.maximum(mine[:, tf.newaxis] + theirs - 2 * product, 0))
 
     return distances
 
 
 def _flat(images: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(images, [-1, int(np.prod(images.shape[1:]))])
+    # In float64, in which images that are equal are so after the subtraction, too.
+    return tf.cast(tf.reshape(images, [-1, int(np.prod(images.shape[1:]))]), tf.float64)
 
 
 def _group(looked: Looked, position: int) -> str | None:

@@ -4,9 +4,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from conftest import CLOSING, IMAGE, SCRIPT
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
+from tiny_runs import CLOSING, IMAGE, SCRIPT
 
 from simclr_tf.cli.main import main
 
