@@ -105,7 +105,7 @@ def _plot(title: str, members: Mapping[str, tuple[Sequence[Row], str]]) -> Plot:
         hovermode="x unified",
         showlegend=len(table) > 1,
         legend=LEGEND,
-        margin={"l": 48, "r": 12, "t": 40, "b": 40},
+        margin={"l": 48, "r": 12, "t": 40 if len(table) > 1 else 24, "b": 40},
         height=300,
     )
     said = "; ".join(f"{row[0]} from {row[2]} to {row[3]}" for row in table)

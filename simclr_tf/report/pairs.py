@@ -18,7 +18,7 @@ from simclr_tf.report.page import LEGEND, Plot, Table
 _BATCH = 128
 _SHOWN = 12
 _CANDIDATES = 100  # pairs whose pixels are compared
-_SAME = 1.0  # mean difference of bytes below which two images are the same to the eye
+_SAME = 1.0  # mean difference of bytes below which two images have the same pixels
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Duplicates:
     Attributes:
         pairs: the most alike.
         compared: how many pairs had their pixels compared.
-        same: how many of these are the same to the eye.
+        same: how many of these have the same pixels, or nearly.
         across: how many of these have an image in either split.
         images: among which images they were looked for, in words.
     """
