@@ -69,12 +69,9 @@ def tell(run: Run) -> Told:
             "has learned; the same command makes the report again once there is one."
         )
     if not rows and not plan.is_imported:
-        notes.append(f"No line of metrics has been written yet (--log_every={_every(config)}).")
+        every = config.watching.log_every
+        notes.append(f"No line of metrics has been written yet (--log_every={every}).")
     return Told(run, config, plan, rows, records, step, tuple(notes))
-
-
-def _every(config: PretrainConfig) -> int:
-    return config.watching.log_every
 
 
 def settings(config: PretrainConfig) -> list[tuple[str, Table]]:

@@ -42,20 +42,10 @@ class Plot:
         label: what a screen reader says of it.
         figure: of Plotly, in whose texts names are `plain`.
         table: the same in numbers.
-        caption: stands below it.
     """
 
-    def __init__(
-        self,
-        name: str,
-        title: str,
-        label: str,
-        figure: go.Figure,
-        table: Table,
-        caption: str = "",
-    ):
-        self.name, self.title, self.label, self.caption = name, title, label, caption
-        self.table = table
+    def __init__(self, name: str, title: str, label: str, figure: go.Figure, table: Table):
+        self.name, self.title, self.label, self.table = name, title, label, table
         # By way of Plotly's own encoder, which knows arrays and has null for NaN.
         drawing = json.loads(figure.to_json())
         drawing["layout"].pop("template", None)  # the page has one for light and one for dark
