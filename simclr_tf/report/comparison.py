@@ -59,7 +59,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _figures(runs: Mapping[str, Told]) -> tuple[list[tuple[str, Table]], list[Plot]]:
     """The newest figure of every kind, by dataset, splits and metric: tables and pictures."""
-    found: dict[tuple[str, ...], dict[str, dict[str, float]]] = {}
+    found: dict[tuple[str, ...], dict[str, dict[tuple[str, str], float]]] = {}
     for name, told in runs.items():
         for record in map(completed, told.records):
             about = (record["dataset"], record["train_split"], record["test_split"])
@@ -68,9 +68,14 @@ def _figures(runs: Mapping[str, Told]) -> tuple[list[tuple[str, Table]], list[Pl
     tables, plots = [], []
     for number, ((dataset, train, test, metric), values) in enumerate(found.items(), 1):
         kinds = list(dict.fromkeys(kind for of_run in values.values() for kind in of_run))
+        kinds.sort(key=lambda kind: bool(kind[1]))  # what judges the encoder itself first
         title = f"{dataset}: learnt from {train}, judged on {test}, {metric} in percent"
         rows = [
-            (kind, *(_percent(values.get(name, {}).get(kind)) for name in runs)) for kind in kinds
+            (
+                ", ".join(filter(None, kind)),
+                *(_percent(values.get(name, {}).get(kind)) for name in runs),
+            )
+            for kind in kinds
         ]
         table = Table(("", *runs), rows)
         tables.append((title, table))
@@ -78,11 +83,9 @@ def _figures(runs: Mapping[str, Told]) -> tuple[list[tuple[str, Table]], list[Pl
     return tables, plots
 
 
-def _kind(record: Record) -> str:
-    """The protocol as it is called in the tables of several runs, and what it judges."""
-    column = record["protocol"].partition("/")[2]
-    kind = name_of_classifier(record)
-    return f"{kind}, {column}" if column else kind
+def _kind(record: Record) -> tuple[str, str]:
+    """The protocol as it is called in the tables of several runs, and the baseline if it is one."""
+    return name_of_classifier(record), record["protocol"].partition("/")[2]
 
 
 def _percent(value: float | None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
+from plotly.colors import qualitative
 
 from simclr_tf.errors import UserError
 from simclr_tf.report.page import LEGEND, Plot, Table, plain
@@ -83,7 +84,7 @@ def _plot(title: str, members: Mapping[str, tuple[Sequence[Row], str]]) -> Plot:
     """One figure; `members` says of which rows and which measure each curve is."""
     figure = go.Figure()
     table = []
-    for label, (rows, name) in members.items():
+    for number, (label, (rows, name)) in enumerate(members.items()):
         there = [row for row in rows if row.get(name) is not None]
         if not there:
             continue
@@ -95,6 +96,8 @@ def _plot(title: str, members: Mapping[str, tuple[Sequence[Row], str]]) -> Plot:
             y=values,
             name=plain(label),
             mode=mode,
+            # A run has its own, also where others have no such curve.
+            line={"color": qualitative.Plotly[number % len(qualitative.Plotly)]},
             customdata=[row["step"] for row in there],
             hovertemplate="%{y:.4g} (step %{customdata})",
         )
@@ -103,9 +106,9 @@ def _plot(title: str, members: Mapping[str, tuple[Sequence[Row], str]]) -> Plot:
     figure.update_layout(
         xaxis_title="epoch",
         hovermode="x unified",
-        showlegend=len(table) > 1,
+        showlegend=len(members) > 1,
         legend=LEGEND,
-        margin={"l": 48, "r": 12, "t": 40 if len(table) > 1 else 24, "b": 40},
+        margin={"l": 48, "r": 12, "t": 40 if len(members) > 1 else 24, "b": 40},
         height=300,
     )
     said = "; ".join(f"{row[0]} from {row[2]} to {row[3]}" for row in table)
