@@ -10,7 +10,7 @@ from simclr_tf import config
 # Class folder and file together are what no file alone can be called, for the slash in it.
 SCRIPT = ("<script>alert(1)<", "script>.png")
 CLOSING = ("<", "script><script>alert(2)<", "script>.png")
-IMAGE = "<img src=x onerror=alert(3)>"
+IMAGE = "<img src=x onerror=alert(3)><b>&lt;"
 
 
 def tiny(dataset: str, steps: int = 4, **data) -> config.PretrainConfig:
