@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := keras-cv,addons,dev
+EXTRAS := keras-cv,addons,umap,dev
 
 # The first of these that runs, is Python 3.11 to 3.13 and can make virtual environments.
 PYTHON ?= python3 python3.13 python3.12 python3.11

@@ -14,11 +14,13 @@ EXTRAS = {
         'tensorflow-addons>=0.23,<0.24; python_version < "3.12" and (sys_platform == "darwin"'
         ' or (sys_platform == "linux" and platform_machine == "x86_64"))'
     ],
+    "umap": ["umap-learn>=0.5.6"],
     "dev": [
         "mypy>=1.11",
         "psutil>=5.9",
         "pytest>=8.0",
         "ruff>=0.6",
+        "selenium>=4.25",
         "tensorflow-serving-api>=2.20",
     ],
 }
@@ -49,13 +51,18 @@ setup(
         "simclr_tf.flags",
     ],
     package_dir={"simclr_tf.export": "export", "simclr_tf.flags": "flags"},
-    package_data={"simclr_tf.flags": ["*.flags"]},
+    package_data={
+        "simclr_tf.flags": ["*.flags"],
+        "simclr_tf.report": ["templates/*"],
+    },
     install_requires=[
         "absl-py>=2.1",
         # tensorflow-datasets imports it without declaring it.
         "importlib_resources>=6.0",
+        "jinja2>=3.1",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "plotly>=6.0",
         "pyarrow>=15.0",
         "scikit-learn>=1.4",
         # tensorflow-hub imports pkg_resources, which setuptools 82 no longer has.

@@ -14,6 +14,7 @@ from simclr_tf.build import build_model
 from simclr_tf.config import CONFIGS, DistillConfig, Plan, PretrainConfig, from_json, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.files import file_name, write_atomically
+from simclr_tf.machine import machine
 from simclr_tf.models import Classifier, SimCLR
 
 _OTHERWISE = "put back a copy, or start anew with another --model_dir"
@@ -77,6 +78,10 @@ class Run:
     @property
     def checkpoint_dir(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def export_dir(self) -> Path:
@@ -144,6 +149,7 @@ class Run:
     def write(self, config: PretrainConfig, plan: Plan) -> None:
         document: dict[str, Any] = {"simclr_tf": __version__, "task": config.task}
         document |= {"config": to_json(config), "plan": to_json(plan)}
+        document["machine"] = dataclasses.asdict(machine())
         write_atomically(self.config_file, json.dumps(document, indent=2) + "\n")
 
     def read(self) -> tuple[PretrainConfig, Plan]:

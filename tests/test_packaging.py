@@ -61,7 +61,7 @@ def test_wheel_holds_every_module_and_flagfile(tmp_path):
         path.relative_to(source).as_posix()
         for path in source.rglob("*")
         # The examples are of other programs, which run them from a checkout.
-        if path.suffix in {".py", ".flags"}
+        if path.suffix in {".py", ".flags", ".html", ".css", ".js"}
         and path.name != "setup.py"
         and path.parent.name != "examples"
     }

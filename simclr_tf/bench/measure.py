@@ -8,14 +8,14 @@ import contextlib
 import dataclasses
 import multiprocessing
 import os
-import platform
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from simclr_tf.errors import UserError
+from simclr_tf.machine import Machine, machine
 
 
 class ProcessDiedError(Exception):
@@ -179,45 +179,6 @@ def _field(path: str, name: str) -> int | None:
     return int(found[0]) * 1024 if found else None
 
 
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """What the figures were taken on."""
-
-    cpu: str
-    cores: int
-    tensorflow: str
-    gpus: Sequence[str]
-
-    def __str__(self):
-        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
-        gpus = ", ".join(self.gpus) or "no GPU"
-        return f"{self.cpu}, {cores}, {gpus}, TensorFlow {self.tensorflow}"
-
-
 def this_machine() -> Machine:
     """Describes the machine; it takes a process, for TensorFlow knows the GPUs."""
-    return in_fresh_process(_machine)
-
-
-def _machine():
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    # Those that this process may use, where the system tells.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    return Machine(
-        cpu=_cpu_model(),
-        cores=cores or 1,
-        tensorflow=tf.__version__,
-        gpus=[detail.get("device_name", "GPU") for detail in details],
-    )
-
-
-def _cpu_model():
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return in_fresh_process(machine)

@@ -20,6 +20,7 @@ COMMANDS = (
     "export",
     "import",
     "embed",
+    "report",
     "bench",
 )
 

@@ -11,6 +11,9 @@ from matplotlib.figure import Figure
 from simclr_tf.evaluation.metrics import average_precision_11
 from simclr_tf.files import write_atomically, write_csv
 
+CONFUSION_FILE = "confusion.csv"
+PER_CLASS_FILE = "per_class.csv"
+
 _MOST_NUMBERS = 20  # classes up to which the cells' values can be read
 _MOST_NAMES = 60  # classes up to which each has its name
 
@@ -29,7 +32,7 @@ def write_confusion(
         title: of the picture.
     """
     rows = [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
-    write_csv(directory / "confusion.csv", [["true class", *class_names], *rows])
+    write_csv(directory / CONFUSION_FILE, [["true class", *class_names], *rows])
     file = io.BytesIO()
     _draw(matrix, class_names, title).print_png(file)
     write_atomically(directory / "confusion.png", file.getvalue())
@@ -59,7 +62,7 @@ def _write_per_class(
     directory: Path, class_names: Sequence[str], images: np.ndarray, what: str, values: list[str]
 ) -> None:
     rows = zip(class_names, images.tolist(), values, strict=True)
-    write_csv(directory / "per_class.csv", [["class", "images", what], *rows])
+    write_csv(directory / PER_CLASS_FILE, [["class", "images", what], *rows])
 
 
 def confusion_image(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:

@@ -77,12 +77,12 @@ def neighbours(bank: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarra
     nearest = np.empty((len(queries), 0), np.int64)
     with _all_digits():
         for start in range(0, num_bank, rows):
-            block = tf.constant(_normalise(bank[start : start + rows]))
+            block = tf.constant(unit_rows(bank[start : start + rows]))
             best, places = [], []
             for first in range(0, len(queries), _QUERIES):
                 part = slice(first, first + _QUERIES)
                 values, indices = _merge(
-                    tf.constant(_normalise(queries[part])),
+                    tf.constant(unit_rows(queries[part])),
                     block,
                     tf.constant(similarity[part]),
                     tf.constant(nearest[part]),
@@ -176,7 +176,8 @@ def knn_predict(
     return np.argsort(-scores, axis=1, kind="stable")[:, :5]
 
 
-def _normalise(features: np.ndarray) -> np.ndarray:
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Return float32 [N, D], each row over its length; a row of zeros stays."""
     # In float64, where the square of no float32 is lost; NumPy converts piece by piece.
     norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
     # A feature of all zeros stays zero: equally near to everything.

@@ -38,22 +38,20 @@ class Recorder:
 
     def add(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
         """Keeps a figure, and shows it; `class_names` are those of its scores."""
-        self._records.append(evaluation.record())
+        record = evaluation.record()
+        self._records.append(record)
         append_evaluations(self._file, self._records[-1:])  # what is shown is there to stay
         if evaluation.notice:
             self._say(f"note: {evaluation.notice}")
-        name = evaluation.protocol
-        if evaluation.setting:
-            name += f" ({evaluation.setting})"
+        name = _name(record)
         self._say(
             f"{name}: {evaluation.metric} {evaluation.value:.4f} ({evaluation.seconds:.1f} s)"
         )
         # One writer: each makes a file of its own.
         directory = str(self._directory / "tensorboard")
         self._writer = self._writer or tf.summary.create_file_writer(directory)
-        about = _about(evaluation, name)
-        tag = f"evaluation/{about}"
-        place = self._directory / "evaluations" / f"{evaluation.step}-{about.replace('/', '-')}"
+        tag = f"evaluation/{_about(record)}"
+        place = place_of(self._directory, record)
         scores, labels = evaluation.scores, evaluation.labels
         with self._writer.as_default(step=evaluation.step):
             tf.summary.scalar(tag, evaluation.value)
@@ -76,8 +74,18 @@ class Recorder:
         self._say(f"\n{format_table(self._records)}\n\nwritten to {self._file}")
 
 
-def _about(evaluation: Evaluation, name: str) -> str:
+def place_of(directory: Path, record: Record) -> Path:
+    """Return the directory of the tables and pictures of a figure."""
+    about = _about(record).replace("/", "-")
+    return directory / "evaluations" / f"{record['step']}-{about}"
+
+
+def _name(record: Record) -> str:
+    return record["protocol"] + (f" ({record['setting']})" if record["setting"] else "")
+
+
+def _about(record: Record) -> str:
     """What a figure is of, as part of a path: DATASET-TRAIN-TEST/PROTOCOL-N-images."""
-    data = (evaluation.dataset, evaluation.train_split, evaluation.test_split)
-    protocol = re.sub(r"[^\w.]+", "-", name).strip("-")
-    return f"{'-'.join(map(file_name, data))}/{protocol}-{evaluation.num_train}-images"
+    data = (record["dataset"], record["train_split"], record["test_split"])
+    protocol = re.sub(r"[^\w.]+", "-", _name(record)).strip("-")
+    return f"{'-'.join(map(file_name, data))}/{protocol}-{record['num_train']}-images"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +54,31 @@ def _said(record: Record) -> Record:
     return {**record, "seconds": 0}
 
 
-def format_table(records: Sequence[Record], markdown: bool = False) -> str:
-    """Lay out the figures in percent: protocols down, the encoder and its baselines across.
+@dataclass(frozen=True)
+class Table:
+    """Figures in percent: protocols down, the encoder and its baselines across.
 
-    There is a table for every (dataset, splits, step, metric); of equal protocols with equal
-    settings and as many labels the newest counts.
+    `rows` are of text, the first is the header: the metric, then what was measured.
     """
-    records = [completed(record) for record in records]
-    settings = dict.fromkeys(tuple(record[key] for key in _SETTING) for record in records)
-    tables = [
-        _one_table(
-            [record for record in records if tuple(record[key] for key in _SETTING) == setting],
-            markdown,
-        )
-        for setting in settings
-    ]
-    return "\n\n".join(tables)
+
+    title: str
+    rows: list[list[str]]
+
+
+def tables(records: Iterable[Record]) -> list[Table]:
+    """Lay out the figures, in a table for every (dataset, splits, step, metric).
+
+    Of equal protocols with equal settings and as many labels the newest counts.
+    """
+    kinds: dict[tuple[Any, ...], list[Record]] = {}
+    for record in map(completed, records):
+        kinds.setdefault(tuple(record[key] for key in _SETTING), []).append(record)
+    return [_one_table(members) for members in kinds.values()]
+
+
+def format_table(records: Sequence[Record], markdown: bool = False) -> str:
+    """Return the `tables` of records as text, or as Markdown."""
+    return "\n\n".join(_as_text(table, markdown) for table in tables(records))
 
 
 def completed(record: Record) -> Record:
@@ -76,7 +86,7 @@ def completed(record: Record) -> Record:
     return {"setting": "", "metric": "top-1", "value": record["top1"], **record}
 
 
-def _one_table(records: Sequence[Record], markdown: bool) -> str:
+def _one_table(records: Sequence[Record]) -> Table:
     names = _row_names(records)
     cells: dict[str, dict[str, str]] = {}
     columns: dict[str, None] = {}
@@ -92,10 +102,15 @@ def _one_table(records: Sequence[Record], markdown: bool) -> str:
         f"{last['dataset']}: {most} images of {last['train_split']} to learn from, "
         f"{last['num_test']} of {last['test_split']} to be judged on, step {last['step']}"
     )
+    return Table(title, rows)
+
+
+def _as_text(table: Table, markdown: bool) -> str:
+    rows = table.rows
     if markdown:
-        rows.insert(1, ["---", *("---:" for _ in columns)])
-        return "\n".join([title, "", *(markdown_row(row) for row in rows)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
+        rule = ["---", *("---:" for _ in rows[0][1:])]
+        return "\n".join([table.title, "", *map(markdown_row, [rows[0], rule, *rows[1:]])])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
             [row[0].ljust(widths[0])]
@@ -103,7 +118,7 @@ def _one_table(records: Sequence[Record], markdown: bool) -> str:
         ).rstrip()
         for row in rows
     ]
-    return "\n".join([title, *lines])
+    return "\n".join([table.title, *lines])
 
 
 def _row_names(records: Sequence[Record]) -> list[str]:

@@ -81,7 +81,7 @@ def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
         about = _about(pretraining, epochs, column, record["num_train"])
         table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
         labels = plan.num_labels if protocol == "distill" else record["num_train"]
-        cells = (_classifier(record), features, *about, labels)
+        cells = (name_of_classifier(record), features, *about, labels)
         settings = everything if column not in ("pca", "random") else _of_images(config, column)
         line = _Line(table, tuple(map(str, cells)), frozenset(settings.items()))
         found[line] = (config.optimization.seed, record["value"])
@@ -137,7 +137,8 @@ def _about(config: PretrainConfig, epochs: str, column: str, images: int) -> tup
     return (name, dims, projection, "–" if column == "random" else epochs)
 
 
-def _classifier(record: Any) -> str:
+def name_of_classifier(record: Any) -> str:
+    """Return what a protocol is called, with the setting that is not of one seed alone."""
     protocol, setting = record["protocol"].partition("/")[0], record["setting"]
     name = _CLASSIFIERS.get(protocol, protocol)
     if record["protocol"] == "finetune/supervised":

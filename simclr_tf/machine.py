@@ -1,0 +1,47 @@
+"""What a machine is, in words: beside figures that were taken on it."""
+
+import dataclasses
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What figures were taken on."""
+
+    cpu: str
+    cores: int
+    tensorflow: str
+    gpus: Sequence[str]
+
+    def __str__(self):
+        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
+        gpus = ", ".join(self.gpus) or "no GPU"
+        return f"{self.cpu}, {cores}, {gpus}, TensorFlow {self.tensorflow}"
+
+
+def machine() -> Machine:
+    """Describes the machine; TensorFlow, which knows the GPUs, is started by it."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    # Those that this process may use, where the system tells.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
+    return Machine(
+        cpu=_cpu_model(),
+        cores=cores or 1,
+        tensorflow=tf.__version__,
+        gpus=[detail.get("device_name", "GPU") for detail in details],
+    )
+
+
+def _cpu_model():
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,119 @@
+"""metrics.jsonl as curves: of one run, or of several one over the other."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.colors import qualitative
+
+from simclr_tf.errors import UserError
+from simclr_tf.report.page import LEGEND, Plot, Table, plain
+
+Row = Mapping[str, float]
+
+# What is drawn into one figure; whatever else a run has measured gets a figure of its own.
+_TOGETHER = {
+    "Loss": ("loss", "validation_loss", "linear_loss", "distillation_loss", "labelled_loss"),
+    "Probes of the encoder": ("knn_top1", "linear_probe_top1"),
+    "Accuracy while training": (
+        *("contrastive_accuracy", "validation_contrastive_accuracy", "linear_accuracy"),
+        *("accuracy", "agreement", "validation_accuracy", "validation_agreement"),
+    ),
+    "Alignment and uniformity": ("alignment", "uniformity"),
+}
+_NOT_CURVES = ("step", "epoch")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a metrics.jsonl; none where there is no file.
+
+    A last line without its end is being written, or was when a run was killed: it is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    if not path.exists():
+        return []
+    rows: list[Row] = []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, 1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+            rows.append({"step": row["step"], "epoch": row["epoch"], **row})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is damaged in line {number} ({error}); remove that line"
+            ) from None
+    return rows
+
+
+def curves_of_run(rows: Sequence[Row]) -> list[Plot]:
+    """Return the figures of a run, those of one kind of measure together."""
+    names = _names(rows)
+    groups = {title: [n for n in members if n in names] for title, members in _TOGETHER.items()}
+    grouped = [name for members in groups.values() for name in members]
+    groups |= {_words(name): [name] for name in names if name not in grouped}
+    return [
+        _plot(title, {name: (rows, name) for name in members})
+        for title, members in groups.items()
+        if members
+    ]
+
+
+def curves_of_runs(runs: Mapping[str, Sequence[Row]]) -> list[Plot]:
+    """Return a figure for every measure, with a curve of each run that has it."""
+    names = _names([row for rows in runs.values() for row in rows])
+    return [
+        _plot(_words(name), {run: (rows, name) for run, rows in runs.items()}) for name in names
+    ]
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row if name not in _NOT_CURVES))
+
+
+def _words(name: str) -> str:
+    words = name.replace("_", " ").replace("knn", "k-NN")
+    return words[:1].upper() + words[1:]
+
+
+def _plot(title: str, members: Mapping[str, tuple[Sequence[Row], str]]) -> Plot:
+    """One figure; `members` says of which rows and which measure each curve is."""
+    figure = go.Figure()
+    table = []
+    for number, (label, (rows, name)) in enumerate(members.items()):
+        there = [row for row in rows if row.get(name) is not None]
+        if not there:
+            continue
+        values = [row[name] for row in there]
+        # A single point makes no line.
+        mode = "lines" if len(there) > 1 else "markers"
+        figure.add_scatter(
+            x=[row["epoch"] for row in there],
+            y=values,
+            name=plain(label),
+            mode=mode,
+            # A run has its own, also where others have no such curve.
+            line={"color": qualitative.Plotly[number % len(qualitative.Plotly)]},
+            customdata=[row["step"] for row in there],
+            hovertemplate="%{y:.4g} (step %{customdata})",
+        )
+        ends = (values[0], values[-1], min(values), max(values))
+        table.append((label, len(values), *(f"{value:.4g}" for value in ends)))
+    figure.update_layout(
+        xaxis_title="epoch",
+        hovermode="x unified",
+        showlegend=len(members) > 1,
+        legend=LEGEND,
+        margin={"l": 48, "r": 12, "t": 40 if len(members) > 1 else 24, "b": 40},
+        height=300,
+    )
+    said = "; ".join(f"{row[0]} from {row[2]} to {row[3]}" for row in table)
+    header = ("curve", "points", "first", "last", "lowest", "highest")
+    slug = "".join(letter if letter.isalnum() else "-" for letter in title.lower())
+    return Plot(
+        f"curve-{slug}", title, f"{title} over the epochs: {said}.", figure, Table(header, table)
+    )
