@@ -16,8 +16,8 @@ from simclr_tf.evaluation import (
 )
 from simclr_tf.evaluation.encoders import TrainedEncoder, untrained_encoder
 from simclr_tf.evaluation.request import Splits
-from simclr_tf.evaluation.results import completed
 from simclr_tf.evaluation.runs import evaluate_classifier
+from simclr_tf.evaluations import completed
 from simclr_tf.run import Run
 from simclr_tf.study.definition import Cell, configured
 

@@ -17,11 +17,14 @@ from simclr_tf.run import Run, restore
 from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
 from simclr_tf.training.evaluators import view_grid
 from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
+from simclr_tf.training.norms import Norms
+from simclr_tf.training.pictures import Pictures
 from simclr_tf.training.plan import (
     check_shards,
     check_trainable,
     checkpoint_every,
     describe,
+    epochs_in_steps,
     fingerprint,
     make_plan,
 )
@@ -113,6 +116,10 @@ def _train(
     elif run.config_file.exists():
         say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
     evaluators = prepared.evaluators(plan)
+    if config.watching.pictures_every_epochs:
+        every = epochs_in_steps(config, plan, config.watching.pictures_every_epochs)
+        pictures = Pictures(train, config.views.image_size, run.tensorboard_dir)
+        evaluators.append(Every(every, pictures))
     # Before the model is built: workers with other shapes could not even exchange its weights.
     replicas.check_agreement(
         {
@@ -126,6 +133,7 @@ def _train(
     with replicas.strategy.scope():
         model = build_model(config, plan, steps_per_execution)
         prepared.equip(model)
+        norms = Norms(model, config.watching.log_every, plan.total_steps)
     if resuming:
         restore(model, run)
         say(f"resuming {run.path} at step {int(model.step.numpy())} of {plan.total_steps}")
@@ -169,6 +177,7 @@ def _train(
         log_every=config.watching.log_every,
         evaluators=evaluators,
         picture=view_grid(train, seed),
+        norms=norms,
         replicas=replicas,
         copy=(
             build_model(config, plan)
