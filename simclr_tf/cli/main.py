@@ -20,6 +20,8 @@ COMMANDS = (
     "export",
     "import",
     "embed",
+    "runs",
+    "show",
     "bench",
 )
 
@@ -44,9 +46,10 @@ def main(argv: Sequence[str]) -> int:
             print(help_text(name, command.__doc__, values, groups))
             return 0
         rest = _parse(values, [name, *read_flagfiles(arguments)])
+        taken = [rest.pop(0) if rest else command.ARGUMENT] if hasattr(command, "ARGUMENT") else []
         if rest:
             raise UserError(f"{rest[0]}: not a flag; flags are written --name=value")
-        command.run(values)
+        command.run(values, *taken)
     except UserError as error:
         print(f"simclr-tf: error: {error}", file=sys.stderr)
         return 2

@@ -131,7 +131,8 @@ class LoggingCallback(keras.callbacks.Callback):
         self._restart_clock()  # the evaluators' time is not the training's
 
     def _write(self, row, due, ratios):
-        failure, pictures = None, {}
+        failure = None
+        pictures: dict[str, np.ndarray] = {}
         for every in due:
             try:
                 found = every.evaluator(self._copy or self.model)

@@ -24,7 +24,8 @@ class Norms:
 
     def __init__(self, model: StepwiseModel, every: int, total_steps: int):
         self._step, self._every, self._total = model.step, every, total_steps
-        self._optimizer: Any = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        optimizer: Any = model.optimizer
+        self._optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         self._found = tf.Variable(
             tf.fill([2 + len(model.trainable_variables)], np.nan),
             dtype=tf.float32,

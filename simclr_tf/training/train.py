@@ -14,6 +14,7 @@ from simclr_tf.distribution import Replicas, one_device
 from simclr_tf.errors import UserError
 from simclr_tf.models.keras_cv import load_preset_weights
 from simclr_tf.run import Run, restore
+from simclr_tf.runs.state import check_free, recorded
 from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
 from simclr_tf.training.evaluators import view_grid
 from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
@@ -74,9 +75,9 @@ def train(
     config.
     """
     replicas = replicas or one_device()
-    with losing_workers(replicas):
-        run = Run(Path(model_dir))
-        return _train(config.resolved(), run, replicas, steps_per_execution, say, prepare)
+    run = Run(Path(model_dir))
+    with recorded(run) as begin, losing_workers(replicas):
+        return _train(config.resolved(), run, replicas, steps_per_execution, say, prepare, begin)
 
 
 def _train(
@@ -86,6 +87,7 @@ def _train(
     steps_per_execution: int,
     say: Say,
     prepare: Callable[[PretrainConfig, Say], Prepared],
+    begin: Callable[[], None],
 ) -> keras.Model:
     # How a run starts:
     #  1. the directory holds no config.json: a new run, from random weights, or those of KerasCV's
@@ -96,6 +98,8 @@ def _train(
     #     no more effect; other settings that change the computation are refused by name.
     check_trainable(config, replicas.count)
     run.check_place()
+    if replicas.is_chief:
+        check_free(run)
     resuming = run.latest_checkpoint() is not None
     config = with_backbone(config, run.read()[0].encoder if resuming else None)
     prepared = prepare(config, say if replicas.is_chief else _silence)
@@ -146,6 +150,7 @@ def _train(
         say(f"starting {config.encoder.encoder} from {kind}")
     start = int(model.step.numpy())
     if replicas.is_chief:
+        begin()
         run.write(config, plan)
         prepared.note(run)
         truncate_metrics(run.metrics_file, start)
