@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
             command = command.named(arguments[0] if arguments else "")
             name, arguments = f"{name} {arguments[0]}", arguments[1:]
         values = flags.FlagValues()
+        values.set_gnu_getopt()  # flags may follow an argument
         groups = command.define(values)
         if "--help" in arguments or "-h" in arguments:
             print(help_text(name, command.__doc__, values, groups))
@@ -50,6 +52,10 @@ def main(argv: Sequence[str]) -> int:
         if rest:
             raise UserError(f"{rest[0]}: not a flag; flags are written --name=value")
         command.run(values, *taken)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`, which has read what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"simclr-tf: error: {error}", file=sys.stderr)
         return 2
