@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 import urllib.request
 
@@ -28,6 +27,11 @@ SHAPES = ["--dataset=shapes", "--train_split=train[:64]", "--eval_split=test[:32
 @pytest.fixture(scope="module")
 def logdir(run_cli, tmp_path_factory):
     """Finished runs: `labelled`, and `bare` without labels and of another optimizer."""
+    import os  # TMP
+    from pathlib import Path  # TMP
+
+    if "SEEING" in os.environ:  # TMP
+        return Path(os.environ["SEEING"])  # TMP
     path = tmp_path_factory.mktemp("runs")
     flags = [*SHAPES, "--train_batch_size=16", "--train_steps=8", "--optimizer=lars"]
     flags += ["--knn_every_epochs=1", "--validation_fraction=0.25", "--pictures_every_epochs=1"]
@@ -48,16 +52,19 @@ def tensorboard(logdir):
     """TensorBoard on a free port: a function that asks it."""
     port = free_workers(1).rpartition(":")[2]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", f"--logdir={logdir}", f"--port={port}"],
+        # All of it is loaded before anything is answered.
+        [
+            *(sys.executable, "-m", "tensorboard.main", f"--logdir={logdir}", f"--port={port}"),
+            *("--load_fast=false", "--reload_task=blocking", "--reload_interval=0"),
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
 
-    def ask(route, body=None, **query):
+    def ask(route, **query):
         url = f"http://127.0.0.1:{port}/data/{route}?{urllib.parse.urlencode(query)}"
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(url, data, timeout=120) as answer:
+        with urllib.request.urlopen(url, timeout=120) as answer:
             content = answer.read()
             is_json = "json" in answer.headers["Content-Type"]
         return json.loads(content) if is_json else content
@@ -84,12 +91,7 @@ PICTURES = {"view_pairs", "nearest_neighbours", "similarity_matrix"}
 def test_tensorboard_answers_for_every_tag_that_is_promised(logdir):
     labelled, bare = "labelled/tensorboard", "bare/tensorboard"
     with tensorboard(logdir) as ask:
-        # It loads runs one after another, in the background.
-        for _ in range(600):
-            loaded = ask("plugin/images/tags")
-            if all(set(loaded.get(run, ())) >= PICTURES for run in (labelled, bare)):
-                break
-            time.sleep(0.1)
+        loaded = ask("plugin/images/tags")
         assert all(set(loaded[run]) == PICTURES for run in (labelled, bare))
         scalars = ask("plugin/scalars/tags")
         assert set(scalars[labelled]) >= SCALARS | PROBES
@@ -109,7 +111,8 @@ def test_tensorboard_answers_for_every_tag_that_is_promised(logdir):
         for tag, times in (("view_pairs", [2]), ("similarity_matrix", [3, 6, 8])):
             found = ask("plugin/images/images", run=labelled, tag=tag, sample=0)
             assert [image["step"] for image in found] == times
-            content = ask("plugin/images/individualImage", blob_key=found[-1]["blob_key"])
+            query = dict(urllib.parse.parse_qsl(found[-1]["query"]))
+            content = ask("plugin/images/individualImage", **query)
             picture = tf.io.decode_png(content).numpy()
             assert picture.shape[-1] == 3 and picture.std() > 5
 
@@ -120,29 +123,18 @@ def test_tensorboard_answers_for_every_tag_that_is_promised(logdir):
         _runs_compare(ask, labelled, bare)
         _projector(ask, labelled, 48, "label\tid\tindex")
         metadata = _projector(ask, bare, 20, "id\tindex")
-        assert "<b>0.png\t0" in metadata
+        assert all(f"<b>{i}.png\t" in metadata for i in range(20))
 
 
 def _runs_compare(ask, labelled, bare):
     metrics = [{"name": {"group": "", "tag": "loss"}}]
     columns = [{"metric": metric["name"]} for metric in metrics]
-    experiment = ask("plugin/hparams/experiment", body={})
+    experiment = ask("plugin/hparams/experiment", request="{}")
     names = {info["name"] for info in experiment["hparamInfos"]}
     assert {"optimizer", "learning_rate", "temperature", "train_batch_size", "seed"} <= names
-    groups = ask(
-        "plugin/hparams/session_groups",
-        body={
-            "colParams": columns,
-            "startIndex": 0,
-            "sliceSize": 10,
-            "allowedStatuses": [
-                "STATUS_UNKNOWN",
-                "STATUS_SUCCESS",
-                "STATUS_FAILURE",
-                "STATUS_RUNNING",
-            ],
-        },
-    )["sessionGroups"]
+    wanted = {"colParams": columns, "sliceSize": 10, "allowedStatuses": ["STATUS_UNKNOWN"]}
+    wanted["allowedStatuses"] += ["STATUS_RUNNING", "STATUS_SUCCESS"]
+    groups = ask("plugin/hparams/session_groups", request=json.dumps(wanted))["sessionGroups"]
     by_run = {group["sessions"][0]["name"]: group for group in groups}
     assert set(by_run) == {labelled, bare}
     assert by_run[labelled]["hparams"]["optimizer"] == "lars"
@@ -214,7 +206,7 @@ def test_a_run_is_shown_with_its_curve_and_evaluations(run_cli, logdir, tmp_path
     baseline = {**record, "protocol": "knn/pca", "top1": 0.25, "value": 0.25}
     (run / "evaluations.json").write_text(json.dumps([record, baseline]), encoding="utf-8")
     done = run_cli("show", run, "--metric=knn_top1")
-    assert "knn          50.0  25.0" in done.stdout and "knn_top1: " in done.stdout
+    assert "knn         50.0  25.0" in done.stdout and "knn_top1: " in done.stdout
 
     found = json.loads(run_cli("show", run, "--json", "--metric=weight_norm").stdout)
     assert found["steps"] == [2, 4, 6, 8] and len(found["values"]) == 4
@@ -282,12 +274,12 @@ def test_a_damaged_run_is_named_and_hides_no_other(run_cli, logdir, tmp_path):
     found = listed(run_cli, tmp_path)
     reasons = {name: run["reason"] for name, run in found.items() if run["state"] == "damaged"}
     assert set(found) == {"config", "metrics", "cut", "evaluations", "checkpoint"}
-    assert found["cut"]["state"] == "done"
+    assert found["cut"]["state"] == found["evaluations"]["state"] == "done"
     assert set(reasons) == {"config", "metrics", "checkpoint"}
     assert "config.json is damaged" in reasons["config"]
     assert "metrics.jsonl is damaged in line 2" in reasons["metrics"]
     assert "names no checkpoint that is there" in reasons["checkpoint"]
-    for name in reasons:
+    for name in (*reasons, "evaluations"):
         done = run_cli("show", tmp_path / name)
         assert done.returncode == 2 and done.stderr.startswith("simclr-tf: error: ")
         assert "Traceback" not in done.stderr
