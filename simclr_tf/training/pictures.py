@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -58,9 +57,9 @@ class Pictures:
         found = self._extract(self._sample)
         rows = Rows(self._sample, found.features, found.labels)
         self._write_projector(rows)
-        pictures = {"similarity_matrix": _similarity_matrix(model, rows)}
+        pictures = {"similarity_matrix": _drawn(similarities(model, rows))}
         if len(rows) > 1:
-            pictures["nearest_neighbours"] = _neighbour_grid(rows)
+            pictures["nearest_neighbours"] = neighbour_grid(rows)
         return pictures
 
     def _write_projector(self, rows):
@@ -73,37 +72,30 @@ class Pictures:
 
 
 def _sample(source: Source) -> ArraySource:
-    count = min(
-        _IMAGES, source.num_examples, max(_BATCH, _BYTES // int(np.prod(source.image_shape)))
-    )
-    count = min(count, source.num_examples)
-    # A stream would be read up to the last of them; what it is shuffled from is shuffled already.
+    fitting = max(_BATCH, _BYTES // int(np.prod(source.image_shape)))
+    count = min(_IMAGES, fitting, source.num_examples)
+    # A stream would be read up to the last of them; it was shuffled when it was written.
     pool = source.num_examples if isinstance(source, IndexedSource) else count
     return in_memory(source.subset(thinned(pool, count)))
 
 
-def _neighbour_grid(rows: Rows) -> np.ndarray:
+def neighbour_grid(rows: Rows) -> np.ndarray:
+    """Returns uint8 [H, W, 3]: lines of an image and those nearest to it; at least two rows."""
     queries = thinned(len(rows), _QUERIES)
-    wanted = min(_NEIGHBOURS, len(rows) - 1)
-    _, near = neighbours(rows.features, rows.features[queries], wanted + 1)
+    count = min(_NEIGHBOURS, len(rows) - 1)
+    _, near = neighbours(rows.features, rows.features[queries], count + 1)
     # Without itself, which duplicates may keep from being the first.
     lines = [
-        [q, *[i for i in line if i != q][:wanted]] for q, line in zip(queries, near, strict=True)
+        [query, *[i for i in found if i != query][:count]]
+        for query, found in zip(queries.tolist(), near.tolist(), strict=True)
     ]
     shown = np.unique(lines)
     (batch,) = chosen_batches(rows.source, shown, len(shown))
-    seen = eval_transform(
-        batch["image"], min(_TILE, *rows.source.image_shape[:2]), batch.get("aspect")
-    )
-    images = dict(zip(shown.tolist(), np.rint(255 * seen.numpy()).astype(np.uint8), strict=True))
-    return np.concatenate(
-        [
-            np.concatenate(
-                [_framed(images[int(i)], _colour(rows.labels, line[0], i)) for i in line], axis=1
-            )
-            for line in lines
-        ]
-    )
+    side = min(_TILE, *rows.source.image_shape[:2])
+    seen = np.rint(255 * eval_transform(batch["image"], side, batch.get("aspect")).numpy())
+    images = dict(zip(shown.tolist(), seen.astype(np.uint8), strict=True))
+    tiles = [[_framed(images[i], _colour(rows.labels, line[0], i)) for i in line] for line in lines]
+    return np.concatenate([np.concatenate(line, axis=1) for line in tiles])
 
 
 def _colour(labels, query, other):
@@ -122,22 +114,25 @@ def _framed(image, colour):
     return framed
 
 
-def _similarity_matrix(model: StepwiseModel, rows: Rows) -> np.ndarray:
+def similarities(model: StepwiseModel, rows: Rows) -> np.ndarray:
+    """Returns cosines [n, n] of the first view of each of n images with the last of each."""
     positions = thinned(len(rows), _BATCH)
     (batch,) = chosen_batches(rows.source, positions, len(positions))
     views = model.views_of(batch["image"], 0, 0, batch.get("aspect"))
-    of_views: keras.Model = model if isinstance(model, SimCLR) else model.encoder
+    of_views = model if isinstance(model, SimCLR) else model.encoder
     z = l2_normalize(tf.cast(of_views(views, training=False), tf.float32)).numpy()
     order = np.arange(len(positions))
     if rows.labels.ndim == 1:
         order = np.argsort(rows.labels[positions], kind="stable")
-    first, last = z[: len(order)][order], z[-len(order) :][order]
+    return z[: len(order)][order] @ z[-len(order) :][order].T
 
+
+def _drawn(matrix):
     figure = Figure(figsize=(5, 4.2), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    drawn = axes.imshow(first @ last.T, vmin=-1, vmax=1, cmap="RdBu_r")
-    figure.colorbar(drawn, label="cosine")
+    picture = axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    figure.colorbar(picture, label="cosine")
     axes.set(xlabel="image, last view", ylabel="image, first view")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
