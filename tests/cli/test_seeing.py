@@ -27,11 +27,7 @@ SHAPES = ["--dataset=shapes", "--train_split=train[:64]", "--eval_split=test[:32
 @pytest.fixture(scope="module")
 def logdir(run_cli, tmp_path_factory):
     """Finished runs: `labelled`, and `bare` without labels and of another optimizer."""
-    import os  # TMP
-    from pathlib import Path  # TMP
 
-    if "SEEING" in os.environ:  # TMP
-        return Path(os.environ["SEEING"])  # TMP
     path = tmp_path_factory.mktemp("runs")
     flags = [*SHAPES, "--train_batch_size=16", "--train_steps=8", "--optimizer=lars"]
     flags += ["--knn_every_epochs=1", "--validation_fraction=0.25", "--pictures_every_epochs=1"]
