@@ -27,7 +27,6 @@ SHAPES = ["--dataset=shapes", "--train_split=train[:64]", "--eval_split=test[:32
 @pytest.fixture(scope="module")
 def logdir(run_cli, tmp_path_factory):
     """Finished runs: `labelled`, and `bare` without labels and of another optimizer."""
-
     path = tmp_path_factory.mktemp("runs")
     flags = [*SHAPES, "--train_batch_size=16", "--train_steps=8", "--optimizer=lars"]
     flags += ["--knn_every_epochs=1", "--validation_fraction=0.25", "--pictures_every_epochs=1"]
