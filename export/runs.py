@@ -18,7 +18,7 @@ from simclr_tf.data import named, open_source, ordered_batches
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.classifier import FittedClassifier
 from simclr_tf.evaluation.protocols import AffineClassifier
-from simclr_tf.evaluation.results import format_table, read_evaluations
+from simclr_tf.evaluations import format_table, read_evaluations
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.run import Run, load
 

@@ -401,6 +401,13 @@ class Watching(Section):
     knn_every_epochs: float = option(
         0.0, "Epochs between k-NN and linear probes of the encoder; 0: none.", low=0
     )
+    pictures_every_epochs: float = option(
+        10.0,
+        "Epochs between TensorBoard's pictures of what the encoder finds alike (neighbours, "
+        "similarity matrix, projector), which the end of the run has, too; 0: none.",
+        low=0,
+        later=True,
+    )
     profile: bool = option(
         False,
         "Trace ten calls early in the run, to be looked at in TensorBoard's Profile tab.",

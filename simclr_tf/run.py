@@ -1,21 +1,25 @@
-"""The run directory: what a run is (config.json), its checkpoints, and the model they hold."""
+"""The run directory: what a run is (config.json), its checkpoints, and the model they hold.
+
+Only what makes the model imports TensorFlow: a list of runs need not wait for it.
+"""
 
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
-from typing import Any
-
-import tensorflow as tf
-import tf_keras as keras
+from typing import TYPE_CHECKING, Any
 
 from simclr_tf import __version__
-from simclr_tf.build import build_model
 from simclr_tf.config import CONFIGS, DistillConfig, Plan, PretrainConfig, from_json, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.files import file_name, write_atomically
 from simclr_tf.machine import machine
-from simclr_tf.models import Classifier, SimCLR
+
+if TYPE_CHECKING:
+    import tf_keras as keras
+
+    from simclr_tf.models import Classifier, SimCLR
 
 _OTHERWISE = "put back a copy, or start anew with another --model_dir"
 
@@ -25,6 +29,7 @@ _FREE = {
     *("watching.log_every", "watching.knn_every_epochs", "watching.probe_dataset"),
     *(
         "watching.profile",
+        "watching.pictures_every_epochs",
         "watching.eval_every_epochs",
         "checkpoints.checkpoint_epochs",
         "data.eval_split",
@@ -50,6 +55,15 @@ class Run:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def state_file(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked by the process that trains."""
+        return self.path / ".lock"
 
     @property
     def evaluations_file(self) -> Path:
@@ -93,7 +107,7 @@ class Run:
         Raises:
             UserError: if there are checkpoints, but that file is missing or names another.
         """
-        path = tf.train.latest_checkpoint(str(self.checkpoint_dir))
+        path = self._named_checkpoint()
         others = [file.stem for file in self.checkpoint_dir.glob("step-*.index")]
         others.sort(key=lambda name: int(name.removeprefix("step-")))
         if path is None and others:
@@ -102,6 +116,14 @@ class Run:
                 f'from {" or ".join(others)}, write into it: model_checkpoint_path: "{others[-1]}"'
             )
         return path
+
+    def _named_checkpoint(self) -> str | None:
+        # TensorFlow's own state file, which is text.
+        state = self.checkpoint_dir / "checkpoint"
+        text = state.read_text(encoding="utf-8", errors="replace") if state.is_file() else ""
+        found = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, re.MULTILINE)
+        path = str(self.checkpoint_dir / found[1]) if found else ""
+        return path if found and Path(f"{path}.index").exists() else None
 
     def latest_step(self) -> int:
         """Returns the step of the checkpoint that a run would go on from, 0 without one."""
@@ -203,7 +225,7 @@ class Run:
         ]
 
 
-def load(model_dir: str | Path, step: int | None = None) -> SimCLR | Classifier:
+def load(model_dir: str | Path, step: int | None = None) -> "SimCLR | Classifier":
     """Returns the model of a run with the weights of a checkpoint.
 
     Args:
@@ -218,18 +240,22 @@ def load(model_dir: str | Path, step: int | None = None) -> SimCLR | Classifier:
     Raises:
         UserError: if there is no run or no checkpoint, or they do not fit each other.
     """
+    from simclr_tf.build import build_model
+
     run = Run(Path(model_dir))
     model = build_model(*run.read())
     restore(model, run, step)
     return model
 
 
-def restore(model: keras.Model, run: Run, step: int | None = None) -> None:
+def restore(model: "keras.Model", run: Run, step: int | None = None) -> None:
     """Restores every variable of a compiled model, and nothing less, from a run's checkpoint.
 
     Raises:
         UserError: if there is no checkpoint, or it does not fit.
     """
+    import tensorflow as tf
+
     path = run.checkpoint(step)
     try:
         tf.train.Checkpoint(model=model).restore(path).assert_consumed()

@@ -14,7 +14,7 @@ TINY = [
     *("--dataset=shapes", "--train_split=train[:512]", "--image_size=16", "--resnet_depth=18"),
     *("--width_multiplier=0.0625", "--use_blur=False", "--num_proj_layers=2", "--proj_out_dim=16"),
     *("--optimizer=momentum", "--learning_rate=0.1", "--warmup_epochs=1", "--log_every=5"),
-    "--train_batch_size=32",
+    *("--train_batch_size=32", "--pictures_every_epochs=0"),
 ]
 
 

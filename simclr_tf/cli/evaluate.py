@@ -143,9 +143,9 @@ def run(values: flags.FlagValues) -> None:
             )
 
     from simclr_tf.evaluation.request import Request
-    from simclr_tf.evaluation.results import format_table, read_evaluations
     from simclr_tf.evaluation.runs import check_runs, evaluate_run, evaluate_saved_model
     from simclr_tf.evaluation.tables import table_of_runs
+    from simclr_tf.evaluations import format_table, read_evaluations
     from simclr_tf.export.runs import export_run
     from simclr_tf.training.finetune import train_supervised
 

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,8 @@ COMMANDS = (
     "export",
     "import",
     "embed",
+    "runs",
+    "show",
     "report",
     "bench",
 )
@@ -40,14 +43,20 @@ def main(argv: Sequence[str]) -> int:
             command = command.named(arguments[0] if arguments else "")
             name, arguments = f"{name} {arguments[0]}", arguments[1:]
         values = flags.FlagValues()
+        values.set_gnu_getopt()  # flags may follow an argument
         groups = command.define(values)
         if "--help" in arguments or "-h" in arguments:
             print(help_text(name, command.__doc__, values, groups))
             return 0
         rest = _parse(values, [name, *read_flagfiles(arguments)])
+        taken = [rest.pop(0) if rest else command.ARGUMENT] if hasattr(command, "ARGUMENT") else []
         if rest:
             raise UserError(f"{rest[0]}: not a flag; flags are written --name=value")
-        command.run(values)
+        command.run(values, *taken)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`, which has read what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"simclr-tf: error: {error}", file=sys.stderr)
         return 2

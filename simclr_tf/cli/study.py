@@ -23,6 +23,9 @@ from simclr_tf.errors import UserError
 from simclr_tf.study.definition import RATE_OF_BASE, Cell, Relative, Study
 from simclr_tf.study.experiments import STUDIES
 
+# Nobody looks at the pictures of dozens of runs.
+_WATCHING = config.Watching(pictures_every_epochs=0.0)
+
 
 class StudyCommand:
     """One study as a command."""
@@ -73,7 +76,8 @@ class StudyCommand:
             "How": ["processes", "num_replicas", "knn_k", "eval_batch_size"],
         }
         for section in SECTIONS.values():
-            groups[heading(section)] = define_section(values, section)
+            defaults = vars(_WATCHING) if section is config.Watching else {}
+            groups[heading(section)] = define_section(values, section, **defaults)
         return groups
 
     def run(self, values: flags.FlagValues) -> None:
@@ -84,7 +88,12 @@ class StudyCommand:
             print(_listing(study, cells, seeds))
             return
         base = config.PretrainConfig(
-            **{name: read_section(values, section) for name, section in SECTIONS.items()}
+            **{
+                name: read_section(
+                    values, section, _WATCHING if section is config.Watching else None
+                )
+                for name, section in SECTIONS.items()
+            }
         )
         if not values.output:
             raise UserError("--output is missing: the directory that the study is written to")

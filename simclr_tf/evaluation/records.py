@@ -14,7 +14,7 @@ from simclr_tf.evaluation.confusion import (
 )
 from simclr_tf.evaluation.evaluate import Evaluation
 from simclr_tf.evaluation.metrics import confusion
-from simclr_tf.evaluation.results import Record, append_evaluations, format_table
+from simclr_tf.evaluations import Record, append_evaluations, format_table
 from simclr_tf.files import file_name
 
 _MOST_CLASSES = 1000  # of which a confusion matrix is written

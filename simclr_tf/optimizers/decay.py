@@ -5,6 +5,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from simclr_tf.optimizers.watched import Watched
+
 
 def decayed(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:
     """Whether a variable takes weight decay (and, in LARS, adaptation).
@@ -17,7 +19,7 @@ def decayed(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> boo
     return variable.shape.rank > 1 and optimizer._use_weight_decay(variable)
 
 
-class _L2(keras.optimizers.Optimizer):
+class _L2(Watched):
     """Adds `l2`·w to the gradient of kernels, which here is already the sum over the replicas."""
 
     def __init__(self, *args: Any, l2: float = 0.0, **kwargs: Any):
@@ -44,7 +46,7 @@ class AdamL2(_L2, keras.optimizers.Adam):
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
-class AdamW(keras.optimizers.AdamW):
+class AdamW(Watched, keras.optimizers.AdamW):
     """Keras's AdamW whose decay leaves biases and normalisation parameters alone."""
 
     def _use_weight_decay(self, variable):

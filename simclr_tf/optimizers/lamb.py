@@ -7,6 +7,7 @@ import tf_keras as keras
 
 from simclr_tf.optimizers.addons import import_addons
 from simclr_tf.optimizers.decay import decayed
+from simclr_tf.optimizers.watched import Pairs, trust
 
 addons: Any = import_addons()
 
@@ -31,6 +32,7 @@ class LAMB(addons.optimizers.LAMB):
         # Addons keeps patterns of names there, which would hide the method.
         del self.exclude_from_weight_decay
         self._excluded: list[tf.Variable] = []
+        self.watch: Any = None  # as of `Watched`
 
     def build(self, var_list: list[tf.Variable]) -> None:
         self._create_all_weights(var_list)
@@ -55,6 +57,25 @@ class LAMB(addons.optimizers.LAMB):
         return decayed(self, variable)
 
     _do_layer_adaptation = _do_use_weight_decay
+
+    def _aggregate_gradients(self, grads_and_vars: Pairs) -> Pairs:
+        summed = super()._aggregate_gradients(grads_and_vars)
+        if self.watch:
+            self.watch(summed)
+        return summed
+
+    def trust_ratio(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor | None:
+        """As of `Watched`: Addons computes it, but keeps it to itself."""
+        if not decayed(self, variable):
+            return None
+        beta_1, beta_2 = (self._get_hyper(name, variable.dtype) for name in ("beta_1", "beta_2"))
+        m = beta_1 * self.get_slot(variable, "m") + (1 - beta_1) * gradient
+        v = beta_2 * self.get_slot(variable, "v") + (1 - beta_2) * tf.square(gradient)
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        m, v = m / (1 - tf.pow(beta_1, step)), v / (1 - tf.pow(beta_2, step))
+        update = m / (tf.sqrt(v) + self.epsilon)
+        update += self._get_hyper("weight_decay", variable.dtype) * variable
+        return trust(variable, update)
 
     def get_config(self) -> dict[str, Any]:
         patterns = ("exclude_from_weight_decay", "exclude_from_layer_adaptation")

@@ -6,10 +6,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.optimizers.decay import decayed
+from simclr_tf.optimizers.watched import Watched, trust
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
-class LARS(keras.optimizers.Optimizer):
+class LARS(Watched):
     """Momentum whose every kernel takes a step proportional to its own norm.
 
     `v = m·v + lr·trust·(g + wd·w)`, `w -= v`, with the learning rate inside the velocity and
@@ -61,15 +62,15 @@ class LARS(keras.optimizers.Optimizer):
         velocity = self.velocities[self._index_dict[self._var_key(variable)]]
         if decayed(self, variable):
             gradient += self.l2 * variable
-            weight_norm, norm = tf.norm(variable), tf.norm(gradient)
-            trust = tf.where(
-                tf.logical_and(weight_norm > 0, norm > 0),
-                self.trust_coefficient * tf.math.divide_no_nan(weight_norm, norm),
-                tf.ones_like(norm),
-            )
-            gradient *= trust
+            gradient *= trust(variable, gradient, self.trust_coefficient)
         velocity.assign(self.momentum * velocity + learning_rate * gradient)
         variable.assign_sub(velocity)
+
+    def trust_ratio(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor | None:
+        if not decayed(self, variable):
+            return None
+        gradient = tf.convert_to_tensor(gradient) + self.l2 * variable
+        return trust(variable, gradient, self.trust_coefficient)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -9,12 +9,13 @@ from typing import Any
 from simclr_tf import __version__
 from simclr_tf.config import Plan, PretrainConfig, options
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.results import Record, read_evaluations
+from simclr_tf.evaluations import Record, read_evaluations
 from simclr_tf.machine import Machine, machine
+from simclr_tf.metrics import Row, read_metrics
 from simclr_tf.report.command import command_of
-from simclr_tf.report.curves import Row, read_rows
 from simclr_tf.report.page import Table
 from simclr_tf.run import Run
+from simclr_tf.runs.state import state_of
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ class Told:
         """How far the run is, in words."""
         if self.plan.is_imported:
             return "imported weights"
-        total, seen = self.plan.total_steps, int(self.rows[-1]["step"]) if self.rows else 0
-        step = max(self.step or 0, seen)
-        if step >= total:
-            return f"finished: {total:,} steps, {total / self.plan.steps_per_epoch:.4g} epochs"
-        return f"at step {step:,} of {total:,}"
+        total, saved = self.plan.total_steps, self.step or 0
+        step = max(saved, self.rows[-1]["step"] if self.rows else 0)
+        state = state_of(self.run, total, saved)
+        where = f"at step {step:,} of {total:,}, epoch {step / self.plan.steps_per_epoch:.4g}"
+        why = f" ({state.reason})" if state.reason and state.name != "running" else ""
+        return f"{state.name}{'' if state.certain else '?'} {where}{why}"
 
 
 def tell(run: Run) -> Told:
@@ -56,7 +58,7 @@ def tell(run: Run) -> Told:
         UserError: this is no run, or a file is damaged.
     """
     config, plan = run.read()
-    rows, records = read_rows(run.metrics_file), read_evaluations(run.evaluations_file)
+    rows, records = read_metrics(run.metrics_file), read_evaluations(run.evaluations_file)
     notes = []
     try:
         step = run.latest_step() if run.latest_checkpoint() else None

@@ -14,7 +14,7 @@ from simclr_tf.evaluation.confusion import CONFUSION_FILE, PER_CLASS_FILE
 from simclr_tf.evaluation.knn import neighbours, votes
 from simclr_tf.evaluation.metrics import confusion
 from simclr_tf.evaluation.records import place_of
-from simclr_tf.evaluation.results import Record, completed
+from simclr_tf.evaluations import Record, completed
 from simclr_tf.report.looked import Looked
 from simclr_tf.report.nearby import without
 from simclr_tf.report.page import Plot, Table, plain

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from simclr_tf.bench.measure import byte_text
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.results import Record, completed
 from simclr_tf.evaluation.tables import name_of_classifier
+from simclr_tf.evaluations import Record, completed
 from simclr_tf.report.about import Told, facts, remake, tell
 from simclr_tf.report.curves import curves_of_runs
 from simclr_tf.report.page import LEGEND, Plot, Table, plain, write_page
 from simclr_tf.run import Run, settings_of
+from simclr_tf.runs.listing import size_text
 
 _say = functools.partial(print, flush=True)
 _NONE = "–"
@@ -45,7 +45,7 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
         facts=_facts(runs),
         commands={name: remake(told, told.run.path) for name, told in runs.items()},
     )
-    _say(f"report of {len(runs)} runs: {output} ({byte_text(size)})")
+    _say(f"report of {len(runs)} runs: {output} ({size_text(size)})")
     return output
 
 

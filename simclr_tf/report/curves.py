@@ -1,16 +1,12 @@
 """metrics.jsonl as curves: of one run, or of several one over the other."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import plotly.graph_objects as go
 from plotly.colors import qualitative
 
-from simclr_tf.errors import UserError
+from simclr_tf.metrics import Row
 from simclr_tf.report.page import LEGEND, Plot, Table, plain
-
-Row = Mapping[str, float]
 
 # What is drawn into one figure; whatever else a run has measured gets a figure of its own.
 _TOGETHER = {
@@ -23,31 +19,6 @@ _TOGETHER = {
     "Alignment and uniformity": ("alignment", "uniformity"),
 }
 _NOT_CURVES = ("step", "epoch")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a metrics.jsonl; none where there is no file.
-
-    A last line without its end is being written, or was when a run was killed: it is left out.
-
-    Raises:
-        UserError: a line is damaged.
-    """
-    if not path.exists():
-        return []
-    rows: list[Row] = []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
-            break
-        try:
-            row = json.loads(line)
-            rows.append({"step": row["step"], "epoch": row["epoch"], **row})
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} is damaged in line {number} ({error}); remove that line"
-            ) from None
-    return rows
 
 
 def curves_of_run(rows: Sequence[Row]) -> list[Plot]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from simclr_tf.evaluation.results import Table as Figures
-from simclr_tf.evaluation.results import tables
+from simclr_tf.evaluations import Table as Figures
+from simclr_tf.evaluations import tables
 from simclr_tf.report.about import Told
 from simclr_tf.report.page import LEGEND, Plot, Table, as_table, plain
 

@@ -15,9 +15,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from simclr_tf import __version__
-from simclr_tf.bench.measure import byte_text
 from simclr_tf.errors import UserError
 from simclr_tf.files import write_atomically
+from simclr_tf.runs.listing import size_text
 
 # Above a figure's left, where neither its axes nor the buttons of Plotly are.
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
@@ -100,7 +100,7 @@ def write_page(path: Path, template: str, **content: Any) -> int:
     contents = text.encode(errors="backslashreplace")
     if len(contents) > _MOST_BYTES:
         raise UserError(
-            f"the report takes {byte_text(len(contents))}, more than the 12 MB that go into one "
+            f"the report takes {size_text(len(contents))}, more than the 12 MB that go into one "
             "file; lower --map_images"
         )
     try:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from simclr_tf.bench.measure import byte_text
 from simclr_tf.build import build_model
 from simclr_tf.data import Source, open_source
 from simclr_tf.errors import UserError
@@ -21,6 +20,7 @@ from simclr_tf.report.nearby import find_nearby
 from simclr_tf.report.page import write_page
 from simclr_tf.report.pairs import find_duplicates, find_positives
 from simclr_tf.run import Run, load
+from simclr_tf.runs.listing import size_text
 from simclr_tf.training.evaluators import view_grid
 
 _say = functools.partial(print, flush=True)
@@ -120,7 +120,7 @@ def report_run(model_dir: str | Path, request: ReportRequest, output: str | Path
         command=remake(told, run.path),
         **content,
     )
-    _say(f"report: {path} ({byte_text(size)})")
+    _say(f"report: {path} ({size_text(size)})")
     return path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from simclr_tf import __version__
 from simclr_tf.config import PretrainConfig, to_json
-from simclr_tf.evaluation.results import markdown_row
+from simclr_tf.evaluations import markdown_row
 from simclr_tf.files import write_atomically, write_csv
 from simclr_tf.study.definition import Cell, Study
 from simclr_tf.study.trial import OWN_HEAD, Trial

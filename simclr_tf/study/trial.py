@@ -1,7 +1,6 @@
 """One run of a study: what is trained, how it is judged, and what came of it."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from simclr_tf.evaluation import (
 )
 from simclr_tf.evaluation.encoders import TrainedEncoder, untrained_encoder
 from simclr_tf.evaluation.request import Splits
-from simclr_tf.evaluation.results import completed
 from simclr_tf.evaluation.runs import evaluate_classifier
+from simclr_tf.evaluations import completed
+from simclr_tf.metrics import read_metrics
 from simclr_tf.run import Run
 from simclr_tf.study.definition import Cell, configured
 
@@ -170,7 +170,5 @@ def _evaluated(run: Run, config: PretrainConfig, plan: Plan, knn: str) -> dict[s
 
 def _last_metrics(run: Run) -> dict[str, float]:
     """Means over the run's last row of metrics."""
-    if not run.metrics_file.exists():
-        return {}
-    row = json.loads(run.metrics_file.read_text(encoding="utf-8").splitlines()[-1])
-    return {name: row[name] for name in _OF_TRAINING if name in row}
+    last = read_metrics(run.metrics_file)[-1:]
+    return {name: row[name] for row in last for name in _OF_TRAINING if name in row}

@@ -1,6 +1,6 @@
 """What is measured now and then during a run: probes of the encoder and the validation loss."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from simclr_tf.evaluation import FeatureExtractor, Features, knn_predict
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.stepwise import StepwiseModel
 
-Evaluator = Callable[[Any], dict[str, float]]  # called with the model
+# Called with the model; gives figures, and pictures uint8 [H, W, 3].
+Evaluator = Callable[[Any], Mapping[str, float | np.ndarray]]
 
 
 def probe(train: Source, test: Source, image_size: int) -> Evaluator:

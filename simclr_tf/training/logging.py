@@ -5,19 +5,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
+import numpy as np
 import tf_keras as keras
 from tqdm import tqdm
 
 from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
-from simclr_tf.files import write_atomically
 from simclr_tf.models.stepwise import StepwiseModel
 from simclr_tf.run import Run
+from simclr_tf.training.board import Board
 from simclr_tf.training.evaluators import Evaluator
+from simclr_tf.training.norms import Norms
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class LoggingCallback(keras.callbacks.Callback):
         log_every: steps between rows.
         evaluators: what else is measured, by the chief.
         picture: makes the grid of views, shown once.
+        norms: of the steps that `log_every` makes due.
         replicas: that train. All workers fetch a row together, the chief writes it.
         copy: of the model, on one device, for the chief's evaluators of several replicas.
     """
@@ -58,6 +59,7 @@ class LoggingCallback(keras.callbacks.Callback):
         log_every: int,
         evaluators: Sequence[Every],
         picture: Callable,
+        norms: Norms,
         replicas: Replicas,
         copy: keras.Model | None = None,
     ):
@@ -65,13 +67,13 @@ class LoggingCallback(keras.callbacks.Callback):
         self._replicas, self._copy = replicas, copy
         self._run, self._log_every, self._evaluators = run, log_every, evaluators
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
-        self._global_batch, self._picture = global_batch, picture
+        self._global_batch, self._picture, self._norms = global_batch, picture, norms
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._first = self._step = int(self.model.step.numpy())
         self._picture_due = self._step == 0
         if self._replicas.is_chief:
-            self._writer = tf.summary.create_file_writer(str(self._run.tensorboard_dir))
+            self._board = Board(self._run, self._step)
             self._terminal = _Terminal(self._step, self._total)
         self._started, self._from = time.monotonic(), self._step
         self._timing = False
@@ -93,8 +95,9 @@ class LoggingCallback(keras.callbacks.Callback):
         due = [every for every in self._evaluators if falls_due(every.steps)]
         if self._replicas.is_chief:
             self._terminal.advance(self._step)
-        if due or falls_due(self._log_every):
-            self._log(due)
+        measured = falls_due(self._log_every)
+        if due or measured:
+            self._log(due, measured)
         elif not self._timing:  # the first step was mostly compilation
             self._restart_clock()
 
@@ -104,7 +107,7 @@ class LoggingCallback(keras.callbacks.Callback):
         self._timing = True
         self._started, self._from = time.monotonic(), self._step
 
-    def _log(self, due):
+    def _log(self, due, measured):
         # All workers come here together: reading a metric sums it over the replicas.
         row = {"step": self._step, "epoch": self._step / self._steps_per_epoch}
         row |= {metric.name: float(metric.result()) for metric in self.model.metrics}
@@ -114,33 +117,36 @@ class LoggingCallback(keras.callbacks.Callback):
         row["views_per_second"] = views / seconds
         check_finite(self.model)
         self.model.reset_metrics()
+        norms, ratios = self._norms.read() if measured else ({}, np.empty(0))
+        row |= norms
         if due and self._replicas.count > 1:
             for i, part in enumerate(self.model.layers):
                 weights = part.get_weights()
                 if self._copy:
                     self._copy.layers[i].set_weights(weights)
         if self._replicas.is_chief:
-            self._write(row, due)
+            self._write(row, due, ratios)
         self._restart_clock()  # the evaluators' time is not the training's
 
-    def _write(self, row, due):
+    def _write(self, row, due, ratios):
         failure = None
+        pictures: dict[str, np.ndarray] = {}
         for every in due:
             try:
-                row |= every.evaluator(self._copy or self.model)
+                found = every.evaluator(self._copy or self.model)
             except UserError as error:
                 failure = error  # raised once the training's own figures are written
+                continue
+            for name, value in found.items():
+                (pictures if isinstance(value, np.ndarray) else row)[name] = value
         with self._run.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        with self._writer.as_default(step=self._step):
-            for name, value in row.items():
-                if name not in ("step", "epoch"):
-                    tf.summary.scalar(name, value)
-            if self._picture_due:
-                name = "view_pairs" if self.model.views_per_image == 2 else "views"
-                tf.summary.image(name, self._picture(self.model)[tf.newaxis])
-                self._picture_due = False
-        self._writer.flush()
+        if self._picture_due:
+            name = "view_pairs" if self.model.views_per_image == 2 else "views"
+            pictures[name] = self._picture(self.model)
+            self._picture_due = False
+        figures = {name: value for name, value in row.items() if name not in ("step", "epoch")}
+        self._board.show(self._step, figures, pictures, ratios)
         self._terminal.show(row)
         if failure:
             raise failure
@@ -213,15 +219,3 @@ def check_finite(model: StepwiseModel) -> None:
             f"the loss was not finite at step {step + 1}: try a lower --learning_rate, a longer "
             "--warmup_epochs, a higher --temperature or --precision=float32"
         )
-
-
-def truncate_metrics(path: Path, step: int) -> None:
-    """Removes the rows after a restored step, and a last line that a kill cut short."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
-            break
-        kept.append(line)
-    write_atomically(path, "".join(kept))

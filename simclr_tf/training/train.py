@@ -12,16 +12,21 @@ from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.data import READ_ERRORS, Source, explain_decode_error, train_batches
 from simclr_tf.distribution import Replicas, one_device
 from simclr_tf.errors import UserError
+from simclr_tf.metrics import truncate_metrics
 from simclr_tf.models.keras_cv import load_preset_weights
 from simclr_tf.run import Run, restore
+from simclr_tf.runs.state import check_free, recorded
 from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
 from simclr_tf.training.evaluators import view_grid
-from simclr_tf.training.logging import Every, LoggingCallback, check_finite, truncate_metrics
+from simclr_tf.training.logging import Every, LoggingCallback, check_finite
+from simclr_tf.training.norms import Norms
+from simclr_tf.training.pictures import Pictures
 from simclr_tf.training.plan import (
     check_shards,
     check_trainable,
     checkpoint_every,
     describe,
+    epochs_in_steps,
     fingerprint,
     make_plan,
 )
@@ -71,9 +76,9 @@ def train(
     config.
     """
     replicas = replicas or one_device()
-    with losing_workers(replicas):
-        run = Run(Path(model_dir))
-        return _train(config.resolved(), run, replicas, steps_per_execution, say, prepare)
+    run = Run(Path(model_dir))
+    with recorded(run) as begin, losing_workers(replicas):
+        return _train(config.resolved(), run, replicas, steps_per_execution, say, prepare, begin)
 
 
 def _train(
@@ -83,6 +88,7 @@ def _train(
     steps_per_execution: int,
     say: Say,
     prepare: Callable[[PretrainConfig, Say], Prepared],
+    begin: Callable[[], None],
 ) -> keras.Model:
     # How a run starts:
     #  1. the directory holds no config.json: a new run, from random weights, or those of KerasCV's
@@ -93,6 +99,8 @@ def _train(
     #     no more effect; other settings that change the computation are refused by name.
     check_trainable(config, replicas.count)
     run.check_place()
+    if replicas.is_chief:
+        check_free(run)
     resuming = run.latest_checkpoint() is not None
     config = with_backbone(config, run.read()[0].encoder if resuming else None)
     prepared = prepare(config, say if replicas.is_chief else _silence)
@@ -113,6 +121,10 @@ def _train(
     elif run.config_file.exists():
         say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
     evaluators = prepared.evaluators(plan)
+    if config.watching.pictures_every_epochs:
+        every = epochs_in_steps(config, plan, config.watching.pictures_every_epochs)
+        pictures = Pictures(train, config.views.image_size, run.tensorboard_dir)
+        evaluators.append(Every(every, pictures))
     # Before the model is built: workers with other shapes could not even exchange its weights.
     replicas.check_agreement(
         {
@@ -126,6 +138,7 @@ def _train(
     with replicas.strategy.scope():
         model = build_model(config, plan, steps_per_execution)
         prepared.equip(model)
+        norms = Norms(model, config.watching.log_every, plan.total_steps)
     if resuming:
         restore(model, run)
         say(f"resuming {run.path} at step {int(model.step.numpy())} of {plan.total_steps}")
@@ -138,6 +151,7 @@ def _train(
         say(f"starting {config.encoder.encoder} from {kind}")
     start = int(model.step.numpy())
     if replicas.is_chief:
+        begin()
         run.write(config, plan)
         prepared.note(run)
         truncate_metrics(run.metrics_file, start)
@@ -169,6 +183,7 @@ def _train(
         log_every=config.watching.log_every,
         evaluators=evaluators,
         picture=view_grid(train, seed),
+        norms=norms,
         replicas=replicas,
         copy=(
             build_model(config, plan)

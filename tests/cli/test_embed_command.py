@@ -20,6 +20,7 @@ TINY = [
     *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--use_blur=False"),
     *("--num_proj_layers=2", "--proj_out_dim=16", "--optimizer=momentum", "--learning_rate=0.1"),
     *("--train_batch_size=32", "--train_steps=3", "--warmup_epochs=0", "--log_every=3"),
+    "--pictures_every_epochs=0",
 ]
 NAMES = ['a,b"c.png', "<script>.png", "$x$.png", "new\nline.png", r"$\frac{$.png"]
 

@@ -59,7 +59,8 @@ def build(optimizer=None, linear=True, encoder=None, policy="float64", loss=nt_x
     augment = dimmed if wide else SimCLRAugment(8, 0.5, use_blur=False)
     model = SimCLR(encoder, head, augment, 0.3, linear_head=linear_head, contrastive_loss=loss)
     model.compile(optimizer or keras.optimizers.SGD(0.1))
-    model.optimizer.build(model.trainable_variables)
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    inner.build(model.trainable_variables)
     return model
 
 

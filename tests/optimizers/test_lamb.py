@@ -33,6 +33,7 @@ class SlowLAMB:
             norms = np.sqrt((self.weight**2).sum()), np.sqrt((update**2).sum())
             if min(norms) > 0:
                 trust = norms[0] / norms[1]
+        self.last_trust = trust if self.adapted else None
         self.weight = self.weight - learning_rate * trust * update
 
 
@@ -72,6 +73,10 @@ def test_ten_steps_of_varying_gradients_and_learning_rate(in_graph, decay):
         gradients = {name: np.asarray(random.normal(size=v.shape)) for name, v in start.items()}
         if step == 0:
             gradients["dense"] = np.zeros((5, 2))  # with no decay, no update either
+        shown = {
+            name: optimizer.trust_ratio(tf.constant(gradient), variables[name])
+            for name, gradient in gradients.items()
+        }
         apply({name: tf.constant(gradient) for name, gradient in gradients.items()})
         rate = float(schedule(step))
         assert float(optimizer.learning_rate) == rate
@@ -80,6 +85,9 @@ def test_ten_steps_of_varying_gradients_and_learning_rate(in_graph, decay):
             np.testing.assert_allclose(
                 variables[name], transcription.weight, rtol=1e-6, atol=1e-7, err_msg=name
             )
+            assert (shown[name] is None) == (transcription.last_trust is None)
+            if shown[name] is not None:
+                np.testing.assert_allclose(shown[name], transcription.last_trust, rtol=1e-6)
 
 
 @needs_addons

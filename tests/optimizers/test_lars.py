@@ -24,6 +24,7 @@ class SlowLARS:
             norms = np.sqrt((self.weight**2).sum()), np.sqrt((update**2).sum())
             if min(norms) > 0:
                 ratio = self.trust * norms[0] / norms[1]
+        self.last_trust = ratio if self.adapted else None
         self.velocity = self.momentum * self.velocity + learning_rate * ratio * update
         self.weight = self.weight - self.velocity
 
@@ -80,12 +81,19 @@ def test_ten_steps_of_varying_gradients_and_learning_rate(weight_decay):
     }
     for step in range(10):
         gradients = {name: np.asarray(random.normal(size=shapes[name])) for name in shapes}
+        shown = {
+            name: optimizer.trust_ratio(tf.constant(gradients[name]), variables[name])
+            for name in shapes
+        }
         optimizer.apply_gradients(
             [(tf.constant(gradients[name]), variables[name]) for name in shapes]
         )
         rate = 2 * step / 3 if step < 3 else 1 + np.cos(np.pi * (step - 3) / 9)
         for name in shapes:
             slow[name].step(gradients[name], rate)
+            assert (shown[name] is None) == (name not in adapted)
+            if name in adapted:
+                np.testing.assert_allclose(shown[name], slow[name].last_trust, rtol=1e-5)
     for name in shapes:
         np.testing.assert_allclose(variables[name], slow[name].weight, rtol=1e-5, atol=1e-6)
         assert np.abs(start[name] - slow[name].weight).max() > 1e-3

@@ -12,8 +12,9 @@ from simclr_tf.augment import eval_transform, make_seed
 from simclr_tf.data.source import ArraySource
 from simclr_tf.embedding.rows import Rows
 from simclr_tf.errors import UserError
+from simclr_tf.metrics import read_metrics
 from simclr_tf.report.classes import classes_by_knn, classes_of_evaluations
-from simclr_tf.report.curves import curves_of_run, read_rows
+from simclr_tf.report.curves import curves_of_run
 from simclr_tf.report.looked import Looked, look, sprite_uri
 from simclr_tf.report.map import draw_map
 from simclr_tf.report.nearby import find_nearby
@@ -211,12 +212,12 @@ def test_a_large_split_is_looked_at_in_part(tmp_path):
 
 def test_rows_that_are_being_written_are_left_out_and_damage_is_named(tmp_path):
     file = tmp_path / "metrics.jsonl"
-    assert read_rows(file) == []
+    assert read_metrics(file) == []
     row = {"step": 1, "epoch": 0.5, "loss": 2.0, "knn_top1": 0.5}
     file.write_text(f"{json.dumps(row)}\n{json.dumps(row | {'step': 2})}\n" + '{"step": 3, "ep')
-    assert [found["step"] for found in read_rows(file)] == [1, 2]
-    titles = {plot.title for plot in curves_of_run(read_rows(file))}
+    assert [found["step"] for found in read_metrics(file)] == [1, 2]
+    titles = {plot.title for plot in curves_of_run(read_metrics(file))}
     assert titles == {"Loss", "Probes of the encoder"}
     file.write_text('{"step": 1, "epoch": 1}\n{"step"\n')
     with pytest.raises(UserError, match="damaged in line 2"):
-        read_rows(file)
+        read_metrics(file)

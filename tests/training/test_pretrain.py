@@ -38,7 +38,7 @@ TINY = config.PretrainConfig(
         learning_rate=0.1,
         warmup_epochs=0.5,
     ),
-    watching=config.Watching(log_every=4),
+    watching=config.Watching(log_every=4, pictures_every_epochs=0),
     checkpoints=config.Checkpoints(checkpoint_steps=5, keep_checkpoint_max=2),
 )
 

@@ -9,7 +9,7 @@ import pytest
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.evaluate import Setting, judged
 from simclr_tf.evaluation.records import Recorder
-from simclr_tf.evaluation.results import append_evaluations, format_table, read_evaluations
+from simclr_tf.evaluations import append_evaluations, format_table, read_evaluations
 
 
 def _record(protocol, top1, **changes):

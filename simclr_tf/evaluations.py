@@ -11,6 +11,16 @@ from simclr_tf.files import locked, write_atomically
 
 Record = Mapping[str, Any]
 
+_KEYS = {
+    "protocol",
+    "dataset",
+    "train_split",
+    "test_split",
+    "top1",
+    "num_train",
+    "num_test",
+    "step",
+}
 # What makes two records belong to one table.
 _SETTING = ("dataset", "train_split", "test_split", "step", "metric")
 
@@ -28,9 +38,13 @@ def read_evaluations(path: str | Path) -> list[Record]:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); mend it or move it away") from error
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+    if not isinstance(records, list) or not all(map(_is_record, records)):
         raise UserError(f"{path} is not a list of evaluations; mend it or move it away")
     return records
+
+
+def _is_record(record: Any) -> bool:
+    return isinstance(record, dict) and set(record) >= _KEYS
 
 
 def append_evaluations(path: str | Path, records: Iterable[Record]) -> None:

@@ -1,0 +1,33 @@
+"""List runs: state, progress, best probe, size.
+
+  simclr-tf runs [DIR]
+
+All runs in DIR and below it; unless given, in runs. A run is running, done, interrupted (it goes on
+with the command that started it) or failed, and below the table stands why. A ? says that it may
+still run on a machine that cannot be seen from this one.
+"""
+
+import json
+from pathlib import Path
+
+from absl import flags
+
+ARGUMENT = "runs"  # unless given
+
+
+def define(values: flags.FlagValues) -> dict[str, list[str]]:
+    flags.DEFINE_boolean("json", False, "Print a list for programs.", flag_values=values)
+    return {"Output": ["json"]}
+
+
+def run(values: flags.FlagValues, directory: str) -> None:
+    from simclr_tf.runs.listing import table
+    from simclr_tf.runs.summary import find_runs, summarize
+
+    summaries = [summarize(path) for path in find_runs(Path(directory))]
+    if values.json:
+        print(json.dumps([summary.to_json() for summary in summaries], indent=1))
+    elif summaries:
+        print(table(summaries))
+    else:
+        print(f"no runs in {directory}")

@@ -1,0 +1,1 @@
+"""Runs as they lie on the disk: their state, their curve, their figures. Without TensorFlow."""

@@ -1,0 +1,299 @@
+"""What is seen of runs: TensorBoard over HTTP, `runs` and `show`, each in its own process."""
+
+import contextlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.parse
+import urllib.request
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from processes import finish, free_workers, pretrain
+
+TINY = [
+    *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--use_blur=False"),
+    *("--num_proj_layers=2", "--proj_out_dim=16", "--warmup_epochs=0"),
+    *("--learning_rate_scaling=none", "--log_every=2"),
+]
+SHAPES = ["--dataset=shapes", "--train_split=train[:64]", "--eval_split=test[:32]", *TINY]
+
+
+@pytest.fixture(scope="module")
+def logdir(run_cli, tmp_path_factory):
+    """Finished runs: `labelled`, and `bare` without labels and of another optimizer."""
+    path = tmp_path_factory.mktemp("runs")
+    flags = [*SHAPES, "--train_batch_size=16", "--train_steps=8", "--optimizer=lars"]
+    flags += ["--knn_every_epochs=1", "--validation_fraction=0.25", "--pictures_every_epochs=1"]
+    done = run_cli("pretrain", *flags, f"--model_dir={path / 'labelled'}")
+    assert done.returncode == 0, done.stderr
+    images = path / "images"
+    images.mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3))):
+        Image.fromarray(pixels.astype(np.uint8)).save(images / f"<b>{i}.png")
+    flags = [f"--dataset=folder:{images}", *TINY, "--train_batch_size=8", "--train_steps=2"]
+    done = run_cli("pretrain", *flags, "--optimizer=adamw", f"--model_dir={path / 'bare'}")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@contextlib.contextmanager
+def tensorboard(logdir):
+    """TensorBoard on a free port: a function that asks it."""
+    port = free_workers(1).rpartition(":")[2]
+    process = subprocess.Popen(
+        # All of it is loaded before anything is answered.
+        [
+            *(sys.executable, "-m", "tensorboard.main", f"--logdir={logdir}", f"--port={port}"),
+            *("--load_fast=false", "--reload_task=blocking", "--reload_interval=0"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def ask(route, **query):
+        url = f"http://127.0.0.1:{port}/data/{route}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=120) as answer:
+            content = answer.read()
+            is_json = "json" in answer.headers["Content-Type"]
+        return json.loads(content) if is_json else content
+
+    try:
+        # It says where it listens, or why it does not.
+        line = next(line for line in process.stderr if "Press CTRL+C" in line)
+        assert port in line
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        yield ask
+    finally:
+        process.terminate()
+        process.wait()
+
+
+SCALARS = {
+    *("loss", "contrastive_accuracy", "contrastive_entropy", "alignment", "uniformity"),
+    *("feature_std", "learning_rate", "gradient_norm", "weight_norm", "views_per_second"),
+}
+PROBES = {"knn_top1", "linear_probe_top1", "validation_loss", "linear_accuracy"}
+PICTURES = {"view_pairs", "nearest_neighbours", "similarity_matrix"}
+
+
+def test_tensorboard_answers_for_every_tag_that_is_promised(logdir):
+    labelled, bare = "labelled/tensorboard", "bare/tensorboard"
+    with tensorboard(logdir) as ask:
+        loaded = ask("plugin/images/tags")
+        assert all(set(loaded[run]) == PICTURES for run in (labelled, bare))
+        scalars = ask("plugin/scalars/tags")
+        assert set(scalars[labelled]) >= SCALARS | PROBES
+        assert set(scalars[bare]) >= SCALARS and not set(scalars[bare]) & PROBES
+        rows = (logdir / "labelled" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        for tag in ("loss", "gradient_norm", "knn_top1"):
+            points = ask("plugin/scalars/scalars", run=labelled, tag=tag)
+            wanted = [(r["step"], r[tag]) for r in map(json.loads, rows) if tag in r]
+            assert wanted
+            np.testing.assert_allclose([p[1:] for p in points], wanted, rtol=1e-6)
+        # LARS alone has trust ratios.
+        histograms = ask("plugin/histograms/tags")
+        assert set(histograms[labelled]) == {"trust_ratio"} and bare not in histograms
+        (*_, (_, step, bins)) = ask("plugin/histograms/histograms", run=labelled, tag="trust_ratio")
+        assert step == 8 and sum(count for _, _, count in bins) == 23  # kernels but the linear head
+
+        for tag, times in (("view_pairs", [2]), ("similarity_matrix", [3, 6, 8])):
+            found = ask("plugin/images/images", run=labelled, tag=tag, sample=0)
+            assert [image["step"] for image in found] == times
+            query = dict(urllib.parse.parse_qsl(found[-1]["query"]))
+            content = ask("plugin/images/individualImage", **query)
+            picture = tf.io.decode_png(content).numpy()
+            assert picture.shape[-1] == 3 and picture.std() > 5
+
+        (config,) = ask("plugin/text/text", run=labelled, tag="config")
+        assert "&quot;train_batch_size&quot;: 16" in config["text"] or (
+            '"train_batch_size": 16' in config["text"]
+        )
+        _runs_compare(ask, labelled, bare)
+        _projector(ask, labelled, 48, "label\tid\tindex")
+        metadata = _projector(ask, bare, 20, "id\tindex")
+        assert all(f"<b>{i}.png\t" in metadata for i in range(20))
+
+
+def _runs_compare(ask, labelled, bare):
+    metrics = [{"name": {"group": "", "tag": "loss"}}]
+    columns = [{"metric": metric["name"]} for metric in metrics]
+    experiment = ask("plugin/hparams/experiment", request="{}")
+    names = {info["name"] for info in experiment["hparamInfos"]}
+    assert {"optimizer", "learning_rate", "temperature", "train_batch_size", "seed"} <= names
+    wanted = {"colParams": columns, "sliceSize": 10, "allowedStatuses": ["STATUS_UNKNOWN"]}
+    wanted["allowedStatuses"] += ["STATUS_RUNNING", "STATUS_SUCCESS"]
+    groups = ask("plugin/hparams/session_groups", request=json.dumps(wanted))["sessionGroups"]
+    by_run = {group["sessions"][0]["name"]: group for group in groups}
+    assert set(by_run) == {labelled, bare}
+    assert by_run[labelled]["hparams"]["optimizer"] == "lars"
+    assert by_run[bare]["hparams"]["optimizer"] == "adamw"
+    assert by_run[labelled]["hparams"]["train_batch_size"] == 16
+    (value,) = [m for m in by_run[labelled]["metricValues"] if m["name"]["tag"] == "loss"]
+    assert value["trainingStep"] == 8
+
+
+def _projector(ask, run, count, head):
+    (embedding,) = ask("plugin/projector/info", run=run)["embeddings"]
+    width, tile = embedding["tensorShape"][1], embedding["sprite"]["singleImageDim"][0]
+    assert embedding["tensorShape"][0] == count and width == 32
+    points = ask("plugin/projector/tensor", run=run, name="features")
+    assert np.isfinite(np.frombuffer(points, np.float32)).sum() == count * width
+    sprite = tf.io.decode_png(ask("plugin/projector/sprite_image", run=run, name="features"))
+    assert sprite.shape[1] == tile * int(np.ceil(np.sqrt(count)))
+    metadata = ask("plugin/projector/metadata", run=run, name="features").decode()
+    assert metadata.splitlines()[0] == head and len(metadata.splitlines()) == count + 1
+    return metadata
+
+
+def listed(run_cli, directory):
+    done = run_cli("runs", directory, "--json")
+    assert done.returncode == 0, done.stderr
+    return {run["path"].removeprefix(f"{directory}/"): run for run in json.loads(done.stdout)}
+
+
+def test_finished_runs_are_listed_with_progress_probe_and_size(run_cli, logdir):
+    found = listed(run_cli, logdir)
+    assert list(found) == ["bare", "labelled"]
+    labelled, bare = found["labelled"], found["bare"]
+    assert labelled["state"] == bare["state"] == "done" and labelled["certain"]
+    assert (labelled["step"], labelled["saved_step"], labelled["total_steps"]) == (8, 8, 8)
+    assert labelled["epoch"] == pytest.approx(8 / 3)
+    rows = (logdir / "labelled" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    probes = [
+        (row[name], row["step"], name)
+        for row in map(json.loads, rows)
+        for name in ("knn_top1", "linear_probe_top1")
+        if name in row
+    ]
+    best = labelled["best_probe"]
+    assert best["value"] == max(probes)[0] and (best["value"], best["step"], best["name"]) in probes
+    assert bare["best_probe"] is None
+    files = [path for path in (logdir / "bare").rglob("*") if path.is_file()]
+    assert bare["size"] == sum(path.stat().st_size for path in files)
+
+    done = run_cli("runs", logdir)
+    head, first, second = done.stdout.splitlines()
+    assert head.split()[:5] == ["run", "state", "step", "of", "%"]
+    assert first.split()[1:6] == ["done", "2", "2", "100", "–"]
+    assert f"{best['name']} {100 * best['value']:.1f}" in second
+    assert "\x1b" not in done.stdout  # as it is piped, plain
+
+
+def test_a_run_is_shown_with_its_curve_and_evaluations(run_cli, logdir, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(logdir / "labelled", run)
+    done = run_cli("show", run)
+    assert done.returncode == 0, done.stderr
+    assert f"{run}: done, step 8 of 8, epoch 2.67" in done.stdout
+    assert "loss: " in done.stdout and any(0x2800 < ord(c) < 0x2900 for c in done.stdout)
+    assert f"no evaluations yet: simclr-tf evaluate --model_dir={run}" in done.stdout
+
+    record = {"protocol": "knn", "dataset": "shapes", "train_split": "train", "step": 8}
+    record |= {"test_split": "test", "num_train": 64, "num_test": 32, "seconds": 1.0}
+    record |= {"top1": 0.5, "top5": 0.75, "setting": "", "metric": "top-1", "value": 0.5}
+    baseline = {**record, "protocol": "knn/pca", "top1": 0.25, "value": 0.25}
+    (run / "evaluations.json").write_text(json.dumps([record, baseline]), encoding="utf-8")
+    done = run_cli("show", run, "--metric=knn_top1")
+    assert "knn         50.0  25.0" in done.stdout and "knn_top1: " in done.stdout
+
+    found = json.loads(run_cli("show", run, "--json", "--metric=weight_norm").stdout)
+    assert found["steps"] == [2, 4, 6, 8] and len(found["values"]) == 4
+    assert found["evaluations"] == [record, baseline] and found["state"] == "done"
+    done = run_cli("show", run, "--metric=nothing")
+    assert done.returncode == 2
+    assert "--metric=nothing: this run has no such figure; it has loss, " in done.stderr
+
+
+def test_running_killed_failed_and_cut_off_runs_are_told_apart(run_cli, tmp_path):
+    flags = [*SHAPES, "--train_batch_size=16", "--pictures_every_epochs=0", "--optimizer=momentum"]
+    process = pretrain(tmp_path / "killed", *flags, "--train_steps=1000000", "--log_every=1")
+    cut_off = pretrain(tmp_path / "cut_off", *flags, "--train_steps=10", "--log_every=1")
+    for line in cut_off.stdout:
+        if line.startswith("compiling"):
+            cut_off.kill()
+            break
+    assert finish(cut_off)[0] == -signal.SIGKILL
+    for line in process.stdout:
+        if line.startswith("step 5/"):
+            break
+    # Its output is not read meanwhile, and so it may stand still, but it is there.
+    assert listed(run_cli, tmp_path)["killed"]["state"] == "running"
+    second = run_cli("pretrain", f"--model_dir={tmp_path / 'killed'}", *flags, "--train_steps=9")
+    assert second.returncode == 2
+    assert f"is being trained (process {process.pid} on " in second.stderr
+    process.kill()
+    assert finish(process)[0] == -signal.SIGKILL
+
+    failing = ["--learning_rate=1e30", "--train_steps=20", "--log_every=1"]
+    failed = run_cli("pretrain", f"--model_dir={tmp_path / 'failed'}", *flags, *failing)
+    assert failed.returncode == 2, failed.stderr
+
+    found = listed(run_cli, tmp_path)
+    assert {name: run["state"] for name, run in found.items()} == {
+        **{"cut_off": "interrupted", "failed": "failed", "killed": "interrupted"}
+    }
+    assert "killed?" in found["killed"]["reason"] and found["killed"]["saved_step"] >= 4
+    assert found["cut_off"]["step"] == 0 and found["cut_off"]["best_probe"] is None
+    assert found["failed"]["reason"].startswith("the loss was not finite at step ")
+    done = run_cli("show", tmp_path / "cut_off")
+    assert done.returncode == 0, done.stderr
+    assert "interrupted, step 0 of 10, epoch 0.00; saved at step 0" in done.stdout
+    assert "no metrics yet" in done.stdout
+    done = run_cli("runs", tmp_path)
+    assert f"{tmp_path / 'failed'}: failed: the loss was not finite at step" in done.stdout
+
+
+def test_a_damaged_run_is_named_and_hides_no_other(run_cli, logdir, tmp_path):
+    for name in ("config", "metrics", "cut", "evaluations", "checkpoint"):
+        shutil.copytree(logdir / "labelled", tmp_path / name)
+    text = (tmp_path / "config" / "config.json").read_text(encoding="utf-8")
+    (tmp_path / "config" / "config.json").write_text(text[:40], encoding="utf-8")
+    rows = (tmp_path / "metrics" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "metrics" / "metrics.jsonl").write_text(
+        "\n".join([rows[0], "{", *rows[1:], ""]), encoding="utf-8"
+    )
+    (tmp_path / "cut" / "metrics.jsonl").write_text("\n".join(rows)[:-5], encoding="utf-8")
+    (tmp_path / "evaluations" / "evaluations.json").write_text("[{}]", encoding="utf-8")
+    (tmp_path / "checkpoint" / "checkpoints" / "checkpoint").unlink()
+    # No runs, and none of their business.
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "config.json").write_text("{}", encoding="utf-8")
+
+    found = listed(run_cli, tmp_path)
+    reasons = {name: run["reason"] for name, run in found.items() if run["state"] == "damaged"}
+    assert set(found) == {"config", "metrics", "cut", "evaluations", "checkpoint"}
+    assert found["cut"]["state"] == found["evaluations"]["state"] == "done"
+    assert set(reasons) == {"config", "metrics", "checkpoint"}
+    assert "config.json is damaged" in reasons["config"]
+    assert "metrics.jsonl is damaged in line 2" in reasons["metrics"]
+    assert "names no checkpoint that is there" in reasons["checkpoint"]
+    for name in (*reasons, "evaluations"):
+        done = run_cli("show", tmp_path / name)
+        assert done.returncode == 2 and done.stderr.startswith("simclr-tf: error: ")
+        assert "Traceback" not in done.stderr
+
+
+def test_both_start_without_tensorflow_and_say_what_is_missing(run_cli, tmp_path):
+    code = (
+        "import sys; from simclr_tf.cli.main import main; "
+        f"main(['runs', {str(tmp_path)!r}]); main(['show', {str(tmp_path)!r}]); "
+        "print(sorted({'tensorflow', 'tf_keras', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"no runs in {tmp_path}", "[]"]
+    assert "holds no run (config.json" in done.stderr
+    assert run_cli("runs", tmp_path, "--json").stdout == "[]\n"
+    for arguments, message in (
+        (["runs", tmp_path / "nowhere"], "no such directory"),
+        (["show"], "name the run, as in: simclr-tf show runs/quickstart"),
+        (["show", "a", "b"], "b: not a flag"),
+    ):
+        done = run_cli(*arguments)
+        assert done.returncode == 2 and message in done.stderr

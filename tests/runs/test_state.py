@@ -1,0 +1,108 @@
+"""How a training's end is recorded, and what is made of the record."""
+
+import json
+
+import pytest
+
+from simclr_tf.errors import UserError
+from simclr_tf.run import Run
+from simclr_tf.runs import state
+from simclr_tf.runs.state import State, check_free, recorded, state_of
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "run")
+
+
+def ended(run, error=None):
+    """The state of a run of 10 steps whose training ended so, with 5 of them saved."""
+    try:
+        with recorded(run) as begin:
+            begin()
+            if error:
+                raise error
+    except BaseException as caught:
+        assert caught is error
+    return state_of(run, 10, 5)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, State("done")),
+        (SystemExit(143), State("interrupted", "by SIGTERM")),
+        (SystemExit(130), State("interrupted", "by Ctrl-C")),
+        (KeyboardInterrupt(), State("interrupted", "by Ctrl-C")),
+        (UserError("the loss was not finite"), State("failed", "the loss was not finite")),
+        (ValueError("one\ntwo"), State("failed", "ValueError: one")),
+        (AssertionError(), State("failed", "AssertionError: ")),
+    ],
+)
+def test_how_it_ended_is_what_is_said(run, error, expected):
+    assert ended(run, error) == expected
+
+
+def test_while_it_lasts_it_is_running_and_nobody_else_may_begin(run):
+    with recorded(run) as begin:
+        begin()
+        assert state_of(run, 10, 5).name == "running" and state_of(run, 10, 5).certain
+        with pytest.raises(UserError, match=r"run is being trained \(process \d+ on "):
+            check_free(run)
+        with pytest.raises(UserError, match="is being trained"), recorded(run) as again:
+            again()
+        # The second one, refused, has not touched what the first one says.
+        assert state_of(run, 10, 5).name == "running"
+    check_free(run)
+    assert state_of(run, 10, 10) == State("done")
+
+
+def test_what_never_began_leaves_no_trace(run):
+    with pytest.raises(UserError, match="a mistake"), recorded(run):
+        raise UserError("a mistake")
+    assert not run.path.exists()
+    ended(run, SystemExit(143))
+    with pytest.raises(UserError, match="other settings"), recorded(run):
+        raise UserError("other settings")
+    assert state_of(run, 10, 5) == State("interrupted", "by SIGTERM")
+
+
+def noted(run, **changes):
+    """A run whose note says "running", and whose process is gone."""
+    ended(run)
+    note = json.loads(run.state_file.read_text(encoding="utf-8"))
+    run.state_file.write_text(json.dumps({**note, "state": "running", **changes}), "utf-8")
+    return state_of(run, 10, 5)
+
+
+@pytest.mark.parametrize("other", [{}, {"host": "container"}, {"boot": "before"}])
+def test_a_note_that_outlived_its_process_on_this_machine_is_of_a_kill(run, other):
+    found = noted(run, **other)
+    assert found.name == "interrupted" and "killed?" in found.reason and found.certain
+
+
+@pytest.mark.parametrize("other", [{"host": "b", "boot": "c"}, {"locked": False}])
+def test_of_another_machine_nothing_is_certain(run, other):
+    found = noted(run, **other)
+    assert found.name == "running" and not found.certain
+    assert "cannot be seen from here" in found.reason
+
+
+def test_without_a_note_the_checkpoint_says_it(run):
+    run.path.mkdir()
+    assert state_of(run, 10, 10) == State("done")
+    assert state_of(run, 10, 5) == State("interrupted")
+    run.state_file.write_text("{", encoding="utf-8")
+    assert state_of(run, 10, 5) == State("interrupted")
+
+
+def test_a_file_system_without_locks_and_a_full_one_end_no_training(run, monkeypatch):
+    def refuse(*arguments):
+        raise OSError("no locks")
+
+    monkeypatch.setattr(state.fcntl, "flock", refuse)
+    assert ended(run) == State("done")
+    with pytest.raises(UserError, match="the cause"), recorded(run) as begin:
+        begin()
+        monkeypatch.setattr(state, "write_atomically", refuse)
+        raise UserError("the cause")

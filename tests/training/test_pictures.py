@@ -1,0 +1,108 @@
+"""TensorBoard's pictures of what is alike, against features that are known."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.metrics.pairwise import cosine_similarity
+
+from simclr_tf.data.source import ArraySource
+from simclr_tf.embedding.rows import Rows
+from simclr_tf.training import pictures
+from simclr_tf.training.pictures import Pictures, neighbour_grid, similarities
+
+BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
+RNG = np.random.default_rng(0)
+
+
+def made(count=40, size=32, labels=None, features=None) -> Rows:
+    """Rows of images of one colour each."""
+    colours = RNG.integers(0, 256, (count, 1, 1, 3), np.uint8)
+    images = np.broadcast_to(colours, (count, size, size, 3)).copy()
+    names = None if labels is None else ("ant", "bee", "cat")
+    source = ArraySource("made", images, labels, names)
+    features = RNG.normal(size=(count, 6)).astype(np.float32) if features is None else features
+    return Rows(source, features, np.full(count, -1) if labels is None else labels)
+
+
+def tiles(grid, columns):
+    """The middle pixel and the frame's of every tile."""
+    side = grid.shape[1] // columns
+    lines = grid.reshape(-1, side, columns, side, 3).swapaxes(1, 2)
+    return lines[:, :, side // 2, side // 2], lines[:, :, side // 2, 4]
+
+
+@pytest.mark.parametrize("size", [16, 32, 100])
+def test_each_line_is_an_image_and_the_nearest_others(size):
+    labels = RNG.integers(0, 3, 40)
+    labels[7] = -1
+    rows = made(size=size, labels=labels)
+    shown, frames = tiles(neighbour_grid(rows), 9)
+    assert shown.shape == (10, 9, 3)
+    colours = rows.source._images[:, 0, 0]
+    cosines = cosine_similarity(rows.features)
+    queries = [int(np.flatnonzero((colours == pixel).all(1))[0]) for pixel in shown[:, 0]]
+    assert queries == sorted(set(queries))
+    for query, line, frame in zip(queries, shown, frames, strict=True):
+        order = [i for i in np.argsort(-cosines[query]) if i != query][:8]
+        np.testing.assert_array_equal(line[1:], colours[order])
+        for place, other in enumerate(order, 1):
+            known = labels[query] >= 0 and labels[other] >= 0
+            same = BLUE if labels[query] == labels[other] else ORANGE
+            assert tuple(frame[place]) == (same if known else (255, 255, 255))
+        assert tuple(frame[0]) == (255, 255, 255)
+
+
+def test_a_duplicate_is_a_neighbour_and_the_image_itself_is_not():
+    rows = made(5, features=np.array([[1, 0]] * 3 + [[0, 1]] * 2, np.float32))
+    shown, frames = tiles(neighbour_grid(rows), 5)  # itself and the four others
+    assert len(shown) == 5 and (frames == 255).all()  # no labels
+    for line in shown:
+        assert len({tuple(pixel) for pixel in line}) == 5
+
+
+class Known:
+    """A model of which the views are the images and the features their mean colours."""
+
+    views_per_image = 2
+
+    def encoder(self, images, training):
+        assert not training
+        return tf.reduce_mean(images, axis=[1, 2])
+
+    def views_of(self, images, step, offset, aspect):
+        images = tf.cast(images, tf.float32) / 255.0
+        return tf.concat([images, 1.0 - images], axis=0)  # the second view is the negative
+
+
+def test_similarities_are_of_first_and_last_views_in_the_order_of_classes():
+    labels = RNG.permuted(np.arange(20) % 3)
+    rows = made(20, labels=labels)
+    found = similarities(Known(), rows)
+    colours = rows.source._images[:, 0, 0] / 255.0
+    order = np.argsort(labels, kind="stable")
+    wanted = cosine_similarity(colours[order], 1 - colours[order])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_the_sample_is_spread_over_all_images_bounded_and_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(pictures, "_IMAGES", 12)
+    source = made(120).source
+    make = Pictures(source, 16, tmp_path)
+    found = make(Known())
+    assert set(found) == {"nearest_neighbours", "similarity_matrix"}
+    assert all(p.dtype == np.uint8 and p.shape[-1] == 3 for p in found.values())
+    index = [int(line.split("\t")[0]) for line in metadata(tmp_path)]
+    assert len(index) == 12 and all(10 * i <= n < 10 * (i + 1) for i, n in enumerate(index))
+    assert "projector" not in {place.name for place in tmp_path.iterdir()}
+    kept = make._sample
+    make(Known())
+    assert make._sample is kept
+    # Large images are fewer, and one alone has no neighbours.
+    monkeypatch.setattr(pictures, "_BYTES", 1)
+    monkeypatch.setattr(pictures, "_BATCH", 1)
+    assert set(Pictures(source, 16, tmp_path)(Known())) == {"similarity_matrix"}
+    assert len(metadata(tmp_path)) == 1
+
+
+def metadata(path):
+    return (path / "metadata.tsv").read_text(encoding="utf-8").splitlines()[1:]
