@@ -99,7 +99,8 @@ def classes_by_knn(bank: Looked, judged: Looked | None) -> Classes | None:
     share = matrix.trace() / matrix.sum()
     source = (
         f"k-NN (k={k}, T={_TEMPERATURE:g}) of this report: {len(queries):,} images of "
-        f"{asked.split} judged by {of}as no evaluation of this step has left its own: top-1 {share:.1%}"
+        f"{asked.split} judged by {of}as no evaluation of this step has left its own: "
+        f"top-1 {share:.1%}"
     )
     return _of_matrix(matrix, names, source)
 

@@ -83,13 +83,25 @@ PROBES = {"knn_top1", "linear_probe_top1", "validation_loss", "linear_accuracy"}
 PICTURES = {"view_pairs", "nearest_neighbours", "similarity_matrix"}
 
 
-def test_tensorboard_answers_for_every_tag_that_is_promised(logdir):
-    labelled, bare = "labelled/tensorboard", "bare/tensorboard"
+def test_tensorboard_answers_for_every_tag_that_is_promised(run_cli, logdir, tmp_path):
+    logdir = shutil.copytree(logdir, tmp_path / "runs")
+    few = ["--train_split=train[:64]", "--eval_split=test[:32]"]
+    done = run_cli(
+        "evaluate", f"--model_dir={logdir / 'labelled'}", *few, "--protocols=knn", "--knn_k=5"
+    )
+    assert done.returncode == 0, done.stderr
+    flags = [f"--checkpoint={logdir / 'labelled'}", *few, "--train_batch_size=16"]
+    done = run_cli("finetune", *flags, "--train_steps=2", f"--model_dir={logdir / 'tuned'}")
+    assert done.returncode == 0, done.stderr
+    labelled, bare, tuned = (f"{name}/tensorboard" for name in ("labelled", "bare", "tuned"))
     with tensorboard(logdir) as ask:
         loaded = ask("plugin/images/tags")
-        assert all(set(loaded[run]) == PICTURES for run in (labelled, bare))
+        evaluated = "evaluation/shapes-train-64-304cd1-test-32-0803b1/knn-k-5-T-0.1-64-images"
+        assert set(loaded[labelled]) == PICTURES | {f"{evaluated}/confusion"}
+        assert set(loaded[bare]) == PICTURES
+        assert set(loaded[tuned]) >= {"views", "nearest_neighbours", "similarity_matrix"}
         scalars = ask("plugin/scalars/tags")
-        assert set(scalars[labelled]) >= SCALARS | PROBES
+        assert set(scalars[labelled]) >= SCALARS | PROBES | {evaluated}
         assert set(scalars[bare]) >= SCALARS and not set(scalars[bare]) & PROBES
         rows = (logdir / "labelled" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         for tag in ("loss", "gradient_norm", "knn_top1"):
@@ -115,13 +127,13 @@ def test_tensorboard_answers_for_every_tag_that_is_promised(logdir):
         assert "&quot;train_batch_size&quot;: 16" in config["text"] or (
             '"train_batch_size": 16' in config["text"]
         )
-        _runs_compare(ask, labelled, bare)
+        _runs_compare(ask, labelled, bare, tuned)
         _projector(ask, labelled, 48, "label\tid\tindex")
         metadata = _projector(ask, bare, 20, "id\tindex")
         assert all(f"<b>{i}.png\t" in metadata for i in range(20))
 
 
-def _runs_compare(ask, labelled, bare):
+def _runs_compare(ask, labelled, bare, tuned):
     metrics = [{"name": {"group": "", "tag": "loss"}}]
     columns = [{"metric": metric["name"]} for metric in metrics]
     experiment = ask("plugin/hparams/experiment", request="{}")
@@ -131,7 +143,7 @@ def _runs_compare(ask, labelled, bare):
     wanted["allowedStatuses"] += ["STATUS_RUNNING", "STATUS_SUCCESS"]
     groups = ask("plugin/hparams/session_groups", request=json.dumps(wanted))["sessionGroups"]
     by_run = {group["sessions"][0]["name"]: group for group in groups}
-    assert set(by_run) == {labelled, bare}
+    assert set(by_run) == {labelled, bare, tuned}
     assert by_run[labelled]["hparams"]["optimizer"] == "lars"
     assert by_run[bare]["hparams"]["optimizer"] == "adamw"
     assert by_run[labelled]["hparams"]["train_batch_size"] == 16
