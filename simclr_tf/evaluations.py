@@ -72,21 +72,30 @@ def _said(record: Record) -> Record:
 class Table:
     """Figures in percent: protocols down, the encoder and its baselines across.
 
-    `rows` are of text, the first is the header: the metric, then what was measured.
+    `rows` are of text, the first is the header: the metric, then what was measured. All are of one
+    dataset and step.
     """
 
+    dataset: str
+    step: int
     title: str
     rows: list[list[str]]
 
+    @property
+    def metric(self) -> str:
+        """What the figures are."""
+        return self.rows[0][0]
+
 
 def tables(records: Iterable[Record]) -> list[Table]:
-    """Lay out the figures, in a table for every (dataset, splits, step, metric).
+    """Lay out the figures, in a table for every (dataset, splits, step, metric), the newest last.
 
     Of equal protocols with equal settings and as many labels the newest counts.
     """
     kinds: dict[tuple[Any, ...], list[Record]] = {}
     for record in map(completed, records):
-        kinds.setdefault(tuple(record[key] for key in _SETTING), []).append(record)
+        setting = tuple(record[key] for key in _SETTING)
+        kinds[setting] = [*kinds.pop(setting, []), record]
     return [_one_table(members) for members in kinds.values()]
 
 
@@ -116,7 +125,7 @@ def _one_table(records: Sequence[Record]) -> Table:
         f"{last['dataset']}: {most} images of {last['train_split']} to learn from, "
         f"{last['num_test']} of {last['test_split']} to be judged on, step {last['step']}"
     )
-    return Table(title, rows)
+    return Table(last["dataset"], last["step"], title, rows)
 
 
 def _as_text(table: Table, markdown: bool) -> str:

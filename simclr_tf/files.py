@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 _LONGEST = 60  # characters that a file's name takes of a text
+_MOST_BYTES = 240  # of a file's name; most file systems end at 255, and writing adds to it
 
 
 def write_atomically(path: str | Path, contents: str | bytes) -> None:
@@ -75,9 +76,19 @@ def file_name(text: str) -> str:
     `train` stays, `train[:50%]` and `train[:50]` become two names.
     """
     plain = re.sub(r"[^\w.]+", "-", text).strip("-")[-_LONGEST:]
-    if plain == text:
-        return plain
-    return f"{plain}-{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:6]}"
+    return plain if plain == text else f"{plain}-{_digest(text)}"
+
+
+def bounded_name(name: str) -> str:
+    """Returns a file's name, cut where it is longer than file systems take, with a digest then."""
+    encoded = name.encode(errors="backslashreplace")
+    if len(encoded) <= _MOST_BYTES:
+        return name
+    return f"{encoded[: _MOST_BYTES - 7].decode(errors='ignore')}-{_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:6]
 
 
 @contextlib.contextmanager

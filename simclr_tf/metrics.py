@@ -1,6 +1,7 @@
 """metrics.jsonl: a row of figures for every logged step of a run."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ def read_metrics(path: Path) -> list[Row]:
             )
         rows.append(row)
     return rows
+
+
+def finite(row: Row, name: str) -> bool:
+    """Whether a row has this figure, and it is a number."""
+    return isinstance(row.get(name), int | float) and math.isfinite(row[name])
 
 
 def truncate_metrics(path: Path, step: int) -> None:

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from simclr_tf.files import (
+    bounded_name,
     file_name,
     locked,
     replacing,
@@ -91,3 +92,10 @@ def test_a_file_or_directory_appears_whole(tmp_path):
         raise OSError("full")
     assert [file.name for file in (tmp_path / "place").iterdir()] == ["second"]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["made", "place"]
+
+
+def test_a_name_that_is_too_long_is_cut_and_stays_its_own():
+    assert bounded_name("5859-shapes") == "5859-shapes"
+    names = [bounded_name("図" * 300 + end) for end in "ab"]
+    assert all(len(name.encode()) <= 240 and name.startswith("図") for name in names)
+    assert names[0] != names[1]

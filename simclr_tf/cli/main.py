@@ -1,6 +1,7 @@
 """The command line: `simclr-tf COMMAND [flags]`."""
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -34,6 +35,9 @@ def main(argv: Sequence[str]) -> int:
         print(_overview())
         return 0
     name, *arguments = argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         if name not in COMMANDS:
             raise UserError(f"{name}: no such command; there are {', '.join(COMMANDS)}")

@@ -15,7 +15,7 @@ from simclr_tf.evaluation.confusion import (
 from simclr_tf.evaluation.evaluate import Evaluation
 from simclr_tf.evaluation.metrics import confusion
 from simclr_tf.evaluations import Record, append_evaluations, format_table
-from simclr_tf.files import file_name
+from simclr_tf.files import bounded_name, file_name
 
 _MOST_CLASSES = 1000  # of which a confusion matrix is written
 
@@ -76,8 +76,8 @@ class Recorder:
 
 def place_of(directory: Path, record: Record) -> Path:
     """Return the directory of the tables and pictures of a figure."""
-    about = _about(record).replace("/", "-")
-    return directory / "evaluations" / f"{record['step']}-{about}"
+    about = f"{record['step']}-{_about(record).replace('/', '-')}"
+    return directory / "evaluations" / bounded_name(about)
 
 
 def _name(record: Record) -> str:

@@ -41,8 +41,8 @@ class Classes:
     plot: Plot | None = None
 
 
-def classes_of_evaluations(run: Path, records: Sequence[Record]) -> Classes | None:
-    """Return what the best evaluation of the encoder at its last step left; None without one.
+def classes_of_evaluations(run: Path, records: Sequence[Record], step: int) -> Classes | None:
+    """Return what the best evaluation of the encoder at a step left; None without one.
 
     Raises:
         UserError: its files are damaged.
@@ -50,13 +50,14 @@ def classes_of_evaluations(run: Path, records: Sequence[Record]) -> Classes | No
     own = [
         record
         for record in map(completed, records)
-        if "/" not in record["protocol"] and not record["protocol"].startswith("probe:")
+        if record["step"] == step
+        and "/" not in record["protocol"]
+        and not record["protocol"].startswith("probe:")
     ]
     own = [record for record in own if (place_of(run, record) / PER_CLASS_FILE).exists()]
     if not own:
         return None
-    last = max(record["step"] for record in own)
-    best = max((r for r in own if r["step"] == last), key=lambda record: record["value"])
+    best = max(own, key=lambda record: record["value"])
     place = place_of(run, best)
     setting = f" ({best['setting']})" if best["setting"] else ""
     source = (
@@ -132,10 +133,6 @@ def _plot(shares: np.ndarray, names: Sequence[str], table: Table) -> Plot:
     ticks = {"tickvals": list(range(len(names))), "ticktext": [plain(name) for name in names]}
     text = [[f"{100 * value:.0f}" if value >= 0.005 else "" for value in row] for row in shares]
     few = len(names) <= 20
-    hover = [
-        [f"{plain(a)} taken for {plain(b)}: {shares[i, j]:.1%}" for j, b in enumerate(names)]
-        for i, a in enumerate(names)
-    ]
     figure = go.Figure(
         go.Heatmap(
             z=np.round(shares, 4).tolist(),
@@ -144,8 +141,7 @@ def _plot(shares: np.ndarray, names: Sequence[str], table: Table) -> Plot:
             colorscale="Blues",
             text=text if few else None,
             texttemplate="%{text}" if few else None,
-            hovertext=hover,
-            hoverinfo="text",
+            hovertemplate="%{y} taken for %{x}: %{z:.1%}<extra></extra>",
             colorbar={"tickformat": ".0%", "thickness": 10, "title": None},
         )
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import qualitative
 
@@ -19,6 +20,7 @@ _TOGETHER = {
     "Alignment and uniformity": ("alignment", "uniformity"),
 }
 _NOT_CURVES = ("step", "epoch")
+_POINTS = 500  # of a curve at most
 
 
 def curves_of_run(rows: Sequence[Row]) -> list[Plot]:
@@ -51,6 +53,18 @@ def _words(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def _thinned(rows: Sequence[Row], name: str) -> tuple[list[float], list[int], list[float]]:
+    """Epochs, steps and values; of many rows the means of successive ones, at their last."""
+    parts = np.array_split(np.arange(len(rows)), min(len(rows), _POINTS))
+    ends = [rows[part[-1]] for part in parts]
+    means = [np.mean([rows[i][name] for i in part]) for part in parts]
+    return (
+        [float(f"{end['epoch']:.6g}") for end in ends],
+        [end["step"] for end in ends],
+        [float(f"{mean:.5g}") for mean in means],
+    )
+
+
 def _plot(title: str, members: Mapping[str, tuple[Sequence[Row], str]]) -> Plot:
     """One figure; `members` says of which rows and which measure each curve is."""
     figure = go.Figure()
@@ -59,19 +73,19 @@ def _plot(title: str, members: Mapping[str, tuple[Sequence[Row], str]]) -> Plot:
         there = [row for row in rows if row.get(name) is not None]
         if not there:
             continue
-        values = [row[name] for row in there]
-        # A single point makes no line.
-        mode = "lines" if len(there) > 1 else "markers"
+        epochs, steps, means = _thinned(there, name)
         figure.add_scatter(
-            x=[row["epoch"] for row in there],
-            y=values,
+            x=epochs,
+            y=means,
             name=plain(label),
-            mode=mode,
+            # A single point makes no line.
+            mode="lines" if len(there) > 1 else "markers",
             # A run has its own, also where others have no such curve.
             line={"color": qualitative.Plotly[number % len(qualitative.Plotly)]},
-            customdata=[row["step"] for row in there],
+            customdata=steps,
             hovertemplate="%{y:.4g} (step %{customdata})",
         )
+        values = [row[name] for row in there]
         ends = (values[0], values[-1], min(values), max(values))
         table.append((label, len(values), *(f"{value:.4g}" for value in ends)))
     figure.update_layout(

@@ -22,6 +22,7 @@ MAPS = ("pca", "umap", "tsne")
 
 _CLUSTERS = 10
 _FEWEST = 5  # points that make a map
+_SAME = 1e-6  # of features of unit length, a difference that is none
 _MOST_NAMES = 40  # classes up to which there is a legend
 # Colours come again after ten classes, with another of these.
 _SYMBOLS = ("circle", "diamond", "cross", "square", "triangle-up", "star")
@@ -69,7 +70,9 @@ def draw_map(looked: Looked, method: str, most: int) -> Map | None:
     images = f"{len(positions):,} of {looked.total:,} images of {looked.split}"
     table = _distances(features, names, groups)
     plots = []
-    for kind in dict.fromkeys(("pca", method)):
+    # Of one point alone there is no other map, and t-SNE ends the process.
+    collapsed = np.ptp(features, axis=0).max() < _SAME
+    for kind in dict.fromkeys(("pca", "pca" if collapsed else method)):
         # One thread: on few cores BLAS's and TensorFlow's wait for one another.
         with threadpool_limits(1, "blas"):
             places, title = _METHODS[kind](features)
@@ -147,7 +150,10 @@ def _distances(features: np.ndarray, names: Sequence[str], groups: np.ndarray) -
 def _pca(features: np.ndarray) -> tuple[np.ndarray, str]:
     pca = PCA(2, random_state=0).fit(features)
     first, second = pca.explained_variance_ratio_
-    return pca.transform(features), f"PCA ({first:.0%} and {second:.0%} of the variance)"
+    share = f"{first:.0%} and {second:.0%} of the variance"
+    if np.ptp(features, axis=0).max() < _SAME:
+        share = "all features are the same: the representation has collapsed"
+    return pca.transform(features), f"PCA ({share})"
 
 
 def _umap(features: np.ndarray) -> tuple[np.ndarray, str]:

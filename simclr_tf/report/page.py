@@ -65,12 +65,13 @@ def as_table(rows: Sequence[Sequence[object]]) -> Table:
     return Table(rows[0], rows[1:])
 
 
-def write_page(path: Path, template: str, **content: Any) -> int:
+def write_page(path: Path, template: str, remedy: str, **content: Any) -> int:
     """Write a page in one file that asks nothing of a network; returns its size in bytes.
 
     Args:
         path: the file.
         template: one of the package's templates.
+        remedy: what makes it smaller, for the user.
         content: what it shows; everything is escaped.
 
     Raises:
@@ -101,7 +102,7 @@ def write_page(path: Path, template: str, **content: Any) -> int:
     if len(contents) > _MOST_BYTES:
         raise UserError(
             f"the report takes {size_text(len(contents))}, more than the 12 MB that go into one "
-            "file; lower --map_images"
+            f"file; {remedy}"
         )
     try:
         write_atomically(path, contents)

@@ -134,7 +134,7 @@ class Duplicates:
         pairs: the most alike.
         compared: how many pairs had their pixels compared.
         same: how many of these have the same pixels, or nearly.
-        across: how many of these have an image in either split.
+        across: how many of these have one image in each split.
         images: among which images they were looked for, in words.
     """
 

@@ -95,17 +95,17 @@ def report_run(model_dir: str | Path, request: ReportRequest, output: str | Path
     model = _model(told, notes)
 
     content: dict[str, object] = {"views": None, "map": None, "nearby": None, "positives": None}
-    content |= {"duplicates": None, "classes": None}
+    own = [record for record in told.records if record["dataset"] == splits.dataset]
+    classes = None if told.step is None else classes_of_evaluations(run.path, own, told.step)
+    content |= {"duplicates": None, "classes": classes}
     if train is not None:
         try:
             _say(f"views of {train.name}")
             content["views"] = _views(told, train, model)
             if model is not None:
-                content |= _of_images(told, request, splits, (train, test), model)
+                _look(content, told, request, splits, (train, test), model)
         except UserError as error:
             notes.append(f"What follows from the images is not complete: {error}")
-    own = [record for record in told.records if record["dataset"] == splits.dataset]
-    content["classes"] = classes_of_evaluations(run.path, own) or content["classes"]
 
     size = write_page(
         path,
@@ -118,6 +118,7 @@ def report_run(model_dir: str | Path, request: ReportRequest, output: str | Path
         facts=facts(told),
         settings=settings(told.config),
         command=remake(told, run.path),
+        remedy="lower --map_images",
         **content,
     )
     _say(f"report: {path} ({size_text(size)})")
@@ -142,7 +143,7 @@ def _model(told: Told, notes: list[str]) -> SimCLR | Classifier | None:
     if told.step is None:
         return None
     try:
-        return load(told.run.path)
+        return load(told.run.path, told.step)
     except UserError as error:
         notes.append(f"The newest checkpoint is not looked at: {error}")
         return None
@@ -161,14 +162,15 @@ def _views(told: Told, source: Source, model: SimCLR | Classifier | None) -> dic
     }
 
 
-def _of_images(
+def _look(
+    content: dict[str, object],
     told: Told,
     request: ReportRequest,
     splits: Splits,
     sources: tuple[Source, Source | None],
     model: SimCLR | Classifier,
-) -> dict[str, object]:
-    """What the encoder makes of the images."""
+) -> None:
+    """Adds to the content, one by one, what the encoder makes of the images."""
     encoder = encoder_of_model(model, told.config)
     size = encoder.image_size
 
@@ -180,16 +182,15 @@ def _of_images(
     judged = None if sources[1] is None else looked(sources[1], splits.test_split)
     shown = judged or bank
     _say(f"map of {min(request.map_images, len(shown)):,} images ({request.map})")
-    found: dict[str, object] = {"map": draw_map(shown, request.map, request.map_images)}
+    content["map"] = draw_map(shown, request.map, request.map_images)
     _say("nearest neighbours, by features and by pixels")
-    found["nearby"] = {
+    content["nearby"] = {
         "queries": find_nearby(bank, judged, size, _say),
         "bank": str(bank),
         "asked": shown.split,
         "size": size,
     }
     _say("positive pairs and near-duplicates")
-    found["positives"] = find_positives(model, bank, request.map_images)
-    found["duplicates"] = find_duplicates([bank, *([judged] if judged else [])], size)
-    found["classes"] = classes_by_knn(bank, judged)
-    return found
+    content["positives"] = find_positives(model, bank, request.map_images)
+    content["duplicates"] = find_duplicates([bank, *([judged] if judged else [])], size)
+    content["classes"] = content["classes"] or classes_by_knn(bank, judged)

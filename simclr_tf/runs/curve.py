@@ -40,7 +40,7 @@ def curve(xs: Sequence[float], ys: Sequence[float], width: int = 72, height: int
         label = {0: labels[0], height - 1: labels[1]}.get(number, "")
         dots = "".join(chr(0x2800 + cell) if cell else " " for cell in line)
         lines.append(f"{label:>{margin}} ┤{dots}".rstrip())
-    ends = f"{xs[0]:g}", f"{xs[-1]:g}"
+    ends = f"{xs[0]:.10g}", f"{xs[-1]:.10g}"
     lines.append(f"{'':{margin}} └{'─' * (columns // 2)}")
     lines.append(f"{'':{margin}}  {ends[0]}{ends[1]:>{columns // 2 - len(ends[0])}}")
     return lines

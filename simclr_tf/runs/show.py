@@ -1,13 +1,12 @@
 """One run in the terminal: what it is, one of its curves, its evaluations."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluations import Record, format_table, read_evaluations
-from simclr_tf.metrics import Row, read_metrics
+from simclr_tf.metrics import Row, finite, read_metrics
 from simclr_tf.run import Run
 from simclr_tf.runs.curve import curve
 from simclr_tf.runs.listing import is_told, shown, size_text
@@ -47,12 +46,14 @@ def as_json(path: Path, metric: str) -> dict[str, Any]:
     """
     summary, rows, records = _read(path)
     steps, values = _points(rows, metric) if rows else ([], [])
+    # JSON knows no other numbers.
+    last = {k: v if finite(rows[-1], k) else None for k, v in rows[-1].items()} if rows else None
     return {
         **summary.to_json(),
         "metric": metric,
         "steps": steps,
         "values": values,
-        "last": rows[-1] if rows else None,
+        "last": last,
         "evaluations": list(records),
     }
 
@@ -86,9 +87,7 @@ def _head(summary: Summary) -> list[str]:
 
 
 def _points(rows: list[Row], metric: str) -> tuple[list[int], list[float]]:
-    points = [
-        (row["step"], row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))
-    ]
+    points = [(row["step"], row[metric]) for row in rows if finite(row, metric)]
     if not points:
         names = dict.fromkeys(name for row in rows for name in row)
         there = ", ".join(name for name in names if name not in ("step", "epoch"))

@@ -39,18 +39,22 @@ class State:
 
 
 @contextlib.contextmanager
-def recorded(run: Run) -> Iterator[Callable[[], None]]:
+def recorded(run: Run) -> Iterator[Callable[[int], None]]:
     """Records how a training ends.
 
-    Gives the function that begins it; an end without a beginning leaves no trace. That function
-    raises UserError if another process trains this run.
+    Gives the function that begins it at a step; an end without a beginning leaves no trace. That
+    function raises UserError if another process trains this run, or has meanwhile.
     """
     lock: TextIO | None = None
     note: dict[str, Any] = {}
 
-    def begin() -> None:
+    def begin(step: int) -> None:
         nonlocal lock
         lock, locked = _lock(run)
+        if run.latest_step() != step:
+            raise UserError(
+                f"{run.path} was trained by another process while this one prepared: start again"
+            )
         note.update(_whoami(), locked=locked, began=_now())
         _write(run, note, "running")
 
@@ -86,7 +90,9 @@ def state_of(run: Run, total_steps: int, saved_step: int) -> State:
     if note["state"] != "running":
         return State(note["state"], note.get("reason", ""))
     here = _whoami()
-    if note.get("locked") and any(note.get(x) == here[x] for x in ("host", "boot") if here[x]):
+    is_here = any(note.get(x) == here[x] for x in ("host", "boot") if here[x])
+    # Where the file system knows no locks, the process itself tells.
+    if is_here and (note.get("locked") or not _lives(note.get("pid"))):
         return State("interrupted", "its process is gone without a word: killed?")
     return State("running", f"{_who(note)}, which cannot be seen from here", certain=False)
 
@@ -129,6 +135,16 @@ def _whoami() -> dict[str, Any]:
     # A container's name changes with each start, the boot with each start of the machine.
     boot = _BOOT.read_text(encoding="utf-8").strip() if _BOOT.is_file() else ""
     return {"host": platform.node(), "boot": boot, "pid": os.getpid()}
+
+
+def _lives(pid: Any) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (TypeError, ValueError, ProcessLookupError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _who(note: dict[str, Any]) -> str:

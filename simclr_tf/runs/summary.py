@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.evaluations import completed, read_evaluations
-from simclr_tf.metrics import Row, read_metrics
+from simclr_tf.metrics import Row, finite, read_metrics
 from simclr_tf.run import Run
 from simclr_tf.runs.state import state_of
 
@@ -77,7 +76,12 @@ def find_runs(directory: Path) -> list[Path]:
 
 
 def _runs_below(directory: Path) -> Iterator[Path]:
-    for place, inner, files in os.walk(directory):
+    visited = set()
+    for place, inner, files in os.walk(directory, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:  # links may go in a circle
+            inner.clear()
+            continue
+        visited.add(real)
         inner[:] = [name for name in inner if not name.startswith(".")]
         if "config.json" in files and _is_run(Path(place)):
             yield Path(place)
@@ -132,10 +136,7 @@ def _summary(run: Run, config: PretrainConfig, plan: Plan) -> Summary:
 
 def _best(rows: list[Row], run: Run, dataset: str) -> Probe | None:
     found = [
-        Probe(name, row[name], row["step"])
-        for row in rows
-        for name in _PROBES
-        if math.isfinite(row.get(name, math.nan))
+        Probe(name, row[name], row["step"]) for row in rows for name in _PROBES if finite(row, name)
     ]
     if not found:
         found = [

@@ -1,11 +1,15 @@
 """What TensorBoard shows of a run, apart from its profile: written to the run's `tensorboard`."""
 
 import json
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.hparams import api as hparams
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from simclr_tf.config import to_json
 from simclr_tf.run import Run, settings_of
@@ -21,6 +25,8 @@ class Board:
 
     def __init__(self, run: Run, step: int):
         config, plan = run.read()
+        if step:
+            _drop_later(run.tensorboard_dir, step)
         self._writer = tf.summary.create_file_writer(str(run.tensorboard_dir))
         settings = {
             name.removeprefix("--"): value
@@ -51,3 +57,12 @@ class Board:
             if len(trust_ratios):
                 tf.summary.histogram("trust_ratio", trust_ratios)
         self._writer.flush()
+
+
+def _drop_later(directory: Path, step: int) -> None:
+    """Has TensorBoard forget what was logged after a step: it comes again."""
+    # Its file's name sorts before that of the writer that is made next.
+    writer = EventFileWriter(str(directory))
+    start = SessionLog(status=SessionLog.START)
+    writer.add_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+    writer.close()

@@ -88,7 +88,7 @@ def _train(
     steps_per_execution: int,
     say: Say,
     prepare: Callable[[PretrainConfig, Say], Prepared],
-    begin: Callable[[], None],
+    begin: Callable[[int], None],
 ) -> keras.Model:
     # How a run starts:
     #  1. the directory holds no config.json: a new run, from random weights, or those of KerasCV's
@@ -151,7 +151,7 @@ def _train(
         say(f"starting {config.encoder.encoder} from {kind}")
     start = int(model.step.numpy())
     if replicas.is_chief:
-        begin()
+        begin(start)
         run.write(config, plan)
         prepared.note(run)
         truncate_metrics(run.metrics_file, start)

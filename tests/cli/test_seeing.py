@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -215,12 +216,24 @@ def test_a_run_is_shown_with_its_curve_and_evaluations(run_cli, logdir, tmp_path
     done = run_cli("show", run, "--metric=knn_top1")
     assert "knn         50.0  25.0" in done.stdout and "knn_top1: " in done.stdout
 
-    found = json.loads(run_cli("show", run, "--json", "--metric=weight_norm").stdout)
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 9, "epoch": 3.0, "loss": 1.5, "weight_norm": NaN}\n')
+    found = json.loads(
+        run_cli("show", run, "--json", "--metric=weight_norm").stdout,
+        parse_constant=pytest.fail,  # NaN is no JSON
+    )
     assert found["steps"] == [2, 4, 6, 8] and len(found["values"]) == 4
+    assert found["last"] == {"step": 9, "epoch": 3.0, "loss": 1.5, "weight_norm": None}
     assert found["evaluations"] == [record, baseline] and found["state"] == "done"
     done = run_cli("show", run, "--metric=nothing")
     assert done.returncode == 2
     assert "--metric=nothing: this run has no such figure; it has loss, " in done.stderr
+
+
+def reported(run_cli, run):
+    done = run_cli("report", f"--model_dir={run}", "--images=40")
+    assert done.returncode == 0, done.stderr
+    return (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_running_killed_failed_and_cut_off_runs_are_told_apart(run_cli, tmp_path):
@@ -237,6 +250,7 @@ def test_running_killed_failed_and_cut_off_runs_are_told_apart(run_cli, tmp_path
             break
     # Its output is not read meanwhile, and so it may stand still, but it is there.
     assert listed(run_cli, tmp_path)["killed"]["state"] == "running"
+    assert "running at step" in reported(run_cli, tmp_path / "killed")
     second = run_cli("pretrain", f"--model_dir={tmp_path / 'killed'}", *flags, "--train_steps=9")
     assert second.returncode == 2
     assert f"is being trained (process {process.pid} on " in second.stderr
@@ -258,6 +272,9 @@ def test_running_killed_failed_and_cut_off_runs_are_told_apart(run_cli, tmp_path
     assert done.returncode == 0, done.stderr
     assert "interrupted, step 0 of 10, epoch 0.00; saved at step 0" in done.stdout
     assert "no metrics yet" in done.stdout
+    page = reported(run_cli, tmp_path / "cut_off")
+    assert "interrupted at step 0 of 10, epoch 0 (its process is gone" in page
+    assert 'id="views"' in page and 'id="map"' not in page and "no checkpoint yet" in page
     done = run_cli("runs", tmp_path)
     assert f"{tmp_path / 'failed'}: failed: the loss was not finite at step" in done.stdout
 
@@ -290,6 +307,20 @@ def test_a_damaged_run_is_named_and_hides_no_other(run_cli, logdir, tmp_path):
         done = run_cli("show", tmp_path / name)
         assert done.returncode == 2 and done.stderr.startswith("simclr-tf: error: ")
         assert "Traceback" not in done.stderr
+
+
+def test_links_are_followed_and_terminals_that_know_less_than_names_show_what_they_can(
+    run_cli, logdir, tmp_path
+):
+    shutil.copytree(logdir / "bare", tmp_path / "runs" / os.fsdecode(b"\xff\xe9"))
+    (tmp_path / "runs" / "link").symlink_to(logdir / "labelled")
+    (tmp_path / "runs" / "circle").symlink_to(tmp_path)
+    done = run_cli("runs", tmp_path / "runs", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert "/link  done" in done.stdout and "\\udcff" in done.stdout and "\\u2013" in done.stdout
+    done = run_cli("show", tmp_path / "runs" / "link", PYTHONIOENCODING="latin-1")
+    assert done.returncode == 0, done.stderr
 
 
 def test_both_start_without_tensorflow_and_say_what_is_missing(run_cli, tmp_path):

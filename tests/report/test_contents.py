@@ -1,5 +1,6 @@
 """What a report computes: against slow transcriptions, and against what was planted."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,12 +14,17 @@ from simclr_tf.data.source import ArraySource
 from simclr_tf.embedding.rows import Rows
 from simclr_tf.errors import UserError
 from simclr_tf.metrics import read_metrics
+from simclr_tf.report import pairs
+from simclr_tf.report.about import tell
 from simclr_tf.report.classes import classes_by_knn, classes_of_evaluations
+from simclr_tf.report.comparison import figures_of_runs
 from simclr_tf.report.curves import curves_of_run
+from simclr_tf.report.headline import headline
 from simclr_tf.report.looked import Looked, look, sprite_uri
 from simclr_tf.report.map import draw_map
 from simclr_tf.report.nearby import find_nearby
 from simclr_tf.report.pairs import find_duplicates, find_positives
+from simclr_tf.run import Run
 
 
 def looked(split="train", **settings) -> Looked:
@@ -86,7 +92,8 @@ def test_planted_duplicates_are_found_within_and_across_splits():
     assert found.images == "30 images of train and 20 images of test"
 
 
-def test_the_worst_positives_are_those_of_the_models_own_views(shapes_runs):
+def test_the_worst_positives_are_those_of_the_models_own_views(shapes_runs, monkeypatch):
+    monkeypatch.setattr(pairs, "_BATCH", 16)  # so that there are two
     model = simclr_tf.load(shapes_runs[0])
     rows = random_rows(count=40, size=24)
     found = find_positives(model, Looked(rows, "train", 40), 30)
@@ -136,7 +143,7 @@ def test_classes_by_knn_are_those_of_a_vote_one_by_one(apart):
 def test_classes_of_an_evaluation_are_what_it_left(shapes_runs):
     run = shapes_runs[0]
     records = json.loads((run / "evaluations.json").read_text(encoding="utf-8"))
-    found = classes_of_evaluations(run, records)
+    found = classes_of_evaluations(run, records, 3)
     (record,) = (record for record in records if record["protocol"] == "knn")
     assert found.source.startswith("knn (k=5, T=0.1) of shapes: learnt from 120 images of")
     assert found.source.endswith(f"top-1 {record['top1']:.1%}")
@@ -146,7 +153,7 @@ def test_classes_of_an_evaluation_are_what_it_left(shapes_runs):
         n * float(row[2].rstrip("%")) for n, row in zip(images, found.per_class.rows, strict=True)
     )
     assert right / 60 == pytest.approx(100 * record["top1"], abs=0.1)
-    assert classes_of_evaluations(run, []) is None
+    assert classes_of_evaluations(run, records, 2) is None  # of other weights
 
 
 def test_the_map_is_coloured_by_class_or_by_cluster():
@@ -166,6 +173,12 @@ def test_the_map_is_coloured_by_class_or_by_cluster():
     assert "clusters" in by_cluster.grouping
     assert not any(set(groups[20 * i : 20 * i + 20]) & set(groups[20 * i + 20 :]) for i in range(2))
     assert draw_map(looked(count=4, labelled=False), "pca", 10) is None
+
+
+def test_of_features_that_are_all_the_same_the_map_says_so():
+    same = np.ones((30, 6), np.float32)
+    (plot,) = draw_map(looked(count=30, features=same), "tsne", 30).plots
+    assert plot.title == "PCA (all features are the same: the representation has collapsed)"
 
 
 @pytest.mark.slow
@@ -208,6 +221,77 @@ def test_a_large_split_is_looked_at_in_part(tmp_path):
     again = look(trained, source, "train", 20, tmp_path, print)
     assert not taken
     np.testing.assert_array_equal(again.rows.features, whole.rows.features[names])
+
+
+def test_a_long_curve_is_drawn_as_means():
+    values = np.random.default_rng(0).normal(size=6000)
+    rows = [{"step": 50 * i, "epoch": i / 6, "loss": x} for i, x in enumerate(values, 1)]
+    (plot,) = curves_of_run(rows)
+    (line,) = plot.drawing["data"]
+    np.testing.assert_allclose(line["y"], values.reshape(500, 12).mean(axis=1), rtol=1e-4)
+    assert line["customdata"] == list(range(600, 300_001, 600)) and line["x"][-1] == 1000
+    (row,) = plot.table.rows
+    assert row == ("loss", 6000, *(f"{values[i]:.4g}" for i in (0, -1)), *row[4:])
+    assert row[4:] == (f"{values.min():.4g}", f"{values.max():.4g}")
+
+
+def test_a_matrix_of_many_classes_stays_small():
+    names = tuple(f"{i} {'a long name ' * 7}" for i in range(200))
+    rows = random_rows(count=400, labelled=False)
+    source = ArraySource("many", rows.source._images, np.arange(400) % 200, names)
+    found = classes_by_knn(
+        Looked(Rows(source, rows.features, np.arange(400) % 200), "train", 400), None
+    )
+    assert len(json.dumps(found.plot.drawing)) < 1_000_000
+
+
+def record(protocol, value, **about):
+    kept = {"protocol": protocol, "dataset": "shapes", "train_split": "train", "step": 3}
+    kept |= {"test_split": "test", "num_train": 64, "num_test": 32, "seconds": 1.0}
+    return {**kept, "top1": value, **about}
+
+
+def cards(told, **changes):
+    found = headline(dataclasses.replace(told, **changes))
+    return [(card.value, card.what, card.beside) for card in found.cards], found
+
+
+def test_the_large_figure_is_the_encoder_s_best_on_its_own_data(shapes_runs):
+    told = dataclasses.replace(tell(Run(shapes_runs[0])), rows=[])
+    records = [record("knn", 0.8), record("knn/pca", 0.9), record("logistic", 0.7)]
+    records += [record("logistic", 0.95, dataset="cifar10"), record("probe:rotation", 0.99)]
+    (card,), found = cards(told, records=records)
+    assert card == ("80.0 %", "knn, top-1", "pca 90.0; shapes, step 3")
+    # The picture has no probes, and so a table has all.
+    assert [title.split(":")[0] for title, _ in found.tables] == ["shapes", "cifar10"]
+    # A newer evaluation of the same data and step counts, whatever came between.
+    (card,), _ = cards(told, records=[*records, record("logistic", 0.85)])
+    assert card[:2] == ("85.0 %", "logistic, top-1")
+    (card,), _ = cards(told, records=[records[3]])
+    assert card == ("95.0 %", "logistic, top-1", "cifar10, step 3")
+    # What judges no encoder of the run makes no large figure, but is there.
+    for alone in ("knn/pca", "probe:rotation"):
+        none, found = cards(told, records=[record(alone, 0.4)])
+        assert none == [] and (found.plot or found.tables)
+
+
+def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step(shapes_runs):
+    rows = [{"step": 1, "epoch": 0.1, "loss": 2.0, "knn_top1": 0.3}]
+    rows += [{"step": 2, "epoch": 0.2, "loss": 1.5}]
+    found, _ = cards(tell(Run(shapes_runs[0])), records=[], rows=rows)
+    assert found == [("30.0 %", "k-NN while training", "step 1"), ("1.500", "loss", "step 2")]
+
+
+def test_runs_with_fewer_labels_are_not_taken_for_the_same(shapes_runs):
+    told = tell(Run(shapes_runs[0]))
+    many = dataclasses.replace(told, records=[record("logistic", 0.9), record("knn", 0.5)])
+    few = dataclasses.replace(told, records=[record("logistic", 0.3, num_train=10)])
+    ((_, table),), _ = figures_of_runs({"many": many, "few": few})
+    assert table.rows == [
+        ("logistic (L-BFGS)", "90.0", "–"),
+        ("k-NN", "50.0", "–"),
+        ("logistic (L-BFGS), 10 labels", "–", "30.0"),
+    ]
 
 
 def test_rows_that_are_being_written_are_left_out_and_damage_is_named(tmp_path):

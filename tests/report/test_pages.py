@@ -22,9 +22,10 @@ def page(browser, hostile_run):
 
 
 @pytest.fixture(scope="module")
-def comparison(shapes_runs, tmp_path_factory):
-    path = tmp_path_factory.mktemp("comparison") / "both.html"
-    assert main(["report", f"--runs={','.join(map(str, shapes_runs))}", f"--output={path}"]) == 0
+def comparison(shapes_runs, hostile_run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("comparison") / "all.html"
+    runs = ",".join(map(str, [*shapes_runs, hostile_run]))
+    assert main(["report", f"--runs={runs}", f"--output={path}"]) == 0
     return path
 
 
@@ -143,6 +144,14 @@ def test_a_phone_shows_it_in_one_column(browser, hostile_run):
     assert max(browser.run(f"return {ALL('.drawing')}.map((d) => d.clientWidth)")) <= 390
     # A finger scrolls the page, wherever it is.
     assert browser.run("return document.getElementById('map-pca').layout.dragmode") is False
+    # Its buttons zoom.
+    span = "const [a, b] = document.getElementById('curve-loss').layout.xaxis.range; return b - a"
+    before = browser.run(span)
+    browser.run(
+        "document.querySelector('#curve-loss [data-attr=zoom][data-val=in]')"
+        ".dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+    )
+    browser.until(span.replace("return", "return arguments[0] >"), before)
     assert browser.complaints() == []
 
 
@@ -158,13 +167,14 @@ def test_dark_is_dark_and_follows_the_system(browser, hostile_run):
     browser.until(f"return (() => {{ {colours} }})() === 'rgb(255, 255, 255) rgb(42, 63, 95)'")
 
 
-def test_a_comparison_shows_both_runs(browser, comparison, shapes_runs):
+def test_a_comparison_shows_all_runs(browser, comparison, shapes_runs):
     browser.open(comparison)
-    names = [run.name for run in shapes_runs]
+    names = [*(run.name for run in shapes_runs), "<b>hostile"]
     assert _texts(browser, "#curve-loss .legendtext") == names
     lines = "return document.querySelectorAll('#curve-loss .scatterlayer .trace').length"
-    assert browser.run(lines) == 2
+    assert browser.run(lines) == 3
     assert set(names) < set(_texts(browser, "#headline th"))
     differing = browser.run("return document.querySelector('#settings table').innerText")
     assert "--train_steps" in differing and "--train_batch_size" not in differing
+    assert browser.run("return document.querySelectorAll('main b, [onerror]').length") == 0
     _alone(browser, comparison)

@@ -197,7 +197,9 @@ def test_mistakes_of_runs_are_one_line(capsys, shapes_runs, tmp_path, monkeypatc
     assert "cannot be written" in directory
     monkeypatch.setattr("simclr_tf.report.page._MOST_BYTES", 1_000_000)
     line = _refused(capsys, f"--model_dir={shapes_runs[0]}", f"--output={tmp_path / 'x.html'}")
-    assert "more than the 12 MB" in line and "--map_images" in line
+    assert "more than the 12 MB" in line and "lower --map_images" in line
+    both = ",".join(map(str, shapes_runs))
+    assert "compare fewer runs" in _refused(capsys, f"--runs={both}", f"--output={tmp_path / 'x'}")
     assert not (tmp_path / "x.html").exists()
 
 

@@ -1,6 +1,7 @@
 """How a training's end is recorded, and what is made of the record."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -19,7 +20,7 @@ def ended(run, error=None):
     """The state of a run of 10 steps whose training ended so, with 5 of them saved."""
     try:
         with recorded(run) as begin:
-            begin()
+            begin(0)
             if error:
                 raise error
     except BaseException as caught:
@@ -45,12 +46,12 @@ def test_how_it_ended_is_what_is_said(run, error, expected):
 
 def test_while_it_lasts_it_is_running_and_nobody_else_may_begin(run):
     with recorded(run) as begin:
-        begin()
+        begin(0)
         assert state_of(run, 10, 5).name == "running" and state_of(run, 10, 5).certain
         with pytest.raises(UserError, match=r"run is being trained \(process \d+ on "):
             check_free(run)
         with pytest.raises(UserError, match="is being trained"), recorded(run) as again:
-            again()
+            again(0)
         # The second one, refused, has not touched what the first one says.
         assert state_of(run, 10, 5).name == "running"
     check_free(run)
@@ -65,6 +66,18 @@ def test_what_never_began_leaves_no_trace(run):
     with pytest.raises(UserError, match="other settings"), recorded(run):
         raise UserError("other settings")
     assert state_of(run, 10, 5) == State("interrupted", "by SIGTERM")
+
+
+def test_what_was_prepared_while_another_trained_is_not_begun(run):
+    ended(run)
+    run.checkpoint_dir.mkdir()
+    (run.checkpoint_dir / "checkpoint").write_text('model_checkpoint_path: "step-5"\n', "utf-8")
+    (run.checkpoint_dir / "step-5.index").touch()
+    before = run.state_file.read_bytes()
+    with pytest.raises(UserError, match="by another process while"), recorded(run) as begin:
+        begin(0)
+    assert run.state_file.read_bytes() == before
+    check_free(run)
 
 
 def noted(run, **changes):
@@ -88,6 +101,13 @@ def test_of_another_machine_nothing_is_certain(run, other):
     assert "cannot be seen from here" in found.reason
 
 
+def test_without_locks_the_process_itself_tells(run):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    found = noted(run, locked=False, pid=gone.pid)
+    assert found.name == "interrupted" and "killed?" in found.reason
+
+
 def test_without_a_note_the_checkpoint_says_it(run):
     run.path.mkdir()
     assert state_of(run, 10, 10) == State("done")
@@ -103,6 +123,6 @@ def test_a_file_system_without_locks_and_a_full_one_end_no_training(run, monkeyp
     monkeypatch.setattr(state.fcntl, "flock", refuse)
     assert ended(run) == State("done")
     with pytest.raises(UserError, match="the cause"), recorded(run) as begin:
-        begin()
+        begin(0)
         monkeypatch.setattr(state, "write_atomically", refuse)
         raise UserError("the cause")

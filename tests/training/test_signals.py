@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from processes import ROOT, TINY, finish, last_checkpoint, pretrain, rows, signal_at
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -65,6 +66,10 @@ def test_killed_run_ends_as_an_unbroken_one(tmp_path):
     assert status == 0, errors
     assert "resuming" in output and "step 50 of 120" in output
     assert last_checkpoint(broken) == last_checkpoint(whole) == 120
+
+    # TensorBoard does not show the steps after the checkpoint twice either.
+    events = EventAccumulator(str(broken / "tensorboard"), {"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("loss")] == list(range(15, 121, 15))
 
     ours, theirs = rows(broken), rows(whole)
     assert [row["step"] for row in ours] == [row["step"] for row in theirs]

@@ -8,8 +8,11 @@
   const config = {
     responsive: true,
     displaylogo: false,
-    displayModeBar: !touch.matches,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    // On a touch screen, where a finger scrolls the page, its buttons are the way to zoom.
+    modeBarButtonsToRemove: [
+      "select2d", "lasso2d", "autoScale2d", ...(touch.matches ? ["zoom2d", "pan2d"] : []),
+    ],
+    ...(touch.matches ? { displayModeBar: true } : {}),
   };
 
   function draw(figure) {

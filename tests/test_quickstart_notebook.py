@@ -1,0 +1,56 @@
+"""docs/quickstart.ipynb, from its first cell to its last."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+NOTEBOOK = DOCS / "quickstart.ipynb"
+
+
+def shown(path):
+    """What each code cell shows, as (source, text, kinds of pictures)."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            parts = [output.get("text") or output["data"] for output in cell["outputs"]]
+            text = "".join("".join(part) for part in parts if isinstance(part, list))
+            kinds = {kind for part in parts if isinstance(part, dict) for kind in part}
+            yield "".join(cell["source"]), text, kinds - {"text/plain"}
+
+
+def of_command(cells, command):
+    (text,) = [text for source, text, _ in cells if f"\nsimclr-tf {command} " in source]
+    return text
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_what_it_says(tmp_path):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    again = tmp_path / "quickstart.ipynb"
+    done = subprocess.run(
+        [sys.executable, DOCS / "run_notebook.py", NOTEBOOK, again],
+        **{"capture_output": True, "text": True, "env": {**os.environ, "PATH": path}},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells, stored = list(shown(again)), list(shown(NOTEBOOK))
+    # What is stored is of these cells, and shows as much.
+    assert [cell[::2] for cell in cells] == [cell[::2] for cell in stored]
+    assert [bool(cell[1]) for cell in cells] == [bool(cell[1]) for cell in stored]
+    assert sum(bool(kinds) for *_, kinds in cells) == 3
+
+    run = tmp_path / "runs" / "notebook"
+    assert "done: 781 steps" in of_command(cells, "pretrain")
+    (table,) = re.findall(r"^knn  .*$", of_command(cells, "evaluate"), re.MULTILINE)
+    encoder, pca, random = map(float, table.split()[1:])
+    assert encoder > pca + 10 > random + 10
+    assert (run / "report.html").stat().st_size > 4e6
+    assert (run / "export" / "781" / "saved_model.pb").is_file()
+    (accuracies,) = [text for *_, text, _ in cells if text.startswith("pixels")]
+    pixels, features = (float(line.split()[1]) for line in accuracies.splitlines())
+    assert features > pixels + 10
