@@ -46,6 +46,7 @@ html_css_files = ["site.css"]
 pygments_dark_style = "github-dark"  # Furo's underlines the names of modules
 html_copy_source = False
 html_show_copyright = False
+html_show_search_summary = False  # a page that lies on a disk may not read the others
 
 
 def setup(app: Sphinx) -> None:

@@ -62,7 +62,7 @@ def test_every_document_is_a_page_that_the_navigation_leads_to(pages):
     # A page that has nothing of its own.
     listed = [link for link in pages["search.html"].links if link in pages]
     assert expected <= set(listed)
-    assert [link for link in listed if link != "index.html"][0] == "quickstart.html"
+    assert next(link for link in listed if link != "index.html") == "quickstart.html"
 
 
 def test_a_notebook_shows_what_it_was_stored_with(pages):
@@ -75,7 +75,7 @@ def test_a_notebook_shows_what_it_was_stored_with(pages):
     shown = pages["quickstart.html"].text
     assert [line for line in lines if line not in shown] == []
     pictures = sum("image/png" in output.get("data", ()) for output in outputs)
-    assert sum("_images/" in url for url in pages["quickstart.html"].loaded) == pictures
+    assert sum("_images/" in url for url in pages["quickstart.html"].loaded) >= pictures
 
 
 def test_nothing_is_asked_of_the_network(site, pages):
