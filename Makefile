@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := keras-cv,addons,umap,dev
+SITE := build/site
 
 # The first of these that runs, is Python 3.11 to 3.13 and can make virtual environments.
 PYTHON ?= python3 python3.13 python3.12 python3.11
 FITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart results test test-all lint clean
+.PHONY: help install quickstart results docs test test-all lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -41,6 +42,10 @@ quickstart: install ## pretrain on built-in data, evaluate and export
 
 results: install ## remake the table of docs/results.md: make results DATA_DIR=… (hours)
 	PATH="$(BIN):$$PATH" docs/results.sh "$(DATA_DIR)"
+
+docs: install ## build the documents as a site, in build/site
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs $(SITE)
+	@echo "The documents: $(SITE)/index.html, to be opened in a browser"
 
 test: install ## the tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow"

@@ -16,11 +16,14 @@ EXTRAS = {
     ],
     "umap": ["umap-learn>=0.5.6"],
     "dev": [
+        "furo>=2025.7.19",
         "mypy>=1.11",
+        "myst-nb>=1.3",
         "psutil>=5.9",
         "pytest>=8.0",
         "ruff>=0.6",
         "selenium>=4.25",
+        "sphinx>=8.1",
         "tensorflow-serving-api>=2.20",
     ],
 }

@@ -41,9 +41,9 @@ def nt_xent(
             blocks where the dense logits would exceed 64 MiB.
 
     Returns:
-        (loss, accuracy, entropy), scalars in the computing precision: the loss; the share of
-        anchors whose positive alone has the largest of all 2N - 1 logits; the mean over anchors
-        of the entropy, in nats, of the softmax over those logits.
+        (loss, accuracy, entropy), scalars in the computing precision. The accuracy is the share of
+        anchors whose positive alone has the largest of all 2N - 1 logits; the entropy that of the
+        softmax over those logits, in nats, its mean over the anchors.
 
     Raises:
         ValueError: if `temperature` is not above 0, `block_size` is negative or the shapes differ.

@@ -1,11 +1,12 @@
 """An encoder under a classification head: fine-tuning, and training with labels from nothing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.models.stepwise import StepwiseModel, cross_entropy
+from simclr_tf.models.stepwise import Augment, StepwiseModel, cross_entropy
 
 BLOCKS = ("initial_max_pool", "block_group1", "block_group2", "block_group3", "block_group4")
 
@@ -32,14 +33,14 @@ class Classifier(StepwiseModel):
 
     def __init__(
         self,
-        encoder,
-        head,
-        augment,
-        projection=None,
-        seed=0,
-        views_per_image=1,
-        name="classifier",
-        figures=("loss", "accuracy"),
+        encoder: keras.Model,
+        head: keras.layers.Layer,
+        augment: Augment | Sequence[Augment],
+        projection: keras.Model | None = None,
+        seed: int = 0,
+        views_per_image: int = 1,
+        name: str = "classifier",
+        figures: Sequence[str] = ("loss", "accuracy"),
     ):
         super().__init__(augment, seed, figures, views_per_image, name)
         self.encoder = encoder

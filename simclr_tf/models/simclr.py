@@ -1,14 +1,16 @@
 """The SimCLR model: encoder, projection head, and their training step [v1 Algorithm 1]."""
 
 import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.losses import l2_normalize, nt_xent
+from simclr_tf.losses.pairs import Results
 from simclr_tf.models.gradient_cache import cached_gradients
-from simclr_tf.models.stepwise import StepwiseModel, cross_entropy, share_of
+from simclr_tf.models.stepwise import Augment, StepwiseModel, cross_entropy, share_of
 
 
 class SimCLR(StepwiseModel):
@@ -47,16 +49,16 @@ class SimCLR(StepwiseModel):
 
     def __init__(
         self,
-        encoder,
-        projection_head,
-        augment,
-        temperature=0.1,
-        normalize=True,
-        linear_head=None,
-        seed=0,
-        microbatch_size=0,
-        contrastive_loss=nt_xent,
-        name="simclr",
+        encoder: keras.Model,
+        projection_head: keras.Model,
+        augment: Augment | Sequence[Augment],
+        temperature: float = 0.1,
+        normalize: bool = True,
+        linear_head: keras.layers.Layer | None = None,
+        seed: int = 0,
+        microbatch_size: int = 0,
+        contrastive_loss: Callable[..., Results] = nt_xent,
+        name: str = "simclr",
     ):
         if microbatch_size < 0:
             raise ValueError(f"microbatch_size must be at least 0, got {microbatch_size}")
@@ -91,7 +93,7 @@ class SimCLR(StepwiseModel):
         """Encodes 2B views and contrasts them, with the labels [B] of the images if there are any.
 
         Returns:
-            (features [2B, D], loss, statistics): the loss as `nt_xent` defines it under replicas,
+            (features [2B, D], loss, statistics), the loss as `nt_xent` defines it under replicas,
             the statistics a dict of scalars that includes it.
 
         Raises:
@@ -167,8 +169,8 @@ class SimCLR(StepwiseModel):
         loss, statistics = self._contrast(outputs, batch.get("label"))
         penalties = [outputs["penalty"]] if "penalty" in outputs else []
         if self.linear_head is not None:
-            features = tf.stop_gradient(outputs["features"])
-            linear_loss, linear = self._linear(features, batch["label"])
+            logits = self.linear_head(tf.stop_gradient(outputs["features"]))
+            linear_loss, linear = self._linear(logits, batch["label"])
             loss += tf.cast(linear_loss, loss.dtype)
             statistics.update(linear)
             penalties += self.linear_head.losses
@@ -193,9 +195,8 @@ class SimCLR(StepwiseModel):
         }
         return loss, statistics
 
-    def _linear(self, features, labels):
+    def _linear(self, logits, labels):
         """The concurrent linear head on both views: (this replica's share of its loss, figures)."""
-        logits = self.linear_head(features)
         loss, mean, accuracy = cross_entropy(logits, tf.concat([labels, labels], axis=0))
         figures = {"linear_loss": mean, "linear_accuracy": accuracy}
         return loss / tf.distribute.get_strategy().num_replicas_in_sync, figures

@@ -1,13 +1,14 @@
 """A classifier that learns what a teacher answers: distillation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+import tf_keras as keras
 
 from simclr_tf.losses import distillation
 from simclr_tf.models.classifier import Classifier
-from simclr_tf.models.stepwise import cross_entropy
+from simclr_tf.models.stepwise import Augment, cross_entropy
 
 
 class Student(Classifier):
@@ -24,7 +25,16 @@ class Student(Classifier):
         alpha: weight of the distillation, in [0, 1].
     """
 
-    def __init__(self, encoder, head, augment, temperature=1.0, alpha=1.0, seed=0, name="student"):
+    def __init__(
+        self,
+        encoder: keras.Model,
+        head: keras.layers.Layer,
+        augment: Augment | Sequence[Augment],
+        temperature: float = 1.0,
+        alpha: float = 1.0,
+        seed: int = 0,
+        name: str = "student",
+    ):
         figures = ["loss", "agreement"]
         if alpha < 1:
             figures += ["distillation_loss", "labelled_loss", "accuracy"]

@@ -32,7 +32,8 @@ class ReportRequest:
 
     Attributes:
         dataset: "": the run's own.
-        train_split, eval_split: "": the run's, of another dataset `train` and `test`.
+        train_split: "": the run's, of another dataset `train`.
+        eval_split: "": the run's, of another dataset `test`.
         data_dir: where TFDS datasets are prepared; "": the run's.
         skip_unreadable: leave out files that are not images.
         map: "pca" alone, or "umap" or "tsne" beside it.

@@ -51,7 +51,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What its runs are called: part of a directory's name."""
+        """What its runs are called, part of a directory's name."""
         return "-".join(re.sub(r"[^\w.]+", "_", place).strip("_") for place in self.at)
 
 

@@ -43,7 +43,7 @@ class Result:
 
     @property
     def counts(self) -> bool:
-        """Whether it has learnt enough to say something: 5 points of k-NN more than untrained."""
+        """Whether it has learnt enough to say something, 5 points of k-NN more than untrained."""
         found = self.figures
         return found is not None and round(found["knn"] - found["knn/random"], 9) >= _LEAST_GAIN
 

@@ -30,7 +30,8 @@ class Trial:
     """A cell's run with one seed.
 
     Attributes:
-        cell, seed: which one it is.
+        cell: of the study's grid.
+        seed: of this run of it.
         config: what is trained.
         path: the run directory.
     """

@@ -1,0 +1,129 @@
+"""The site of docs/, made as `make docs` makes it, and followed as a browser would."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PUBLIC = ["augment", "embedding", "evaluation", "export", "importing", "losses", "models"]
+PUBLIC += ["optimizers", "report"]
+
+
+class Page(HTMLParser):
+    """What is linked, loaded, marked and said in a page."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.file = file
+        self.links, self.loaded, self.ids, self.words = [], [], set(), []
+        self.feed(file.read_text(encoding="utf-8"))
+        self.text = "".join(self.words)
+
+    def handle_starttag(self, tag, attrs):
+        given = {name: value or "" for name, value in attrs}
+        self.ids.add(given.get("id"))
+        if "href" in given:
+            (self.links if tag == "a" else self.loaded).append(given["href"])
+        self.loaded += [given[name] for name in ("src", "data", "poster") if name in given]
+        self.words.append(given.get("style", ""))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("docs") / "site"
+    command = ["make", "--old-file=install", "docs", f"VENV={sys.prefix}", f"SITE={place}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{place}/index.html" in done.stdout
+    return place
+
+
+@pytest.fixture(scope="module")
+def pages(site) -> dict[str, Page]:
+    return {file.name: Page(file) for file in site.glob("*.html")}
+
+
+def test_every_document_is_a_page_that_the_navigation_leads_to(pages):
+    sources = [*DOCS.glob("*.md"), *DOCS.glob("*.ipynb")]
+    expected = {f"{source.stem}.html" for source in sources}
+    assert len(sources) == len(expected) > 15
+    assert expected <= pages.keys()
+    # A page that has nothing of its own.
+    listed = [link for link in pages["search.html"].links if link in pages]
+    assert expected <= set(listed)
+    assert next(link for link in listed if link != "index.html") == "quickstart.html"
+
+
+def test_a_notebook_shows_what_it_was_stored_with(pages):
+    notebook = json.loads((DOCS / "quickstart.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    lines = [
+        line.strip() for output in outputs for line in "".join(output.get("text", ())).splitlines()
+    ]
+    assert lines
+    shown = pages["quickstart.html"].text
+    assert [line for line in lines if line not in shown] == []
+    pictures = sum("image/png" in output.get("data", ()) for output in outputs)
+    assert sum("_images/" in url for url in pages["quickstart.html"].loaded) >= pictures
+
+
+def test_nothing_is_asked_of_the_network(site, pages):
+    loaded = {url for page in pages.values() for url in page.loaded}
+    texts = [page.text for page in pages.values()]
+    sheets = [file.read_text(encoding="utf-8") for file in site.rglob("*.css")]
+    assert sheets and any(url.endswith(".png") for url in loaded)
+    for text in (*texts, *sheets):
+        loaded |= set(re.findall(r"""(?:@import\s*["']|url\(\s*["']?)([^"')]+)""", text))
+    elsewhere = [url for url in loaded if urlsplit(url).netloc]
+    assert elsewhere == []
+
+
+def test_every_link_leads_to_something_that_is_there(site, pages):
+    dead, followed = [], 0
+    for page in pages.values():
+        for link in (*page.links, *page.loaded):
+            to = urlsplit(link)
+            if to.scheme:
+                continue
+            file = (site / unquote(to.path)).resolve() if to.path else page.file
+            followed += 1
+            there = file.is_file() and file.is_relative_to(site.resolve())
+            if there and to.fragment:
+                there = file.name in pages and unquote(to.fragment) in pages[file.name].ids
+            if not there:
+                dead.append(f"{page.file.name}: {link}")
+    assert followed > 1000
+    assert dead == []
+
+
+def test_every_public_name_is_described_with_types_and_defaults(pages):
+    api = pages["api.html"]
+    names = {"simclr_tf.load", "simclr_tf.errors.UserError", "simclr_tf.config.PretrainConfig"}
+    for package in PUBLIC:
+        module = importlib.import_module(f"simclr_tf.{package}")
+        public = (name for name in module.__all__ if callable(getattr(module, name)))
+        names |= {f"{module.__name__}.{name}" for name in public}
+    assert names - api.ids == set()
+    private = re.compile(r"simclr_tf\.(\w+\.)*_\w+$")
+    assert [name for name in api.ids if name and private.match(name)] == []
+
+    said = re.sub(r"\s+", " ", api.text)
+    for described in (
+        "nt_xent( z_a: Tensor, z_b: Tensor, temperature: float = 0.1,",
+        "block_size: int | None = None, ) → tuple[Tensor, Tensor, Tensor]",
+        "contrastive_loss: Callable[[...], tuple[Tensor, Tensor, Tensor]] = nt_xent,",
+        "Views( image_size: int = 224, color_jitter_strength: float = 1.0,",
+        "color_jitter_strength – Strength of colour jitter: 1 for ImageNet,",
+    ):
+        assert described in said, described
