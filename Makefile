@@ -11,7 +11,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11
 FITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart results docs test test-all lint clean
+.PHONY: help install quickstart results docs notebook test test-all lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -46,6 +46,10 @@ results: install ## remake the table of docs/results.md: make results DATA_DIR=â
 docs: install ## build the documents as a site, in build/site
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs $(SITE)
 	@echo "The documents: $(SITE)/index.html, to be opened in a browser"
+
+notebook: install ## run docs/quickstart.ipynb anew, and keep what it shows
+	rm -rf docs/runs/notebook
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python docs/run_notebook.py docs/quickstart.ipynb
 
 test: install ## the tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow"

@@ -26,7 +26,7 @@ myst_heading_anchors = 3
 # Quotes stay as they are; only what Sphinx sets between a parameter and its words is a dash.
 smartquotes_action = "D"
 
-# A notebook shows the outputs that it was stored with; a test executes it.
+# A notebook shows the outputs that it was stored with; `make notebook` runs it, and so does a test.
 nb_execution_mode = "off"
 nb_merge_streams = True
 
