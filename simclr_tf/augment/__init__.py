@@ -2,8 +2,15 @@
 
 from simclr_tf.augment.composition import Composition
 from simclr_tf.augment.draws import make_seed
-from simclr_tf.augment.evaluation import eval_transform
+from simclr_tf.augment.evaluation import as_bytes, eval_transform
 from simclr_tf.augment.rand_augment import RandAugment
 from simclr_tf.augment.simclr import SimCLRAugment
 
-__all__ = ["Composition", "RandAugment", "SimCLRAugment", "eval_transform", "make_seed"]
+__all__ = [
+    "Composition",
+    "RandAugment",
+    "SimCLRAugment",
+    "as_bytes",
+    "eval_transform",
+    "make_seed",
+]

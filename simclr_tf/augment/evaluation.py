@@ -1,5 +1,6 @@
 """The deterministic transformation of evaluation [v1 App. A]."""
 
+import numpy as np
 import tensorflow as tf
 
 from simclr_tf.augment.crop import crop_and_resize
@@ -47,3 +48,8 @@ def _central_squares(height: int, width: int, aspect: float | tf.Tensor, share: 
     box_h, box_w = tf.maximum(box_h, 1.0), tf.maximum(box_w, 1.0)
     y, x = (height - box_h + 1) // 2, (width - box_w + 1) // 2
     return tf.cast(tf.stack([y, x, box_h, box_w], axis=1), tf.int32)
+
+
+def as_bytes(images: tf.Tensor | np.ndarray) -> np.ndarray:
+    """Returns images in [0, 1], of any shape, as uint8."""
+    return np.rint(255 * np.asarray(images)).astype(np.uint8)

@@ -42,13 +42,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
         "Leave files that are not images out; on where the run has it.",
         flag_values=values,
     )
-    flags.DEFINE_enum(
-        "map",
-        "pca",
-        ["pca", "umap", "tsne"],
-        "pca, or another map beside it: umap (the extra umap) or tsne.",
-        flag_values=values,
-    )
+    string("map", "pca", "pca, or another map beside it: umap (the extra umap) or tsne.")
     integer("images", 10_000, "The most images of a split that are looked at, evenly spaced.")
     integer(
         "map_images",

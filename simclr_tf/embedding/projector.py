@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins import projector
 
-from simclr_tf.augment import eval_transform
+from simclr_tf.augment import as_bytes, eval_transform
 from simclr_tf.data import chosen_batches, named
 from simclr_tf.embedding.rows import Rows
 from simclr_tf.files import replacing
@@ -95,7 +95,7 @@ def sprite(rows: Rows, positions: np.ndarray) -> tuple[np.ndarray, int]:
     with named(rows.source):
         for batch in chosen_batches(rows.source, positions, _BATCH):
             seen = eval_transform(batch["image"], tile, batch.get("aspect"))
-            for image in np.rint(255 * seen.numpy()).astype(np.uint8):
+            for image in as_bytes(seen):
                 y, x = (tile * i for i in divmod(place, columns))
                 picture[y : y + tile, x : x + tile] = image
                 place += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.augment import eval_transform
+from simclr_tf.augment import as_bytes, eval_transform
 from simclr_tf.data import Source, chosen_batches, named
 from simclr_tf.embedding.projector import sprite, thinned
 from simclr_tf.embedding.rows import Rows, one_line
@@ -112,11 +112,6 @@ def _pictures(source: Source, positions: np.ndarray, size: int) -> Iterator[np.n
     with named(source):
         for batch in chosen_batches(source, positions, _BATCH):
             yield from as_bytes(eval_transform(batch["image"], size, batch.get("aspect")))
-
-
-def as_bytes(images: tf.Tensor | np.ndarray) -> np.ndarray:
-    """Return images in [0, 1] as uint8."""
-    return np.rint(255 * np.asarray(images)).astype(np.uint8)
 
 
 def data_uri(image: np.ndarray, quality: int = 90) -> str:

@@ -18,8 +18,6 @@ from simclr_tf.evaluation.knn import unit_rows
 from simclr_tf.report.looked import Looked, sprite_uri
 from simclr_tf.report.page import LEGEND, Plot, Table, plain
 
-MAPS = ("pca", "umap", "tsne")
-
 _CLUSTERS = 10
 _FEWEST = 5  # points that make a map
 _SAME = 1e-6  # of features of unit length, a difference that is none
@@ -175,3 +173,4 @@ _METHODS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, str]]] = {
     "umap": _umap,
     "tsne": _tsne,
 }
+MAPS = tuple(_METHODS)

@@ -6,13 +6,13 @@ import numpy as np
 import plotly.graph_objects as go
 import tensorflow as tf
 
-from simclr_tf.augment import make_seed
+from simclr_tf.augment import as_bytes, make_seed
 from simclr_tf.data import chosen_batches, named
 from simclr_tf.evaluation.features import traced
 from simclr_tf.evaluation.knn import neighbours, unit_rows
 from simclr_tf.losses.pairs import l2_normalize
 from simclr_tf.models import Classifier, SimCLR
-from simclr_tf.report.looked import Looked, as_bytes, data_uri, seen
+from simclr_tf.report.looked import Looked, data_uri, seen
 from simclr_tf.report.page import LEGEND, Plot, Table
 
 _BATCH = 128

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+from simclr_tf.augment import as_bytes
 from simclr_tf.build import build_model
 from simclr_tf.data import Source, open_source
 from simclr_tf.errors import UserError
@@ -14,7 +15,7 @@ from simclr_tf.report.about import Told, facts, remake, settings, tell
 from simclr_tf.report.classes import classes_by_knn, classes_of_evaluations
 from simclr_tf.report.curves import curves_of_run
 from simclr_tf.report.headline import headline
-from simclr_tf.report.looked import Looked, as_bytes, data_uri, look
+from simclr_tf.report.looked import Looked, data_uri, look
 from simclr_tf.report.map import MAPS, check_map, draw_map
 from simclr_tf.report.nearby import find_nearby
 from simclr_tf.report.page import write_page

@@ -8,7 +8,7 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simclr_tf.augment import eval_transform
+from simclr_tf.augment import as_bytes, eval_transform
 from simclr_tf.data import Source, chosen_batches
 from simclr_tf.data.memory import in_memory
 from simclr_tf.data.source import ArraySource, IndexedSource
@@ -92,8 +92,8 @@ def neighbour_grid(rows: Rows) -> np.ndarray:
     shown = np.unique(lines)
     (batch,) = chosen_batches(rows.source, shown, len(shown))
     side = min(_TILE, *rows.source.image_shape[:2])
-    seen = np.rint(255 * eval_transform(batch["image"], side, batch.get("aspect")).numpy())
-    images = dict(zip(shown.tolist(), seen.astype(np.uint8), strict=True))
+    seen = as_bytes(eval_transform(batch["image"], side, batch.get("aspect")))
+    images = dict(zip(shown.tolist(), seen, strict=True))
     tiles = [[_framed(images[i], _colour(rows.labels, line[0], i)) for i in line] for line in lines]
     return np.concatenate([np.concatenate(line, axis=1) for line in tiles])
 
