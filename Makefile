@@ -39,6 +39,8 @@ quickstart: install ## pretrain on built-in data, evaluate and export
 	$(BIN)/simclr-tf export --model_dir=runs/quickstart
 	@echo "The run is in runs/quickstart. Its curves and view pairs:"
 	@echo "  $(BIN)/tensorboard --logdir runs/quickstart/tensorboard"
+	@echo "What it has learned, as one HTML file:"
+	@echo "  $(BIN)/simclr-tf report --model_dir=runs/quickstart"
 
 results: install ## remake the table of docs/results.md: make results DATA_DIR=… (hours)
 	PATH="$(BIN):$$PATH" docs/results.sh "$(DATA_DIR)"
