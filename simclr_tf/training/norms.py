@@ -13,8 +13,10 @@ class Norms:
     """Watches the optimizer of a model every `every` steps, and in the last one.
 
     A branch of the step's own graph measures where it is due, and other steps pass it by: with
-    several steps a call from the host, too, and without a second graph to compile. What it found
-    lies in a variable of each replica, which no checkpoint knows. Make it in the strategy's scope.
+    several steps a call from the host, too, and without a second graph to compile. Of the weights
+    it reads none but those that an optimizer adapts by layer, since no update of what a branch may
+    read begins before it. What it found lies in a variable of each replica, which no checkpoint
+    knows. Make it in the strategy's scope.
 
     Args:
         model: compiled with an optimizer of `simclr_tf.optimizers`, its variables created.
@@ -26,8 +28,9 @@ class Norms:
         self._step, self._every, self._total = model.step, every, total_steps
         optimizer: Any = model.optimizer
         self._optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        self._weights = model.trainable_variables
         self._found = tf.Variable(
-            tf.fill([2 + len(model.trainable_variables)], np.nan),
+            tf.fill([1 + len(model.trainable_variables)], np.nan),
             dtype=tf.float32,
             trainable=False,
             # Each replica has its own, and nothing is exchanged: they are the same.
@@ -41,13 +44,18 @@ class Norms:
 
         Returns:
             `gradient_norm`, of the gradient summed over the replicas before any weight decay, and
-            `weight_norm`, of what it was applied to, over all trainable variables; each only where
-            it is finite. And the trust ratios of those that the optimizer adapts, float32 [K].
+            `weight_norm`, of the weights as they are now, over all trainable variables; each only
+            where it is finite. And the trust ratios of those that the optimizer adapts, float32
+            [K].
         """
-        gradient, weights, *ratios = self._found.numpy()
-        norms = {"gradient_norm": float(gradient), "weight_norm": float(weights)}
+        gradient, *ratios = self._found.numpy()
+        norms = {"gradient_norm": float(gradient), "weight_norm": float(self._weight_norm())}
         found = np.array(ratios, np.float32)
         return {k: v for k, v in norms.items() if np.isfinite(v)}, found[np.isfinite(found)]
+
+    @tf.function
+    def _weight_norm(self) -> tf.Tensor:
+        return tf.linalg.global_norm([tf.convert_to_tensor(weight) for weight in self._weights])
 
     def _watch(self, pairs: Pairs) -> None:
         done = self._step + 1
@@ -61,7 +69,6 @@ class Norms:
         ]
         found = [
             tf.linalg.global_norm([gradient for gradient, _ in pairs]),
-            tf.linalg.global_norm([tf.convert_to_tensor(variable) for _, variable in pairs]),
             *(np.nan if ratio is None else ratio for ratio in ratios),
         ]
         self._found.assign(tf.stack([tf.cast(x, tf.float32) for x in found]))
