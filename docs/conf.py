@@ -28,6 +28,7 @@ smartquotes_action = "D"
 
 # A notebook shows the outputs that it was stored with; `make notebook` runs it, and so does a test.
 nb_execution_mode = "off"
+exclude_patterns = ["runs"]  # what the notebook leaves
 nb_merge_streams = True
 
 # Docstrings mark code as Markdown does.
