@@ -12,6 +12,11 @@ def percent_of(cell: object) -> float | None:
     return None if cell == NONE else float(str(cell))
 
 
+def judging(table: Table) -> Table:
+    """Return a table without probes of transformations, which judge no encoder."""
+    return Table(table.header, [row for row in table.rows if not str(row[0]).startswith("probe:")])
+
+
 def bars(name: str, title: str, table: Table, axis: str) -> Plot:
     """Return a group of bars for every row, with one bar of each column that has figures."""
     figure = go.Figure()

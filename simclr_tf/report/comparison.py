@@ -9,7 +9,7 @@ from simclr_tf.errors import UserError
 from simclr_tf.evaluation.tables import name_of_classifier
 from simclr_tf.evaluations import Record, completed
 from simclr_tf.report.about import Told, facts, remake, tell
-from simclr_tf.report.bars import NONE, bars
+from simclr_tf.report.bars import NONE, bars, judging
 from simclr_tf.report.curves import curves_of_runs
 from simclr_tf.report.page import Plot, Table, write_page
 from simclr_tf.run import Run, settings_of
@@ -81,7 +81,7 @@ def figures_of_runs(runs: Mapping[str, Told]) -> tuple[list[tuple[str, Table]], 
         ]
         table = Table(("", *runs), rows)
         tables.append((title, table))
-        plots.append(bars(f"figures-{number}", title, table, "percent"))
+        plots.append(bars(f"figures-{number}", title, judging(table), "percent"))
     return tables, plots
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from simclr_tf.evaluations import Table as Figures
 from simclr_tf.evaluations import tables
 from simclr_tf.report.about import Told
-from simclr_tf.report.bars import NONE, bars, percent_of
+from simclr_tf.report.bars import NONE, bars, judging, percent_of
 from simclr_tf.report.page import Plot, Table, as_table
 
 # Of the metrics, what says most, in this order.
@@ -44,7 +44,7 @@ def headline(told: Told) -> Headline:
     found = tables(told.records)[::-1]
     found.sort(key=lambda table: table.dataset != told.config.data.dataset)
     cards, plot = [], None
-    judged = _judging(found[0]) if found else None
+    judged = judging(_encoder_first(found[0])) if found else None
     if judged and judged.rows:
         plot = bars("figures", found[0].title, judged, found[0].metric)
         cards = _best(found[0], judged)
@@ -59,12 +59,10 @@ def headline(told: Told) -> Headline:
     return Headline(cards, plot, listed)
 
 
-def _judging(figures: Figures) -> Table:
-    """Its rows but for probes of transformations, which judge no encoder; the encoder first."""
-    header, *rows = figures.rows
+def _encoder_first(figures: Figures) -> Table:
+    header = figures.rows[0]
     order = sorted(range(1, len(header)), key=lambda i: header[i] != "encoder")
-    kept = [row for row in [header, *rows] if not row[0].startswith("probe:")]
-    return as_table([[row[0], *(row[i] for i in order)] for row in kept])
+    return as_table([[row[0], *(row[i] for i in order)] for row in figures.rows])
 
 
 def _best(figures: Figures, judged: Table) -> list[Card]:

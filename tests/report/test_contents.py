@@ -286,12 +286,15 @@ def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step(shapes_
 def test_runs_with_fewer_labels_are_not_taken_for_the_same(shapes_runs):
     told = tell(Run(shapes_runs[0]))
     many = dataclasses.replace(told, records=[record("logistic", 0.9), record("knn", 0.5)])
-    few = dataclasses.replace(told, records=[record("logistic", 0.3, num_train=10)])
-    ((_, table),), _ = figures_of_runs({"many": many, "few": few})
+    probe = record("probe:rotation", 0.9)
+    few = dataclasses.replace(told, records=[record("logistic", 0.3, num_train=10), probe])
+    ((_, table),), (plot,) = figures_of_runs({"many": many, "few": few})
+    assert plot.drawing["data"][0]["y"] == [row[0] for row in table.rows[:-1]]  # not the probe
     assert table.rows == [
         ("logistic (L-BFGS)", "90.0", "–"),
         ("k-NN", "50.0", "–"),
         ("logistic (L-BFGS), 10 labels", "–", "30.0"),
+        ("probe:rotation", "–", "90.0"),
     ]
 
 
