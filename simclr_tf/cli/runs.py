@@ -7,6 +7,7 @@ with the command that started it) or failed, and below the table stands why. A ?
 still run on a machine that cannot be seen from this one.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def run(values: flags.FlagValues, directory: str) -> None:
 
     summaries = [summarize(path) for path in find_runs(Path(directory))]
     if values.json:
-        print(json.dumps([summary.to_json() for summary in summaries], indent=1))
+        print(json.dumps([dataclasses.asdict(summary) for summary in summaries], indent=1))
     elif summaries:
         print(table(summaries))
     else:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from simclr_tf.evaluations import Table as Figures
 from simclr_tf.evaluations import tables
+from simclr_tf.metrics import finite
 from simclr_tf.report.about import Told
 from simclr_tf.report.bars import NONE, bars, judging, percent_of
 from simclr_tf.report.page import Plot, Table, as_table
@@ -49,7 +50,7 @@ def headline(told: Told) -> Headline:
         plot = bars("figures", found[0].title, judged, found[0].metric)
         cards = _best(found[0], judged)
     for name, what in _LAST.items():
-        row = next((row for row in told.rows[::-1] if row.get(name) is not None), None)
+        row = next((row for row in told.rows[::-1] if finite(row, name)), None)
         if row:
             value = f"{row[name]:.3f}" if name == "loss" else f"{100 * row[name]:.1f} %"
             cards.append(Card(value, what, f"step {row['step']:,}"))

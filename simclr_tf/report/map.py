@@ -69,8 +69,7 @@ def draw_map(looked: Looked, method: str, most: int) -> Map | None:
     table = _distances(features, names, groups)
     plots = []
     # Of one point alone there is no other map, and t-SNE ends the process.
-    collapsed = np.ptp(features, axis=0).max() < _SAME
-    for kind in dict.fromkeys(("pca", "pca" if collapsed else method)):
+    for kind in dict.fromkeys(("pca", "pca" if _collapsed(features) else method)):
         # One thread: on few cores BLAS's and TensorFlow's wait for one another.
         with threadpool_limits(1, "blas"):
             places, title = _METHODS[kind](features)
@@ -145,11 +144,15 @@ def _distances(features: np.ndarray, names: Sequence[str], groups: np.ndarray) -
     return Table(("group", "images", "cosine within", "nearest group", "cosine to it"), rows)
 
 
+def _collapsed(features: np.ndarray) -> bool:
+    return bool(np.ptp(features, axis=0).max() < _SAME)
+
+
 def _pca(features: np.ndarray) -> tuple[np.ndarray, str]:
     pca = PCA(2, random_state=0).fit(features)
     first, second = pca.explained_variance_ratio_
     share = f"{first:.0%} and {second:.0%} of the variance"
-    if np.ptp(features, axis=0).max() < _SAME:
+    if _collapsed(features):
         share = "all features are the same: the representation has collapsed"
     return pca.transform(features), f"PCA ({share})"
 

@@ -1,5 +1,6 @@
 """One run in the terminal: what it is, one of its curves, its evaluations."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def as_json(path: Path, metric: str) -> dict[str, Any]:
     # JSON knows no other numbers.
     last = {k: v if finite(rows[-1], k) else None for k, v in rows[-1].items()} if rows else None
     return {
-        **summary.to_json(),
+        **dataclasses.asdict(summary),
         "metric": metric,
         "steps": steps,
         "values": values,

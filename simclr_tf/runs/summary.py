@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.errors import UserError
@@ -59,9 +58,6 @@ class Summary:
     epoch: float = 0.0
     best_probe: Probe | None = None
     size: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
 
 def find_runs(directory: Path) -> list[Path]:

@@ -278,7 +278,7 @@ def test_the_large_figure_is_the_encoder_s_best_on_its_own_data(shapes_runs):
 
 def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step(shapes_runs):
     rows = [{"step": 1, "epoch": 0.1, "loss": 2.0, "knn_top1": 0.3}]
-    rows += [{"step": 2, "epoch": 0.2, "loss": 1.5}]
+    rows += [{"step": 2, "epoch": 0.2, "loss": 1.5, "knn_top1": float("nan")}]
     found, _ = cards(tell(Run(shapes_runs[0])), records=[], rows=rows)
     assert found == [("30.0 %", "k-NN while training", "step 1"), ("1.500", "loss", "step 2")]
 
