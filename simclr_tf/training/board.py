@@ -25,8 +25,7 @@ class Board:
 
     def __init__(self, run: Run, step: int):
         config, plan = run.read()
-        if step:
-            _drop_later(run.tensorboard_dir, step)
+        _start(run.tensorboard_dir, step)
         self._writer = tf.summary.create_file_writer(str(run.tensorboard_dir))
         settings = {
             name.removeprefix("--"): value
@@ -59,8 +58,11 @@ class Board:
         self._writer.flush()
 
 
-def _drop_later(directory: Path, step: int) -> None:
-    """Has TensorBoard forget what was logged after a step: it comes again."""
+def _start(directory: Path, step: int) -> None:
+    """Has TensorBoard forget what an earlier start logged after a step: it comes again.
+
+    Said at the first start, too: TensorBoard forgets nothing before the second.
+    """
     # Its file's name sorts before that of the writer that is made next.
     writer = EventFileWriter(str(directory))
     start = SessionLog(status=SessionLog.START)

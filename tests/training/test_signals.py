@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from processes import ROOT, TINY, finish, last_checkpoint, pretrain, rows, signal_at
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
