@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := keras-cv,addons,umap,dev
 SITE := build/site
+# The tests of a file stay in one process: they share what is costly to make.
+PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 # The first of these that runs, is Python 3.11 to 3.13 and can make virtual environments.
 PYTHON ?= python3 python3.13 python3.12 python3.11
@@ -54,10 +56,10 @@ notebook: install ## run docs/quickstart.ipynb anew, and keep what it shows
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python docs/run_notebook.py docs/quickstart.ipynb
 
 test: install ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: install ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: install ## ruff (lint, format) and mypy
 	$(BIN)/ruff check .

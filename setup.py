@@ -21,6 +21,7 @@ EXTRAS = {
         "myst-nb>=1.3",
         "psutil>=5.9",
         "pytest>=8.0",
+        "pytest-xdist>=3.8",
         "ruff>=0.6",
         "selenium>=4.25",
         "sphinx>=8.1",
