@@ -11,7 +11,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.inspect import safe_getattr
 
 import simclr_tf
-from simclr_tf.config import Section, options
+from simclr_tf.options import Section, options
 
 project = "simclr_tf"
 release = simclr_tf.__version__

@@ -4,6 +4,7 @@ import pytest
 
 from simclr_tf import config
 from simclr_tf.errors import UserError
+from simclr_tf.options import options
 
 RUN = config.PretrainConfig(config.Data(dataset="shapes"), optimization=config.Optimization(seed=3))
 
@@ -44,7 +45,7 @@ def test_an_encoder_is_one_or_the_other(settings, message):
 
 
 def test_what_was_found_out_is_no_option():
-    assert "backbone" not in [field.name for field in config.options(config.Encoder)]
+    assert "backbone" not in [field.name for field in options(config.Encoder)]
     found = config.Encoder(encoder="keras_cv:a", backbone={"class_name": "B", "config": {"n": [1]}})
     assert config.from_json(config.Encoder, config.to_json(found)) == found
 

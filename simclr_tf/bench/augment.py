@@ -19,7 +19,7 @@ from simclr_tf.bench.measure import in_fresh_process, memory_for, spread_text, t
 from simclr_tf.bench.options import integers
 from simclr_tf.bench.report import Report, rounds_note
 from simclr_tf.bench.setting import SMALL, noise, recipe
-from simclr_tf.config import Section, option
+from simclr_tf.options import Section, option
 
 _COLUMNS = (
     "px",

@@ -23,7 +23,8 @@ from simclr_tf.bench.setting import (
     recipe,
     stored_side,
 )
-from simclr_tf.config import PRECISIONS, Section, option
+from simclr_tf.config import PRECISIONS
+from simclr_tf.options import Section, option
 
 _COLUMNS = ("width", "extraction, images/s", "bare, images/s", "extraction / bare, %")
 

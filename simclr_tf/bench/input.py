@@ -21,7 +21,7 @@ import numpy as np
 from simclr_tf import config
 from simclr_tf.bench.measure import in_fresh_process, memory_for, spread_text, this_machine
 from simclr_tf.bench.report import Report, rounds_note
-from simclr_tf.config import Section, option
+from simclr_tf.options import Section, option
 
 _COLUMNS = ("source", "stored px", "images/s", "decoding alone, images/s", "of decoding, %")
 _SIDES = (300, 600)  # of the JPEG files, in pixels; ImageNet's are about 400 × 350

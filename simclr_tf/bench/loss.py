@@ -27,7 +27,7 @@ from simclr_tf.bench.measure import (
 )
 from simclr_tf.bench.options import choices, integers
 from simclr_tf.bench.report import Report
-from simclr_tf.config import Section, option
+from simclr_tf.options import Section, option
 
 FORMS = ("dense", "blocks")
 _COLUMNS = ("N", "form", "block rows", "seconds, median (min–max)", "extra MiB", "time", "memory")

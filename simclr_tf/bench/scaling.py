@@ -26,8 +26,8 @@ from simclr_tf.bench.measure import (
 from simclr_tf.bench.options import integers
 from simclr_tf.bench.report import Report
 from simclr_tf.bench.setting import plan, pretrain_config
-from simclr_tf.config import Section, option
 from simclr_tf.errors import UserError
+from simclr_tf.options import Section, option
 
 KINDS = ("projections", "batch norm", "gradients", "scalars")
 _COLUMNS = ("replicas", "batch each", "step s, median (min–max)", "views/s", "speed", "efficiency")

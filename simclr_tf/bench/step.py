@@ -39,8 +39,9 @@ from simclr_tf.bench.setting import (
     recipe,
     stored_side,
 )
-from simclr_tf.config import PRECISIONS, Section, option
+from simclr_tf.config import PRECISIONS
 from simclr_tf.errors import UserError
+from simclr_tf.options import Section, option
 
 _COLUMNS = (
     "width",

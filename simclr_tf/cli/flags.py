@@ -9,8 +9,8 @@ from typing import Any
 
 from absl import flags
 
-from simclr_tf.config import options
 from simclr_tf.errors import UserError
+from simclr_tf.options import options
 
 _DEFINE: dict[Any, Any] = {
     bool: flags.DEFINE_boolean,

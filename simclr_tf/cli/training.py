@@ -9,6 +9,7 @@ from absl import flags
 from simclr_tf import config
 from simclr_tf.cli.flags import define_section, read_section
 from simclr_tf.errors import UserError
+from simclr_tf.options import options
 
 SECTIONS = {
     "data": config.Data,
@@ -98,7 +99,7 @@ def sections_with_a_run(
         title, defaults = heading(section), {}
         if name in names:
             title += f" ({whose} unless given)"
-            defaults = dict.fromkeys((field.name for field in config.options(section)), None)
+            defaults = dict.fromkeys((field.name for field in options(section)), None)
             defaults |= CROP_AND_FLIP if name == "views" else {}
         elif name == "optimization":
             defaults = optimization

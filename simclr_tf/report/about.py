@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf import __version__
-from simclr_tf.config import Plan, PretrainConfig, options
+from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.evaluations import Record, read_evaluations
 from simclr_tf.machine import Machine, machine
 from simclr_tf.metrics import Row, read_metrics
+from simclr_tf.options import options
 from simclr_tf.report.command import command_of
 from simclr_tf.report.page import Table
 from simclr_tf.run import Run

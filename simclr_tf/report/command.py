@@ -5,7 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from simclr_tf.config import PretrainConfig, options
+from simclr_tf.config import PretrainConfig
+from simclr_tf.options import options
 
 
 def command_of(config: PretrainConfig, model_dir: Path) -> str:
