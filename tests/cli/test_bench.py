@@ -62,6 +62,7 @@ def test_loss_measures_what_blocks_save(run_cli, tmp_path):
     assert row[:3] == ["2048", "blocks", "1024"] and row[-2:] == [f"{ratio:.2f}", "×"]
 
 
+@pytest.mark.slow
 def test_scaling_measures_a_step_of_several_replicas(run_cli, tmp_path):
     file = tmp_path / "scaling.json"
     sizes = ["--replicas=2", "--train_batch_size=8", "--width_multiplier=0.0625", "--image_size=8"]
@@ -77,6 +78,7 @@ def test_scaling_measures_a_step_of_several_replicas(run_cli, tmp_path):
         assert "share the same cores" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "flags", "pairs"),
     [

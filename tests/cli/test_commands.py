@@ -41,6 +41,7 @@ def test_evaluate_writes_every_protocol_and_baseline(run_cli, run_dir):
         assert (record["num_train"], record["num_test"], record["step"]) == (600, 100, 6)
 
 
+@pytest.mark.slow
 def test_export_then_evaluate_the_saved_model(run_cli, run_dir, tmp_path):
     done = run_cli("export", f"--model_dir={run_dir}")
     assert done.returncode == 0, done.stderr
@@ -60,6 +61,7 @@ def test_export_then_evaluate_the_saved_model(run_cli, run_dir, tmp_path):
     assert of_export["top1"] == pytest.approx(of_run["top1"], abs=0.011)  # one image of 100
 
 
+@pytest.mark.slow
 def test_train_then_eval_evaluates_and_exports(run_cli, tmp_path):
     flags = [f"--model_dir={tmp_path}", "--train_steps=1", "--mode=train_then_eval"]
     done = run_cli("pretrain", *TINY, *flags)
@@ -124,6 +126,7 @@ def test_a_folder_with_a_broken_file_names_it(run_cli, mixed_folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_mixed_images_pretrains_without_labels(run_cli, mixed_folder, tmp_path):
     flags = [f"--dataset=folder:{mixed_folder}", f"--model_dir={tmp_path}", *UNLABELLED]
     done = run_cli("pretrain", *flags, "--skip_unreadable")

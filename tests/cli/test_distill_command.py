@@ -30,6 +30,7 @@ def teacher(tmp_path_factory):
 SHORT = ["--train_batch_size=64", "--train_steps=4", "--warmup_epochs=0", "--log_every=2"]
 
 
+@pytest.mark.slow
 def test_a_bare_student_has_the_teachers_architecture_and_data(teacher, tmp_path):
     status, output, errors = _command(
         "distill", f"--teacher={teacher}", f"--model_dir={tmp_path}", *SHORT
@@ -45,6 +46,7 @@ def test_a_bare_student_has_the_teachers_architecture_and_data(teacher, tmp_path
     assert not (after.views.use_blur or after.views.use_grayscale)
 
 
+@pytest.mark.slow
 def test_an_export_teaches_any_encoder_and_images(teacher, tmp_path):
     (step,) = (teacher / "export").iterdir()
     flags = [f"--teacher={step}", "--dataset=shapes", "--train_split=train[512:700]"]
@@ -67,6 +69,7 @@ def test_an_export_teaches_any_encoder_and_images(teacher, tmp_path):
     assert "distill (T=1): top-1" in output
 
 
+@pytest.mark.slow
 def test_a_terminated_student_goes_on(teacher, tmp_path):
     flags = ["--train_steps=40", "--train_batch_size=32", "--log_every=5", "--mode=train"]
     command = ["-m", "simclr_tf", "distill", f"--teacher={teacher}", f"--model_dir={tmp_path}"]

@@ -114,6 +114,7 @@ def test_the_references_linear_command_runs(pretrained, tmp_path):
     assert "finetune (head only): top-1" in output
 
 
+@pytest.mark.slow
 def test_a_terminated_run_goes_on(pretrained, tmp_path):
     flags = ["--train_batch_size=32", "--train_steps=40", "--log_every=5", "--mode=train"]
     process = _finetune(pretrained, tmp_path, *flags)

@@ -84,6 +84,7 @@ PROBES = {"knn_top1", "linear_probe_top1", "validation_loss", "linear_accuracy"}
 PICTURES = {"view_pairs", "nearest_neighbours", "similarity_matrix"}
 
 
+@pytest.mark.slow
 def test_tensorboard_answers_for_every_tag_that_is_promised(run_cli, logdir, tmp_path):
     logdir = shutil.copytree(logdir, tmp_path / "runs")
     few = ["--train_split=train[:64]", "--eval_split=test[:32]"]
@@ -236,6 +237,7 @@ def reported(run_cli, run):
     return (run / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_running_killed_failed_and_cut_off_runs_are_told_apart(run_cli, tmp_path):
     flags = [*SHAPES, "--train_batch_size=16", "--pictures_every_epochs=0", "--optimizer=momentum"]
     process = pretrain(tmp_path / "killed", *flags, "--train_steps=1000000", "--log_every=1")

@@ -110,6 +110,7 @@ def test_a_finished_study_is_only_read(whole):
     assert (output / "table.md").read_bytes() == table
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_repeats_nothing(whole, tmp_path):
     """SIGKILL in the second run: the first is left alone, the second goes on from a checkpoint."""
     unbroken, _ = whole

@@ -99,6 +99,7 @@ def tiny_encoder(monkeypatch):
     return put
 
 
+@pytest.mark.slow
 def test_replicas_share_batch_statistics(tiny_encoder, mirrored):
     tiny_encoder(True)
     wanted = train_and_probe("momentum", True)

@@ -221,6 +221,7 @@ def without_addons(tmp_path):
     return {"PYTHONPATH": str(file.parent)}
 
 
+@pytest.mark.slow
 def test_without_addons_lamb_is_one_line_before_any_work_and_lars_trains(
     run_cli, without_addons, tmp_path
 ):

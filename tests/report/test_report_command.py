@@ -48,6 +48,7 @@ def test_a_run_with_evaluations_shows_them(shapes_runs, capsys):
     assert "--width_multiplier" in page and "TensorFlow 2" in page
 
 
+@pytest.mark.slow
 def test_a_folder_without_labels_has_clusters_and_no_classes(tmp_path):
     draw = np.random.default_rng(0)
     for i in range(30):

@@ -145,6 +145,7 @@ def test_another_teacher_or_temperature_is_another_run(teacher, tmp_path):
         distill(student(teacher, steps=1), teacher, **QUIET)
 
 
+@pytest.mark.slow
 def test_replicas_each_have_the_teacher(teacher, tmp_path, mirrored):
     settings = student(teacher, steps=3, watching={"log_every": 1})
     one, two = tmp_path / "one", tmp_path / "two"
@@ -210,6 +211,7 @@ def tinted(tmp_path_factory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_answers_alone(tinted, tmp_path):
     """A narrower encoder, from images of which nobody has said what they show."""
     labelled = {"dataset": f"folder:{tinted / 'labelled'}", "train_split": "train"}

@@ -18,6 +18,7 @@ from simclr_tf.training.pretrain import pretrain
 MIB = 2**10  # in the kB of /proc
 
 
+@pytest.mark.slow
 def test_nothing_is_traced_again_after_the_first_steps(tmp_path, monkeypatch):
     traced = Counter()
 

@@ -86,6 +86,7 @@ def test_a_precision_that_is_named_is_left_alone(tmp_path):
     assert keep_precision(named, Run(tmp_path), print) == named
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_chose_and_resumes_with_it(tmp_path, run_cli):
     flags = ["pretrain", *TINY, "--precision=auto", f"--model_dir={tmp_path}"]
     first = run_cli(*flags, "--train_steps=2")

@@ -172,6 +172,7 @@ def test_steps_per_execution_change_when_is_logged_and_nothing_else(tmp_path):
     assert saved == {"step-6", "step-10"}
 
 
+@pytest.mark.slow
 def test_replicas_train_probe_and_go_on_as_one_device(tmp_path, mirrored):
     config_ = changed(
         data={"validation_fraction": 0.25}, watching={"log_every": 1, "knn_every_epochs": 1.0}
@@ -324,6 +325,7 @@ def test_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
     assert Run(tmp_path).latest_checkpoint() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("probed", "replicas"), [(False, 1), (True, 1), (False, 2)])
 def test_an_image_that_fails_to_decode_is_named_and_the_run_goes_on_without_it(
     tmp_path, mirrored, probed, replicas
