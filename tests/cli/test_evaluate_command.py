@@ -72,7 +72,7 @@ def test_pictures_tables_and_tensorboard_lie_in_the_run(evaluated, run_dir):
     assert sorted(file.name for file in place.iterdir()) == [
         *("confusion.csv", "confusion.png", "per_class.csv")
     ]
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from optional import needs
 from PIL import Image
 from processes import rows
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 import simclr_tf
 from simclr_tf import config
