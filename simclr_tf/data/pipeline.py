@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import tensorflow as tf
 
 from simclr_tf.data.source import Source, decoded, records_at
+
+_PREFETCHED_BATCHES = 4  # enough to hide the jitter of decoding; each is uint8 and small
 
 
 def train_batches(
@@ -88,16 +88,16 @@ def stream(source: Source, seed: int, start: int) -> tf.data.Dataset:
 
 
 def _read_through(source: Source, records: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    batches = decoded(source, records, batch_size, parallel_calls=os.cpu_count() or 1)
-    # The tuner's thread, which sleeps, holds up the end of an iterator by up to half a second.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return _finish(batches.with_options(options))
+    return _finish(decoded(source, records, batch_size))
 
 
 def _finish(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
+    # The autotuner's thread sleeps between its rounds, for longer each time, and whoever ends an
+    # iterator waits for it: half a second after one epoch, 10 to 20 s after a short run. Nothing
+    # is left for it to choose: parallelism and read-ahead are fixed.
+    options.autotune.enabled = False
     # Workers are dealt their part above.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
+    return batches.with_options(options).prefetch(_PREFETCHED_BATCHES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import hashlib
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -253,11 +254,10 @@ def decoded(
     source: Source,
     records: tf.data.Dataset,
     batch_size: int,
-    parallel_calls: int = tf.data.AUTOTUNE,
     **batch: bool,
 ) -> tf.data.Dataset:
     """Decodes records in parallel, in their order, into batches (`batch`: Dataset.batch's)."""
-    decode = {"num_parallel_calls": parallel_calls, "deterministic": True}
+    decode = {"num_parallel_calls": os.cpu_count() or 1, "deterministic": True}
     if source.decodes_batches:
         return records.batch(batch_size, **batch).map(source.decode, **decode)
     return records.map(source.decode, **decode).batch(batch_size, **batch)
