@@ -1,4 +1,4 @@
-"""Packaging: the library, its exporter (`simclr_tf.export`) and its recipes (`simclr_tf.flags`)."""
+"""Packaging: the library, its exporter (simclr_tf.exporter) and its recipes (simclr_tf.flags)."""
 
 from pathlib import Path
 
@@ -51,13 +51,13 @@ setup(
     python_requires=">=3.11,<3.14",
     packages=[
         *find_packages(include=["simclr_tf", "simclr_tf.*"]),
-        "simclr_tf.export",
+        "simclr_tf.exporter",
         "simclr_tf.flags",
     ],
-    package_dir={"simclr_tf.export": "export", "simclr_tf.flags": "flags"},
+    package_dir={"simclr_tf.exporter": "export", "simclr_tf.flags": "flags"},
     package_data={
         "simclr_tf.flags": ["*.flags"],
-        "simclr_tf.report": ["templates/*"],
+        "simclr_tf.reporting": ["templates/*"],
     },
     install_requires=[
         "absl-py>=2.1",

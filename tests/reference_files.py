@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.importing.architecture import recognise
+from simclr_tf.weights_import.detect import recognise
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 

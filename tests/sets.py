@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from simclr_tf.data.source import ArraySource
-from simclr_tf.embedding.rows import Rows
+from simclr_tf.data.base import ArraySource
+from simclr_tf.embedding.embedded_dataset import Rows
 
 CLASSES = ("ant", 'b,"ee"', "cat\n")
 

@@ -134,7 +134,7 @@ import tensorflow as tf
 tf.keras.Model  # Keras 3: touched before simclr_tf could choose
 from simclr_tf.errors import UserError
 from simclr_tf.models import ResNet
-from simclr_tf.models.keras_cv import read_backbone
+from simclr_tf.models.keras_cv_backbones import read_backbone
 try:
     read_backbone("resnet18_v2", 32)
 except UserError as error:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from simclr_tf.augment import draws
+from simclr_tf.augment import rng as draws
 
 # From the red, green and blue planes to those changed.
 Operation = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from simclr_tf.augment import draws
+from simclr_tf.augment import rng as draws
 
 _ATTEMPTS = 10
 

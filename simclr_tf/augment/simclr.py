@@ -5,7 +5,9 @@ import os
 
 import tensorflow as tf
 
-from simclr_tf.augment import blur, color, draws, imagewise
+from simclr_tf.augment import blur, color
+from simclr_tf.augment import per_image as imagewise
+from simclr_tf.augment import rng as draws
 from simclr_tf.augment.crop import crop_and_resize, sample_boxes
 from simclr_tf.augment.flip import flip_left_right
 

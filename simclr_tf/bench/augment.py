@@ -115,7 +115,7 @@ def device_views(images: Any, image_size: int, lockstep: bool | None = None) -> 
     import tensorflow as tf
 
     from simclr_tf.augment import SimCLRAugment
-    from simclr_tf.models.stepwise import StepwiseModel
+    from simclr_tf.models.multi_view import StepwiseModel
 
     settings = recipe(image_size)
     augment = SimCLRAugment(

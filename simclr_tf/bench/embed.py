@@ -77,8 +77,8 @@ def run(options: Options, say: Callable[[str], None]) -> Report:
 def _measure(options, width, say):
     """In a process of its own: the spreads of "extraction" and "bare", in images/s."""
     from simclr_tf.bench.rates import by_turns, rate
-    from simclr_tf.build import build_encoder
     from simclr_tf.evaluation.features import FeatureExtractor
+    from simclr_tf.models.build import build_encoder
 
     settings = options.pretrain_config(width)
     encoder = build_encoder(settings.encoder, options.precision)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf.errors import UserError
-from simclr_tf.machine import Machine, machine
+from simclr_tf.utils.hardware import Machine, machine
 
 
 class ProcessDiedError(Exception):

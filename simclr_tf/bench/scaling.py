@@ -142,8 +142,8 @@ def _measure(options, count):
     """In a process of its own: {"seconds" of a step, "exchanged_bytes" of a replica by kind}."""
     import tensorflow as tf
 
-    from simclr_tf.build import build_model
-    from simclr_tf.distribution import one_device, open_replicas
+    from simclr_tf.models.build import build_model
+    from simclr_tf.training.distribution import one_device, open_replicas
 
     settings = options.pretrain_config()
     devices = config.Devices(strategy="mirrored", num_replicas=count)

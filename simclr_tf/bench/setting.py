@@ -64,7 +64,7 @@ def noise_views(count: int, side: int) -> Any:
 
 def noise_source(count: int, side: int) -> Any:
     """Returns a `Source` of so many images of noise in memory, labelled."""
-    from simclr_tf.data.source import ArraySource
+    from simclr_tf.data.base import ArraySource
 
     names = tuple(str(label) for label in range(NUM_CLASSES))
     return ArraySource("noise", noise(count, side), np.arange(count) % NUM_CLASSES, names)

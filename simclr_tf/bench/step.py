@@ -126,7 +126,7 @@ def run(options: Options, say: Callable[[str], None]) -> Report:
 def _measure(options, width, say):
     """In a process of its own: spreads of views/s, and the FLOPs of a view's forward pass."""
     from simclr_tf.bench.rates import by_turns, rate
-    from simclr_tf.build import build_encoder, build_model
+    from simclr_tf.models.build import build_encoder, build_model
 
     size, batch = options.image_size, options.train_batch_size
     views = noise_views(2 * batch, size)

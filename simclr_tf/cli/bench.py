@@ -15,7 +15,7 @@ from absl import flags
 
 from simclr_tf.cli.flags import define_section, read_section
 from simclr_tf.errors import UserError
-from simclr_tf.files import write_atomically
+from simclr_tf.utils.files import write_atomically
 
 BENCHES = ("augment", "step", "input", "loss", "scaling", "embed")
 

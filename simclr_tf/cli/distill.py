@@ -18,7 +18,7 @@ from absl import flags
 
 from simclr_tf import config
 from simclr_tf.cli.flags import note_no_effect, read_section
-from simclr_tf.cli.training import (
+from simclr_tf.cli.training_flags import (
     CROP_AND_FLIP,
     SECTIONS,
     Section,
@@ -70,10 +70,10 @@ def run(values: flags.FlagValues) -> None:
     devices = read_section(values, config.Devices)
     note_no_effect(values, _OF_PRETRAINING)
 
-    from simclr_tf.distribution import open_replicas
-    from simclr_tf.evaluation.runs import evaluate_classifier
-    from simclr_tf.export.runs import export_run
+    from simclr_tf.evaluation.evaluate_run import evaluate_classifier
+    from simclr_tf.exporter.export_run import export_run
     from simclr_tf.training.distill import distill
+    from simclr_tf.training.distribution import open_replicas
 
     if values.mode != "eval":
         replicas = open_replicas(devices)
@@ -94,7 +94,7 @@ def run(values: flags.FlagValues) -> None:
 
 def _sections(values: flags.FlagValues, teacher: str, checkpoint: str) -> dict[str, Any]:
     """Data and views of the teacher's run, and the encoder of the checkpoint's, else of its own."""
-    from simclr_tf.run import Run
+    from simclr_tf.runs.run_dir import Run
 
     of_teacher = Run(Path(teacher))
     if of_teacher.config_file.exists():
@@ -120,10 +120,10 @@ def _sections(values: flags.FlagValues, teacher: str, checkpoint: str) -> dict[s
 
 def _is_measured(values: flags.FlagValues, run: config.DistillConfig) -> bool:
     """Whether eval_split can judge the student; where one was asked for, it must."""
-    from simclr_tf.evaluation.request import Splits
-    from simclr_tf.evaluation.runs import open_judged
-    from simclr_tf.evaluation.teachers import open_teacher
-    from simclr_tf.run import Run
+    from simclr_tf.evaluation.evaluate_run import open_judged
+    from simclr_tf.evaluation.options import Splits
+    from simclr_tf.models.teacher import open_teacher
+    from simclr_tf.runs.run_dir import Run
 
     if values.mode == "eval":  # its teacher may be gone
         names = Run(Path(values.model_dir)).read()[1].class_names

@@ -142,11 +142,11 @@ def run(values: flags.FlagValues) -> None:
                 f"{', '.join(_WITH_HEAD)} in --protocols, one dataset and a --model_dir"
             )
 
-    from simclr_tf.evaluation.request import Request
-    from simclr_tf.evaluation.runs import check_runs, evaluate_run, evaluate_saved_model
+    from simclr_tf.evaluation.evaluate_run import check_runs, evaluate_run, evaluate_saved_model
+    from simclr_tf.evaluation.options import Request
     from simclr_tf.evaluation.tables import table_of_runs
-    from simclr_tf.evaluations import format_table, read_evaluations
-    from simclr_tf.export.runs import export_run
+    from simclr_tf.exporter.export_run import export_run
+    from simclr_tf.runs.results_file import format_table, read_evaluations
     from simclr_tf.training.finetune import train_supervised
 
     request = Request(
@@ -200,7 +200,7 @@ def _protocols(values, names, neighbours, temperatures):
 
 
 def _transformations(values):
-    from simclr_tf.evaluation.transformations import TRANSFORMATIONS
+    from simclr_tf.evaluation.transformation_probes import TRANSFORMATIONS
 
     flag = "probe_transformations"
     return names_among(flag, values[flag].value, tuple(TRANSFORMATIONS))

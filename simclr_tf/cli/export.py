@@ -67,7 +67,7 @@ def run(values: flags.FlagValues) -> None:
     if not values.model_dir:
         raise UserError("--model_dir is missing: the run whose encoder is to be exported")
 
-    from simclr_tf.export.runs import Export, export_run
+    from simclr_tf.exporter.export_run import Export, export_run
 
     export_run(
         values.model_dir,

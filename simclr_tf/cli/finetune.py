@@ -17,7 +17,7 @@ from absl import flags
 
 from simclr_tf import config
 from simclr_tf.cli.flags import note_no_effect, read_section
-from simclr_tf.cli.training import (
+from simclr_tf.cli.training_flags import (
     CROP_AND_FLIP,
     NO_EFFECT,
     OF_THE_RUN,
@@ -91,10 +91,10 @@ def run(values: flags.FlagValues) -> None:
     check_no_microbatch(finetune_config)
     note_no_effect(values, (*NO_EFFECT, *_OF_PRETRAINING))
 
-    from simclr_tf.distribution import open_replicas
-    from simclr_tf.evaluation.request import check_evaluation
-    from simclr_tf.evaluation.runs import evaluate_classifier
-    from simclr_tf.export.runs import export_run
+    from simclr_tf.evaluation.evaluate_run import evaluate_classifier
+    from simclr_tf.evaluation.options import check_evaluation
+    from simclr_tf.exporter.export_run import export_run
+    from simclr_tf.training.distribution import open_replicas
     from simclr_tf.training.finetune import finetune
 
     if values.mode == "train_then_eval":
@@ -124,7 +124,7 @@ def _sections_of_the_run(values: flags.FlagValues, checkpoint: str) -> dict[str,
     if not checkpoint:
         bases = {"views": config.Views(**CROP_AND_FLIP)}
         return {n: read_section(values, SECTIONS[n], bases.get(n)) for n in OF_THE_RUN}
-    from simclr_tf.run import Run
+    from simclr_tf.runs.run_dir import Run
 
     of_run, _ = Run(Path(checkpoint)).read()
     sections = sections_of_run(values, of_run, OF_THE_RUN)

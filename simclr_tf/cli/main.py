@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if name not in COMMANDS:
             raise UserError(f"{name}: no such command; there are {', '.join(COMMANDS)}")
-        command: Any = importlib.import_module(f"simclr_tf.cli.{name}")
+        command: Any = _load(name)
         if hasattr(command, "named") and arguments[:1] not in (["--help"], ["-h"]):
             # Several commands in one: the first argument says which.
             command = command.named(arguments[0] if arguments else "")
@@ -77,6 +77,12 @@ def console() -> None:
     sys.exit(main(sys.argv[1:]))
 
 
+def _load(name: str) -> Any:
+    # No module can be named `import`, which is a keyword.
+    module = "import_weights" if name == "import" else name
+    return importlib.import_module(f"simclr_tf.cli.{module}")
+
+
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     try:
         return values(argv)[1:]
@@ -92,7 +98,7 @@ def _overview() -> str:
         "",
     ]
     for name in COMMANDS:
-        document = importlib.import_module(f"simclr_tf.cli.{name}").__doc__ or ""
+        document = _load(name).__doc__ or ""
         lines.append(f"  {name:<10} {document.strip().splitlines()[0]}")
     lines += ["", "simclr-tf COMMAND --help tells a command's flags. A first run, in minutes:", ""]
     lines += ["  simclr-tf pretrain --flagfile=flags/quickstart.flags --model_dir=runs/quickstart"]

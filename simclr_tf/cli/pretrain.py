@@ -11,7 +11,7 @@ from absl import flags
 
 from simclr_tf import config
 from simclr_tf.cli.flags import note_no_effect, read_section
-from simclr_tf.cli.training import (
+from simclr_tf.cli.training_flags import (
     NO_EFFECT,
     SECTIONS,
     Section,
@@ -36,11 +36,11 @@ def run(values: flags.FlagValues) -> None:
     check_run(values, "pretrain")
     note_no_effect(values, (*NO_EFFECT, *_OF_FINETUNE))
 
-    from simclr_tf.distribution import open_replicas
     from simclr_tf.evaluation import KNN, Logistic
-    from simclr_tf.evaluation.request import Request, check_evaluation
-    from simclr_tf.evaluation.runs import evaluate_run
-    from simclr_tf.export.runs import export_run
+    from simclr_tf.evaluation.evaluate_run import evaluate_run
+    from simclr_tf.evaluation.options import Request, check_evaluation
+    from simclr_tf.exporter.export_run import export_run
+    from simclr_tf.training.distribution import open_replicas
     from simclr_tf.training.pretrain import pretrain
 
     protocols = KNN(), Logistic()

@@ -68,7 +68,7 @@ def run(values: flags.FlagValues) -> None:
             f"--output={values.output}: must be a file of a file system; copy it there afterwards"
         )
 
-    from simclr_tf.report import ReportRequest, report_run, report_runs
+    from simclr_tf.reporting import ReportRequest, report_run, report_runs
 
     if runs:
         note_no_effect(values, _OF_ONE)

@@ -18,10 +18,10 @@ from absl import flags
 
 from simclr_tf import config
 from simclr_tf.cli.flags import define_section, listed, read_section
-from simclr_tf.cli.training import SECTIONS, heading
+from simclr_tf.cli.training_flags import SECTIONS, heading
 from simclr_tf.errors import UserError
-from simclr_tf.study.definition import RATE_OF_BASE, Cell, Relative, Study
 from simclr_tf.study.experiments import STUDIES
+from simclr_tf.study.grid import RATE_OF_BASE, Cell, Relative, Study
 
 # Nobody looks at the pictures of dozens of runs.
 _WATCHING = config.Watching(pictures_every_epochs=0.0)
@@ -101,7 +101,7 @@ class StudyCommand:
             if values[name].present and is_replaced(name, cells):
                 print(f"note: --{name} is what the cells vary: what was given counts for nothing")
 
-        from simclr_tf.study.conduct import Request, conduct
+        from simclr_tf.study.run_study import Request, conduct
 
         request = Request(
             study,

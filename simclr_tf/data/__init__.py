@@ -1,12 +1,12 @@
 """Sources of images and the batches made from them."""
 
+from simclr_tf.data.base import ArraySource, Source
+from simclr_tf.data.batches import chosen_batches, ordered_batches, train_batches
+from simclr_tf.data.cache import in_memory
 from simclr_tf.data.decode_errors import READ_ERRORS, explain_decode_error, named
 from simclr_tf.data.folder import FOLDER, open_folder
-from simclr_tf.data.memory import in_memory
-from simclr_tf.data.pipeline import chosen_batches, ordered_batches, train_batches
 from simclr_tf.data.shapes import open_shapes
-from simclr_tf.data.source import ArraySource, Source
-from simclr_tf.data.tfds_source import open_tfds
+from simclr_tf.data.tfds import open_tfds
 
 __all__ = [
     "READ_ERRORS",

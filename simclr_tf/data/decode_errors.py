@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from simclr_tf.data.pipeline import stream
-from simclr_tf.data.source import Source
+from simclr_tf.data.base import Source
+from simclr_tf.data.batches import stream
 from simclr_tf.errors import UserError
 
 # What a file that is damaged, cut short or gone raises while it is read.

@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from simclr_tf.data.base import IndexedSource, digest, on_host
+from simclr_tf.data.decoding import decode_rgb, to_square
 from simclr_tf.data.folder_layout import (
     EXTENSIONS,
     Layout,
@@ -18,9 +20,7 @@ from simclr_tf.data.folder_layout import (
     class_names,
     read_layout,
 )
-from simclr_tf.data.headers import UnreadableImage, read_header
-from simclr_tf.data.images import decode_rgb, to_square
-from simclr_tf.data.source import IndexedSource, digest, on_host
+from simclr_tf.data.image_headers import UnreadableImage, read_header
 from simclr_tf.data.splits import split_rows
 from simclr_tf.errors import UserError
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from simclr_tf.data.source import ArraySource
+from simclr_tf.data.base import ArraySource
 from simclr_tf.data.splits import split_rows
 
 SIZE = 32

@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from simclr_tf.data import open_source
+from simclr_tf.data.base import digest
 from simclr_tf.data.folder import FOLDER
-from simclr_tf.data.source import digest
+from simclr_tf.embedding.embedded_dataset import Rows
 from simclr_tf.embedding.nearest import draw, listed, nearest
 from simclr_tf.embedding.projector import write_projector
 from simclr_tf.embedding.query import Query, find_query
-from simclr_tf.embedding.rows import Rows
-from simclr_tf.embedding.write import write_ids, write_npy, write_parquet
+from simclr_tf.embedding.writers import write_ids, write_npy, write_parquet
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.encoders import TrainedEncoder, encoder_of_run, encoder_of_saved_model
 from simclr_tf.evaluation.feature_store import FeatureStore
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor
-from simclr_tf.evaluation.request import Splits
-from simclr_tf.files import file_name, write_atomically
-from simclr_tf.run import Run
+from simclr_tf.evaluation.options import Splits
+from simclr_tf.runs.run_dir import Run
+from simclr_tf.utils.files import file_name, write_atomically
 
 FORMATS = ("npy", "parquet", "projector")
 

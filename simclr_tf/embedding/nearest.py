@@ -12,11 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from simclr_tf.data import Source, chosen_batches, named
+from simclr_tf.embedding.embedded_dataset import Rows
 from simclr_tf.embedding.query import Query
-from simclr_tf.embedding.rows import Rows
 from simclr_tf.evaluation.features import FeatureExtractor
 from simclr_tf.evaluation.knn import neighbours
-from simclr_tf.files import write_atomically
+from simclr_tf.utils.files import write_atomically
 
 _COLUMNS = 6
 _LETTERS = 22  # of a name, under a picture

@@ -10,8 +10,8 @@ from tensorboard.plugins import projector
 
 from simclr_tf.augment import as_bytes, eval_transform
 from simclr_tf.data import chosen_batches, named
-from simclr_tf.embedding.rows import Rows
-from simclr_tf.files import replacing
+from simclr_tf.embedding.embedded_dataset import Rows
+from simclr_tf.utils.files import replacing
 
 MAX_IMAGES = 100_000
 _NAME = "features"

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.data import Source, ordered_batches
-from simclr_tf.data.headers import UnreadableImage, read_header
-from simclr_tf.data.images import decode_rgb, to_square
-from simclr_tf.data.source import ArraySource
-from simclr_tf.embedding.rows import one_line
+from simclr_tf.data.base import ArraySource
+from simclr_tf.data.decoding import decode_rgb, to_square
+from simclr_tf.data.image_headers import UnreadableImage, read_header
+from simclr_tf.embedding.embedded_dataset import one_line
 from simclr_tf.errors import UserError
 
 _IDS_AT_ONCE = 2**14

@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from simclr_tf.data import Source
-from simclr_tf.data.source import digest
+from simclr_tf.data.base import digest
 from simclr_tf.evaluation.features import FeatureExtractor
 
 PCA_DIMS = 256

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from simclr_tf.evaluation.metrics import average_precision_11
-from simclr_tf.files import write_atomically, write_csv
+from simclr_tf.utils.files import write_atomically, write_csv
 
 CONFUSION_FILE = "confusion.csv"
 PER_CLASS_FILE = "per_class.csv"

@@ -6,13 +6,13 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.build import build_encoder
 from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Encoder, weights_identity
-from simclr_tf.evaluation.transformations import Represent
+from simclr_tf.evaluation.transformation_probes import Represent
 from simclr_tf.models import Classifier, SimCLR
-from simclr_tf.run import Run, load
+from simclr_tf.models.build import build_encoder
+from simclr_tf.runs.run_dir import Run, load
 
 
 @dataclass(frozen=True)

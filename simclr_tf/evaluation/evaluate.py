@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from simclr_tf.data import Source
-from simclr_tf.data.source import digest
+from simclr_tf.data.base import digest
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.array_cache import kept
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor, Features
-from simclr_tf.evaluation.kept import kept
 from simclr_tf.evaluation.metrics import METRICS, top_k
 from simclr_tf.evaluation.protocols import (
     AffineClassifier,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simclr_tf.files import write_atomically
+from simclr_tf.utils.files import write_atomically
 
 _PART_BYTES = 2**26
 _PART_ROWS = 2**14

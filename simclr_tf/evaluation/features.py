@@ -11,11 +11,11 @@ import tensorflow as tf
 from simclr_tf import __version__
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import Source, named, ordered_batches
-from simclr_tf.data.source import digest
+from simclr_tf.data.base import digest
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.feature_store import FeatureStore
-from simclr_tf.evaluation.progress import Progress
-from simclr_tf.files import locked
+from simclr_tf.utils.files import locked
+from simclr_tf.utils.progress import Progress
 
 # A keras.Model or a loaded SavedModel: called as encoder(images [N, S, S, 3], training=False).
 Encoder = Callable[..., tf.Tensor]

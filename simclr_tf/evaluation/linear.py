@@ -8,11 +8,11 @@ import tensorflow as tf
 
 from simclr_tf.augment import SimCLRAugment, make_seed
 from simclr_tf.data import named, train_batches
-from simclr_tf.data.source import digest
-from simclr_tf.durations import resolve_steps
+from simclr_tf.data.base import digest
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.heads import LinearHead, falling, shuffled_batches
+from simclr_tf.evaluation.linear_head import LinearHead, falling, shuffled_batches
 from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, Task
+from simclr_tf.training.durations import resolve_steps
 
 _MINUTE = 60.0
 

@@ -14,12 +14,12 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from simclr_tf.durations import resolve_steps
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Features
-from simclr_tf.evaluation.heads import LinearHead, falling, shuffled_batches
+from simclr_tf.evaluation.linear_head import LinearHead, falling, shuffled_batches
 from simclr_tf.evaluation.metrics import average_precision_11, top_k
 from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, Task
+from simclr_tf.training.durations import resolve_steps
 
 # The paper's 45 values of L2 [v1 §B.8].
 L2_SWEEP = np.logspace(-6, 5, 45)

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from simclr_tf.data import Source
+from simclr_tf.evaluation.array_cache import Arrays
 from simclr_tf.evaluation.features import Encoder, Features
-from simclr_tf.evaluation.kept import Arrays
 
 
 @dataclass(frozen=True)

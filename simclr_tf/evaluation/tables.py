@@ -9,9 +9,9 @@ from typing import Any
 from simclr_tf.config import DistillConfig, FinetuneConfig, Plan, PretrainConfig, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.baselines import PCA_DIMS
-from simclr_tf.evaluations import completed, markdown_row, read_evaluations
 from simclr_tf.models.resnet import feature_width
-from simclr_tf.run import Run, settings_of
+from simclr_tf.runs.results_file import completed, markdown_row, read_evaluations
+from simclr_tf.runs.run_dir import Run, settings_of
 
 _FEATURES = {
     "": "SimCLR",

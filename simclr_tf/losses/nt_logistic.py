@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from simclr_tf.losses.pairs import Results, dense_loss
-from simclr_tf.losses.triplets import over_triplets
+from simclr_tf.losses.triplet import over_triplets
 
 
 def nt_logistic(

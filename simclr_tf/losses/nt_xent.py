@@ -5,7 +5,7 @@ Indices: N the global batch, B = N / R the batch of one of R replicas, D the pro
 
 import tensorflow as tf
 
-from simclr_tf.losses.contrast import contrast, contrast_in_blocks
+from simclr_tf.losses.contrastive import contrast, contrast_in_blocks
 from simclr_tf.losses.pairs import Results, means, pair_up
 
 # Of float32 that are held at once: 64 MiB, a quarter of it in blocks.

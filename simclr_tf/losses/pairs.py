@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from simclr_tf.losses import replicas
-from simclr_tf.losses.contrast import Rule, contrast
+from simclr_tf.losses import collectives as replicas
+from simclr_tf.losses.contrastive import Rule, contrast
 
 # Loss, accuracy and entropy.
 Results = tuple[tf.Tensor, tf.Tensor, tf.Tensor]

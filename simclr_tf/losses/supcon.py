@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from simclr_tf.losses import replicas
+from simclr_tf.losses import collectives as replicas
 from simclr_tf.losses.pairs import Results, dense_loss
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.models.stepwise import Augment, StepwiseModel, cross_entropy
+from simclr_tf.models.multi_view import Augment, StepwiseModel, cross_entropy
 
 BLOCKS = ("initial_max_pool", "block_group1", "block_group2", "block_group3", "block_group4")
 

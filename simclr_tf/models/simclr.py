@@ -10,7 +10,7 @@ import tf_keras as keras
 from simclr_tf.losses import l2_normalize, nt_xent
 from simclr_tf.losses.pairs import Results
 from simclr_tf.models.gradient_cache import cached_gradients
-from simclr_tf.models.stepwise import Augment, StepwiseModel, cross_entropy, share_of
+from simclr_tf.models.multi_view import Augment, StepwiseModel, cross_entropy, share_of
 
 
 class SimCLR(StepwiseModel):

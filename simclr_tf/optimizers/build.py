@@ -4,9 +4,9 @@ from typing import Any
 
 import tf_keras as keras
 
-from simclr_tf.optimizers.addons import import_addons
-from simclr_tf.optimizers.decay import AdamL2, AdamW, MomentumL2
 from simclr_tf.optimizers.lars import LARS
+from simclr_tf.optimizers.tfa_compat import import_addons
+from simclr_tf.optimizers.weight_decay import AdamL2, AdamW, MomentumL2
 
 NAMES = ("momentum", "adam", "adamw", "lars", "lamb")
 

@@ -5,9 +5,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.optimizers.addons import import_addons
-from simclr_tf.optimizers.decay import decayed
-from simclr_tf.optimizers.watched import Pairs, trust
+from simclr_tf.optimizers.base import Pairs, trust
+from simclr_tf.optimizers.tfa_compat import import_addons
+from simclr_tf.optimizers.weight_decay import decayed
 
 addons: Any = import_addons()
 

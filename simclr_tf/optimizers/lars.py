@@ -5,8 +5,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.optimizers.decay import decayed
-from simclr_tf.optimizers.watched import Watched, trust
+from simclr_tf.optimizers.base import Watched, trust
+from simclr_tf.optimizers.weight_decay import decayed
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluations import Record, format_table, read_evaluations
-from simclr_tf.metrics import Row, finite, read_metrics
-from simclr_tf.run import Run
 from simclr_tf.runs.curve import curve
 from simclr_tf.runs.listing import is_told, shown, size_text
+from simclr_tf.runs.metrics_log import Row, finite, read_metrics
+from simclr_tf.runs.results_file import Record, format_table, read_evaluations
+from simclr_tf.runs.run_dir import Run
 from simclr_tf.runs.summary import Summary, summarize
 
 

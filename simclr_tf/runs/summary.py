@@ -8,10 +8,10 @@ from pathlib import Path
 
 from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.errors import UserError
-from simclr_tf.evaluations import completed, read_evaluations
-from simclr_tf.metrics import Row, finite, read_metrics
-from simclr_tf.run import Run
-from simclr_tf.runs.state import state_of
+from simclr_tf.runs.metrics_log import Row, finite, read_metrics
+from simclr_tf.runs.results_file import completed, read_evaluations
+from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.status import state_of
 
 # What is measured now and then on labelled images, among a row's figures.
 _PROBES = ("knn_top1", "linear_probe_top1", "validation_accuracy", "validation_agreement")

@@ -6,7 +6,7 @@ Paper figures are linear evaluation of a ResNet-50 on ImageNet, top-1 in percent
 from typing import Any
 
 from simclr_tf.config import TRANSFORMATIONS
-from simclr_tf.study.definition import RATE_OF_BASE, Cell, Picture, Study, Times
+from simclr_tf.study.grid import RATE_OF_BASE, Cell, Picture, Study, Times
 
 # Fig. 5: rows the first, columns the second transformation; single ones on the diagonal.
 _FIG_5 = (

@@ -9,10 +9,10 @@ from typing import Any
 
 from simclr_tf import __version__
 from simclr_tf.config import PretrainConfig, to_json
-from simclr_tf.evaluations import markdown_row
-from simclr_tf.files import write_atomically, write_csv
-from simclr_tf.study.definition import Cell, Study
+from simclr_tf.runs.results_file import markdown_row
+from simclr_tf.study.grid import Cell, Study
 from simclr_tf.study.trial import OWN_HEAD, Trial
+from simclr_tf.utils.files import write_atomically, write_csv
 
 _LEAST_GAIN = 0.05  # of k-NN over the untrained encoder's, for a run to count
 _TITLES = {

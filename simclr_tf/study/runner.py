@@ -17,7 +17,7 @@ from tqdm import tqdm
 from simclr_tf.errors import UserError
 from simclr_tf.study.trial import Judging, Trial
 from simclr_tf.study.worker import Slot, work
-from simclr_tf.training.stopping import signals
+from simclr_tf.training.interruption import signals
 
 _TRIALS_PER_PROCESS = 20  # TensorFlow keeps some 40 MB of each
 _SAID_EVERY = 30.0  # seconds between a trial's lines

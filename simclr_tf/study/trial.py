@@ -14,12 +14,12 @@ from simclr_tf.evaluation import (
     read_evaluations,
 )
 from simclr_tf.evaluation.encoders import TrainedEncoder, untrained_encoder
-from simclr_tf.evaluation.request import Splits
-from simclr_tf.evaluation.runs import evaluate_classifier
-from simclr_tf.evaluations import completed
-from simclr_tf.metrics import read_metrics
-from simclr_tf.run import Run
-from simclr_tf.study.definition import Cell, configured
+from simclr_tf.evaluation.evaluate_run import evaluate_classifier
+from simclr_tf.evaluation.options import Splits
+from simclr_tf.runs.metrics_log import read_metrics
+from simclr_tf.runs.results_file import completed
+from simclr_tf.runs.run_dir import Run
+from simclr_tf.study.grid import Cell, configured
 
 OWN_HEAD = "finetune/supervised"
 _OF_TRAINING = ("contrastive_accuracy", "contrastive_entropy")  # in metrics.jsonl

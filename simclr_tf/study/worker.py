@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from simclr_tf.errors import UserError
 
 if TYPE_CHECKING:  # TensorFlow comes after the process has its cores
-    from simclr_tf.distribution import Replicas
     from simclr_tf.study.trial import Judging, Trial
+    from simclr_tf.training.distribution import Replicas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _print_into(path: Path) -> None:
 
 def _open_replicas(count):
     from simclr_tf.config import Devices
-    from simclr_tf.distribution import open_replicas
+    from simclr_tf.training.distribution import open_replicas
 
     strategy = "mirrored" if count else "one_device"
     return open_replicas(Devices(strategy=strategy, num_replicas=count))
@@ -107,10 +107,10 @@ def _carry_out(trial: "Trial", judging: "Judging", replicas: "Replicas") -> None
 
     from simclr_tf.config import FinetuneConfig
     from simclr_tf.evaluation.encoders import encoder_of_model, encoder_of_run
-    from simclr_tf.files import locked
-    from simclr_tf.run import Run
+    from simclr_tf.runs.run_dir import Run
     from simclr_tf.training.finetune import finetune
     from simclr_tf.training.pretrain import pretrain
+    from simclr_tf.utils.files import locked
 
     keras.backend.clear_session()  # what the trial before has left, however it ended
     gc.collect()

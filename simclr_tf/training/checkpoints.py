@@ -7,10 +7,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
-from simclr_tf.run import Run
-from simclr_tf.training.stopping import is_aborted
+from simclr_tf.runs.run_dir import Run
+from simclr_tf.training.distribution import Replicas
+from simclr_tf.training.interruption import is_aborted
 
 
 class CannotSaveError(UserError):

@@ -10,18 +10,18 @@ import tf_keras as keras
 
 from simclr_tf.config import DistillConfig, Plan, PretrainConfig
 from simclr_tf.data import Source
-from simclr_tf.data.subset import choose_labelled, with_few_labels
-from simclr_tf.distribution import Replicas, one_device
+from simclr_tf.data.label_subset import choose_labelled, with_few_labels
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.teachers import Teacher, open_teacher
 from simclr_tf.models import Student
-from simclr_tf.run import load
-from simclr_tf.training.evaluators import accuracy, agreement
+from simclr_tf.models.teacher import Teacher, open_teacher
+from simclr_tf.runs.run_dir import load
+from simclr_tf.training.callbacks import Every
+from simclr_tf.training.distribution import Replicas, one_device
 from simclr_tf.training.finetune import list_labelled
-from simclr_tf.training.logging import Every
-from simclr_tf.training.plan import epochs_in_steps
+from simclr_tf.training.loop import Prepared, Say, train
+from simclr_tf.training.online_eval import accuracy, agreement
 from simclr_tf.training.pretrain import copy_weights, open_train
-from simclr_tf.training.train import Prepared, Say, train
+from simclr_tf.training.schedule import epochs_in_steps
 
 
 def distill(

@@ -9,19 +9,19 @@ import tf_keras as keras
 
 from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig
 from simclr_tf.data import Source
-from simclr_tf.data.subset import choose_labelled
-from simclr_tf.distribution import Replicas
+from simclr_tf.data.label_subset import choose_labelled
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.request import Splits
-from simclr_tf.files import write_csv
+from simclr_tf.evaluation.options import Splits
 from simclr_tf.models import Classifier
 from simclr_tf.models.classifier import first_layers
-from simclr_tf.run import Run, load
-from simclr_tf.training.evaluators import accuracy
-from simclr_tf.training.logging import Every
-from simclr_tf.training.plan import epochs_in_steps
+from simclr_tf.runs.run_dir import Run, load
+from simclr_tf.training.callbacks import Every
+from simclr_tf.training.distribution import Replicas
+from simclr_tf.training.loop import Prepared, Say, train
+from simclr_tf.training.online_eval import accuracy
 from simclr_tf.training.pretrain import copy_weights, open_train
-from simclr_tf.training.train import Prepared, Say, train
+from simclr_tf.training.schedule import epochs_in_steps
+from simclr_tf.utils.files import write_csv
 
 
 def finetune(

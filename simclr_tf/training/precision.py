@@ -6,10 +6,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from simclr_tf.build import build_encoder
 from simclr_tf.config import PretrainConfig
-from simclr_tf.distribution import Replicas
-from simclr_tf.run import Run
+from simclr_tf.models.build import build_encoder
+from simclr_tf.runs.run_dir import Run
+from simclr_tf.training.distribution import Replicas
 
 _WORTH = 1.05  # times as fast bfloat16 must be to be taken
 _PIXELS = 2**16  # of all views together that a processor tries

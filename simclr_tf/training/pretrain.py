@@ -8,15 +8,15 @@ import tf_keras as keras
 
 from simclr_tf.config import Plan, PretrainConfig
 from simclr_tf.data import Source, open_source
-from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.request import Splits
+from simclr_tf.evaluation.options import Splits
 from simclr_tf.models import SimCLR
-from simclr_tf.run import load
-from simclr_tf.training.evaluators import Evaluator, probe, validation
-from simclr_tf.training.logging import Every
-from simclr_tf.training.plan import epochs_in_steps
-from simclr_tf.training.train import Prepared, Say, train
+from simclr_tf.runs.run_dir import load
+from simclr_tf.training.callbacks import Every
+from simclr_tf.training.distribution import Replicas
+from simclr_tf.training.loop import Prepared, Say, train
+from simclr_tf.training.online_eval import Evaluator, probe, validation
+from simclr_tf.training.schedule import epochs_in_steps
 
 
 def pretrain(
@@ -31,7 +31,7 @@ def pretrain(
     Args:
         config: what to train.
         model_dir: the run directory; the same for all workers, on a file system that they share.
-        replicas: what `simclr_tf.distribution` made to train on; None: one device.
+        replicas: what `simclr_tf.training.distribution` made to train on; None: one device.
         steps_per_execution: steps per call from the host.
         say: takes the lines that tell the user what is going on.
 

@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from optional import needs
 from scipy import stats
 
 from simclr_tf import config
-from simclr_tf.augment import Composition, SimCLRAugment, draws, make_seed
-from simclr_tf.augment.transformations import cutout, rotate90, sobel
-from simclr_tf.optimizers.addons import import_addons
+from simclr_tf.augment import Composition, SimCLRAugment, make_seed
+from simclr_tf.augment import rng as draws
+from simclr_tf.augment.ops import cutout, rotate90, sobel
+from simclr_tf.optimizers.tfa_compat import import_addons
+from tests.optional import needs
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 

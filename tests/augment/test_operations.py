@@ -18,8 +18,8 @@ from simclr_tf.augment.color import (
     color_jitter,
     to_grayscale,
 )
-from simclr_tf.augment.draws import uniform
 from simclr_tf.augment.flip import flip_left_right
+from simclr_tf.augment.rng import uniform
 
 # Fixed seeds: a p-value below this means a wrong distribution, not bad luck.
 P_VALUE = 1e-3

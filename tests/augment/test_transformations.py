@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import ndimage, stats
 
 from simclr_tf.augment import make_seed
-from simclr_tf.augment.transformations import gaussian_noise, rotate90, sobel
+from simclr_tf.augment.ops import gaussian_noise, rotate90, sobel
 
 SEED = make_seed(0, 3, 0)
 

@@ -8,10 +8,10 @@ import tf_keras as keras
 
 from simclr_tf.bench import scaling
 from simclr_tf.bench.measure import Machine, ProcessDiedError
-from simclr_tf.build import build_model
 from simclr_tf.config import Plan
 from simclr_tf.errors import UserError
 from simclr_tf.models import SimCLR, projection_head
+from simclr_tf.models.build import build_model
 from simclr_tf.models.layers import LayerFactory, resolve_policy
 
 GLOBAL_BATCH, SIDE = 24, 8
@@ -108,8 +108,8 @@ def test_one_replica_exchanges_nothing():
 
 def test_one_replica_is_measured_under_the_default_strategy(monkeypatch):
     opened = []
-    monkeypatch.setattr("simclr_tf.distribution.open_replicas", opened.append)
-    monkeypatch.setattr("simclr_tf.build.build_model", lambda settings, plan: small_model())
+    monkeypatch.setattr("simclr_tf.training.distribution.open_replicas", opened.append)
+    monkeypatch.setattr("simclr_tf.models.build.build_model", lambda settings, plan: small_model())
     options = scaling.Options(replicas="1", train_batch_size=4, image_size=SIDE, steps=3)
     # The small encoder's own side: what is stored is half as large again.
     monkeypatch.setattr(scaling, "_batch", lambda strategy, share, side: noise(share))

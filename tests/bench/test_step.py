@@ -8,8 +8,8 @@ import tf_keras as keras
 from simclr_tf.bench import step
 from simclr_tf.bench.measure import ProcessDiedError, Spread
 from simclr_tf.bench.setting import NUM_CLASSES, noise_views, plan
-from simclr_tf.build import build_model
 from simclr_tf.errors import UserError
+from simclr_tf.models.build import build_model
 
 
 def silent(line):

@@ -7,11 +7,11 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import TINY, finish, last_checkpoint, pretrain, python, rows, signal_at
 
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import open_source
-from simclr_tf.run import Run
+from simclr_tf.runs.run_dir import Run
+from tests.processes import TINY, finish, last_checkpoint, pretrain, python, rows, signal_at
 
 
 def _command(name, *flags):

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from PIL import Image
-from processes import ROOT, finish, python
 
 import simclr_tf
 from simclr_tf.augment import eval_transform
 from simclr_tf.cli.main import main
 from simclr_tf.data import open_source
+from tests.processes import ROOT, finish, python
 
 TINY = [
     *("--dataset=shapes", "--train_split=train[:300]", "--eval_split=test[:100]"),

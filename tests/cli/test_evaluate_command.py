@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
-from processes import finish, python
 
 from simclr_tf.data import open_source
 from simclr_tf.evaluation import read_evaluations
-from simclr_tf.run import Run
+from simclr_tf.runs.run_dir import Run
+from tests.processes import finish, python
 
 TINY = [
     *("--dataset=shapes", "--train_split=train[:300]", "--eval_split=test[:100]"),

@@ -5,12 +5,12 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import TINY, finish, pretrain
 
 import simclr_tf
-from simclr_tf.evaluation.classifier import FittedClassifier
+from simclr_tf.evaluation.fitted_classifier import FittedClassifier
 from simclr_tf.evaluation.protocols import AffineClassifier
-from simclr_tf.run import Run
+from simclr_tf.runs.run_dir import Run
+from tests.processes import TINY, finish, pretrain
 
 IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags as absl_flags
-from processes import TINY, finish, last_checkpoint, pretrain, python, rows, signal_at
 
 from simclr_tf.cli import finetune as command
 from simclr_tf.data import open_source
-from simclr_tf.run import Run
+from simclr_tf.runs.run_dir import Run
+from tests.processes import TINY, finish, last_checkpoint, pretrain, python, rows, signal_at
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import sys
 
 import numpy as np
 import pytest
-import reference_files
 import tensorflow as tf
 import tf_keras as keras
 
 import simclr_tf
 from simclr_tf.cli import main as cli
 from simclr_tf.models.resnet import ENDPOINTS
-from simclr_tf.run import Run
+from simclr_tf.runs.run_dir import Run
+from tests import reference_files
 
 
 def run(*argv: object) -> tuple[int, str, str]:

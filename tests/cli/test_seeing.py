@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from processes import finish, free_workers, pretrain
+
+from tests.processes import finish, free_workers, pretrain
 
 TINY = [
     *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--use_blur=False"),

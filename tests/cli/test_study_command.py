@@ -9,9 +9,9 @@ import subprocess
 import psutil
 import pytest
 from absl import flags as absl_flags
-from processes import ROOT, finish, last_checkpoint, python
 
 from simclr_tf.cli import study as study_command
+from tests.processes import ROOT, finish, last_checkpoint, python
 
 TINY = [
     *("--dataset=shapes", "--train_split=train[:256]", "--eval_split=test[:100]"),

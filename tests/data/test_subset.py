@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simclr_tf.data import open_source, ordered_batches, train_batches
-from simclr_tf.data.subset import choose_labelled, with_few_labels
+from simclr_tf.data.label_subset import choose_labelled, with_few_labels
 from simclr_tf.errors import UserError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, -1], [100, 50, 10, 40]))
@@ -114,7 +114,7 @@ def test_the_fingerprint_is_of_what_is_read(source):
 
 
 def test_without_labels():
-    from simclr_tf.data.source import ArraySource
+    from simclr_tf.data.base import ArraySource
 
     source = ArraySource("none", np.zeros((4, 8, 8, 3), np.uint8))
     with pytest.raises(UserError, match="none has no labels"):

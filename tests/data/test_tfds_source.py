@@ -11,8 +11,10 @@ from simclr_tf.data import (
     chosen_batches,
     open_source,
     ordered_batches,
-    tfds_source,
     train_batches,
+)
+from simclr_tf.data import (
+    tfds as tfds_source,
 )
 from simclr_tf.errors import UserError
 

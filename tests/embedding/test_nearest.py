@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from sets import rows
 from sklearn.neighbors import NearestNeighbors
 
 from simclr_tf.data import open_source
+from simclr_tf.embedding.embedded_dataset import Rows
 from simclr_tf.embedding.nearest import draw, listed, nearest
 from simclr_tf.embedding.query import Query, find_query
-from simclr_tf.embedding.rows import Rows
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import FeatureExtractor
+from tests.sets import rows
 
 NAMES = [r"$\frac{$.png", 'a,b"c.png', "<script>.png", "$x$.png", "new\nline.png", "猫.png"]
 

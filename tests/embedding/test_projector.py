@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from sets import rows
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.plugins import base_plugin, projector
 from tensorboard.plugins.projector.projector_plugin import ProjectorPlugin
 from werkzeug.test import Client
 
-from simclr_tf.data.source import ArraySource
+from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding import projector as projector_module
+from simclr_tf.embedding.embedded_dataset import Rows
 from simclr_tf.embedding.projector import sprite, thinned, write_projector
-from simclr_tf.embedding.rows import Rows
+from tests.sets import rows
 
 NAMES = ["tab\there.png", "line\n.png", 'quo"te.png', "<script>.png", "\u2028.png"]
 

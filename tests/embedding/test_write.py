@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sets import CLASSES, rows
 
-from simclr_tf.data.source import ArraySource
-from simclr_tf.embedding import rows as rows_module
-from simclr_tf.embedding.rows import Rows, one_line
-from simclr_tf.embedding.write import write_ids, write_npy, write_parquet
+from simclr_tf.data.base import ArraySource
+from simclr_tf.embedding import embedded_dataset as rows_module
+from simclr_tf.embedding.embedded_dataset import Rows, one_line
+from simclr_tf.embedding.writers import write_ids, write_npy, write_parquet
+from tests.sets import CLASSES, rows
 
 NAMES = ['a,b"c.png', "<script>.png", "$x$.png", "line\nbreak\r.png", "tab\t.png", "ü/猫.png"]
 NAMES += ["back\\n.png", "half \udc80.png", "=1+1.png", "esc\x1b[31m.png", "next\x85\u2028.png"]

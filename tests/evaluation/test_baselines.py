@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.decomposition import PCA
 
-from simclr_tf.data.source import ArraySource
+from simclr_tf.data.base import ArraySource
 from simclr_tf.evaluation import baselines
 from simclr_tf.evaluation.baselines import PCAEncoder
 from simclr_tf.evaluation.features import extract_features

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.data.source import ArraySource
+from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import KNN, Linear, Logistic, Representation, Setting, evaluate
 from simclr_tf.evaluation.metrics import average_precision_11

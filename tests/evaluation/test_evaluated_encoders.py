@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf import config
-from simclr_tf.build import build_model
 from simclr_tf.data import open_source
 from simclr_tf.evaluation import KNN, extract_features, read_evaluations
-from simclr_tf.evaluation.request import Request
-from simclr_tf.evaluation.runs import evaluate_run
-from simclr_tf.run import Run
+from simclr_tf.evaluation.evaluate_run import evaluate_run
+from simclr_tf.evaluation.options import Request
+from simclr_tf.models.build import build_model
+from simclr_tf.runs.run_dir import Run
 
 CONFIG = config.PretrainConfig(
     data=config.Data(dataset="shapes", train_split="train[:400]", eval_split="test[:200]"),

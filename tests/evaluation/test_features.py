@@ -7,10 +7,11 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.data.source import ArraySource
+from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import feature_store, progress
+from simclr_tf.evaluation import feature_store
 from simclr_tf.evaluation.features import FeatureExtractor, extract_features, weights_identity
+from simclr_tf.utils import progress
 
 
 def _source(count=10, size=8, labelled=True):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.classifier import FittedClassifier
+from simclr_tf.evaluation.fitted_classifier import FittedClassifier
 from simclr_tf.evaluation.protocols import AffineClassifier
 
 

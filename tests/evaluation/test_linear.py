@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.data.source import ArraySource
+from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Features, extract_features
-from simclr_tf.evaluation.heads import shuffled_batches
 from simclr_tf.evaluation.linear import Linear
+from simclr_tf.evaluation.linear_head import shuffled_batches
 from simclr_tf.evaluation.protocols import Task
 
 NAMES = ("red", "green", "blue")

@@ -7,8 +7,8 @@ import pytest
 from simclr_tf import config
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.tables import table_of_runs
-from simclr_tf.evaluations import append_evaluations
-from simclr_tf.run import Run
+from simclr_tf.runs.results_file import append_evaluations
+from simclr_tf.runs.run_dir import Run
 
 PLAN = config.Plan(100, 10, 250, 0, 2.5, 0.1)
 

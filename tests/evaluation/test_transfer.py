@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from simclr_tf.evaluation.metrics import METRICS
-from simclr_tf.evaluation.transfer import TRANSFER_SETS, transfer_set, transfer_table
+from simclr_tf.evaluation.transfer_datasets import TRANSFER_SETS, transfer_set, transfer_table
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
 

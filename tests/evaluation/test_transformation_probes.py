@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from simclr_tf.data import open_source
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.transformations import (
+from simclr_tf.evaluation.transformation_probes import (
     TRANSFORMATIONS,
     check_probes,
     probe_transformations,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from simclr_tf.export.encoded import decode_and_crop
 
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import open_source
+from simclr_tf.exporter.image_bytes import decode_and_crop
 
 SIZE, STORED = 24, 36
 

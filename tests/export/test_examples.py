@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from optional import needs
 from PIL import Image
 
 import simclr_tf
@@ -17,6 +16,7 @@ from simclr_tf.augment import eval_transform
 from simclr_tf.data import open_source
 from simclr_tf.evaluation.features import extract_features
 from simclr_tf.evaluation.knn import knn_predict
+from tests.optional import needs
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "export" / "examples"
 SIZE = 16

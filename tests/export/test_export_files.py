@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from simclr_tf.export import export_keras, export_tflite
 
 from simclr_tf.errors import UserError
+from simclr_tf.exporter import export_keras, export_tflite
 from simclr_tf.models import ResNet
 
 SIZE = 16

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from simclr_tf.export import export_saved_model
-from simclr_tf.export.exporter import WEIGHTS
-from simclr_tf.export.place import remove_older
 from tensorflow.core.protobuf import saved_model_pb2
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier
+from simclr_tf.exporter import export_saved_model
+from simclr_tf.exporter.output_path import remove_older
+from simclr_tf.exporter.saved_model import WEIGHTS
 from simclr_tf.models import ResNet, projection_head
 
 SIZE = 16

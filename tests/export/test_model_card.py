@@ -1,7 +1,8 @@
 """The model card."""
 
 import tf_keras as keras
-from simclr_tf.export import model_card
+
+from simclr_tf.exporter import model_card
 
 
 def _card(**changes):

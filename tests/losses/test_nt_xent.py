@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from views import gradients, on_replicas, projections
 
 from simclr_tf.losses import nt_xent
+from tests.losses.views import gradients, on_replicas, projections
 
 
 def algorithm_1(z_a, z_b, temperature, normalize=True):

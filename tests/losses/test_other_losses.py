@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from views import gradients, on_replicas, projections
 
 from simclr_tf.losses import build_loss, dcl, margin_triplet, nt_logistic, nt_xent, supcon
+from tests.losses.views import gradients, on_replicas, projections
 
 TEMPERATURE, MARGIN = 0.3, 0.4
 LABELS = np.array([0, 1, -1, 0, 2, -1, 1, 0])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tf_keras as keras
 
-from simclr_tf.importing.architecture import recognise
+from simclr_tf.weights_import.detect import recognise
 
 
 def theirs(named: Mapping[str, Any], part: str) -> dict[str, Any]:

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from tiny_simclr import (
+
+from simclr_tf.augment import make_seed
+from simclr_tf.models import Classifier, ResNet, projection_head
+from simclr_tf.models.classifier import BLOCKS, first_layers, freeze
+from tests.models.tiny_simclr import (
     CLASSES,
     assert_equal,
     batches,
@@ -13,10 +17,6 @@ from tiny_simclr import (
     share_out,
     two_blocks,
 )
-
-from simclr_tf.augment import make_seed
-from simclr_tf.models import Classifier, ResNet, projection_head
-from simclr_tf.models.classifier import BLOCKS, first_layers, freeze
 
 
 def _build(views=2, layers=1, optimizer="momentum"):

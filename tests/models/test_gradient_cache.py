@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from tiny_simclr import dimmed, optimizer_named, share_out, weights_of
 
 from simclr_tf.augment import SimCLRAugment
-from simclr_tf.build import build_model
 from simclr_tf.config import Data, Encoder, Optimization, Plan, PretrainConfig, Views
 from simclr_tf.losses import build_loss
 from simclr_tf.models import SimCLR, projection_head
+from simclr_tf.models.build import build_model
 from simclr_tf.models.gradient_cache import cached_gradients
 from simclr_tf.models.layers import LayerFactory
+from tests.models.tiny_simclr import dimmed, optimizer_named, share_out, weights_of
 
 BATCH, CLASSES = 12, 3
 

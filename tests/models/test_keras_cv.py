@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from tiny_backbones import TINY, description
-from tiny_simclr import assert_equal, train_and_probe
 
 from simclr_tf.errors import UserError
 from simclr_tf.models import ResNet, backbone_encoder
-from simclr_tf.models.keras_cv import (
+from simclr_tf.models.keras_cv_backbones import (
     BACKBONES,
     build_backbone,
     load_preset_weights,
     read_backbone,
     save_preset,
 )
+from tests.models.tiny_backbones import TINY, description
+from tests.models.tiny_simclr import assert_equal, train_and_probe
 
 keras_cv = pytest.importorskip("keras_cv")
 
@@ -70,7 +70,7 @@ def test_nothing_is_dropped_at_random(name, tmp_path):
     raw, many = _raw(name, include_rescaling=False), np.tile(IMAGES, (16, 1, 1, 1))
     assert (raw(many, training=True) != raw(many, training=True)).numpy().any()
 
-    from simclr_tf.export import export_saved_model
+    from simclr_tf.exporter import export_saved_model
 
     output = export_saved_model(encoder, tmp_path / "out", image_size=32, model_card="")
     loaded = tf.saved_model.load(str(output))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from optional import needs
-from tiny_simclr import BATCH, batches, build, optimizer_named
 
 from simclr_tf.optimizers import build_optimizer
-from simclr_tf.training.norms import Norms
+from simclr_tf.training.gradient_norms import Norms
+from tests.models.tiny_simclr import BATCH, batches, build, optimizer_named
+from tests.optional import needs
 
 EVERY, TOTAL = 2, 5
 BATCHES = list(batches(TOTAL))

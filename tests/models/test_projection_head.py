@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import reference_weights
 import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.models import projection_head
+from tests.models import reference_weights
 
 
 def features(n: int, d: int) -> np.ndarray:

@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 import pytest
-import reference_weights
 import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.models import ResNet
 from simclr_tf.models.resnet import ENDPOINTS
+from tests.models import reference_weights
 
 TINY = 1 / 32
 

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from optional import needs
-from tiny_simclr import (
+
+from simclr_tf import losses
+from simclr_tf.models import SimCLR
+from simclr_tf.models.simclr import collapse_statistics
+from simclr_tf.optimizers import build_optimizer
+from tests.models.tiny_simclr import (
     BATCH,
     CLASSES,
     RATE,
@@ -19,11 +23,7 @@ from tiny_simclr import (
     train,
     train_and_probe,
 )
-
-from simclr_tf import losses
-from simclr_tf.models import SimCLR
-from simclr_tf.models.simclr import collapse_statistics
-from simclr_tf.optimizers import build_optimizer
+from tests.optional import needs
 
 
 @pytest.fixture(scope="module")

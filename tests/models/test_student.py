@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from tiny_simclr import (
+
+from simclr_tf.augment import make_seed
+from simclr_tf.models import Student
+from tests.models.tiny_simclr import (
     BATCH,
     CLASSES,
     assert_equal,
@@ -14,9 +17,6 @@ from tiny_simclr import (
     share_out,
     two_blocks,
 )
-
-from simclr_tf.augment import make_seed
-from simclr_tf.models import Student
 
 
 def _classifier(seed):

@@ -1,21 +1,20 @@
 """SimCLR's training step on two worker processes, over loopback: the step of one device."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from processes import finish, free_workers, python
-from tiny_simclr import assert_equal, first_steps, train_and_probe
+
+from tests.models.tiny_simclr import assert_equal, first_steps, train_and_probe
+from tests.processes import finish, free_workers, python
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "momentum"])
 def test_two_workers_train_as_one_device(tmp_path, optimizer):
-    workers, program = free_workers(2), Path(__file__).parent / "worker.py"
+    workers, program = free_workers(2), "tests.models.worker"
     files = [tmp_path / f"{index}.npz" for index in range(2)]
     processes = [
-        python(program, workers, index, optimizer, file) for index, file in enumerate(files)
+        python("-m", program, workers, index, optimizer, file) for index, file in enumerate(files)
     ]
     wanted = train_and_probe(optimizer, True)
     losses, velocities = first_steps(optimizer, "float32", 3)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf import config
-from simclr_tf.build import build_model
+from simclr_tf.models.build import build_model
 
 CONFIG = config.PretrainConfig(
     data=config.Data(dataset="shapes"),

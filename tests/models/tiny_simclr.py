@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.augment import SimCLRAugment, draws
+from simclr_tf.augment import SimCLRAugment
+from simclr_tf.augment import rng as draws
 from simclr_tf.losses import nt_xent
 from simclr_tf.models import SimCLR, projection_head
 from simclr_tf.models.layers import LayerFactory

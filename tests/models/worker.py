@@ -3,10 +3,10 @@
 import sys
 
 import numpy as np
-from tiny_simclr import first_steps, train_and_probe
 
 from simclr_tf.config import Devices
-from simclr_tf.distribution import open_replicas
+from simclr_tf.training.distribution import open_replicas
+from tests.models.tiny_simclr import first_steps, train_and_probe
 
 if __name__ == "__main__":
     workers, index, optimizer, output = sys.argv[1:]

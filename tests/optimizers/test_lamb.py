@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from optional import needs
 
 from simclr_tf.optimizers import WarmupCosine, build_optimizer
+from tests.optional import needs
 
 needs_addons = needs("tensorflow_addons")
 
@@ -187,7 +187,7 @@ import keras
 warnings.simplefilter("error")  # Addons' own are silenced
 there = {name: module for name, module in sys.modules.items() if name.startswith("keras")}
 assert keras.__version__.startswith("3.") and "keras.src" in there
-from simclr_tf.optimizers.addons import import_addons
+from simclr_tf.optimizers.tfa_compat import import_addons
 addons = import_addons()
 assert {name: module for name, module in sys.modules.items() if name in there} == there
 assert {n for n in sys.modules if n.partition(".")[0] == "keras"} <= set(there)

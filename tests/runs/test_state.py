@@ -6,9 +6,9 @@ import subprocess
 import pytest
 
 from simclr_tf.errors import UserError
-from simclr_tf.run import Run
-from simclr_tf.runs import state
-from simclr_tf.runs.state import State, check_free, recorded, state_of
+from simclr_tf.runs import status as state
+from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.status import State, check_free, recorded, state_of
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from PIL import Image
 
 from simclr_tf.config import Data, Encoder, Optimization, Plan, PretrainConfig, Views
 from simclr_tf.errors import UserError
-from simclr_tf.run import Run
+from simclr_tf.runs.run_dir import Run
 from simclr_tf.study import runner
-from simclr_tf.study.conduct import Request, conduct
 from simclr_tf.study.experiments import STUDIES
+from simclr_tf.study.run_study import Request, conduct
 from simclr_tf.study.runner import slots_for
 from simclr_tf.study.worker import Slot
 
@@ -31,7 +31,7 @@ def no_run(monkeypatch):
     def run_trials(*args):
         raise AssertionError("it went to work")
 
-    monkeypatch.setattr("simclr_tf.study.conduct.run_trials", run_trials)
+    monkeypatch.setattr("simclr_tf.study.run_study.run_trials", run_trials)
 
 
 def asked(name, output, *, seeds=(0,), base=BASE, **rest):

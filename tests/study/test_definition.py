@@ -9,8 +9,8 @@ import pytest
 from simclr_tf.config import Data, FinetuneConfig, Optimization, PretrainConfig, Views
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import peak_learning_rate
-from simclr_tf.study.definition import Cell, Times, configured, section_of
 from simclr_tf.study.experiments import STUDIES
+from simclr_tf.study.grid import Cell, Times, configured, section_of
 from simclr_tf.study.trial import trials_of
 
 BASE = PretrainConfig(

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 
 from simclr_tf.config import Data, PretrainConfig
 from simclr_tf.study.experiments import STUDIES
-from simclr_tf.study.picture import draw
+from simclr_tf.study.plot import draw
 from simclr_tf.study.results import Report, Result
 from simclr_tf.study.trial import Judging, trials_of
 

@@ -4,7 +4,8 @@ import signal
 import time
 
 import pytest
-from processes import (
+
+from tests.processes import (
     TINY,
     finish,
     free_workers,

@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from processes import rows
-from simclr_tf.export.runs import export_run
-from test_pretrain import changed
 
 import simclr_tf
 from simclr_tf import config
-from simclr_tf.distribution import Replicas
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import KNN
-from simclr_tf.evaluation.request import Request
-from simclr_tf.evaluation.runs import evaluate_classifier, evaluate_run
+from simclr_tf.evaluation.evaluate_run import evaluate_classifier, evaluate_run
+from simclr_tf.evaluation.options import Request
 from simclr_tf.evaluation.tables import table_of_runs
-from simclr_tf.evaluation.teachers import open_teacher
-from simclr_tf.run import Run
+from simclr_tf.exporter.export_run import export_run
+from simclr_tf.models.teacher import open_teacher
+from simclr_tf.runs.run_dir import Run
 from simclr_tf.training.distill import distill
+from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.finetune import finetune
 from simclr_tf.training.pretrain import pretrain
+from tests.processes import rows
+from tests.training.test_pretrain import changed
 
 QUIET = {"say": lambda line: None}
 CROP_AND_FLIP = {"color_jitter_strength": 0.0, "use_grayscale": False, "crop_min_area": 0.3}

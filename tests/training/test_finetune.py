@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from processes import rows
-from test_pretrain import changed
 
 import simclr_tf
 from simclr_tf import config
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import read_evaluations
-from simclr_tf.evaluation.request import Request, Splits
-from simclr_tf.evaluation.runs import evaluate_classifier, evaluate_run
+from simclr_tf.evaluation.evaluate_run import evaluate_classifier, evaluate_run
+from simclr_tf.evaluation.options import Request, Splits
 from simclr_tf.models.classifier import first_layers
-from simclr_tf.run import Run
+from simclr_tf.runs.run_dir import Run
 from simclr_tf.training.finetune import (
     finetune,
     supervised_config,
@@ -28,6 +26,8 @@ from simclr_tf.training.finetune import (
     with_fitting_batch,
 )
 from simclr_tf.training.pretrain import pretrain
+from tests.processes import rows
+from tests.training.test_pretrain import changed
 
 SECTIONS = [field.name for field in dataclasses.fields(config.PretrainConfig)]
 
@@ -114,7 +114,7 @@ def test_starts_from_the_encoder_and_the_first_layers_of_the_head(pretrained, tm
 
 
 def test_zero_initialised_head_is_zero(pretrained, tmp_path):
-    from simclr_tf.build import build_model
+    from simclr_tf.models.build import build_model
 
     plan = config.Plan(256, 10, 6, 0, 8.0, 0.1)
     for zero in (True, False):

@@ -6,21 +6,21 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from simclr_tf.export.runs import Export, export_run
-from test_finetune import tuned
-from test_pretrain import changed
 
 import simclr_tf
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import KNN
-from simclr_tf.evaluation.request import Request
-from simclr_tf.evaluation.runs import evaluate_classifier, evaluate_run
+from simclr_tf.evaluation.evaluate_run import evaluate_classifier, evaluate_run
+from simclr_tf.evaluation.options import Request
 from simclr_tf.evaluation.tables import table_of_runs
-from simclr_tf.models.keras_cv import build_backbone, load_preset_weights, read_backbone
-from simclr_tf.models.keras_cv import save_preset as save
-from simclr_tf.run import Run
+from simclr_tf.exporter.export_run import Export, export_run
+from simclr_tf.models.keras_cv_backbones import build_backbone, load_preset_weights, read_backbone
+from simclr_tf.models.keras_cv_backbones import save_preset as save
+from simclr_tf.runs.run_dir import Run
 from simclr_tf.training.finetune import finetune, supervised_config
 from simclr_tf.training.pretrain import pretrain
+from tests.training.test_finetune import tuned
+from tests.training.test_pretrain import changed
 
 keras_cv = pytest.importorskip("keras_cv")
 IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
@@ -133,7 +133,7 @@ def test_it_is_fine_tuned(run_dir, tmp_path, after):
 
 
 def test_the_supervised_baseline_starts_from_nothing(run_dir):
-    from simclr_tf.evaluation.request import Splits
+    from simclr_tf.evaluation.options import Splits
 
     before, plan = Run(run_dir).read()
     settings = supervised_config(before, plan, Splits.of(before.data))

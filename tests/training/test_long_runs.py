@@ -6,14 +6,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from processes import TINY, finish
-from processes import pretrain as start
 
-from simclr_tf import build, config
-from simclr_tf.augment import imagewise
+from simclr_tf import config
+from simclr_tf.augment import per_image as imagewise
 from simclr_tf.evaluation import features
-from simclr_tf.models import SimCLR
+from simclr_tf.models import SimCLR, build
 from simclr_tf.training.pretrain import pretrain
+from tests.processes import TINY, finish
+from tests.processes import pretrain as start
 
 MIB = 2**10  # in the kB of /proc
 

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics.pairwise import cosine_similarity
 
-from simclr_tf.data.source import ArraySource
-from simclr_tf.embedding.rows import Rows
-from simclr_tf.training import pictures
-from simclr_tf.training.pictures import Pictures, neighbour_grid, similarities
+from simclr_tf.data.base import ArraySource
+from simclr_tf.embedding.embedded_dataset import Rows
+from simclr_tf.training import image_summaries as pictures
+from simclr_tf.training.image_summaries import Pictures, neighbour_grid, similarities
 
 BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
 RNG = np.random.default_rng(0)

@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from processes import TINY, rows
 
 from simclr_tf import config
-from simclr_tf.build import build_encoder
-from simclr_tf.distribution import Replicas, one_device
-from simclr_tf.run import Run
+from simclr_tf.models.build import build_encoder
+from simclr_tf.runs.run_dir import Run
 from simclr_tf.training import precision
+from simclr_tf.training.distribution import Replicas, one_device
 from simclr_tf.training.precision import keep_precision, time_precisions, try_precisions
+from tests.processes import TINY, rows
 
 AUTO = config.PretrainConfig(
     data=config.Data(dataset="shapes"),

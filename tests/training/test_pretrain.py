@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from optional import needs
 from PIL import Image
-from processes import rows
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 import simclr_tf
 from simclr_tf import config
-from simclr_tf.build import build_model
 from simclr_tf.data import open_source
-from simclr_tf.data.source import ArraySource
-from simclr_tf.distribution import Replicas
+from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
+from simclr_tf.models.build import build_model
 from simclr_tf.optimizers import WarmupCosine
-from simclr_tf.run import Run
-from simclr_tf.training.evaluators import probe, validation
-from simclr_tf.training.plan import check_shards, check_trainable
+from simclr_tf.runs.run_dir import Run
+from simclr_tf.training.distribution import Replicas
+from simclr_tf.training.online_eval import probe, validation
 from simclr_tf.training.pretrain import pretrain
+from simclr_tf.training.schedule import check_shards, check_trainable
+from tests.optional import needs
+from tests.processes import rows
 
 TINY = config.PretrainConfig(
     data=config.Data(dataset="shapes", train_split="train[:256]", eval_split="test[:64]"),

@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from processes import ROOT, TINY, finish, last_checkpoint, pretrain, rows, signal_at
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+
+from tests.processes import ROOT, TINY, finish, last_checkpoint, pretrain, rows, signal_at
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -1,0 +1,139 @@
+"""What is asked of an evaluation: on which data, by which protocols."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from simclr_tf.config import Data
+from simclr_tf.data import Source, open_source
+from simclr_tf.data.label_subset import choose_labelled
+from simclr_tf.evaluation.evaluate import Setting, check_splits
+from simclr_tf.evaluation.protocols import EvaluationProtocol
+from simclr_tf.evaluation.transfer_datasets import transfer_set
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The labelled data of an evaluation: what is learnt from, and what is judged on."""
+
+    dataset: str
+    train_split: str
+    test_split: str
+    data_dir: str = ""
+    storage_size: int | None = None
+    skip_unreadable: bool = False
+    metric: str = "top-1"
+
+    @classmethod
+    def of(cls, data: Data) -> "Splits":
+        """Those that a run's data settings name."""
+        return cls(
+            data.dataset,
+            data.train_split,
+            data.eval_split,
+            data.data_dir,
+            data.storage_size,
+            data.skip_unreadable,
+            transfer_set(data.dataset).metric,
+        )
+
+    @classmethod
+    def of_exported(cls, image_size: int) -> "Splits":
+        """None, but stored as a run at that size would store them."""
+        return cls("", "", "", storage_size=round(1.5 * image_size))
+
+    def open(self) -> tuple[Source, Source]:
+        """Opens both splits.
+
+        Raises:
+            UserError: if one is not to be had.
+        """
+        train, test = (
+            open_source(
+                self.dataset,
+                split,
+                data_dir=self.data_dir or None,
+                storage_size=self.storage_size,
+                skip_unreadable=self.skip_unreadable,
+            )
+            for split in (self.train_split, self.test_split)
+        )
+        return train, test
+
+    def setting(self, **rest: Any) -> Setting:
+        """Returns what figures on them are about."""
+        return Setting(self.dataset, self.train_split, self.test_split, metric=self.metric, **rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is to be measured, whatever the encoder.
+
+    Attributes:
+        protocols: such as KNN() and Logistic().
+        baselines: any of BASELINES.
+        transformations: any of TRANSFORMATIONS: told from the encoder's and the head's outputs.
+        datasets: labelled datasets; empty: the run's own.
+        train_split, test_split, metric: for all of them; "": the run's for its own dataset, else
+            those that `transfer_set` knows.
+        data_dir: where TFDS datasets are prepared; "": the run's.
+        skip_unreadable: leave out files that are not images.
+        label_fraction, labels_per_class: how many of the labels are learnt from, class by class.
+        save_classifier: keep the one fitted head, of the one protocol and dataset that has it.
+        batch_size: images per call of an encoder.
+        seed: of the choice of labels and of the protocols' own draws.
+    """
+
+    protocols: Sequence[EvaluationProtocol] = ()
+    baselines: Sequence[str] = ()
+    transformations: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    train_split: str = ""
+    test_split: str = ""
+    metric: str = ""
+    data_dir: str = ""
+    skip_unreadable: bool = False
+    label_fraction: float = 1.0
+    labels_per_class: int = 0
+    save_classifier: bool = False
+    batch_size: int = 256
+    seed: int = 0
+
+    def splits(self, dataset: str, own: Splits) -> Splits:
+        """Returns the splits of a dataset: what was asked for, the run's, or the usual ones."""
+        usual = own if dataset == own.dataset else None
+        known = transfer_set(dataset)
+        return dataclasses.replace(
+            own,
+            dataset=dataset,
+            train_split=self.train_split or (usual or known).train_split or "train",
+            test_split=self.test_split or (usual or known).test_split or "test",
+            metric=self.metric or known.metric,
+            data_dir=self.data_dir or own.data_dir,
+            skip_unreadable=self.skip_unreadable or own.skip_unreadable,
+        )
+
+    def open(self, splits: Splits) -> tuple[Source, Source]:
+        """Opens both splits, train's down to the labels that may be learnt from."""
+        train, test = splits.open()
+        if train.class_names and (self.label_fraction < 1 or self.labels_per_class):
+            positions = choose_labelled(
+                train.labels(),
+                train.class_names,
+                fraction=self.label_fraction,
+                per_class=self.labels_per_class,
+                seed=self.seed,
+            )
+            train = train.subset(positions)
+        return train, test
+
+
+def check_evaluation(data: Data, protocols: Sequence[EvaluationProtocol]) -> None:
+    """Checks what `evaluate_run` will need, before the run that it is to follow.
+
+    Raises:
+        UserError: if the splits that `data` names cannot be evaluated on.
+    """
+    splits = Splits.of(data)
+    train, test = splits.open()
+    check_splits(train, test, protocols, splits.setting())

@@ -1,5 +1,0 @@
-"""Bringing in weights of the authors' TF2 code: their names, their shapes, a run made of them."""
-
-from simclr_tf.importing.run import import_run
-
-__all__ = ["import_run"]

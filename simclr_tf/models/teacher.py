@@ -1,0 +1,94 @@
+"""What a student can learn from: a run with a classifier, or an exported model with one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.features import weights_identity
+from simclr_tf.models import Classifier
+from simclr_tf.runs.run_dir import Run, load
+
+_REMEDY = (
+    "name a run of simclr-tf finetune or distill, or an export of one or of a run with "
+    "evaluate --save_classifier"
+)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A classifier that stays as it is.
+
+    Attributes:
+        logits: images float32 [N, S, S, 3] in [0, 1] → [N, C], in inference mode.
+        identity: changes with the weights.
+        image_size: S, in pixels.
+        class_names: of the C logits.
+    """
+
+    logits: Callable[[tf.Tensor], tf.Tensor]
+    identity: str
+    image_size: int
+    class_names: tuple[str, ...]
+
+
+def open_teacher(path: str | Path) -> Teacher:
+    """Return the classifier of a run's newest checkpoint, or of an exported SavedModel.
+
+    Its variables are made in the strategy in scope.
+
+    Raises:
+        UserError: there is neither, or it has no classifier.
+    """
+    run = Run(Path(path))
+    return _of_run(run) if run.config_file.exists() else _of_saved_model(path)
+
+
+def _of_run(run: Run) -> Teacher:
+    config, plan = run.read()
+    model = load(run.path)
+    if not isinstance(model, Classifier):
+        raise UserError(
+            f"--teacher={run.path}: a pretrained run has no classifier to learn from; {_REMEDY}"
+        )
+    # Not the model itself, whose optimizer would be kept with it.
+    parts = [part for part in (model.encoder, model.projection, model.head) if part is not None]
+
+    def logits(images: tf.Tensor) -> tf.Tensor:
+        for part in parts:
+            images = part(images, training=False)
+        return images
+
+    identity = weights_identity(variable for part in parts for variable in part.variables)
+    return Teacher(logits, identity, config.views.image_size, plan.class_names)
+
+
+def _of_saved_model(path: str | Path) -> Teacher:
+    try:
+        loaded = tf.saved_model.load(str(path))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            f"--teacher={path}: neither a run nor a SavedModel ({str(error).splitlines()[0]}); "
+            f"{_REMEDY}"
+        ) from None
+    try:
+        classify = loaded.signatures["classify"]
+        size = classify.structured_input_signature[1]["images"].shape[1]
+    except (AttributeError, KeyError):
+        raise UserError(f"--teacher={path}: an export without a classifier; {_REMEDY}") from None
+    try:
+        names = tuple(name.decode() for name in loaded.class_names().numpy())
+        variables = [*loaded.variables, *loaded.classifier_variables]
+    except AttributeError:
+        raise UserError(
+            f"--teacher={path}: its export does not name its classes, as older ones did not; "
+            "export it again"
+        ) from None
+
+    def logits(images: tf.Tensor, keep: object = loaded) -> tf.Tensor:
+        del keep  # a function of a SavedModel does not keep its variables
+        return classify(images=images)["logits"]
+
+    return Teacher(logits, weights_identity(variables), size, names)

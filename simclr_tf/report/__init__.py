@@ -1,6 +1,0 @@
-"""What a run has learned, as one HTML file to look at."""
-
-from simclr_tf.report.comparison import report_runs
-from simclr_tf.report.report import ReportRequest, report_run
-
-__all__ = ["ReportRequest", "report_run", "report_runs"]

@@ -1,0 +1,150 @@
+"""What a run is and where it stands: settings, versions, hardware, time."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simclr_tf import __version__
+from simclr_tf.config import Plan, PretrainConfig
+from simclr_tf.errors import UserError
+from simclr_tf.options import options
+from simclr_tf.reporting.command import command_of
+from simclr_tf.reporting.html import Table
+from simclr_tf.runs.metrics_log import Row, read_metrics
+from simclr_tf.runs.results_file import Record, read_evaluations
+from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.status import state_of
+from simclr_tf.utils.hardware import Machine, machine
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run's files tell without its model or images.
+
+    Attributes:
+        run, config, plan: the run.
+        rows: of metrics.jsonl.
+        records: of evaluations.json.
+        step: of the newest checkpoint; None where there is none.
+        notes: lines for the reader on what is missing.
+    """
+
+    run: Run
+    config: PretrainConfig
+    plan: Plan
+    rows: Sequence[Row]
+    records: Sequence[Record]
+    step: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def state(self) -> str:
+        """How far the run is, in words."""
+        if self.plan.is_imported:
+            return "imported weights"
+        total, saved = self.plan.total_steps, self.step or 0
+        step = max(saved, self.rows[-1]["step"] if self.rows else 0)
+        state = state_of(self.run, total, saved)
+        where = f"at step {step:,} of {total:,}, epoch {step / self.plan.steps_per_epoch:.4g}"
+        why = f" ({state.reason})" if state.reason and state.name != "running" else ""
+        return f"{state.name}{'' if state.certain else '?'} {where}{why}"
+
+
+def tell(run: Run) -> Told:
+    """Return what a run's files tell.
+
+    Raises:
+        UserError: this is no run, or a file is damaged.
+    """
+    config, plan = run.read()
+    rows, records = read_metrics(run.metrics_file), read_evaluations(run.evaluations_file)
+    notes = []
+    try:
+        step = run.latest_step() if run.latest_checkpoint() else None
+    except UserError as error:
+        step = None
+        notes.append(str(error))
+    if step is None:
+        notes.append(
+            "This run holds no checkpoint yet, so that nothing is said here of what its encoder "
+            "has learned; the same command makes the report again once there is one."
+        )
+    if not rows and not plan.is_imported:
+        every = config.watching.log_every
+        notes.append(f"No line of metrics has been written yet (--log_every={every}).")
+    return Told(run, config, plan, rows, records, step, tuple(notes))
+
+
+def settings(config: PretrainConfig) -> list[tuple[str, Table]]:
+    """Return (heading, options with their values and defaults) of every section."""
+    found = []
+    for name, section in vars(config).items():
+        rows = [
+            (f"--{option.name}", _shown(getattr(section, option.name)), _shown(option.default))
+            for option in options(section)
+        ]
+        heading = (type(section).__doc__ or name).strip().splitlines()[0]
+        found.append((heading, Table(("option", "value", "default"), rows)))
+    return found
+
+
+def _shown(value: Any) -> str:
+    return "–" if value == "" else str(value)
+
+
+def facts(told: Told) -> list[tuple[str, str]]:
+    """Return (what, value) of the run as a whole."""
+    config, plan = told.config, told.plan
+    document = json.loads(told.run.config_file.read_text(encoding="utf-8"))
+    images = f"{plan.num_examples:,} of {config.data.train_split}" if plan.num_examples else "?"
+    devices = f"{plan.num_replicas}" + (
+        f", of {plan.num_workers} workers" if plan.num_workers > 1 else ""
+    )
+    unknown = "not recorded by the version that wrote this run"
+    trained_on = str(Machine(**document["machine"])) if "machine" in document else unknown
+    return [
+        ("directory", str(told.run.path)),
+        ("command", config.task),
+        ("state", told.state),
+        ("encoder", config.encoder.describe()),
+        ("data", config.data.dataset),
+        ("images to learn from", images),
+        ("replicas", devices),
+        ("precision", config.optimization.precision),
+        ("newest checkpoint", "none" if told.step is None else f"step {told.step:,}"),
+        ("time in training steps", _duration(_training_seconds(told))),
+        ("time in evaluations", _duration(sum(record["seconds"] for record in told.records))),
+        ("written by", f"simclr_tf {document['simclr_tf']}"),
+        ("started or resumed on", trained_on),
+        ("this report", f"simclr_tf {__version__} on {machine()}"),
+    ]
+
+
+def remake(told: Told, place: Path) -> str:
+    """Return the command that makes the run again, or why there is none."""
+    if told.plan.is_imported:
+        return f"simclr-tf import --checkpoint=… --model_dir={place}"
+    return command_of(told.config, place)
+
+
+def _training_seconds(told: Told) -> float:
+    """Without compilation, evaluations and checkpoints: what views_per_second is of."""
+    views = getattr(getattr(told.config, "finetuning", None), "views_per_image", None)
+    if views is None:
+        views = 1 if told.config.task == "distill" else 2
+    batch = told.config.optimization.train_batch_size
+    seconds, before = 0.0, 0.0
+    for row in told.rows:
+        if row.get("views_per_second"):
+            seconds += views * batch * (row["step"] - before) / row["views_per_second"]
+        before = row["step"]
+    return seconds
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

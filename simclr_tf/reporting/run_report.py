@@ -1,0 +1,198 @@
+"""The report of one run."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from simclr_tf.augment import as_bytes
+from simclr_tf.data import Source, open_source
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.encoders import encoder_of_model
+from simclr_tf.evaluation.options import Splits
+from simclr_tf.models import Classifier, SimCLR
+from simclr_tf.models.build import build_model
+from simclr_tf.reporting.class_report import classes_by_knn, classes_of_evaluations
+from simclr_tf.reporting.embedded_split import Looked, data_uri, look
+from simclr_tf.reporting.embedding_map import MAPS, check_map, draw_map
+from simclr_tf.reporting.headline import headline
+from simclr_tf.reporting.html import write_page
+from simclr_tf.reporting.nearest_neighbors import find_nearby
+from simclr_tf.reporting.plots import curves_of_run
+from simclr_tf.reporting.run_info import Told, facts, remake, settings, tell
+from simclr_tf.reporting.view_pairs import find_duplicates, find_positives
+from simclr_tf.runs.listing import size_text
+from simclr_tf.runs.run_dir import Run, load
+from simclr_tf.training.online_eval import view_grid
+
+_say = functools.partial(print, flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportRequest:
+    """What a report looks at, and how closely.
+
+    Attributes:
+        dataset: "": the run's own.
+        train_split: "": the run's, of another dataset `train`.
+        eval_split: "": the run's, of another dataset `test`.
+        data_dir: where TFDS datasets are prepared; "": the run's.
+        skip_unreadable: leave out files that are not images.
+        map: "pca" alone, or "umap" or "tsne" beside it.
+        images: the most that are looked at of each split.
+        map_images: the most of these that the map and the positive pairs are of.
+    """
+
+    dataset: str = ""
+    train_split: str = ""
+    eval_split: str = ""
+    data_dir: str = ""
+    skip_unreadable: bool = False
+    map: str = "pca"
+    images: int = 10_000
+    map_images: int = 2_000
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a map that there is not, or that needs what is not installed."""
+        if self.map not in MAPS:
+            raise UserError(f"--map={self.map}: must be one of {', '.join(MAPS)}")
+        check_map(self.map)
+
+    def splits(self, own: Splits) -> Splits:
+        """Return the data of a run, `own`, with what was asked for in its place."""
+        same = self.dataset in ("", own.dataset)
+        return dataclasses.replace(
+            own,
+            dataset=self.dataset or own.dataset,
+            train_split=self.train_split or (own.train_split if same else "train"),
+            test_split=self.eval_split or (own.test_split if same else "test"),
+            data_dir=self.data_dir or own.data_dir,
+            skip_unreadable=self.skip_unreadable or own.skip_unreadable,
+        )
+
+
+def report_run(model_dir: str | Path, request: ReportRequest, output: str | Path | None) -> Path:
+    """Writes the report of a run's newest checkpoint; returns the file.
+
+    What cannot be had, such as the images or a checkpoint, is left out, and the report says so.
+    Features are kept in the run's `features`, where `simclr-tf evaluate` finds them too.
+
+    Args:
+        model_dir: the run directory.
+        request: what it looks at.
+        output: None: RUN/report.html.
+
+    Raises:
+        UserError: this is no run, one of its files is damaged, or the report cannot be written.
+    """
+    run = Run(Path(model_dir))
+    told = tell(run)
+    path = Path(output or run.report_file)
+    Run(path.parent).check_place("--output" if output else "--model_dir")
+    notes = list(told.notes)
+    splits = request.splits(Splits.of(told.config.data))
+    train = _open(splits, splits.train_split, notes)
+    test = None
+    if train is not None and splits.test_split != splits.train_split:
+        test = _open(splits, splits.test_split, notes)
+    model = _model(told, notes)
+
+    content: dict[str, object] = {"views": None, "map": None, "nearby": None, "positives": None}
+    own = [record for record in told.records if record["dataset"] == splits.dataset]
+    classes = None if told.step is None else classes_of_evaluations(run.path, own, told.step)
+    content |= {"duplicates": None, "classes": classes}
+    if train is not None:
+        try:
+            _say(f"views of {train.name}")
+            content["views"] = _views(told, train, model)
+            if model is not None:
+                _look(content, told, request, splits, (train, test), model)
+        except UserError as error:
+            notes.append(f"What follows from the images is not complete: {error}")
+
+    size = write_page(
+        path,
+        "run.html",
+        name=run.path.resolve().name,
+        told=told,
+        notes=notes,
+        headline=headline(told),
+        curves=curves_of_run(told.rows),
+        facts=facts(told),
+        settings=settings(told.config),
+        command=remake(told, run.path),
+        remedy="lower --map_images",
+        **content,
+    )
+    _say(f"report: {path} ({size_text(size)})")
+    return path
+
+
+def _open(splits: Splits, split: str, notes: list[str]) -> Source | None:
+    try:
+        return open_source(
+            splits.dataset,
+            split,
+            data_dir=splits.data_dir or None,
+            storage_size=splits.storage_size,
+            skip_unreadable=splits.skip_unreadable,
+        )
+    except UserError as error:
+        notes.append(f"The images of {split!r} are not looked at: {error}")
+        return None
+
+
+def _model(told: Told, notes: list[str]) -> SimCLR | Classifier | None:
+    if told.step is None:
+        return None
+    try:
+        return load(told.run.path, told.step)
+    except UserError as error:
+        notes.append(f"The newest checkpoint is not looked at: {error}")
+        return None
+
+
+def _views(told: Told, source: Source, model: SimCLR | Classifier | None) -> dict[str, object]:
+    """The picture of views; they need no weights."""
+    model = model or build_model(told.config, told.plan)
+    picture = view_grid(source, told.config.optimization.seed)(model)
+    return {
+        "uri": data_uri(as_bytes(picture)),
+        "width": picture.shape[1],
+        "height": picture.shape[0],
+        "each": model.views_per_image,
+        "source": source.name,
+    }
+
+
+def _look(
+    content: dict[str, object],
+    told: Told,
+    request: ReportRequest,
+    splits: Splits,
+    sources: tuple[Source, Source | None],
+    model: SimCLR | Classifier,
+) -> None:
+    """Adds to the content, one by one, what the encoder makes of the images."""
+    encoder = encoder_of_model(model, told.config)
+    size = encoder.image_size
+
+    def looked(source: Source, split: str) -> Looked:
+        _say(f"features of up to {request.images:,} images of {source.name}")
+        return look(encoder, source, split, request.images, told.run.features_dir, _say)
+
+    bank = looked(sources[0], splits.train_split)
+    judged = None if sources[1] is None else looked(sources[1], splits.test_split)
+    shown = judged or bank
+    _say(f"map of {min(request.map_images, len(shown)):,} images ({request.map})")
+    content["map"] = draw_map(shown, request.map, request.map_images)
+    _say("nearest neighbours, by features and by pixels")
+    content["nearby"] = {
+        "queries": find_nearby(bank, judged, size, _say),
+        "bank": str(bank),
+        "asked": shown.split,
+        "size": size,
+    }
+    _say("positive pairs and near-duplicates")
+    content["positives"] = find_positives(model, bank, request.map_images)
+    content["duplicates"] = find_duplicates([bank, *([judged] if judged else [])], size)
+    content["classes"] = content["classes"] or classes_by_knn(bank, judged)

@@ -1,0 +1,256 @@
+"""A run with a step of its own, from its start or from where it was left, to its end."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras as keras
+
+from simclr_tf.config import Plan, PretrainConfig
+from simclr_tf.data import READ_ERRORS, Source, explain_decode_error, train_batches
+from simclr_tf.errors import UserError
+from simclr_tf.models.build import build_model, with_backbone
+from simclr_tf.models.keras_cv_backbones import load_preset_weights
+from simclr_tf.runs.metrics_log import truncate_metrics
+from simclr_tf.runs.run_dir import Run, restore
+from simclr_tf.runs.status import check_free, recorded
+from simclr_tf.training.callbacks import Every, LoggingCallback, check_finite
+from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
+from simclr_tf.training.distribution import Replicas, one_device
+from simclr_tf.training.gradient_norms import Norms
+from simclr_tf.training.image_summaries import Pictures
+from simclr_tf.training.interruption import agreed_signal, is_aborted, losing_workers, signals
+from simclr_tf.training.online_eval import view_grid
+from simclr_tf.training.precision import keep_precision, try_precisions
+from simclr_tf.training.profile import ProfileCallback
+from simclr_tf.training.schedule import (
+    check_shards,
+    check_trainable,
+    checkpoint_every,
+    describe,
+    epochs_in_steps,
+    fingerprint,
+    make_plan,
+)
+
+_READ_AHEAD = 64  # steps, amply
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What a kind of run is made of, apart from its config.
+
+    Attributes:
+        config: what is trained: the config, with what only the data could tell.
+        source: the images to learn from.
+        evaluators: for the plan, what is measured now and then.
+        fill: puts the weights of --checkpoint into a new model.
+        plan: adds to the plan what the images to learn from do not tell.
+        equip: within the strategy's scope, gives a model what it trains with and does not keep.
+        note: of the run directory, once the run is known to be one: writes what should lie in it.
+    """
+
+    config: PretrainConfig
+    source: Source
+    evaluators: Callable[[Plan], list[Every]]
+    fill: Callable[[keras.Model], None]
+    plan: Callable[[Plan], Plan] = lambda plan: plan
+    equip: Callable[[keras.Model], None] = lambda model: None
+    note: Callable[[Run], None] = lambda run: None
+
+
+def train(
+    config: PretrainConfig,
+    model_dir: str | Path,
+    replicas: Replicas | None,
+    steps_per_execution: int,
+    say: Say,
+    prepare: Callable[[PretrainConfig, Say], Prepared],
+) -> keras.Model:
+    """Trains a run to its end; the model is what the config says.
+
+    Arguments, result and errors are those of `pretrain`; `prepare` opens the data of the resolved
+    config.
+    """
+    replicas = replicas or one_device()
+    run = Run(Path(model_dir))
+    with recorded(run) as begin, losing_workers(replicas):
+        return _train(config.resolved(), run, replicas, steps_per_execution, say, prepare, begin)
+
+
+def _train(
+    config: PretrainConfig,
+    run: Run,
+    replicas: Replicas,
+    steps_per_execution: int,
+    say: Say,
+    prepare: Callable[[PretrainConfig, Say], Prepared],
+    begin: Callable[[int], None],
+) -> keras.Model:
+    # How a run starts:
+    #  1. the directory holds no config.json: a new run, from random weights, or those of KerasCV's
+    #     preset;
+    #  2. the same, with --checkpoint: a new run, from the weights of another run;
+    #  3. config.json without a checkpoint (killed before the first one): as 1 or 2, anew;
+    #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
+    #     no more effect; other settings that change the computation are refused by name.
+    check_trainable(config, replicas.count)
+    run.check_place()
+    if replicas.is_chief:
+        check_free(run)
+    resuming = run.latest_checkpoint() is not None
+    config = with_backbone(config, run.read()[0].encoder if resuming else None)
+    prepared = prepare(config, say if replicas.is_chief else _silence)
+    config, train = prepared.config, prepared.source
+    say(replicas.describe(config.optimization.train_batch_size))
+    if not replicas.is_chief:
+        say = _silence  # the chief says it all
+    plan = prepared.plan(make_plan(config, train, replicas))
+    if plan.warmup_steps > plan.total_steps:
+        say(
+            f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
+            f"({plan.total_steps} steps): the learning rate never reaches its peak"
+        )
+    if resuming:
+        config = keep_precision(config, run, say)
+        run.check_same(config, plan)
+        check_shards(run, plan, train)
+    elif run.config_file.exists():
+        say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
+    evaluators = prepared.evaluators(plan)
+    if config.watching.pictures_every_epochs:
+        every = epochs_in_steps(config, plan, config.watching.pictures_every_epochs)
+        pictures = Pictures(train, config.views.image_size, run.tensorboard_dir)
+        evaluators.append(Every(every, pictures))
+    # Before the model is built: workers with other shapes could not even exchange its weights.
+    replicas.check_agreement(
+        {
+            "the checkpoints in --model_dir (it must be one directory that all share)": (
+                run.latest_step()
+            ),
+            "their settings or their images": fingerprint(config, plan, steps_per_execution),
+        }
+    )
+    config = try_precisions(config, replicas, say)
+    with replicas.strategy.scope():
+        model = build_model(config, plan, steps_per_execution)
+        prepared.equip(model)
+        norms = Norms(model, config.watching.log_every, plan.total_steps)
+    if resuming:
+        restore(model, run)
+        say(f"resuming {run.path} at step {int(model.step.numpy())} of {plan.total_steps}")
+    elif config.checkpoints.checkpoint:
+        prepared.fill(model)
+        say(f"starting from the weights of {config.checkpoints.checkpoint}")
+    elif config.encoder.preset and config.encoder.preset_weights:
+        loaded = load_preset_weights(model.encoder, config.encoder.preset)
+        kind = "its weights" if loaded else "random weights, for it has none"
+        say(f"starting {config.encoder.encoder} from {kind}")
+    start = int(model.step.numpy())
+    if replicas.is_chief:
+        begin(start)
+        run.write(config, plan)
+        prepared.note(run)
+        truncate_metrics(run.metrics_file, start)
+    if start >= plan.total_steps:
+        say(f"{run.path} is finished: {start} steps")
+        return model
+
+    say(describe(config, plan, model, train))
+    seed, batch = config.optimization.seed, config.optimization.train_batch_size
+
+    def batches_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        workers = context.num_input_pipelines
+        return train_batches(
+            train,
+            batch_size=batch,
+            seed=seed,
+            start_step=start,
+            num_workers=workers,
+            worker_index=context.input_pipeline_id,
+            num_replicas=replicas.count // workers,
+        )
+
+    batches = replicas.strategy.distribute_datasets_from_function(batches_of)
+    logging = LoggingCallback(
+        run,
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        global_batch=batch,
+        log_every=config.watching.log_every,
+        evaluators=evaluators,
+        picture=view_grid(train, seed),
+        norms=norms,
+        replicas=replicas,
+        copy=(
+            build_model(config, plan)
+            if evaluators and replicas.count > 1 and replicas.is_chief
+            else None
+        ),
+    )
+    profile = ProfileCallback(run.tensorboard_dir, say) if config.watching.profile else None
+    with signals() as received:
+        checkpoints = CheckpointCallback(
+            run,
+            every=checkpoint_every(config, plan),
+            total_steps=plan.total_steps,
+            keep=config.checkpoints.keep_checkpoint_max,
+            healthy=lambda: check_finite(model),
+            stop=agreed_signal(received, replicas),
+            replicas=replicas,
+        )
+        say("compiling the first step …")
+        try:
+            # One Keras "epoch" for the whole run: epochs need not be whole numbers of steps.
+            model.fit(
+                batches,
+                epochs=1,
+                steps_per_epoch=plan.total_steps - start,
+                verbose=0,
+                callbacks=[logging, *([profile] if profile else []), checkpoints],
+            )
+        except CannotSaveError:
+            raise
+        except UserError as error:  # of an evaluator; a loss that is not finite is not saved
+            saved = _save(checkpoints, model, run, replicas)
+            raise UserError(f"{error}. {saved}") from error
+        except tf.errors.OpError as error:
+            if not isinstance(error, READ_ERRORS) and not is_aborted(error):
+                raise
+            # tf.data reads ahead, and hands on the error as soon as it has it.
+            explained = explain_decode_error(
+                train,
+                seed=seed,
+                position=int(model.step.numpy()) * batch,
+                count=_READ_AHEAD * batch,
+            )
+            if explained is None:
+                raise
+            raise UserError(
+                f"{explained}. {_save(checkpoints, model, run, replicas)} and goes on once the "
+                "image is replaced; without it, start another --model_dir with "
+                f"--checkpoint={run.path}"
+            ) from error
+        finally:
+            logging.close()
+            if profile and profile.tracing:
+                profile.close()
+        if received:  # in the last step, too late to stop before the end
+            raise SystemExit(128 + received[0])
+    say(f"done: {plan.total_steps} steps in {run.path}")
+    return model
+
+
+def _save(checkpoints: CheckpointCallback, model: keras.Model, run: Run, replicas: Replicas) -> str:
+    """Saves, where this process can do it alone; returns the words that say what is saved."""
+    if replicas.num_workers == 1:
+        checkpoints.save()
+        return f"The run is saved at step {int(model.step.numpy())}"
+    return f"The run is saved at step {run.latest_step()}"
+
+
+def _silence(line: str) -> None:
+    del line

@@ -1,0 +1,1 @@
+"""Helpers that any program could use: files, hardware, progress."""

@@ -1,0 +1,162 @@
+"""evaluations.json and its table."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.evaluate import Setting, judged
+from simclr_tf.evaluation.results import Recorder
+from simclr_tf.runs.results_file import append_evaluations, format_table, read_evaluations
+
+
+def _record(protocol, top1, **changes):
+    return {
+        "protocol": protocol,
+        "dataset": "shapes",
+        "train_split": "train",
+        "test_split": "test",
+        "top1": top1,
+        "top5": 1.0,
+        "num_train": 100,
+        "num_test": 20,
+        "step": 7,
+        "seconds": 1.5,
+        **changes,
+    }
+
+
+def test_append_keeps_what_is_there(tmp_path):
+    path = tmp_path / "run" / "evaluations.json"
+    assert read_evaluations(path) == []
+    append_evaluations(path, [_record("knn", 0.5)])
+    append_evaluations(path, [_record("logistic", 0.25), _record("knn/pca", 0.125)])
+    assert [r["protocol"] for r in json.loads(path.read_text())] == ["knn", "logistic", "knn/pca"]
+    assert read_evaluations(path)[0] == _record("knn", 0.5)
+    assert [p.name for p in path.parent.iterdir()] == ["evaluations.json"]
+
+
+@pytest.mark.parametrize(
+    "content", [b'[{"protocol": "knn"', b'{"knn": 1}', b"[1]", b"\xff\xfe", b""]
+)
+def test_a_corrupt_file_is_an_error_and_stays(tmp_path, content):
+    path = tmp_path / "evaluations.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"evaluations\.json"):
+        append_evaluations(path, [_record("knn", 0.5)])
+    assert path.read_bytes() == content
+
+
+def test_the_same_figure_again_takes_the_old_ones_place(tmp_path):
+    path = tmp_path / "evaluations.json"
+    append_evaluations(path, [_record("knn", 0.5), _record("knn", 0.6)])
+    append_evaluations(path, [{**_record("knn", 0.5), "seconds": 9.0}])
+    assert [record["top1"] for record in read_evaluations(path)] == [0.6, 0.5]
+    assert read_evaluations(path)[-1]["seconds"] == 9.0
+
+
+def test_a_figure_that_is_no_number_is_never_written(tmp_path):
+    path = tmp_path / "evaluations.json"
+    append_evaluations(path, [_record("knn", 0.5)])
+    with pytest.raises(ValueError):
+        append_evaluations(path, [_record("knn", float("nan"))])
+    assert read_evaluations(path) == [_record("knn", 0.5)]
+
+
+RECORDS = [
+    _record("knn", 0.1),
+    _record("knn", 0.876),
+    _record("logistic", 1.0),
+    _record("knn/pca", 0.2149),
+    _record("logistic/random", 0.15),
+]
+
+
+def test_table():
+    assert format_table(RECORDS).splitlines() == [
+        "shapes: 100 images of train to learn from, 20 of test to be judged on, step 7",
+        "top-1 %   encoder   pca  random",
+        "knn          87.6  21.5       –",
+        "logistic    100.0     –    15.0",
+    ]
+
+
+def test_markdown_table():
+    assert format_table(RECORDS, markdown=True).splitlines()[2:] == [
+        "| top-1 % | encoder | pca | random |",
+        "| --- | ---: | ---: | ---: |",
+        "| knn | 87.6 | 21.5 | – |",
+        "| logistic | 100.0 | – | 15.0 |",
+    ]
+
+
+def test_other_steps_and_datasets_stand_apart():
+    other = _record("knn", 0.5, dataset="cifar10", step=8)
+    tables = format_table([*RECORDS, other]).split("\n\n")
+    assert len(tables) == 2
+    assert "87.6" in tables[0] and "50.0" not in tables[0]
+    assert tables[1].startswith("cifar10:") and "87.6" not in tables[1]
+
+
+def test_settings_and_labels_tell_rows_apart():
+    records = [
+        _record("knn", 0.1, setting="k=5, T=0.1", metric="top-1", value=0.1),
+        _record("knn", 0.2, setting="k=20, T=0.1", metric="top-1", value=0.2),
+        _record("logistic", 0.3, setting="L2=1, chosen of 45", metric="top-1", value=0.3),
+        _record("finetune", 0.4, num_train=10),
+    ]
+    assert format_table(records).splitlines()[1:] == [
+        "top-1 %               encoder",
+        "knn (k=5, T=0.1)         10.0",
+        "knn (k=20, T=0.1)        20.0",
+        "logistic                 30.0",
+        "finetune (10 labels)     40.0",
+    ]
+
+
+def test_each_metric_has_its_table():
+    records = [
+        _record("knn", 0.1, metric="mean per class", value=0.7),
+        _record("knn", 0.1),
+    ]
+    tables = format_table(records).split("\n\n")
+    assert [table.splitlines()[1].split("  ")[0] for table in tables] == [
+        *("mean per class %", "top-1 %")
+    ]
+    assert "70.0" in tables[0] and "10.0" in tables[1]
+
+
+def test_what_is_shown_is_there_to_stay(tmp_path):
+    scores, labels = np.eye(2), np.array([0, 1])
+    figure = judged(
+        Setting("shapes", "train", "test"),
+        scores,
+        labels,
+        **{"protocol": "knn", "num_train": 2, "seconds": 0.5, "setting": "", "notice": "a note"},
+    )
+    seen = []
+
+    def killed(line):
+        seen.extend(read_evaluations(tmp_path / "evaluations.json"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Recorder(tmp_path, killed).add(figure, ("a", "b"))
+    assert [record["protocol"] for record in seen] == ["knn"]
+
+
+def test_processes_that_add_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "evaluations.json"
+
+    def add(worker):
+        for number in range(20):
+            append_evaluations(path, [_record("knn", 0.5, step=100 * worker + number)])
+
+    threads = [threading.Thread(target=add, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read_evaluations(path)) == 80
