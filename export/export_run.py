@@ -10,7 +10,7 @@ import numpy as np
 
 from simclr_tf.augment import eval_transform
 from simclr_tf.config import DistillConfig, PretrainConfig, to_json
-from simclr_tf.data import named, open_source, ordered_batches
+from simclr_tf.data import decode_errors_name_image, open_source, sequential_batches
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.fitted_classifier import FittedClassifier
 from simclr_tf.evaluation.protocols import AffineClassifier
@@ -144,11 +144,11 @@ def _calibration(config: PretrainConfig, export: Export, size: int) -> np.ndarra
     count = min(export.calibration_images, source.num_examples)
     rows = np.linspace(0, source.num_examples - 1, count).astype(np.int64)
     chosen = source.subset(rows)
-    with named(chosen):
+    with decode_errors_name_image(chosen):
         return np.concatenate(
             [
                 eval_transform(batch["image"], size, batch.get("aspect")).numpy()
-                for batch in ordered_batches(chosen, 64)
+                for batch in sequential_batches(chosen, 64)
             ]
         )
 

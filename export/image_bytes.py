@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 from simclr_tf.augment import eval_transform
-from simclr_tf.augment.eval_transform import UNCROPPED_SIZE
-from simclr_tf.data.decoding import decode_png, to_square
+from simclr_tf.augment.eval_transform import MAX_UNCROPPED_SIZE
+from simclr_tf.data.decoding import decode_png, resize_to_square
 from simclr_tf.data.image_headers import MAX_PIXELS
 
 
@@ -28,15 +28,17 @@ def decode_and_crop(image_bytes: tf.Tensor, image_size: int, storage_size: int) 
 
     def one(contents: tf.Tensor) -> tf.Tensor:
         image = _decode(contents)
-        small = tf.reduce_max(tf.shape(image)[:2]) <= UNCROPPED_SIZE
+        small = tf.reduce_max(tf.shape(image)[:2]) <= MAX_UNCROPPED_SIZE
 
         def whole() -> tf.Tensor:
             side = tf.reduce_min(tf.shape(image)[:2])
-            square, _ = to_square(tf.image.resize_with_crop_or_pad(image, side, side), image_size)
+            square, _ = resize_to_square(
+                tf.image.resize_with_crop_or_pad(image, side, side), image_size
+            )
             return tf.cast(square, tf.float32) / 255.0
 
         def cropped() -> tf.Tensor:
-            square, aspect = to_square(image, storage_size)
+            square, aspect = resize_to_square(image, storage_size)
             return eval_transform(square[tf.newaxis], image_size, aspect[tf.newaxis])[0]
 
         return tf.cond(small, whole, cropped)

@@ -41,7 +41,7 @@ class Data(Section):
             )
 
 
-# Of one view alone: what `augment.Composition` knows.
+# Of one view alone: what `augment.NamedTransforms` knows.
 TRANSFORMATIONS = ("crop", "cutout", "color", "sobel", "noise", "blur", "rotation")
 
 

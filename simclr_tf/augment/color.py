@@ -69,7 +69,9 @@ class Jitter(NamedTuple):
     delta: tf.Tensor
 
 
-def draw_jitter(seed: tf.Tensor, offset: int | tf.Tensor, n: int, strength: float = 1.0) -> Jitter:
+def sample_jitter(
+    seed: tf.Tensor, offset: int | tf.Tensor, n: int, strength: float = 1.0
+) -> Jitter:
     """Draws the jitter of `n` images [v1 App. A].
 
     With probability 0.8 an image is jittered, in an order of its own. Brightness, contrast and
@@ -158,8 +160,8 @@ def color_jitter(
     strength: float = 1.0,
     brightness: str = "v2",
 ) -> tf.Tensor:
-    """Draws the images' jitter and applies it: see `draw_jitter` and `apply_jitter`."""
-    jitter = draw_jitter(seed, offset, images.shape[0], strength)
+    """Draws the images' jitter and applies it: see `sample_jitter` and `apply_jitter`."""
+    jitter = sample_jitter(seed, offset, images.shape[0], strength)
     return apply_jitter(images, jitter, brightness)
 
 

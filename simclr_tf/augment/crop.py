@@ -9,7 +9,7 @@ from simclr_tf.augment import rng as draws
 _ATTEMPTS = 10
 
 
-def sample_boxes(
+def sample_crop_boxes(
     seed: tf.Tensor,
     offset: int | tf.Tensor,
     n: int,

@@ -4,10 +4,10 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.augment.crop import crop_and_resize
-from simclr_tf.augment.simclr import as_float
+from simclr_tf.augment.simclr import to_float
 
 _CENTRAL_SHARE = 0.875
-UNCROPPED_SIZE = 32
+MAX_UNCROPPED_SIZE = 32
 
 
 def eval_transform(
@@ -26,9 +26,9 @@ def eval_transform(
     Returns:
         float32 [N, image_size, image_size, 3] in [0, 1].
     """
-    images = as_float(images)
+    images = to_float(images)
     _, height, width, _ = images.shape
-    small = max(height, width) <= UNCROPPED_SIZE
+    small = max(height, width) <= MAX_UNCROPPED_SIZE
     if small and aspect is None:
         if (height, width) == (image_size, image_size):
             return images
@@ -50,6 +50,6 @@ def _central_squares(height: int, width: int, aspect: float | tf.Tensor, share: 
     return tf.cast(tf.stack([y, x, box_h, box_w], axis=1), tf.int32)
 
 
-def as_bytes(images: tf.Tensor | np.ndarray) -> np.ndarray:
+def to_uint8(images: tf.Tensor | np.ndarray) -> np.ndarray:
     """Returns images in [0, 1], of any shape, as uint8."""
     return np.rint(255 * np.asarray(images)).astype(np.uint8)

@@ -43,7 +43,7 @@ class RandAugment:
     ) -> tf.Tensor:
         """Returns the views; arguments and result as of `SimCLRAugment`."""
         if self._layer is None:  # not before: a model is loaded without KerasCV, too
-            check_rand_augment()
+            require_keras_cv()
             layers = importlib.import_module("keras_cv.layers")
             self._layer = layers.RandAugment(value_range=(0, 1))
         return self._apply(self._cropped(images, seed, offset, aspect))
@@ -53,7 +53,7 @@ class RandAugment:
         return tf.clip_by_value(views, 0.0, 1.0)
 
 
-def check_rand_augment() -> None:
+def require_keras_cv() -> None:
     """Raises UserError where KerasCV is not installed, or would come with another Keras."""
     if tf.keras.Model is not keras.Model:  # noqa: TID251
         raise UserError(

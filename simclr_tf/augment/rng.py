@@ -44,16 +44,16 @@ def scale(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:
     return low + draw * (high - low)
 
 
-def make_seed(run_seed: int, step: int | tf.Tensor, view: int) -> tf.Tensor:
+def view_seed(run_seed: int, step: int | tf.Tensor, view: int) -> tf.Tensor:
     """Returns the int32 [2] seed of one view (0 or 1) of the batch of one training step."""
     step = tf.cast(step, tf.int32)
     return tf.stack([tf.cast(run_seed, tf.int32), 2 * step + view])
 
 
-def shared_seed(seed: tf.Tensor) -> tf.Tensor:
+def shared_view_seed(seed: tf.Tensor) -> tf.Tensor:
     """Returns the seed of what both views of a step share; it is that of no view.
 
     Args:
-        seed: int32 [2], of one of the views, made by `make_seed`.
+        seed: int32 [2], of one of the views, made by `view_seed`.
     """
     return tf.stack([seed[0], -1 - seed[1] // 2])

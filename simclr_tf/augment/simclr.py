@@ -8,7 +8,7 @@ import tensorflow as tf
 from simclr_tf.augment import blur, color
 from simclr_tf.augment import per_image as imagewise
 from simclr_tf.augment import rng as draws
-from simclr_tf.augment.crop import crop_and_resize, sample_boxes
+from simclr_tf.augment.crop import crop_and_resize, sample_crop_boxes
 from simclr_tf.augment.flip import flip_left_right
 
 # Each draw of the policy has its own stream: crop takes 0 and colour jitter 2.
@@ -33,10 +33,10 @@ class SimCLRAugment:
         flip: whether half of the views are mirrored.
         grayscale: whether a fifth of the views lose their colour. Without it and blur, at strength
             0, the policy is the crop and flip of linear evaluation and fine-tuning.
-        lockstep: whether every operation runs on the whole batch, which suits accelerators, or the
-            images are transformed one by one, each by what it drew, which suits processors. The
-            views are the same but for rounding. None: in lockstep where TensorFlow has an
-            accelerator, and where functions run eagerly, for which a loop would take minutes.
+        vectorized: whether every operation runs on the whole batch, which suits accelerators. If
+            False, images are transformed one by one, each by its own operations only, which suits
+            CPUs. The views are equal up to rounding. None: vectorized if TensorFlow has an
+            accelerator or functions run eagerly (a loop would then take minutes).
 
     Raises:
         ValueError: if an argument lies outside its range.
@@ -51,7 +51,7 @@ class SimCLRAugment:
         crop_area: tuple[float, float] = (0.08, 1.0),
         flip: bool = True,
         grayscale: bool = True,
-        lockstep: bool | None = None,
+        vectorized: bool | None = None,
     ):
         if image_size < 1:
             raise ValueError(f"image_size must be positive, not {image_size}")
@@ -68,9 +68,9 @@ class SimCLRAugment:
         self.crop_area = (float(crop_area[0]), float(crop_area[1]))
         self.flip = flip
         self.grayscale = grayscale
-        self.lockstep = lockstep
+        self.vectorized = vectorized
         # Compiled here, so that every caller has it several times faster.
-        self._in_lockstep = tf.function(self._batch, jit_compile=True)
+        self._batched_fn = tf.function(self._batch, jit_compile=True)
         self._one_by_one = tf.function(self._images, jit_compile=True)
         # A graph, whose parts run beside one another.
         self._in_parts = tf.function(self._dealt_out)
@@ -86,7 +86,7 @@ class SimCLRAugment:
 
         Args:
             images: uint8, or float in [0, 1], [N, H, W, 3] with static shape.
-            seed: int32 [2], made from (run seed, step, view) by `make_seed`.
+            seed: int32 [2], made from (run seed, step, view) by `view_seed`.
             offset: global position of the first image.
             aspect: float32 [N], width / height of the originals, where the images were resized to
                 a square.
@@ -96,24 +96,24 @@ class SimCLRAugment:
         """
         images = tf.convert_to_tensor(images)
         if images.dtype != tf.uint8:
-            images = as_float(images)
+            images = to_float(images)
         n, height, width, _ = images.shape
         gray = draws.uniform(seed, _GRAYSCALE, offset, n, 1)[:, 0] < 0.2
         blurred, sigma = tf.unstack(draws.uniform(seed, _BLUR, offset, n, 2), axis=1)
         drawn = (
-            sample_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect),
+            sample_crop_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect),
             draws.uniform(seed, _FLIP, offset, n, 1)[:, 0] < 0.5,
-            color.draw_jitter(seed, offset, n, self.color_jitter_strength),
+            color.sample_jitter(seed, offset, n, self.color_jitter_strength),
             gray,
             blurred < 0.5,
             draws.scale(sigma, 0.1, 2.0),
         )
-        if _lockstep_suits() if self.lockstep is None else self.lockstep:
-            return self._in_lockstep(images, *drawn)
+        if _prefer_vectorized() if self.vectorized is None else self.vectorized:
+            return self._batched_fn(images, *drawn)
         return self._in_parts(images, *drawn)
 
     def _batch(self, images, boxes, flipped, jitter, gray, blurred, sigma):
-        views = crop_and_resize(as_float(images), boxes, self.image_size)
+        views = crop_and_resize(to_float(images), boxes, self.image_size)
         if self.flip:
             views = flip_left_right(views, flipped)
         views = tf.clip_by_value(views, 0.0, 1.0)  # bicubic interpolation overshoots
@@ -152,12 +152,12 @@ class SimCLRAugment:
         return [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
 
 
-def _lockstep_suits():
+def _prefer_vectorized():
     accelerators = [d for d in tf.config.list_logical_devices() if d.device_type != "CPU"]
     return bool(accelerators) or tf.config.functions_run_eagerly()
 
 
-def as_float(images: tf.Tensor) -> tf.Tensor:
+def to_float(images: tf.Tensor) -> tf.Tensor:
     """uint8 images → float32 in [0, 1]; float images pass as float32.
 
     Raises:

@@ -6,10 +6,10 @@ import tensorflow as tf
 
 from simclr_tf.augment import blur, color
 from simclr_tf.augment import rng as draws
-from simclr_tf.augment.crop import crop_and_resize, sample_boxes
+from simclr_tf.augment.crop import crop_and_resize, sample_crop_boxes
 from simclr_tf.augment.flip import flip_left_right
 from simclr_tf.augment.ops import cutout, gaussian_noise, rotate90, sobel
-from simclr_tf.augment.simclr import as_float
+from simclr_tf.augment.simclr import to_float
 
 # Called as (images float32 [N, S, S, 3] in [0, 1], seed, offset); returns as many.
 _Transformation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -19,7 +19,7 @@ _FLIP, _GRAYSCALE, _BLUR, _CUTOUT, _ROTATION = 1, 3, 4, 17, 18
 _NOISE_STD = 0.1
 
 
-class Composition:
+class NamedTransforms:
     """Makes one view of every image: the shared crop, then transformations in the order given.
 
     The paper's study of single transformations and pairs [v1 §3.1]: every image is first cropped at
@@ -92,14 +92,14 @@ class Composition:
         return self._apply(tf.convert_to_tensor(images), seed, offset, aspect)
 
     def _transform(self, images, seed, offset, aspect):
-        views = self._cropped(as_float(images), draws.shared_seed(seed), offset, aspect)
+        views = self._cropped(to_float(images), draws.shared_view_seed(seed), offset, aspect)
         for transformation in self._transformations:
             views = transformation(views, seed, offset)
         return views
 
     def _cropped(self, images, seed, offset, aspect=None):
         n, height, width, _ = images.shape
-        boxes = sample_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect)
+        boxes = sample_crop_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect)
         # Bicubic interpolation overshoots.
         return tf.clip_by_value(crop_and_resize(images, boxes, self.image_size), 0.0, 1.0)
 

@@ -28,7 +28,7 @@ _COLUMNS = (
     "blur",
     "batch",
     "ours, views/s",
-    "lockstep, views/s",
+    "vectorized, views/s",
     "host, views/s",
     "ours / host",
 )
@@ -85,7 +85,7 @@ def _case(options, size):
 
 
 def _measure(options, case, say):
-    """In a process of its own: the spreads of "ours", "lockstep" and "host", in views/s."""
+    """In a process of its own: the spreads of "ours", "vectorized" and "host", in views/s."""
     from simclr_tf.bench.host_pipeline import host_views
     from simclr_tf.bench.rates import by_turns, delivery_rate, rate
 
@@ -93,21 +93,21 @@ def _measure(options, case, say):
     images = noise(batch, case["stored_size"])
     host = host_views(images, batch, size, case["color_jitter_strength"], case["use_blur"])
     rates = {}
-    for name, lockstep in {"ours": None, "lockstep": True}.items():
-        views = device_views(images, size, lockstep)
+    for name, vectorized in {"ours": None, "vectorized": True}.items():
+        views = device_views(images, size, vectorized)
         views()  # compiles
         rates[name] = functools.partial(rate, views, 2 * batch, options.seconds)
     rates["host"] = functools.partial(delivery_rate, host, 2 * batch, options.seconds)
     return by_turns(rates, options.repeats, say, f"{size} px, views/s")
 
 
-def device_views(images: Any, image_size: int, lockstep: bool | None = None) -> Callable[[], Any]:
+def device_views(images: Any, image_size: int, vectorized: bool | None = None) -> Callable[[], Any]:
     """Returns what makes both views of a batch as a training step does, other ones at each call.
 
     Args:
         images: uint8 [B, H, W, 3].
         image_size: S.
-        lockstep: as `SimCLRAugment` has it.
+        vectorized: as `SimCLRAugment` has it.
 
     Returns:
         A compiled function to float32 [2B, S, S, 3].
@@ -119,7 +119,7 @@ def device_views(images: Any, image_size: int, lockstep: bool | None = None) -> 
 
     settings = recipe(image_size)
     augment = SimCLRAugment(
-        image_size, settings.color_jitter_strength, settings.use_blur, lockstep=lockstep
+        image_size, settings.color_jitter_strength, settings.use_blur, vectorized=vectorized
     )
     model = StepwiseModel(augment, seed=0, figures=[], views_per_image=2, name="views")
     batch = {"image": tf.constant(images)}
@@ -139,5 +139,5 @@ def _row(result):
         f"{result['color_jitter_strength']:g}",
         "yes" if result["use_blur"] else "no",
         str(result["batch_size"]),
-        *(spread_text(result[key]) for key in ("ours", "lockstep", "host", "ratio")),
+        *(spread_text(result[key]) for key in ("ours", "vectorized", "host", "ratio")),
     ]

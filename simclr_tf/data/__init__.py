@@ -1,21 +1,25 @@
 """Sources of images and the batches made from them."""
 
-from simclr_tf.data.base import ArraySource, Source
-from simclr_tf.data.batches import chosen_batches, ordered_batches, train_batches
-from simclr_tf.data.cache import in_memory
-from simclr_tf.data.decode_errors import READ_ERRORS, explain_decode_error, named
-from simclr_tf.data.folder import FOLDER, open_folder
+from simclr_tf.data.base import ArraySource, ImageSource
+from simclr_tf.data.batches import batches_at, sequential_batches, train_batches
+from simclr_tf.data.cache import load_into_memory
+from simclr_tf.data.decode_errors import (
+    READ_ERRORS,
+    decode_errors_name_image,
+    find_undecodable_image,
+)
+from simclr_tf.data.folder import FOLDER_PREFIX, open_folder
 from simclr_tf.data.shapes import open_shapes
 from simclr_tf.data.tfds import open_tfds
 
 __all__ = [
     "READ_ERRORS",
     "Source",
-    "chosen_batches",
-    "explain_decode_error",
-    "named",
+    "batches_at",
+    "decode_errors_name_image",
+    "find_undecodable_image",
     "open_source",
-    "ordered_batches",
+    "sequential_batches",
     "train_batches",
 ]
 
@@ -28,7 +32,7 @@ def open_source(
     storage_size: int | None = None,
     skip_unreadable: bool = False,
     cache: bool = False,
-) -> Source:
+) -> ImageSource:
     """Opens a split of a data set.
 
     Args:
@@ -45,12 +49,12 @@ def open_source(
     Raises:
       UserError: there is no such data set, folder, split or slice, or it cannot be read.
     """
-    source: Source
+    source: ImageSource
     if dataset == "shapes":
         source = open_shapes(split)
-    elif dataset.startswith(FOLDER):
-        path = dataset.removeprefix(FOLDER)
+    elif dataset.startswith(FOLDER_PREFIX):
+        path = dataset.removeprefix(FOLDER_PREFIX)
         source = open_folder(path, split, storage_size, skip_unreadable)
     else:
         source = open_tfds(dataset, split, data_dir, storage_size)
-    return in_memory(source) if cache and not isinstance(source, ArraySource) else source
+    return load_into_memory(source) if cache and not isinstance(source, ArraySource) else source

@@ -14,7 +14,7 @@ import tensorflow as tf
 from simclr_tf.errors import UserError
 
 
-class Source(abc.ABC):
+class ImageSource(abc.ABC):
     """The images of one split, in an order that depends on (seed, epoch) alone.
 
     Attributes:
@@ -61,11 +61,11 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
-    def subset(self, positions: np.ndarray) -> Source:
+    def subset(self, positions: np.ndarray) -> ImageSource:
         """The images at these places of the stored order, named in ascending order."""
 
     @abc.abstractmethod
-    def ids(self, positions: np.ndarray) -> list[str]:
+    def image_ids(self, positions: np.ndarray) -> list[str]:
         """What names the images at these places of the stored order, whatever slice is read.
 
         Of a folder, the paths within it; else `SPLIT/POSITION`: the image is the slice
@@ -80,7 +80,7 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
-    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
+    def holdout(self, fraction: float, seed: int) -> tuple[ImageSource, ImageSource]:
         """Splits into (rest, held out), disjoint and the same for the same seed.
 
         Raises:
@@ -88,7 +88,7 @@ class Source(abc.ABC):
         """
 
     @abc.abstractmethod
-    def key(self, record: tf.Tensor) -> tf.Tensor:
+    def record_id(self, record: tf.Tensor) -> tf.Tensor:
         """What tells a record (or each of a batch) from those of other images: int64; in a map."""
 
     def describe(self, record: tf.Tensor) -> str:
@@ -96,7 +96,7 @@ class Source(abc.ABC):
         del record
         return f"an image of {self.name}"
 
-    def file_shard(self, num_workers: int, worker_index: int) -> Source | None:
+    def shard_by_file(self, num_workers: int, worker_index: int) -> ImageSource | None:
         """The part of the files that this worker reads, or None to deal out single records."""
         del num_workers, worker_index
         return None
@@ -116,7 +116,7 @@ class Source(abc.ABC):
         return count
 
 
-class IndexedSource(Source):
+class IndexedSource(ImageSource):
     """A source whose images can be read in any order; a record is a row number, int64.
 
     Every epoch is a full permutation of the rows.
@@ -126,7 +126,7 @@ class IndexedSource(Source):
         """Names the rows of this split, int64 [num_examples], in canonical order."""
         self.rows = rows
         self.num_examples = len(rows)
-        self._rows = on_host(rows)
+        self._rows = host_constant(rows)
 
     def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
         """The rows in an order drawn from (seed, epoch)."""
@@ -139,11 +139,11 @@ class IndexedSource(Source):
         """The rows in canonical order."""
         return tf.data.Dataset.from_tensor_slices(self._rows)
 
-    def key(self, record: tf.Tensor) -> tf.Tensor:
+    def record_id(self, record: tf.Tensor) -> tf.Tensor:
         """The row."""
         return record
 
-    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
+    def holdout(self, fraction: float, seed: int) -> tuple[ImageSource, ImageSource]:
         """Holds out a random subset of the rows."""
         count = self._held_out(fraction)
         order = np.random.Generator(np.random.Philox(seed)).permutation(self.num_examples)
@@ -151,7 +151,7 @@ class IndexedSource(Source):
         held_out[order[:count]] = True
         return self._subset(self.rows[~held_out]), self._subset(self.rows[held_out])
 
-    def subset(self, positions: np.ndarray) -> Source:
+    def subset(self, positions: np.ndarray) -> ImageSource:
         """The rows at these places."""
         return self._subset(self.rows[positions])
 
@@ -194,23 +194,25 @@ class ArraySource(IndexedSource):
         self._ids = ids or (lambda rows: [str(row) for row in rows])
         self._columns: dict[str, tf.Tensor] = {}
         if labels is not None:
-            self._columns["label"] = on_host(labels)
+            self._columns["label"] = host_constant(labels)
         if aspects is not None:
-            self._columns["aspect"] = on_host(aspects)
+            self._columns["aspect"] = host_constant(aspects)
 
     def labels(self) -> np.ndarray:
         """The labels of the rows."""
         self._require_labels()
         return self._columns["label"].numpy()[self.rows]
 
-    def ids(self, positions: np.ndarray) -> list[str]:
+    def image_ids(self, positions: np.ndarray) -> list[str]:
         """The names of the rows."""
         return self._ids(self.rows[positions])
 
     def fingerprint(self) -> str:
         """A digest of the rows' pixels and labels."""
-        found = digest(*(self._images[row] for row in self.rows))
-        return digest(found, *(column.numpy()[self.rows] for column in self._columns.values()))
+        found = content_hash(*(self._images[row] for row in self.rows))
+        return content_hash(
+            found, *(column.numpy()[self.rows] for column in self._columns.values())
+        )
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
         """Gathers a batch of rows."""
@@ -222,7 +224,7 @@ class ArraySource(IndexedSource):
         return batch
 
 
-def digest(*parts: object) -> str:
+def content_hash(*parts: object) -> str:
     """A digest of arrays, by their bytes, and of whatever else, by how it prints."""
     total = hashlib.sha256()
     for part in parts:
@@ -234,13 +236,13 @@ def digest(*parts: object) -> str:
     return total.hexdigest()
 
 
-def on_host(values: np.ndarray | list[bytes]) -> tf.Tensor:
+def host_constant(values: np.ndarray | list[bytes]) -> tf.Tensor:
     """A tensor that tf.data's functions capture, rather than copy into their graphs."""
     with tf.device("CPU:0"):
         return tf.constant(values)
 
 
-def records_at(source: Source, positions: np.ndarray) -> tf.data.Dataset:
+def records_at(source: ImageSource, positions: np.ndarray) -> tf.data.Dataset:
     """The undecoded records at these places of the stored order, in that order."""
     chosen = np.zeros(source.num_examples, bool)
     chosen[positions] = True
@@ -250,8 +252,8 @@ def records_at(source: Source, positions: np.ndarray) -> tf.data.Dataset:
     return together.filter(lambda _, take: take).map(lambda record, _: record)
 
 
-def decoded(
-    source: Source,
+def decode_records(
+    source: ImageSource,
     records: tf.data.Dataset,
     batch_size: int,
     **batch: bool,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.data.base import Source, decoded, records_at
+from simclr_tf.data.base import ImageSource, decode_records, records_at
 
 _PREFETCHED_BATCHES = 4  # enough to hide the jitter of decoding; each is uint8 and small
 
 
 def train_batches(
-    source: Source,
+    source: ImageSource,
     *,
     batch_size: int,
     seed: int,
@@ -41,7 +41,7 @@ def train_batches(
       num_replicas: of this worker; each step is a batch for each of them, in their order.
 
     Returns:
-      Dictionaries as in `Source.decode`, with a leading dimension of
+      Dictionaries as in `ImageSource.decode`, with a leading dimension of
       batch_size / (num_workers * num_replicas).
 
     Raises:
@@ -53,15 +53,17 @@ def train_batches(
             f"{num_replicas} replicas"
         )
     local_size = batch_size // num_workers
-    shard = source.file_shard(num_workers, worker_index) if num_workers > 1 else None
+    shard = source.shard_by_file(num_workers, worker_index) if num_workers > 1 else None
     if shard is not None:
-        records = stream(shard, seed, start_step * local_size)
+        records = record_stream(shard, seed, start_step * local_size)
     else:
-        records = stream(source, seed, start_step * batch_size)
+        records = record_stream(source, seed, start_step * batch_size)
         if num_workers > 1:
             mine = slice(worker_index * local_size, (worker_index + 1) * local_size)
             records = records.batch(batch_size).map(lambda batch: batch[mine]).unbatch()
-    batches = decoded(shard or source, records, local_size // num_replicas, drop_remainder=True)
+    batches = decode_records(
+        shard or source, records, local_size // num_replicas, drop_remainder=True
+    )
     if num_steps is None:
         count = tf.data.INFINITE_CARDINALITY
     else:
@@ -70,25 +72,27 @@ def train_batches(
     return _finish(batches.apply(tf.data.experimental.assert_cardinality(count)))
 
 
-def ordered_batches(source: Source, batch_size: int, start: int = 0) -> tf.data.Dataset:
+def sequential_batches(source: ImageSource, batch_size: int, start: int = 0) -> tf.data.Dataset:
     """Every image from a place on, in the order of the source; the last batch may be smaller."""
     return _read_through(source, source.records_in_order().skip(start), batch_size)
 
 
-def chosen_batches(source: Source, positions: np.ndarray, batch_size: int) -> tf.data.Dataset:
+def batches_at(source: ImageSource, positions: np.ndarray, batch_size: int) -> tf.data.Dataset:
     """The images at these places, ascending, in the order of the source; read through once."""
     return _read_through(source, records_at(source, positions), batch_size)
 
 
-def stream(source: Source, seed: int, start: int) -> tf.data.Dataset:
+def record_stream(source: ImageSource, seed: int, start: int) -> tf.data.Dataset:
     """The undecoded records of all epochs, from a position on."""
     first_epoch, position = divmod(start, source.num_examples)
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
     return epochs.flat_map(lambda epoch: source.records(seed, epoch)).skip(position)
 
 
-def _read_through(source: Source, records: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-    return _finish(decoded(source, records, batch_size))
+def _read_through(
+    source: ImageSource, records: tf.data.Dataset, batch_size: int
+) -> tf.data.Dataset:
+    return _finish(decode_records(source, records, batch_size))
 
 
 def _finish(batches: tf.data.Dataset) -> tf.data.Dataset:

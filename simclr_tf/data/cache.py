@@ -6,17 +6,17 @@ import os
 
 import numpy as np
 
-from simclr_tf.data.base import ArraySource, Source, decoded
-from simclr_tf.data.decode_errors import named
+from simclr_tf.data.base import ArraySource, ImageSource, decode_records
+from simclr_tf.data.decode_errors import decode_errors_name_image
 from simclr_tf.errors import UserError
 
 
-def physical_memory() -> int:
+def total_memory_bytes() -> int:
     """Bytes of memory that this machine has."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def in_memory(source: Source) -> ArraySource:
+def load_into_memory(source: ImageSource) -> ArraySource:
     """Decodes a source once into an array.
 
     Raises:
@@ -25,7 +25,7 @@ def in_memory(source: Source) -> ArraySource:
     """
     shape = (source.num_examples, *source.image_shape)
     need = int(np.prod(shape))
-    memory = physical_memory()
+    memory = total_memory_bytes()
     if need > memory // 2:
         raise UserError(
             f"--cache_dataset: {source.name} takes {need / 2**30:.1f} GiB decoded, more than half "
@@ -34,8 +34,8 @@ def in_memory(source: Source) -> ArraySource:
     images = np.empty(shape, np.uint8)
     columns: dict[str, list[np.ndarray]] = {}
     start = 0
-    with named(source):
-        for batch in decoded(source, source.records_in_order(), 256).as_numpy_iterator():
+    with decode_errors_name_image(source):
+        for batch in decode_records(source, source.records_in_order(), 256).as_numpy_iterator():
             stop = start + len(batch["image"])
             images[start:stop] = batch.pop("image")
             start = stop
@@ -48,7 +48,7 @@ def in_memory(source: Source) -> ArraySource:
         merged.get("label"),
         source.class_names,
         merged.get("aspect"),
-        ids=source.ids,
+        ids=source.image_ids,
     )
     cached.multi_label = source.multi_label
     return cached

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from simclr_tf.data.base import Source
-from simclr_tf.data.batches import stream
+from simclr_tf.data.base import ImageSource
+from simclr_tf.data.batches import record_stream
 from simclr_tf.errors import UserError
 
 # What a file that is damaged, cut short or gone raises while it is read.
@@ -22,7 +22,7 @@ READ_ERRORS = (
 
 
 @contextlib.contextmanager
-def named(source: Source) -> Iterator[None]:
+def decode_errors_name_image(source: ImageSource) -> Iterator[None]:
     """Turns an error of reading a source in stored order into one that names the image.
 
     Raises:
@@ -31,14 +31,14 @@ def named(source: Source) -> Iterator[None]:
     try:
         yield
     except READ_ERRORS as error:
-        explained = explain_decode_error(source)
+        explained = find_undecodable_image(source)
         if explained is None:
             raise
         raise explained from error
 
 
-def explain_decode_error(
-    source: Source, *, seed: int | None = None, position: int = 0, count: int | None = None
+def find_undecodable_image(
+    source: ImageSource, *, seed: int | None = None, position: int = 0, count: int | None = None
 ) -> UserError | None:
     """Finds the image that made reading a source fail; tf.data's own error does not name it.
 
@@ -55,7 +55,7 @@ def explain_decode_error(
     """
     if source.decodes_batches:
         return None
-    records = source.records_in_order() if seed is None else stream(source, seed, position)
+    records = source.records_in_order() if seed is None else record_stream(source, seed, position)
     culprit = unread = f"a record of {source.name}"
     try:
         # Two epochs of the stream hold every image, wherever in an epoch it begins.

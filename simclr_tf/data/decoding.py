@@ -55,21 +55,21 @@ def decode_png(contents: tf.Tensor) -> tf.Tensor:
     depth = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 24, 1), tf.uint8)[0], tf.int32)
     filler = tf.cast(tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1, tf.uint8)
     opaque = tf.reduce_all(image[..., 3] == filler)
-    return tf.cond(opaque, lambda: image[..., :3], lambda: over_white(image))
+    return tf.cond(opaque, lambda: image[..., :3], lambda: composite_on_white(image))
 
 
 def _webp(contents: tf.Tensor) -> tf.Tensor:
     image = tf.io.decode_image(contents, expand_animations=False)  # 3 or 4 channels
-    return tf.cond(tf.shape(image)[-1] == 4, lambda: over_white(image), lambda: image)
+    return tf.cond(tf.shape(image)[-1] == 4, lambda: composite_on_white(image), lambda: image)
 
 
-def over_white(image: tf.Tensor) -> tf.Tensor:
+def composite_on_white(image: tf.Tensor) -> tf.Tensor:
     """Lays uint8 RGBA [..., 4] over white."""
     colour, alpha = tf.cast(image[..., :3], tf.float32), tf.cast(image[..., 3:], tf.float32) / 255.0
     return tf.cast(tf.round(WHITE + (colour - WHITE) * alpha), tf.uint8)
 
 
-def to_square(image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def resize_to_square(image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Resizes (antialiased bicubic) to a square, and keeps the proportions as a number.
 
     Args:

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from simclr_tf.data.base import IndexedSource, digest, on_host
-from simclr_tf.data.decoding import decode_rgb, to_square
+from simclr_tf.data.base import IndexedSource, content_hash, host_constant
+from simclr_tf.data.decoding import decode_rgb, resize_to_square
 from simclr_tf.data.folder_layout import (
     EXTENSIONS,
     Layout,
@@ -20,11 +20,11 @@ from simclr_tf.data.folder_layout import (
     class_names,
     read_layout,
 )
-from simclr_tf.data.image_headers import UnreadableImage, read_header
-from simclr_tf.data.splits import split_rows
+from simclr_tf.data.image_headers import UnreadableImageError, read_header
+from simclr_tf.data.splits import split_indices
 from simclr_tf.errors import UserError
 
-FOLDER = "folder:"
+FOLDER_PREFIX = "folder:"
 
 # Reading headers waits for the disk or the network, not for the processor.
 _THREADS = 4 * (os.cpu_count() or 1)
@@ -56,14 +56,14 @@ class FolderSource(IndexedSource):
         self.class_names = class_names
         self.image_shape = (storage_size, storage_size, 3)
         self._root = root
-        self._paths = on_host([os.fsencode(os.path.join(root, file)) for file in files])
-        self._labels = None if labels is None else on_host(labels)
+        self._paths = host_constant([os.fsencode(os.path.join(root, file)) for file in files])
+        self._labels = None if labels is None else host_constant(labels)
         self._set_rows(np.arange(len(files)))
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
         """Reads and decodes the file of one row."""
         image = decode_rgb(tf.io.read_file(tf.gather(self._paths, record)))
-        square, aspect = to_square(image, self.image_shape[0])
+        square, aspect = resize_to_square(image, self.image_shape[0])
         decoded = {"image": square, "aspect": aspect}
         if self._labels is not None:
             decoded["label"] = tf.gather(self._labels, record)
@@ -75,7 +75,7 @@ class FolderSource(IndexedSource):
         assert self._labels is not None
         return self._labels.numpy()[self.rows]
 
-    def ids(self, positions: np.ndarray) -> list[str]:
+    def image_ids(self, positions: np.ndarray) -> list[str]:
         """The paths within the folder."""
         paths = tf.gather(self._paths, self.rows[positions]).numpy()
         return [os.path.relpath(os.fsdecode(path), self._root) for path in paths]
@@ -86,7 +86,9 @@ class FolderSource(IndexedSource):
         root = os.path.commonpath(paths)
         files = [(os.path.relpath(path, root), os.stat(path)) for path in paths]
         found = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-        return digest(found, self.image_shape, *([] if self._labels is None else [self.labels()]))
+        return content_hash(
+            found, self.image_shape, *([] if self._labels is None else [self.labels()])
+        )
 
     def describe(self, record: tf.Tensor) -> str:
         """The file's path."""
@@ -113,7 +115,7 @@ def open_folder(
     Raises:
       UserError: no such folder or split, no images, or a file that cannot be read.
     """
-    dataset, root = FOLDER + path, os.path.expanduser(path)
+    dataset, root = FOLDER_PREFIX + path, os.path.expanduser(path)
     if not os.path.isdir(root):
         raise UserError(f"--dataset={dataset}: there is no folder {root}")
     if storage_size is None:
@@ -124,7 +126,7 @@ def open_folder(
     splits = {name: _shuffled(paths) for name, paths in layout.splits.items()}
 
     # Resolved twice, because a percentage is one of the files that can be read.
-    used = dict.fromkeys(name for name, _ in split_rows(dataset, split, _sizes(splits)))
+    used = dict.fromkeys(name for name, _ in split_indices(dataset, split, _sizes(splits)))
     checked = [file for name in used for file in splits[name]]
     unreadable = _unreadable(root, checked, skip_unreadable)
     if unreadable and not skip_unreadable:
@@ -136,7 +138,7 @@ def open_folder(
     for name in used:
         splits[name] = [file for file in splits[name] if file not in unreadable]
     _report(dataset, layout, _sizes(splits), unreadable)
-    rows = split_rows(dataset, split, _sizes(splits))
+    rows = split_indices(dataset, split, _sizes(splits))
     files = [splits[name][row] for name, rows_of_split in rows for row in rows_of_split]
 
     split_folders = layout.has_split_folders
@@ -186,7 +188,7 @@ def _reason(path: str, decode: bool) -> str | None:
         if decode:
             with tf.device("CPU:0"):
                 decode_rgb(tf.io.read_file(os.fsencode(path)))
-    except UnreadableImage as error:
+    except UnreadableImageError as error:
         return str(error)
     except OSError as error:
         return f"cannot be opened ({error.strerror})"

@@ -20,7 +20,7 @@ class Header(NamedTuple):
     height: int
 
 
-class UnreadableImage(ValueError):
+class UnreadableImageError(ValueError):
     """The file is not an image that can be read; the message is the reason, after its name."""
 
 
@@ -28,8 +28,8 @@ def read_header(path: str) -> Header:
     """Reads the header of an image file; a few seeks and at most a few kilobytes.
 
     Raises:
-      UnreadableImage: not a JPEG, PNG, GIF, BMP or WebP file, a variant that TensorFlow does not
-        decode, or more than `MAX_PIXELS` pixels.
+      UnreadableImageError: not a JPEG, PNG, GIF, BMP or WebP file, a variant that TensorFlow does
+        not decode, or more than `MAX_PIXELS` pixels.
       OSError: the file cannot be opened.
     """
     with open(path, "rb") as file:
@@ -37,11 +37,11 @@ def read_header(path: str) -> Header:
         try:
             header = _parse(file, start)
         except struct.error:
-            raise UnreadableImage("is cut off within its header") from None
+            raise UnreadableImageError("is cut off within its header") from None
     if header.width < 1 or header.height < 1:
-        raise UnreadableImage(f"has a size of {header.width}x{header.height} in its header")
+        raise UnreadableImageError(f"has a size of {header.width}x{header.height} in its header")
     if header.width * header.height > MAX_PIXELS:
-        raise UnreadableImage(
+        raise UnreadableImageError(
             f"claims {header.width}x{header.height} pixels, more than the limit of {MAX_PIXELS:,}"
         )
     return header
@@ -52,7 +52,7 @@ def _parse(file: BinaryIO, start: bytes) -> Header:
         return _jpeg(file)
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
         if start[12:16] != b"IHDR":
-            raise UnreadableImage("is a PNG without a header chunk")
+            raise UnreadableImageError("is a PNG without a header chunk")
         return Header("PNG", *struct.unpack(">II", start[16:24]))
     if start.startswith((b"GIF87a", b"GIF89a")):
         return Header("GIF", *struct.unpack("<HH", start[6:10]))
@@ -61,8 +61,8 @@ def _parse(file: BinaryIO, start: bytes) -> Header:
     if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
         return _webp(start)
     if not start:
-        raise UnreadableImage("is empty")
-    raise UnreadableImage("is not a JPEG, PNG, GIF, BMP or WebP image")
+        raise UnreadableImageError("is empty")
+    raise UnreadableImageError("is not a JPEG, PNG, GIF, BMP or WebP image")
 
 
 def _jpeg(file: BinaryIO) -> Header:
@@ -78,10 +78,12 @@ def _jpeg(file: BinaryIO) -> Header:
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
             bits, height, width = struct.unpack(">BHH", file.read(5))
             if bits != 8:
-                raise UnreadableImage(f"is a JPEG of {bits} bits a channel; only 8 are supported")
+                raise UnreadableImageError(
+                    f"is a JPEG of {bits} bits a channel; only 8 are supported"
+                )
             return Header("JPEG", width, height)
         file.seek(length - 2, os.SEEK_CUR)
-    raise UnreadableImage("is a JPEG without a frame header")
+    raise UnreadableImageError("is a JPEG without a frame header")
 
 
 def _bmp(file: BinaryIO) -> Header:
@@ -89,9 +91,11 @@ def _bmp(file: BinaryIO) -> Header:
     head = file.read(54)
     offset, size, width, height, _, bits, packing = struct.unpack("<IIiiHHI", head[10:34])
     if size < 40:
-        raise UnreadableImage("is a BMP of OS/2's kind, which is not supported: save it as PNG")
+        raise UnreadableImageError(
+            "is a BMP of OS/2's kind, which is not supported: save it as PNG"
+        )
     if bits not in (8, 24, 32) or packing not in (0, 3):
-        raise UnreadableImage(
+        raise UnreadableImageError(
             f"is a BMP of {bits} bits, packing {packing}; only plain 8, 24 and 32 are supported: "
             "save it as PNG"
         )
@@ -102,7 +106,9 @@ def _bmp(file: BinaryIO) -> Header:
         if palette != b"".join(
             bytes((i, i, i)) + palette[4 * i + 3 : 4 * i + 4] for i in range(256)
         ):
-            raise UnreadableImage("is a BMP with a palette, which is not supported: save it as PNG")
+            raise UnreadableImageError(
+                "is a BMP with a palette, which is not supported: save it as PNG"
+            )
     return Header("BMP", width, abs(height))
 
 
@@ -111,7 +117,9 @@ def _webp(start: bytes) -> Header:
     if kind == b"VP8X":
         if start[20] & 0x02:
             # TensorFlow 2.21's decoder corrupts the memory of the process on some of these.
-            raise UnreadableImage("is an animated WebP, which is not supported: save one frame")
+            raise UnreadableImageError(
+                "is an animated WebP, which is not supported: save one frame"
+            )
         width, height = start[24:27], start[27:30]
         if len(height) < 3:
             raise struct.error
@@ -124,4 +132,4 @@ def _webp(start: bytes) -> Header:
     if kind == b"VP8 ":
         width, height = struct.unpack("<HH", start[26:30])
         return Header("WebP", width & 0x3FFF, height & 0x3FFF)
-    raise UnreadableImage("is a WebP without an image")
+    raise UnreadableImageError("is a WebP without an image")

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.data.base import Source, on_host, records_at
+from simclr_tf.data.base import ImageSource, host_constant, records_at
 from simclr_tf.errors import UserError
 
 
-def choose_labelled(
+def sample_labeled(
     labels: np.ndarray,
     class_names: Sequence[str],
     *,
@@ -58,17 +58,17 @@ def choose_labelled(
     return np.sort(np.concatenate(chosen))
 
 
-def with_few_labels(source: Source, positions: np.ndarray) -> Source:
+def mask_labels(source: ImageSource, positions: np.ndarray) -> ImageSource:
     """Returns the same images, of which those at these places alone keep their label.
 
     The others are decoded with label −1. Reads the records of those places once.
     """
-    found = records_at(source, positions).map(source.key)
-    keys = on_host(np.sort(np.fromiter(found.as_numpy_iterator(), np.int64)))
+    found = records_at(source, positions).map(source.record_id)
+    keys = host_constant(np.sort(np.fromiter(found.as_numpy_iterator(), np.int64)))
 
     def decode(record: tf.Tensor) -> dict[str, tf.Tensor]:
         decoded = source.decode(record)
-        key = source.key(record)
+        key = source.record_id(record)
         place = tf.searchsorted(keys, tf.reshape(key, [-1]))
         nearest = tf.gather(keys, tf.minimum(place, len(keys) - 1))
         kept = tf.reshape(nearest, tf.shape(key)) == key

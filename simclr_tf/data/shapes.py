@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from simclr_tf.data.base import ArraySource
-from simclr_tf.data.splits import split_rows
+from simclr_tf.data.splits import split_indices
 
 SIZE = 32
 SPLITS = {"train": 10_000, "test": 2_000}
@@ -32,7 +32,7 @@ def open_shapes(split: str) -> ArraySource:
       UserError: no such split.
     """
     offsets = {"train": 0, "test": SPLITS["train"]}
-    parts = split_rows("shapes", split, SPLITS)
+    parts = split_indices("shapes", split, SPLITS)
     rows = np.concatenate([offsets[name] + rows for name, rows in parts])
     images, labels = _everything()
     return ArraySource(f"shapes {split}", images, labels, CLASS_NAMES, rows=rows, ids=_ids)
@@ -45,11 +45,11 @@ def _ids(rows: np.ndarray) -> list[str]:
 
 @functools.cache
 def _everything() -> tuple[np.ndarray, np.ndarray]:
-    parts = [draw(split, count) for split, count in SPLITS.items()]
+    parts = [render_split(split, count) for split, count in SPLITS.items()]
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
-def draw(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+def render_split(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws the first images of a split.
 
     Args:

@@ -10,7 +10,9 @@ import tensorflow_datasets as tfds
 from simclr_tf.errors import UserError
 
 
-def split_rows(dataset: str, split: str, sizes: Mapping[str, int]) -> list[tuple[str, np.ndarray]]:
+def split_indices(
+    dataset: str, split: str, sizes: Mapping[str, int]
+) -> list[tuple[str, np.ndarray]]:
     """Resolves a split in TFDS's syntax (`train[:90%]`, `train+test`, `train[100:200]`).
 
     Args:
@@ -22,14 +24,14 @@ def split_rows(dataset: str, split: str, sizes: Mapping[str, int]) -> list[tuple
       (split's name, int64 row numbers within it) for every part of the sum.
 
     Raises:
-      UserError: as `absolute_split`.
+      UserError: as `resolve_split`.
     """
     infos = [tfds.core.SplitInfo(name, [size], 0) for name, size in sizes.items()]
-    parts = absolute_split(dataset, split, tfds.core.splits.SplitDict(infos))
+    parts = resolve_split(dataset, split, tfds.core.splits.SplitDict(infos))
     return [(name, np.arange(start, stop)) for name, start, stop in parts]
 
 
-def absolute_split(
+def resolve_split(
     dataset: str, split: str, infos: tfds.core.splits.SplitDict
 ) -> list[tuple[str, int, int]]:
     """Resolves a split in TFDS's syntax to (split's name, first, end) for every part of the sum.

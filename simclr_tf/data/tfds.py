@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from simclr_tf.data.base import IndexedSource, Source, digest, on_host, records_at
-from simclr_tf.data.cache import physical_memory
-from simclr_tf.data.decoding import over_white, to_square
-from simclr_tf.data.splits import absolute_split
-from simclr_tf.data.tfds_builder import prepared_builder
+from simclr_tf.data.base import ImageSource, IndexedSource, content_hash, host_constant, records_at
+from simclr_tf.data.cache import total_memory_bytes
+from simclr_tf.data.decoding import composite_on_white, resize_to_square
+from simclr_tf.data.splits import resolve_split
+from simclr_tf.data.tfds_builder import load_builder
 from simclr_tf.errors import UserError
 
 # Records wait encoded in the shuffle buffer; within this the whole of a small set fits.
@@ -39,7 +39,7 @@ class _Part(NamedTuple):
     first: int  # of the file, within the split
 
 
-class TFDSSource(Source):
+class TFDSSource(ImageSource):
     """A split of a prepared TFDS data set; a record is a serialised example.
 
     An epoch interleaves the files, in an order drawn from (seed, epoch), and shuffles within a
@@ -122,7 +122,7 @@ class TFDSSource(Source):
             example[self._key], channels=self._channels or 3, expand_animations=False
         )
         if self._channels == 4:
-            image = over_white(image)
+            image = composite_on_white(image)
         elif self._channels == 1:
             image = tf.repeat(image, 3, axis=-1)
         decoded = {}
@@ -130,12 +130,12 @@ class TFDSSource(Source):
             decoded["image"] = tf.ensure_shape(image, self.image_shape)
         else:
             image = tf.ensure_shape(image, [None, None, 3])
-            decoded["image"], decoded["aspect"] = to_square(image, self._square)
+            decoded["image"], decoded["aspect"] = resize_to_square(image, self._square)
         if self.class_names is not None:
             decoded["label"] = self._read_label(example)
         return decoded
 
-    def key(self, record: tf.Tensor) -> tf.Tensor:
+    def record_id(self, record: tf.Tensor) -> tf.Tensor:
         """A hash of the example: a record does not know its place."""
         return tf.strings.to_hash_bucket_fast(record, 2**63 - 1)
 
@@ -169,10 +169,10 @@ class TFDSSource(Source):
         )
         return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
 
-    def subset(self, positions: np.ndarray) -> Source:
+    def subset(self, positions: np.ndarray) -> ImageSource:
         """The chosen examples, their records held encoded in memory."""
         size = self._record_size() * len(positions)
-        if size > physical_memory() // 2:
+        if size > total_memory_bytes() // 2:
             raise UserError(
                 f"{len(positions):,} images of {self.name} take {size / 2**30:.1f} GiB encoded, "
                 "more than half of this machine's memory: take fewer, or a ready subset such as "
@@ -181,7 +181,7 @@ class TFDSSource(Source):
         kept = [record.numpy() for record in records_at(self, positions)]
         return _RecordsInMemory(self, kept, positions)
 
-    def ids(self, positions: np.ndarray) -> list[str]:
+    def image_ids(self, positions: np.ndarray) -> list[str]:
         """`SPLIT/POSITION`."""
         ends = np.cumsum([part.take for part in self._parts])
         found = []
@@ -194,7 +194,7 @@ class TFDSSource(Source):
     def fingerprint(self) -> str:
         """A digest of the files' names, sizes and times of change, and of what of them is read."""
         files = [(part, tf.io.gfile.stat(part.filename)) for part in self._parts]
-        return digest(
+        return content_hash(
             [
                 (os.path.basename(p.filename), p.skip, p.take, s.length, s.mtime_nsec)
                 for p, s in files
@@ -205,7 +205,7 @@ class TFDSSource(Source):
             *self._label_keys[1:],
         )
 
-    def holdout(self, fraction: float, seed: int) -> tuple[Source, Source]:
+    def holdout(self, fraction: float, seed: int) -> tuple[ImageSource, ImageSource]:
         """Holds out successive examples, from a place drawn from the seed.
 
         TFDS has shuffled the examples when it wrote them.
@@ -220,7 +220,7 @@ class TFDSSource(Source):
         rest = self._range(0, start) + self._range(stop, self.num_examples)
         return self._with(rest), self._with(self._range(start, stop))
 
-    def file_shard(self, num_workers: int, worker_index: int) -> Source | None:
+    def shard_by_file(self, num_workers: int, worker_index: int) -> ImageSource | None:
         """Every num_workers-th file, where that shares the examples evenly (within 10 %)."""
         shares = [
             sum(part.take for part in self._parts[worker::num_workers])
@@ -266,7 +266,7 @@ class _RecordsInMemory(IndexedSource):
         self.class_names, self.multi_label = whole.class_names, whole.multi_label
         self.image_shape = whole.image_shape
         self._whole, self._positions = whole, positions
-        self._records = on_host(records)
+        self._records = host_constant(records)
         self._set_rows(np.arange(len(records)))
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -277,13 +277,13 @@ class _RecordsInMemory(IndexedSource):
         """The labels of the rows."""
         return self._whole.labels()[self._positions][self.rows]
 
-    def ids(self, positions: np.ndarray) -> list[str]:
+    def image_ids(self, positions: np.ndarray) -> list[str]:
         """What the whole calls them."""
-        return self._whole.ids(self._positions[self.rows[positions]])
+        return self._whole.image_ids(self._positions[self.rows[positions]])
 
     def fingerprint(self) -> str:
         """A digest of the whole, and of what of it is taken."""
-        return digest(self._whole.fingerprint(), self._positions[self.rows])
+        return content_hash(self._whole.fingerprint(), self._positions[self.rows])
 
 
 def _records_of(filename: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
@@ -344,14 +344,14 @@ def open_tfds(
     Raises:
       UserError: TFDS does not know the data set or the split, or cannot prepare it.
     """
-    builder = prepared_builder(dataset, data_dir)
+    builder = load_builder(dataset, data_dir)
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise UserError(
             f"--dataset={dataset} is stored as {builder.info.file_format.value} in "
             f"{builder.data_path}; only tfrecord is supported"
         )
     infos = builder.info.splits
-    absolute_split(dataset, split, infos)
+    resolve_split(dataset, split, infos)
     firsts = {
         os.fspath(path): (name, end - length)
         for name, info in infos.items()

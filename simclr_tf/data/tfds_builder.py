@@ -15,7 +15,7 @@ from tensorflow_datasets.core.utils.version import list_all_versions
 from simclr_tf.errors import UserError
 
 
-def prepared_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+def load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     """The builder of a data set that is there; downloaded and prepared only if it is not.
 
     Raises:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from simclr_tf.data import open_source
-from simclr_tf.data.base import digest
-from simclr_tf.data.folder import FOLDER
+from simclr_tf.data.base import content_hash
+from simclr_tf.data.folder import FOLDER_PREFIX
 from simclr_tf.embedding.embedded_dataset import Rows
 from simclr_tf.embedding.nearest import draw, listed, nearest
 from simclr_tf.embedding.projector import write_projector
@@ -97,8 +97,8 @@ def embed_run(model_dir: str | Path, request: EmbedRequest, output: str | Path |
     splits = request.splits(Splits.of(config.data))
     encoder = encoder_of_run(model_dir)
     dataset = splits.dataset
-    if dataset.startswith(FOLDER):
-        dataset = Path(dataset.removeprefix(FOLDER)).expanduser().resolve().name
+    if dataset.startswith(FOLDER_PREFIX):
+        dataset = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve().name
     name = f"{file_name(dataset)}-{file_name(splits.train_split)}-step-{encoder.step}"
     if request.representation != "h":
         name += f"-{request.representation}"
@@ -143,7 +143,7 @@ def _embed(
     )
     place = extract.place(source)
     assert place is not None
-    ends = source.ids(np.array([0, count - 1]))
+    ends = source.image_ids(np.array([0, count - 1]))
     about = {
         "dataset": splits.dataset,
         "split": splits.train_split,
@@ -151,7 +151,7 @@ def _embed(
         "representation": request.representation,
         "image_size": encoder.image_size,
         "step": encoder.step,
-        "key": digest(place.name, ends, source.class_names)[:16],
+        "key": content_hash(place.name, ends, source.class_names)[:16],
     }
     try:
         _claim(output, about)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simclr_tf.data import Source
+from simclr_tf.data import ImageSource
 
 _BLOCK_BYTES = 2**26
 _BLOCK_ROWS = 2**14
@@ -24,7 +24,7 @@ class Rows:
         labels: int64 [N] or [N, C], as in `evaluation.features.Features`.
     """
 
-    source: Source
+    source: ImageSource
     features: np.ndarray
     labels: np.ndarray
 
@@ -32,9 +32,9 @@ class Rows:
         """Return N."""
         return len(self.features)
 
-    def ids(self, positions: np.ndarray) -> list[str]:
+    def image_ids(self, positions: np.ndarray) -> list[str]:
         """Return the names of these rows, each one line of UTF-8."""
-        return [one_line(name) for name in self.source.ids(positions)]
+        return [one_line(name) for name in self.source.image_ids(positions)]
 
     def class_names(self, positions: np.ndarray) -> list[str] | None:
         """Return the classes of these rows, or None where the source has no labels.

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simclr_tf.data import Source, chosen_batches, named
+from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
 from simclr_tf.embedding.embedded_dataset import Rows
 from simclr_tf.embedding.query import Query
 from simclr_tf.evaluation.features import FeatureExtractor
@@ -47,7 +47,7 @@ def nearest(rows: Rows, query: Query, extract: FeatureExtractor, count: int) -> 
         wanted = extract(query.image).features
     similarity, found = (part[0] for part in neighbours(rows.features, wanted, count))
     names: Sequence[str | None] = rows.class_names(found) or [None] * count
-    parts = zip(found.tolist(), similarity.tolist(), rows.ids(found), names, strict=True)
+    parts = zip(found.tolist(), similarity.tolist(), rows.image_ids(found), names, strict=True)
     return [Neighbour(*part) for part in parts]
 
 
@@ -97,11 +97,11 @@ def draw(rows: Rows, query: Query, found: list[Neighbour], path: Path) -> None:
     write_atomically(path, file.getvalue())
 
 
-def _images(source: Source, positions: np.ndarray) -> list[tuple[np.ndarray, float]]:
+def _images(source: ImageSource, positions: np.ndarray) -> list[tuple[np.ndarray, float]]:
     """Images uint8 [H, W, 3] with width / height of the original over that of the image."""
     found: list[tuple[np.ndarray, float]] = []
-    with named(source):
-        for batch in chosen_batches(source, positions, len(positions)):
+    with decode_errors_name_image(source):
+        for batch in batches_at(source, positions, len(positions)):
             images = batch["image"].numpy()
             aspects = batch["aspect"].numpy() if "aspect" in batch else np.ones(len(images))
             found += zip(images, aspects.tolist(), strict=True)

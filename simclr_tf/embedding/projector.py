@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.plugins import projector
 
-from simclr_tf.augment import as_bytes, eval_transform
-from simclr_tf.data import chosen_batches, named
+from simclr_tf.augment import eval_transform, to_uint8
+from simclr_tf.data import batches_at, decode_errors_name_image
 from simclr_tf.embedding.embedded_dataset import Rows
 from simclr_tf.utils.files import replacing
 
@@ -92,10 +92,10 @@ def sprite(rows: Rows, positions: np.ndarray) -> tuple[np.ndarray, int]:
     lines = -(-len(positions) // columns)
     picture = np.full((lines * tile, columns * tile, 3), 255, np.uint8)
     place = 0
-    with named(rows.source):
-        for batch in chosen_batches(rows.source, positions, _BATCH):
+    with decode_errors_name_image(rows.source):
+        for batch in batches_at(rows.source, positions, _BATCH):
             seen = eval_transform(batch["image"], tile, batch.get("aspect"))
-            for image in as_bytes(seen):
+            for image in to_uint8(seen):
                 y, x = (tile * i for i in divmod(place, columns))
                 picture[y : y + tile, x : x + tile] = image
                 place += 1
@@ -103,7 +103,7 @@ def sprite(rows: Rows, positions: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _write_metadata(rows: Rows, positions: np.ndarray, path: Path) -> None:
-    columns = {"id": rows.ids(positions), "index": list(map(str, positions))}
+    columns = {"id": rows.image_ids(positions), "index": list(map(str, positions))}
     names = rows.class_names(positions)
     if names is not None:
         columns = {"label": names, **columns}

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.data import Source, ordered_batches
+from simclr_tf.data import ImageSource, sequential_batches
 from simclr_tf.data.base import ArraySource
-from simclr_tf.data.decoding import decode_rgb, to_square
-from simclr_tf.data.image_headers import UnreadableImage, read_header
+from simclr_tf.data.decoding import decode_rgb, resize_to_square
+from simclr_tf.data.image_headers import UnreadableImageError, read_header
 from simclr_tf.embedding.embedded_dataset import one_line
 from simclr_tf.errors import UserError
 
@@ -28,10 +28,10 @@ class Query:
 
     name: str
     position: int | None = None
-    image: Source | None = None
+    image: ImageSource | None = None
 
 
-def find_query(query: str, source: Source, storage_size: int) -> Query:
+def find_query(query: str, source: ImageSource, storage_size: int) -> Query:
     """Return the image that a user means.
 
     Args:
@@ -49,7 +49,7 @@ def find_query(query: str, source: Source, storage_size: int) -> Query:
                 f"--nearest={query}: {source.name} has {source.num_examples:,} images, counted "
                 "from 0; name one of them, or an image file"
             )
-        return Query(one_line(source.ids(np.array([int(query)]))[0]), int(query))
+        return Query(one_line(source.image_ids(np.array([int(query)]))[0]), int(query))
     path = os.path.expanduser(query)
     if os.path.isfile(path):
         return Query(
@@ -57,28 +57,30 @@ def find_query(query: str, source: Source, storage_size: int) -> Query:
         )
     for start in range(0, source.num_examples, _IDS_AT_ONCE):
         positions = np.arange(start, min(start + _IDS_AT_ONCE, source.num_examples))
-        for position, name in zip(positions, source.ids(positions), strict=True):
+        for position, name in zip(positions, source.image_ids(positions), strict=True):
             if query in (name, one_line(name)):
                 return Query(one_line(name), int(position))
-    example = one_line(source.ids(np.array([0]))[0])
+    example = one_line(source.image_ids(np.array([0]))[0])
     raise UserError(
         f"--nearest={one_line(query)} is no image file, and no id of {source.name}: name a file, "
         f"an id such as {example}, or a number from 0 to {source.num_examples - 1}"
     )
 
 
-def _image_file(path: str, source: Source, storage_size: int) -> Source:
+def _image_file(path: str, source: ImageSource, storage_size: int) -> ImageSource:
     """The image as the source would store it."""
     try:
         read_header(path)
         image = decode_rgb(tf.io.read_file(os.fsencode(path)))
-    except (UnreadableImage, OSError, tf.errors.OpError) as error:
-        reason = str(error) if isinstance(error, UnreadableImage) else "cannot be read or decoded"
+    except (UnreadableImageError, OSError, tf.errors.OpError) as error:
+        reason = (
+            str(error) if isinstance(error, UnreadableImageError) else "cannot be read or decoded"
+        )
         raise UserError(
             f"--nearest={one_line(path)} {reason}: name an image file, or an image of {source.name}"
         ) from None
-    resizes = "aspect" in ordered_batches(source, 1).element_spec
+    resizes = "aspect" in sequential_batches(source, 1).element_spec
     if not resizes and tuple(image.shape) == source.image_shape:
         return ArraySource(path, image.numpy()[np.newaxis])
-    square, aspect = to_square(image, storage_size)
+    square, aspect = resize_to_square(image, storage_size)
     return ArraySource(path, square.numpy()[np.newaxis], aspects=aspect.numpy()[np.newaxis])

@@ -35,7 +35,7 @@ def write_ids(rows: Rows, path: Path, say: Say = print) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["index", "id", "label"][: 2 + labelled])
         for block in rows.blocks():
-            columns = [block.tolist(), rows.ids(block)]
+            columns = [block.tolist(), rows.image_ids(block)]
             names = rows.class_names(block)
             table.writerows(zip(*columns, *([] if names is None else [names]), strict=True))
             progress.show(block[-1] + 1)
@@ -59,7 +59,7 @@ def write_parquet(rows: Rows, path: Path, say: Say = print) -> None:
             names = rows.class_names(block) or [""] * len(block)
             values = pa.array(rows.features[block[0] : block[-1] + 1].ravel())
             columns = [
-                pa.array(rows.ids(block), pa.string()),
+                pa.array(rows.image_ids(block), pa.string()),
                 pa.array([name or None for name in names], pa.string()),
                 pa.FixedSizeListArray.from_arrays(values, dims),
             ]

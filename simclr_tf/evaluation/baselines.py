@@ -9,8 +9,8 @@ import tensorflow as tf
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from simclr_tf.data import Source
-from simclr_tf.data.base import digest
+from simclr_tf.data import ImageSource
+from simclr_tf.data.base import content_hash
 from simclr_tf.evaluation.features import FeatureExtractor
 
 PCA_DIMS = 256
@@ -35,8 +35,8 @@ class PCAEncoder:
         notice: a line for the user where not all images were taken, else "".
     """
 
-    def __init__(self, train: Source, image_size: int, batch_size: int = 256, seed: int = 0):
-        self.identity = digest("pca", train.fingerprint(), image_size, seed)
+    def __init__(self, train: ImageSource, image_size: int, batch_size: int = 256, seed: int = 0):
+        self.identity = content_hash("pca", train.fingerprint(), image_size, seed)
         self.notice = ""
         most = max(PCA_DIMS, _FIT_BYTES // (12 * image_size**2))
         if train.num_examples > most:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from simclr_tf.data import Source
-from simclr_tf.data.base import digest
+from simclr_tf.data import ImageSource
+from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.array_cache import kept
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor, Features
@@ -124,8 +124,8 @@ def judged(about: Setting, /, scores: np.ndarray, labels: np.ndarray, **rest: An
 
 def evaluate(
     representations: Sequence[Representation],
-    train: Source,
-    test: Source,
+    train: ImageSource,
+    test: ImageSource,
     protocols: Sequence[EvaluationProtocol],
     setting: Setting,
 ) -> Iterator[Evaluation]:
@@ -165,7 +165,7 @@ def evaluate(
             for protocol in protocols:
                 place = None
                 if task.scratch is not None:
-                    key = digest(protocol, test.fingerprint(), num_classes, setting.seed)
+                    key = content_hash(protocol, test.fingerprint(), num_classes, setting.seed)
                     place = task.scratch / f"{protocol.name}-{key[:16]}.npz"
                 predictions, seconds = _answers(protocol, task, place, extraction)
                 name = representation.name
@@ -211,7 +211,7 @@ def _answers(
 
 
 def check_splits(
-    train: Source, test: Source, protocols: Sequence[EvaluationProtocol], setting: Setting
+    train: ImageSource, test: ImageSource, protocols: Sequence[EvaluationProtocol], setting: Setting
 ) -> tuple[str, ...]:
     """Return the class names of two splits that go together, before an image is decoded.
 

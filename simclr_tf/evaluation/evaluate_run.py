@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf.config import CLASSIFIERS, DistillConfig, FinetuneConfig, Plan, PretrainConfig
-from simclr_tf.data import Source
+from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.encoders import (
     TrainedEncoder,
@@ -161,7 +161,7 @@ def evaluate_classifier(
         recorder.close()
 
 
-def open_judged(splits: Splits, class_names: Sequence[str], *, with_labels: bool) -> Source:
+def open_judged(splits: Splits, class_names: Sequence[str], *, with_labels: bool) -> ImageSource:
     """Opens the images that a classifier of these classes is judged on.
 
     Args:

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from simclr_tf import __version__
 from simclr_tf.augment import eval_transform
-from simclr_tf.data import Source, named, ordered_batches
-from simclr_tf.data.base import digest
+from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches
+from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.feature_store import FeatureStore
 from simclr_tf.utils.files import locked
@@ -77,7 +77,7 @@ class FeatureExtractor:
 
         self._embed = traced(embed)
 
-    def __call__(self, source: Source) -> Features:
+    def __call__(self, source: ImageSource) -> Features:
         """Return the features of every example of `source`, in the source's order.
 
         Raises:
@@ -93,24 +93,24 @@ class FeatureExtractor:
         with locked(place, lambda: self._say(wait)):
             return self._stored(source, FeatureStore(place, source.num_examples))
 
-    def place(self, source: Source) -> Path | None:
+    def place(self, source: ImageSource) -> Path | None:
         """Return the directory of this encoder and source in the cache, None without one."""
         if self._cache_dir is None:
             return None
-        key = digest(__version__, self._identity, source.fingerprint(), self._image_size)
+        key = content_hash(__version__, self._identity, source.fingerprint(), self._image_size)
         return self._cache_dir / key[:16]
 
-    def _stored(self, source: Source, store: FeatureStore) -> Features:
+    def _stored(self, source: ImageSource, store: FeatureStore) -> Features:
         if not store.complete:
-            with named(source):
+            with decode_errors_name_image(source):
                 self._extract(source, store)
         return Features(*store.read())
 
-    def _extract(self, source: Source, store: FeatureStore) -> None:
+    def _extract(self, source: ImageSource, store: FeatureStore) -> None:
         progress = Progress(f"features of {source.name}", source.num_examples, self._say)
         if store.count:
             progress.resume(store.count)
-        for batch in ordered_batches(source, self._batch_size, start=store.count):
+        for batch in sequential_batches(source, self._batch_size, start=store.count):
             images, aspect = batch["image"], batch.get("aspect")
             count = len(images)
             missing = self._batch_size - count
@@ -125,7 +125,7 @@ class FeatureExtractor:
         store.finish()
 
 
-def require_finite(features: np.ndarray, start: int, source: Source) -> None:
+def require_finite(features: np.ndarray, start: int, source: ImageSource) -> None:
     """Raise UserError if features [n, D] of the images from `start` on are not all finite."""
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
@@ -158,7 +158,7 @@ def traced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def extract_features(
-    encoder: Encoder, source: Source, image_size: int, batch_size: int = 256
+    encoder: Encoder, source: ImageSource, image_size: int, batch_size: int = 256
 ) -> Features:
     """Return the features of one split, as `FeatureExtractor` does for several."""
     return FeatureExtractor(encoder, image_size, batch_size)(source)
@@ -166,4 +166,4 @@ def extract_features(
 
 def weights_identity(variables: Iterable[Any]) -> str:
     """Return a digest of variables' values, for a FeatureExtractor's `identity`."""
-    return digest(*(variable.numpy() for variable in variables))
+    return content_hash(*(variable.numpy() for variable in variables))

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from simclr_tf.augment import SimCLRAugment, make_seed
-from simclr_tf.data import named, train_batches
-from simclr_tf.data.base import digest
+from simclr_tf.augment import SimCLRAugment, view_seed
+from simclr_tf.data import decode_errors_name_image, train_batches
+from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.linear_head import LinearHead, falling, shuffled_batches
 from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, Task
@@ -91,19 +91,19 @@ class Linear:
 
         @tf.function(autograph=False)
         def step(records, number):
-            seed = make_seed(task.seed, number, 0)
+            seed = view_seed(task.seed, number, 0)
             views = augment(records["image"], seed, 0, records.get("aspect"))
             features = tf.cast(encoder(views, training=False), tf.float32)
             return head.learn(features, records["label"])
 
         kept = None
         if task.scratch is not None:
-            key = digest(self, task.num_classes, task.seed, batch, steps)[:16]
+            key = content_hash(self, task.num_classes, task.seed, batch, steps)[:16]
             kept = task.scratch / f"linear-{key}.npz"
         start = head.restore(kept) if kept else 0
         per_epoch = task.train.num_examples / batch
         began = said = time.monotonic()
-        with named(source):
+        with decode_errors_name_image(source):
             batches = train_batches(
                 source,
                 batch_size=batch,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from simclr_tf.config import Data
-from simclr_tf.data import Source, open_source
-from simclr_tf.data.label_subset import choose_labelled
+from simclr_tf.data import ImageSource, open_source
+from simclr_tf.data.label_subset import sample_labeled
 from simclr_tf.evaluation.evaluate import Setting, check_splits
 from simclr_tf.evaluation.protocols import EvaluationProtocol
 from simclr_tf.evaluation.transfer_datasets import transfer_set
@@ -42,7 +42,7 @@ class Splits:
         """None, but stored as a run at that size would store them."""
         return cls("", "", "", storage_size=round(1.5 * image_size))
 
-    def open(self) -> tuple[Source, Source]:
+    def open(self) -> tuple[ImageSource, ImageSource]:
         """Opens both splits.
 
         Raises:
@@ -113,11 +113,11 @@ class Request:
             skip_unreadable=self.skip_unreadable or own.skip_unreadable,
         )
 
-    def open(self, splits: Splits) -> tuple[Source, Source]:
+    def open(self, splits: Splits) -> tuple[ImageSource, ImageSource]:
         """Opens both splits, train's down to the labels that may be learnt from."""
         train, test = splits.open()
         if train.class_names and (self.label_fraction < 1 or self.labels_per_class):
-            positions = choose_labelled(
+            positions = sample_labeled(
                 train.labels(),
                 train.class_names,
                 fraction=self.label_fraction,

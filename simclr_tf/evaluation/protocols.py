@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from simclr_tf.data import Source
+from simclr_tf.data import ImageSource
 from simclr_tf.evaluation.array_cache import Arrays
 from simclr_tf.evaluation.features import Encoder, Features
 
@@ -31,7 +31,7 @@ class Task:
     test: Features
     num_classes: int
     encoder: Encoder | None = None
-    source: Source | None = None
+    source: ImageSource | None = None
     image_size: int = 0
     scratch: Path | None = None
     seed: int = 0

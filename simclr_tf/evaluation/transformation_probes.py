@@ -15,10 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from simclr_tf import __version__
-from simclr_tf.augment import eval_transform, make_seed
+from simclr_tf.augment import eval_transform, view_seed
 from simclr_tf.augment.ops import gaussian_noise, rotate90, sobel
-from simclr_tf.data import Source, named, ordered_batches
-from simclr_tf.data.base import digest
+from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches
+from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.array_cache import kept
 from simclr_tf.evaluation.features import require_finite, traced
@@ -72,7 +72,7 @@ class Probed:
     notice: str = ""
 
 
-def check_probes(train: Source, test: Source) -> None:
+def check_probes(train: ImageSource, test: ImageSource) -> None:
     """Raise UserError where a split has fewer than 40 images."""
     for source in (train, test):
         if source.num_examples < _LEAST:
@@ -84,8 +84,8 @@ def check_probes(train: Source, test: Source) -> None:
 
 def probe_transformations(
     represent: Represent,
-    train: Source,
-    test: Source,
+    train: ImageSource,
+    test: ImageSource,
     image_size: int,
     transformations: Sequence[str],
     *,
@@ -140,7 +140,7 @@ def probe_transformations(
         path = None
         if cache_dir is not None:
             of_data = (train.fingerprint(), test.fingerprint(), image_size, seed)
-            key = digest(__version__, identity, *of_data)
+            key = content_hash(__version__, identity, *of_data)
             path = cache_dir / f"probe-{name}-{key[:16]}.npz"
         found = kept(path, answers)
         for key in (entry.removesuffix(" scores") for entry in found if entry.endswith(" scores")):
@@ -156,14 +156,19 @@ def probe_transformations(
             )
 
 
-def _evenly(source: Source, most: int) -> Source:
+def _evenly(source: ImageSource, most: int) -> ImageSource:
     if source.num_examples <= most:
         return source
     return source.subset(np.linspace(0, source.num_examples - 1, most).astype(np.int64))
 
 
 def _represented(
-    represent: Represent, source: Source, image_size: int, name: str, batch_size: int, seed: int
+    represent: Represent,
+    source: ImageSource,
+    image_size: int,
+    name: str,
+    batch_size: int,
+    seed: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Every representation of every image, and which way each was shown in."""
     transformation = TRANSFORMATIONS[name]
@@ -174,11 +179,11 @@ def _represented(
     @traced
     def show(images, aspect, labels, offset):
         images = eval_transform(images, image_size, aspect)
-        return represent(transformation.apply(images, labels, make_seed(seed, 0, 0), offset))
+        return represent(transformation.apply(images, labels, view_seed(seed, 0, 0), offset))
 
     parts: list[dict[str, np.ndarray]] = []
-    with named(source):
-        for number, batch in enumerate(ordered_batches(source, batch_size)):
+    with decode_errors_name_image(source):
+        for number, batch in enumerate(sequential_batches(source, batch_size)):
             offset = number * batch_size
             images, aspect = batch["image"], batch.get("aspect")
             labels = tf.constant(ways[offset : offset + len(images)], tf.int32)

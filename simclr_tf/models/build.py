@@ -5,7 +5,7 @@ from typing import Any
 
 import tf_keras as keras
 
-from simclr_tf.augment import Composition, RandAugment, SimCLRAugment
+from simclr_tf.augment import NamedTransforms, RandAugment, SimCLRAugment
 from simclr_tf.config import DistillConfig, Encoder, FinetuneConfig, Plan, PretrainConfig, Views
 from simclr_tf.errors import UserError
 from simclr_tf.losses import build_loss
@@ -151,7 +151,9 @@ def _augment(views: Views) -> Augment | tuple[Augment, Augment]:
     }
     if views.transformations:
         names = views.transformation_names
-        return Composition(views.image_size, **how), Composition(views.image_size, names, **how)
+        return NamedTransforms(views.image_size, **how), NamedTransforms(
+            views.image_size, names, **how
+        )
     return SimCLRAugment(views.image_size, use_blur=views.use_blur, **how)
 
 

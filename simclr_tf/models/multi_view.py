@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.augment import make_seed
+from simclr_tf.augment import view_seed
 from simclr_tf.losses.collectives import all_reduce
 
 Augment = Callable[..., tf.Tensor]  # called as (images, seed, offset, aspect)
@@ -95,7 +95,7 @@ class StepwiseModel(keras.Model):
             float32 [V·N, S, S, 3], view 0 of all images first.
         """
         views = [
-            policy(images, make_seed(self.seed, step, view), offset, aspect)
+            policy(images, view_seed(self.seed, step, view), offset, aspect)
             for view, policy in enumerate(self.policies)
         ]
         return tf.concat(views, axis=0)

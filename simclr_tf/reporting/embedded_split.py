@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.augment import as_bytes, eval_transform
-from simclr_tf.data import Source, chosen_batches, named
+from simclr_tf.augment import eval_transform, to_uint8
+from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
 from simclr_tf.embedding.embedded_dataset import Rows, one_line
 from simclr_tf.embedding.projector import sprite, thinned
 from simclr_tf.evaluation.encoders import TrainedEncoder
@@ -64,7 +64,7 @@ def _lines(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def look(
-    encoder: TrainedEncoder, source: Source, split: str, most: int, cache: Path, say: Say
+    encoder: TrainedEncoder, source: ImageSource, split: str, most: int, cache: Path, say: Say
 ) -> Looked:
     """Return up to `most` images of a split with their features, which are kept in `cache`.
 
@@ -108,10 +108,10 @@ def seen(rows: Rows, positions: np.ndarray, size: int | None = None) -> dict[int
     return dict(zip(order.tolist(), pictures, strict=True))
 
 
-def _pictures(source: Source, positions: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    with named(source):
-        for batch in chosen_batches(source, positions, _BATCH):
-            yield from as_bytes(eval_transform(batch["image"], size, batch.get("aspect")))
+def _pictures(source: ImageSource, positions: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    with decode_errors_name_image(source):
+        for batch in batches_at(source, positions, _BATCH):
+            yield from to_uint8(eval_transform(batch["image"], size, batch.get("aspect")))
 
 
 def data_uri(image: np.ndarray, quality: int = 90) -> str:

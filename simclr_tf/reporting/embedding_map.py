@@ -78,7 +78,7 @@ def draw_map(looked: Looked, method: str, most: int) -> Map | None:
     points = {
         "sprite": uri,
         "columns": columns,
-        "ids": looked.rows.ids(positions),
+        "ids": looked.rows.image_ids(positions),
         "groups": [names[group] if group >= 0 else "without a label" for group in groups],
     }
     return Map(plots, points, grouping, images)

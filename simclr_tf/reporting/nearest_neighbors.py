@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.augment import eval_transform
-from simclr_tf.data import chosen_batches, named
+from simclr_tf.data import batches_at, decode_errors_name_image
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor
 from simclr_tf.evaluation.knn import neighbours
 from simclr_tf.reporting.embedded_split import Looked, Say, data_uri, seen
@@ -104,8 +104,8 @@ def _pixel_distances(
 ) -> np.ndarray:
     """Euclidean distances float32 [N, M] of the bank's images to the queries, at size × size."""
     source = asked.rows.source
-    with named(source):
-        (batch,) = chosen_batches(source, queries, len(queries))
+    with decode_errors_name_image(source):
+        (batch,) = batches_at(source, queries, len(queries))
     wanted = _flat(eval_transform(batch["image"], size, batch.get("aspect")))
     return FeatureExtractor(_distance_to(wanted), size, say=say)(bank.rows.source).features.copy()
 
@@ -136,6 +136,6 @@ def _picture(
 ) -> Picture:
     """An image of a set; `of` is the class of its query."""
     group = _group(looked, position)
-    (name,) = looked.rows.ids(np.array([position]))
+    (name,) = looked.rows.image_ids(np.array([position]))
     alike = group == of if group and of else None
     return Picture(data_uri(found[position]), name, group or "", figure, alike)

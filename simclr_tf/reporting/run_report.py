@@ -4,8 +4,8 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from simclr_tf.augment import as_bytes
-from simclr_tf.data import Source, open_source
+from simclr_tf.augment import to_uint8
+from simclr_tf.data import ImageSource, open_source
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.encoders import encoder_of_model
 from simclr_tf.evaluation.options import Splits
@@ -127,7 +127,7 @@ def report_run(model_dir: str | Path, request: ReportRequest, output: str | Path
     return path
 
 
-def _open(splits: Splits, split: str, notes: list[str]) -> Source | None:
+def _open(splits: Splits, split: str, notes: list[str]) -> ImageSource | None:
     try:
         return open_source(
             splits.dataset,
@@ -151,12 +151,12 @@ def _model(told: Told, notes: list[str]) -> SimCLR | Classifier | None:
         return None
 
 
-def _views(told: Told, source: Source, model: SimCLR | Classifier | None) -> dict[str, object]:
+def _views(told: Told, source: ImageSource, model: SimCLR | Classifier | None) -> dict[str, object]:
     """The picture of views; they need no weights."""
     model = model or build_model(told.config, told.plan)
     picture = view_grid(source, told.config.optimization.seed)(model)
     return {
-        "uri": data_uri(as_bytes(picture)),
+        "uri": data_uri(to_uint8(picture)),
         "width": picture.shape[1],
         "height": picture.shape[0],
         "each": model.views_per_image,
@@ -169,14 +169,14 @@ def _look(
     told: Told,
     request: ReportRequest,
     splits: Splits,
-    sources: tuple[Source, Source | None],
+    sources: tuple[ImageSource, ImageSource | None],
     model: SimCLR | Classifier,
 ) -> None:
     """Adds to the content, one by one, what the encoder makes of the images."""
     encoder = encoder_of_model(model, told.config)
     size = encoder.image_size
 
-    def looked(source: Source, split: str) -> Looked:
+    def looked(source: ImageSource, split: str) -> Looked:
         _say(f"features of up to {request.images:,} images of {source.name}")
         return look(encoder, source, split, request.images, told.run.features_dir, _say)
 

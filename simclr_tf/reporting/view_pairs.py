@@ -6,8 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 import tensorflow as tf
 
-from simclr_tf.augment import as_bytes, make_seed
-from simclr_tf.data import chosen_batches, named
+from simclr_tf.augment import to_uint8, view_seed
+from simclr_tf.data import batches_at, decode_errors_name_image
 from simclr_tf.evaluation.features import traced
 from simclr_tf.evaluation.knn import neighbours, unit_rows
 from simclr_tf.losses.pairs import l2_normalize
@@ -55,7 +55,7 @@ def find_positives(model: SimCLR | Classifier, looked: Looked, most: int) -> Pos
 
     def compare(images, aspect, offset):
         views = [
-            policy(images, make_seed(model.seed, 0, view), offset, aspect)
+            policy(images, view_seed(model.seed, 0, view), offset, aspect)
             for view, policy in enumerate(policies)
         ]
         outputs = [_represent(model, view) for view in views]
@@ -65,13 +65,13 @@ def find_positives(model: SimCLR | Classifier, looked: Looked, most: int) -> Pos
     first, second = [], []
     worst: list[tuple[float, int, tuple[np.ndarray, np.ndarray]]] = []
     offset = 0
-    with named(source):
-        for batch in chosen_batches(source, positions, _BATCH):
+    with decode_errors_name_image(source):
+        for batch in batches_at(source, positions, _BATCH):
             views, outputs = run(batch["image"], batch.get("aspect"), tf.constant(offset))
             first.append(outputs[0].numpy())
             second.append(outputs[1].numpy())
             cosines = np.sum(first[-1] * second[-1], axis=1)
-            pictures = list(zip(*(as_bytes(view) for view in views), strict=True))
+            pictures = list(zip(*(to_uint8(view) for view in views), strict=True))
             worst += zip(cosines.tolist(), positions[offset:], pictures, strict=False)
             worst = sorted(worst, key=lambda found: found[0])[:_SHOWN]
             offset += len(cosines)
@@ -79,7 +79,7 @@ def find_positives(model: SimCLR | Classifier, looked: Looked, most: int) -> Pos
     positive = np.sum(z_a * z_b, axis=1)
     negative = np.sum(z_a * np.roll(z_b, 1, axis=0), axis=1)[: len(z_a) if len(z_a) > 1 else 0]
     images = f"{len(positions):,} of {looked.total:,} images of {looked.split}"
-    names = looked.rows.ids(np.array([place for _, place, _ in worst]))
+    names = looked.rows.image_ids(np.array([place for _, place, _ in worst]))
     pairs = [
         Pair((data_uri(a), data_uri(b)), (name,), f"cosine {cosine:.3f}")
         for (cosine, _, (a, b)), name in zip(worst, names, strict=True)
@@ -173,7 +173,7 @@ def find_duplicates(sets: list[Looked], image_size: int) -> Duplicates:
             continue
         found = seen(looked.rows, mine - start, image_size)
         pixels |= {place + int(start): picture for place, picture in found.items()}
-        names |= dict(zip(mine.tolist(), looked.rows.ids(mine - start), strict=True))
+        names |= dict(zip(mine.tolist(), looked.rows.image_ids(mine - start), strict=True))
     differences = [
         float(np.abs(pixels[a].astype(np.float32) - pixels[b]).mean()) for a, b in pairs.tolist()
     ]

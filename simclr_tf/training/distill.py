@@ -9,8 +9,8 @@ import numpy as np
 import tf_keras as keras
 
 from simclr_tf.config import DistillConfig, Plan, PretrainConfig
-from simclr_tf.data import Source
-from simclr_tf.data.label_subset import choose_labelled, with_few_labels
+from simclr_tf.data import ImageSource
+from simclr_tf.data.label_subset import mask_labels, sample_labeled
 from simclr_tf.errors import UserError
 from simclr_tf.models import Student
 from simclr_tf.models.teacher import Teacher, open_teacher
@@ -78,7 +78,7 @@ def _prepare(config: PretrainConfig, say: Say, replicas: Replicas) -> Prepared:
     few = len(labels) and len(labels) < np.sum(source.labels() >= 0)
     return Prepared(
         config,
-        with_few_labels(source, labels) if few else source,
+        mask_labels(source, labels) if few else source,
         evaluators=evaluators,
         fill=lambda model: _fill(model, config.checkpoints.checkpoint),
         plan=lambda plan: dataclasses.replace(
@@ -92,7 +92,7 @@ def _prepare(config: PretrainConfig, say: Say, replicas: Replicas) -> Prepared:
     )
 
 
-def _labels(config: DistillConfig, source: Source, teacher: Teacher) -> np.ndarray:
+def _labels(config: DistillConfig, source: ImageSource, teacher: Teacher) -> np.ndarray:
     """The places of the images whose labels are used, int64; of none without a labelled term.
 
     Raises:
@@ -107,7 +107,7 @@ def _labels(config: DistillConfig, source: Source, teacher: Teacher) -> np.ndarr
             f"the {len(teacher.class_names)} classes that the teacher answers with; name a "
             "dataset of these, or leave the flag out"
         )
-    chosen = choose_labelled(
+    chosen = sample_labeled(
         source.labels(),
         teacher.class_names,
         fraction=settings.label_fraction,

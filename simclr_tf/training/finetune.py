@@ -8,8 +8,8 @@ import numpy as np
 import tf_keras as keras
 
 from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig
-from simclr_tf.data import Source
-from simclr_tf.data.label_subset import choose_labelled
+from simclr_tf.data import ImageSource
+from simclr_tf.data.label_subset import sample_labeled
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.options import Splits
 from simclr_tf.models import Classifier
@@ -105,7 +105,7 @@ def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
         )
     settings, names = config.finetuning, everything.class_names
     labels = everything.labels()
-    chosen = choose_labelled(
+    chosen = sample_labeled(
         labels,
         names,
         fraction=settings.label_fraction,
@@ -138,11 +138,11 @@ def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
     )
 
 
-def list_labelled(run: Run, source: Source, chosen: np.ndarray) -> None:
+def list_labelled(run: Run, source: ImageSource, chosen: np.ndarray) -> None:
     """Writes which images' labels are used, those at these places of the source."""
     names = source.class_names or ()
     classes = [names[label] for label in source.labels()[chosen]]
-    rows = zip(source.ids(chosen), classes, strict=True)
+    rows = zip(source.image_ids(chosen), classes, strict=True)
     write_csv(run.labelled_file, [("id", "class"), *rows])
 
 

@@ -8,10 +8,10 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simclr_tf.augment import as_bytes, eval_transform
-from simclr_tf.data import Source, chosen_batches
+from simclr_tf.augment import eval_transform, to_uint8
+from simclr_tf.data import ImageSource, batches_at
 from simclr_tf.data.base import ArraySource, IndexedSource
-from simclr_tf.data.cache import in_memory
+from simclr_tf.data.cache import load_into_memory
 from simclr_tf.embedding.embedded_dataset import Rows
 from simclr_tf.embedding.projector import thinned, write_projector
 from simclr_tf.evaluation import FeatureExtractor
@@ -43,7 +43,7 @@ class Pictures:
         directory: TensorBoard's, which gets the projector's files.
     """
 
-    def __init__(self, source: Source, image_size: int, directory: Path):
+    def __init__(self, source: ImageSource, image_size: int, directory: Path):
         self._source, self._image_size, self._directory = source, image_size, directory
         self._sample: ArraySource | None = None
         self._extract: FeatureExtractor | None = None
@@ -71,12 +71,12 @@ class Pictures:
         made.rmdir()
 
 
-def _sample(source: Source) -> ArraySource:
+def _sample(source: ImageSource) -> ArraySource:
     fitting = max(_BATCH, _BYTES // int(np.prod(source.image_shape)))
     count = min(_IMAGES, fitting, source.num_examples)
     # A stream would be read up to the last of them; it was shuffled when it was written.
     pool = source.num_examples if isinstance(source, IndexedSource) else count
-    return in_memory(source.subset(thinned(pool, count)))
+    return load_into_memory(source.subset(thinned(pool, count)))
 
 
 def neighbour_grid(rows: Rows) -> np.ndarray:
@@ -90,9 +90,9 @@ def neighbour_grid(rows: Rows) -> np.ndarray:
         for query, found in zip(queries.tolist(), near.tolist(), strict=True)
     ]
     shown = np.unique(lines)
-    (batch,) = chosen_batches(rows.source, shown, len(shown))
+    (batch,) = batches_at(rows.source, shown, len(shown))
     side = min(_TILE, *rows.source.image_shape[:2])
-    seen = as_bytes(eval_transform(batch["image"], side, batch.get("aspect")))
+    seen = to_uint8(eval_transform(batch["image"], side, batch.get("aspect")))
     images = dict(zip(shown.tolist(), seen, strict=True))
     tiles = [[_framed(images[i], _colour(rows.labels, line[0], i)) for i in line] for line in lines]
     return np.concatenate([np.concatenate(line, axis=1) for line in tiles])
@@ -117,7 +117,7 @@ def _framed(image, colour):
 def similarities(model: StepwiseModel, rows: Rows) -> np.ndarray:
     """Returns cosines [n, n] of the first view of each of n images with the last of each."""
     positions = thinned(len(rows), _BATCH)
-    (batch,) = chosen_batches(rows.source, positions, len(positions))
+    (batch,) = batches_at(rows.source, positions, len(positions))
     views = model.views_of(batch["image"], 0, 0, batch.get("aspect"))
     of_views = model if isinstance(model, SimCLR) else model.encoder
     z = l2_normalize(tf.cast(of_views(views, training=False), tf.float32)).numpy()

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.config import Plan, PretrainConfig
-from simclr_tf.data import READ_ERRORS, Source, explain_decode_error, train_batches
+from simclr_tf.data import READ_ERRORS, ImageSource, find_undecodable_image, train_batches
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model, with_backbone
 from simclr_tf.models.keras_cv_backbones import load_preset_weights
@@ -54,7 +54,7 @@ class Prepared:
     """
 
     config: PretrainConfig
-    source: Source
+    source: ImageSource
     evaluators: Callable[[Plan], list[Every]]
     fill: Callable[[keras.Model], None]
     plan: Callable[[Plan], Plan] = lambda plan: plan
@@ -221,7 +221,7 @@ def _train(
             if not isinstance(error, READ_ERRORS) and not is_aborted(error):
                 raise
             # tf.data reads ahead, and hands on the error as soon as it has it.
-            explained = explain_decode_error(
+            explained = find_undecodable_image(
                 train,
                 seed=seed,
                 position=int(model.step.numpy()) * batch,

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from simclr_tf.data import Source, named, ordered_batches, train_batches
+from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches, train_batches
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import FeatureExtractor, Features, knn_predict
 from simclr_tf.models import Classifier, SimCLR
@@ -20,7 +20,7 @@ from simclr_tf.models.multi_view import StepwiseModel
 Evaluator = Callable[[Any], Mapping[str, float | np.ndarray]]
 
 
-def probe(train: Source, test: Source, image_size: int) -> Evaluator:
+def probe(train: ImageSource, test: ImageSource, image_size: int) -> Evaluator:
     """Returns an evaluator: how well frozen features tell the classes apart.
 
     `knn_top1` is the k-NN of the evaluation protocol; `linear_probe_top1` a ridge classifier on
@@ -49,7 +49,7 @@ def probe(train: Source, test: Source, image_size: int) -> Evaluator:
     return evaluate
 
 
-def _labelled(features: Features, source: Source) -> Features:
+def _labelled(features: Features, source: ImageSource) -> Features:
     known = features.labels >= 0
     if not known.any():
         raise UserError(
@@ -59,7 +59,7 @@ def _labelled(features: Features, source: Source) -> Features:
     return Features(features.features[known], features.labels[known])
 
 
-def validation(source: Source, batch_size: int) -> Evaluator:
+def validation(source: ImageSource, batch_size: int) -> Evaluator:
     """Returns an evaluator: the loss and contrastive accuracy on images held out of training.
 
     The encoder runs in inference mode; the views are the same at every call. The loss depends on
@@ -76,8 +76,8 @@ def validation(source: Source, batch_size: int) -> Evaluator:
         return tf.stack([statistics["loss"], statistics["contrastive_accuracy"]])
 
     def evaluate(model: SimCLR) -> dict[str, float]:
-        batches = ordered_batches(source, batch_size).take(steps)
-        with named(source):
+        batches = sequential_batches(source, batch_size).take(steps)
+        with decode_errors_name_image(source):
             figures = [contrast(model, batch, tf.constant(i)) for i, batch in enumerate(batches)]
         loss, accuracy = np.mean(figures, axis=0)
         return {"validation_loss": float(loss), "validation_contrastive_accuracy": float(accuracy)}
@@ -85,7 +85,7 @@ def validation(source: Source, batch_size: int) -> Evaluator:
     return evaluate
 
 
-def accuracy(source: Source, image_size: int) -> Evaluator:
+def accuracy(source: ImageSource, image_size: int) -> Evaluator:
     """Returns an evaluator: a classifier's accuracy on labelled images held out of training."""
     extract = None
 
@@ -100,7 +100,7 @@ def accuracy(source: Source, image_size: int) -> Evaluator:
     return evaluate
 
 
-def agreement(source: Source, image_size: int, teacher: Callable[[Any], Any]) -> Evaluator:
+def agreement(source: ImageSource, image_size: int, teacher: Callable[[Any], Any]) -> Evaluator:
     """Returns an evaluator: how often a classifier answers as the teacher does on such images."""
 
     def answer(images, training):
@@ -120,12 +120,12 @@ def agreement(source: Source, image_size: int, teacher: Callable[[Any], Any]) ->
     return evaluate
 
 
-def view_grid(source: Source, seed: int) -> Callable[[StepwiseModel], np.ndarray]:
+def view_grid(source: ImageSource, seed: int) -> Callable[[StepwiseModel], np.ndarray]:
     """Returns a picture maker: the views of the run's first images, those of one side by side."""
     count = min(16, source.num_examples)
 
     def picture(model: StepwiseModel) -> np.ndarray:
-        with named(source):
+        with decode_errors_name_image(source):
             (batch,) = train_batches(source, batch_size=count, seed=seed, start_step=0, num_steps=1)
         views = np.split(model.make_views(batch, 0).numpy(), model.views_per_image)
         tiles = np.concatenate(views, axis=2)  # [16, S, V·S, 3]

@@ -7,7 +7,7 @@ from pathlib import Path
 import tf_keras as keras
 
 from simclr_tf.config import Plan, PretrainConfig
-from simclr_tf.data import Source, open_source
+from simclr_tf.data import ImageSource, open_source
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.options import Splits
 from simclr_tf.models import SimCLR
@@ -69,7 +69,7 @@ def _prepare(config: PretrainConfig, say: Say) -> Prepared:
     )
 
 
-def open_train(config: PretrainConfig) -> tuple[Source, Source | None]:
+def open_train(config: PretrainConfig) -> tuple[ImageSource, ImageSource | None]:
     """Opens the training images: (those to learn from, those held out for validation)."""
     data = config.data
     source = open_source(
@@ -85,7 +85,7 @@ def open_train(config: PretrainConfig) -> tuple[Source, Source | None]:
     return source.holdout(data.validation_fraction, config.optimization.seed)
 
 
-def _evaluators(config: PretrainConfig, plan: Plan, held_out: Source | None) -> list[Every]:
+def _evaluators(config: PretrainConfig, plan: Plan, held_out: ImageSource | None) -> list[Every]:
     watching, settings = config.watching, config.optimization
     evaluators = []
     if watching.knn_every_epochs:
@@ -114,7 +114,7 @@ def _probe(config: PretrainConfig) -> Evaluator:
     return probe(train, test, config.views.image_size)
 
 
-def _instead_of_a_label(source: Source) -> str:
+def _instead_of_a_label(source: ImageSource) -> str:
     """What the images have in place of one label each; empty where they have that."""
     if source.multi_label:
         return "several labels per image"

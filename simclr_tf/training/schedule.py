@@ -6,9 +6,9 @@ import zlib
 
 import tf_keras as keras
 
-from simclr_tf.augment.rand_augment import check_rand_augment
+from simclr_tf.augment.rand_augment import require_keras_cv
 from simclr_tf.config import DistillConfig, FinetuneConfig, Plan, PretrainConfig, to_json
-from simclr_tf.data import Source
+from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import check_optimizer, peak_learning_rate
 from simclr_tf.runs.run_dir import Run
@@ -16,7 +16,7 @@ from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.durations import resolve_steps
 
 
-def make_plan(config: PretrainConfig, train: Source, replicas: Replicas) -> Plan:
+def make_plan(config: PretrainConfig, train: ImageSource, replicas: Replicas) -> Plan:
     """Resolves durations and the learning rate against the training images.
 
     Raises:
@@ -70,7 +70,7 @@ def epochs_in_steps(config: PretrainConfig, plan: Plan, epochs: float) -> int:
     return max(1, resolve_steps(plan.num_examples, batch, epochs=epochs))
 
 
-def describe(config: PretrainConfig, plan: Plan, model: keras.Model, train: Source) -> str:
+def describe(config: PretrainConfig, plan: Plan, model: keras.Model, train: ImageSource) -> str:
     """Returns the line that says what is about to be trained."""
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
     labels = "several labels per image" if train.multi_label else "no labels"
@@ -93,7 +93,7 @@ def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
     """
     check_optimizer(config.optimization.optimizer)
     if config.views.policy == "randaugment":
-        check_rand_augment()
+        require_keras_cv()
     share = config.optimization.train_batch_size // num_replicas
     size = config.optimization.microbatch_size
     if size and config.views.policy == "randaugment":
@@ -109,10 +109,10 @@ def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
         )
 
 
-def check_shards(run: Run, plan: Plan, train: Source) -> None:
+def check_shards(run: Run, plan: Plan, train: ImageSource) -> None:
     """Refuses to go on with files dealt out to another number of workers: another stream."""
     before, now = run.read()[1].num_workers, plan.num_workers
-    if before != now and train.file_shard(max(before, now), 0) is not None:
+    if before != now and train.shard_by_file(max(before, now), 0) is not None:
         raise UserError(
             f"{run.path} was trained by {before} workers, this is {now}, and the files of "
             f"{train.name} are dealt out among them: start as many as before"

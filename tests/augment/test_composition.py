@@ -8,7 +8,7 @@ import tensorflow as tf
 from scipy import stats
 
 from simclr_tf import config
-from simclr_tf.augment import Composition, SimCLRAugment, make_seed
+from simclr_tf.augment import NamedTransforms, SimCLRAugment, view_seed
 from simclr_tf.augment import rng as draws
 from simclr_tf.augment.ops import cutout, rotate90, sobel
 from simclr_tf.optimizers.tfa_compat import import_addons
@@ -16,7 +16,7 @@ from tests.optional import needs
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
-SEEDS = [make_seed(3, 7, view) for view in (0, 1)]
+SEEDS = [view_seed(3, 7, view) for view in (0, 1)]
 NAMES = config.TRANSFORMATIONS
 P_VALUE = 1e-3  # fixed seeds: below this the distribution is wrong
 WHOLE = {"crop_area": (1.0, 1.0)}
@@ -61,60 +61,62 @@ def test_cutout_is_tensorflow_addons(images):
 
 
 def test_config_knows_every_transformation():
-    assert [Composition(8, [name]).names for name in NAMES] == [(name,) for name in NAMES]
+    assert [NamedTransforms(8, [name]).names for name in NAMES] == [(name,) for name in NAMES]
     with pytest.raises(ValueError, match="each once"):
-        Composition(8, ["crop", "solarize"])
+        NamedTransforms(8, ["crop", "solarize"])
     with pytest.raises(ValueError, match="each once"):
-        Composition(8, ["crop", "crop"])
+        NamedTransforms(8, ["crop", "crop"])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_in_every_way_and_within_range(name, photographs, in_every_way):
-    augment = Composition(16, [name])
+    augment = NamedTransforms(16, [name])
     views = in_every_way(lambda x, seed: augment(x, seed), photographs, SEEDS[1])
     assert (views.shape, views.dtype) == ((10, 16, 16, 3), np.float32)
     assert views.min() >= 0 and views.max() <= 1
-    assert np.abs(views - Composition(16)(photographs, SEEDS[1]).numpy()).max() > 0.05
+    assert np.abs(views - NamedTransforms(16)(photographs, SEEDS[1]).numpy()).max() > 0.05
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_view_depends_on_its_seed_and_position_alone(name, photographs):
-    augment = Composition(16, [name])
+    augment = NamedTransforms(16, [name])
     whole = augment(photographs, SEEDS[1], 40).numpy()
     part = augment(photographs[3:7], SEEDS[1], 43).numpy()
     np.testing.assert_allclose(part, whole[3:7], atol=1e-6)
     np.testing.assert_allclose(augment(photographs, SEEDS[1], 40), whole, atol=0)
     if name != "sobel":  # which draws nothing beyond the shared crop
         same = np.repeat(photographs[:1], 10, axis=0)
-        views = Composition(16, [name], **WHOLE)(same, SEEDS[1]).numpy()
+        views = NamedTransforms(16, [name], **WHOLE)(same, SEEDS[1]).numpy()
         assert len(np.unique(views.round(4), axis=0)) > 1
         # Another view of the same step: the crop is the same, the transformation is not.
-        other = augment(photographs, make_seed(3, 7, 0), 40).numpy()
+        other = augment(photographs, view_seed(3, 7, 0), 40).numpy()
         assert not np.allclose(other, whole, atol=0.02)
 
 
 def test_both_views_are_the_same_crop(photographs):
-    plain, again = (Composition(16)(photographs, seed, 5).numpy() for seed in SEEDS)
+    plain, again = (NamedTransforms(16)(photographs, seed, 5).numpy() for seed in SEEDS)
     np.testing.assert_array_equal(plain, again)
     crop = SimCLRAugment(16, 0.0, use_blur=False, flip=False, grayscale=False)
-    np.testing.assert_allclose(crop(photographs, draws.shared_seed(SEEDS[0]), 5), plain, atol=1e-6)
+    np.testing.assert_allclose(
+        crop(photographs, draws.shared_view_seed(SEEDS[0]), 5), plain, atol=1e-6
+    )
     # Of another step another one, and that of no view.
-    for seed in (make_seed(3, 8, 0), make_seed(4, 7, 0)):
-        assert not np.allclose(Composition(16)(photographs, seed, 5), plain)
+    for seed in (view_seed(3, 8, 0), view_seed(4, 7, 0)):
+        assert not np.allclose(NamedTransforms(16)(photographs, seed, 5), plain)
     for seed in SEEDS:
         assert not np.allclose(crop(photographs, seed, 5), plain)
 
 
 def test_shared_seeds_are_of_no_view():
-    seeds = [tuple(make_seed(1, s, v).numpy()) for s in range(50) for v in (0, 1)]
-    shared = [tuple(draws.shared_seed(tf.constant(seed)).numpy()) for seed in seeds]
+    seeds = [tuple(view_seed(1, s, v).numpy()) for s in range(50) for v in (0, 1)]
+    shared = [tuple(draws.shared_view_seed(tf.constant(seed)).numpy()) for seed in seeds]
     assert shared[::2] == shared[1::2]
     assert len(set(shared)) == 50 and not set(shared) & set(seeds)
 
 
 def test_transformations_apply_in_the_order_given(photographs):
     def views(*names):
-        return Composition(24, names, **WHOLE)(photographs, SEEDS[1]).numpy()
+        return NamedTransforms(24, names, **WHOLE)(photographs, SEEDS[1]).numpy()
 
     turned = views("rotation")
     np.testing.assert_allclose(views("rotation", "sobel"), sobel(tf.constant(turned)), atol=1e-6)
@@ -130,7 +132,7 @@ def test_original_aspect_reaches_the_shared_crop_only():
     ramp = np.broadcast_to(np.linspace(0, 1, 32)[:, np.newaxis], (400, 32, 32, 3)).astype("float32")
     wide = np.full(400, 4.0, np.float32)
     for names in ((), ("crop",)):
-        augment = Composition(16, names, crop_area=(0.2, 0.2))
+        augment = NamedTransforms(16, names, crop_area=(0.2, 0.2))
         square, half = (np.ptp(augment(ramp, SEEDS[1], 0, a), axis=(1, 2, 3)) for a in (None, wide))
         assert half.mean() / square.mean() == pytest.approx(0.5, rel=0.05)
 
@@ -139,7 +141,7 @@ def test_original_aspect_reaches_the_shared_crop_only():
 
 
 def test_cutout_squares_are_half_the_side_and_centred_anywhere():
-    views = Composition(16, ["cutout"], **WHOLE)(gray(3000), SEEDS[1]).numpy()
+    views = NamedTransforms(16, ["cutout"], **WHOLE)(gray(3000), SEEDS[1]).numpy()
     covered = views[..., 0] == 0.5
     rows, columns = covered.any(2).sum(1), covered.any(1).sum(1)
     for lengths in (rows, columns):
@@ -153,7 +155,7 @@ def test_cutout_squares_are_half_the_side_and_centred_anywhere():
 
 def test_rotations_are_equally_often_by_each_quarter_turn(photographs):
     image = photographs[:1]
-    views = Composition(24, ["rotation"], **WHOLE)(np.repeat(image, 2000, 0), SEEDS[1]).numpy()
+    views = NamedTransforms(24, ["rotation"], **WHOLE)(np.repeat(image, 2000, 0), SEEDS[1]).numpy()
     turned = [rotate90(tf.constant(image) / 255, tf.constant([t])).numpy()[0] for t in range(4)]
     counts = [np.sum(np.abs(views - one).max((1, 2, 3)) < 1e-5) for one in turned]
     assert sum(counts) == 2000
@@ -161,14 +163,14 @@ def test_rotations_are_equally_often_by_each_quarter_turn(photographs):
 
 
 def test_noise_is_normal_with_a_tenth(photographs):
-    views = Composition(16, ["noise"], **WHOLE)(gray(40) + 0.25, SEEDS[1]).numpy()
+    views = NamedTransforms(16, ["noise"], **WHOLE)(gray(40) + 0.25, SEEDS[1]).numpy()
     assert stats.kstest((views - 0.5).ravel() / 0.1, "norm").pvalue > P_VALUE
 
 
 def test_blur_takes_half_of_the_views_and_works_on_small_ones(photographs):
     impulse = np.zeros((2000, 9, 9, 3), np.float32)
     impulse[:, 4, 4] = 1
-    views = Composition(9, ["blur"], **WHOLE)(impulse, SEEDS[1]).numpy()
+    views = NamedTransforms(9, ["blur"], **WHOLE)(impulse, SEEDS[1]).numpy()
     blurred = views[:, 4, 4, 0] < 0.9999
     assert abs(blurred.sum() - 1000) < 4 * np.sqrt(500)
     assert np.count_nonzero(views[blurred][0, ..., 0]) == 9  # three pixels square
@@ -178,15 +180,15 @@ def test_crop_and_color_are_the_policys(photographs):
     """With their seed, `crop` and `color` are those of SimCLR's policy without its other parts."""
     same = np.repeat(photographs[:1], 200, axis=0)
     settings = {"color_jitter_strength": 0.5, "brightness": "v1", "grayscale": True}
-    found = Composition(24, ["color"], **settings, **WHOLE)(same, SEEDS[1]).numpy()
+    found = NamedTransforms(24, ["color"], **settings, **WHOLE)(same, SEEDS[1]).numpy()
     policy = SimCLRAugment(24, 0.5, False, "v1", (1.0, 1.0), flip=False)
     np.testing.assert_allclose(found, policy(same, SEEDS[1]), atol=1e-5)
 
     crop = SimCLRAugment(24, 0.0, use_blur=False, grayscale=False)
-    found = Composition(24, ["crop"])(photographs, SEEDS[1], 9).numpy()
-    shared = Composition(24)(photographs, SEEDS[1], 9)
+    found = NamedTransforms(24, ["crop"])(photographs, SEEDS[1], 9).numpy()
+    shared = NamedTransforms(24)(photographs, SEEDS[1], 9)
     np.testing.assert_allclose(found, crop(shared, SEEDS[1], 9), atol=1e-5)
-    still = Composition(24, ["crop"], flip=False)(photographs, SEEDS[1], 9).numpy()
+    still = NamedTransforms(24, ["crop"], flip=False)(photographs, SEEDS[1], 9).numpy()
     mirrored = [i for i in range(10) if not np.allclose(still[i], found[i])]
     np.testing.assert_allclose(still[mirrored][:, :, ::-1], found[mirrored], atol=1e-6)
     assert 0 < len(mirrored) < 10

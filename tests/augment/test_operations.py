@@ -8,7 +8,7 @@ import tensorflow as tf
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from scipy import ndimage, stats
 
-from simclr_tf.augment import make_seed
+from simclr_tf.augment import view_seed
 from simclr_tf.augment.blur import gaussian_blur, kernel_size_for
 from simclr_tf.augment.color import (
     adjust_brightness,
@@ -312,8 +312,8 @@ def test_no_stretch_of_draws_comes_twice():
 def test_seeds_of_runs_steps_and_views_differ():
     runs = [0, 1, 2, 42, 2**31 - 1]
     steps = [0, 1, 2, 41, 42, 43, 100_000]
-    seeds = [make_seed(r, s, v).numpy() for r in runs for s in steps for v in (0, 1)]
+    seeds = [view_seed(r, s, v).numpy() for r in runs for s in steps for v in (0, 1)]
     assert all((seed.shape, seed.dtype) == ((2,), np.int32) for seed in seeds)
     assert len({tuple(seed) for seed in seeds}) == len(runs) * len(steps) * 2
-    traced = tf.function(lambda step: make_seed(42, step, 1))
-    np.testing.assert_array_equal(traced(tf.constant(41, tf.int64)), make_seed(42, 41, 1))
+    traced = tf.function(lambda step: view_seed(42, step, 1))
+    np.testing.assert_array_equal(traced(tf.constant(41, tf.int64)), view_seed(42, 41, 1))

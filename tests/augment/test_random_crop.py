@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from simclr_tf.augment.crop import crop_and_resize, sample_boxes
+from simclr_tf.augment.crop import crop_and_resize, sample_crop_boxes
 
 SEED = tf.constant([3, 8])
 P_VALUE = 1e-3  # fixed seeds: below this the distribution is wrong
@@ -37,7 +37,9 @@ def rejection_sampling(count, height, width, area=(0.08, 1.0), ratio=(3 / 4, 4 /
     ],
 )
 def test_sizes_have_the_distribution_of_rejection_sampling(height, width, area, ratio):
-    y, x, h, w = sample_boxes(SEED, 0, 5000, height, width, area, ratio).numpy().T.astype(float)
+    y, x, h, w = (
+        sample_crop_boxes(SEED, 0, 5000, height, width, area, ratio).numpy().T.astype(float)
+    )
     slow_h, slow_w = rejection_sampling(5000, height, width, area, ratio)
     assert stats.ks_2samp(h * w, slow_h * slow_w).pvalue > P_VALUE
     assert stats.ks_2samp(w / h, slow_w / slow_h).pvalue > P_VALUE
@@ -52,8 +54,8 @@ def test_sizes_have_the_distribution_of_rejection_sampling(height, width, area, 
 
 
 def test_defaults_are_those_of_the_paper():
-    default = sample_boxes(SEED, 0, 50, 500, 500)
-    stated = sample_boxes(SEED, 0, 50, 500, 500, (0.08, 1.0), (3 / 4, 4 / 3))
+    default = sample_crop_boxes(SEED, 0, 50, 500, 500)
+    stated = sample_crop_boxes(SEED, 0, 50, 500, 500, (0.08, 1.0), (3 / 4, 4 / 3))
     np.testing.assert_array_equal(default, stated)
 
 
@@ -61,7 +63,7 @@ def test_defaults_are_those_of_the_paper():
     ("height", "width"), [(32, 32), (5, 400), (400, 5), (1, 1), (2, 3), (1, 300)]
 )
 def test_boxes_lie_inside(height, width):
-    boxes = sample_boxes(SEED, 0, 500, height, width).numpy()
+    boxes = sample_crop_boxes(SEED, 0, 500, height, width).numpy()
     assert boxes.dtype == np.int32
     y, x, h, w = boxes.T
     for start, size, extent in (y, h, height), (x, w, width):
@@ -73,7 +75,7 @@ def test_boxes_lie_inside(height, width):
 @pytest.mark.parametrize(("height", "width", "ratio"), [(30, 4000, 4 / 3), (4000, 30, 3 / 4)])
 def test_a_box_that_never_fits_becomes_the_largest_within_the_aspect_limits(height, width, ratio):
     # Of 1/133 of the pixels' shape no box has 8 % of the area and an aspect below 4/3.
-    _, _, h, w = sample_boxes(SEED, 0, 20, height, width).numpy().T
+    _, _, h, w = sample_crop_boxes(SEED, 0, 20, height, width).numpy().T
     short = min(height, width)
     np.testing.assert_array_equal(np.minimum(h, w), short)
     np.testing.assert_allclose(w / h, ratio, rtol=0.02)
@@ -84,7 +86,7 @@ def test_the_aspect_of_the_original_is_taken_into_account(aspect):
     # Stored as 4000 × 4000, the original was twice as wide as high (or the other way round).
     side, root = 4000, np.sqrt(aspect)
     y, x, h, w = (
-        sample_boxes(SEED, 0, 5000, side, side, aspect=tf.fill([5000], aspect))
+        sample_crop_boxes(SEED, 0, 5000, side, side, aspect=tf.fill([5000], aspect))
         .numpy()
         .T.astype(float)
     )
@@ -97,24 +99,24 @@ def test_the_aspect_of_the_original_is_taken_into_account(aspect):
 
 def test_each_image_has_its_own_aspect():
     aspects = np.tile([1.0, 3.0, 1 / 3], 200).astype(np.float32)
-    _, _, h, w = sample_boxes(SEED, 0, 600, 900, 900, aspect=tf.constant(aspects)).numpy().T
+    _, _, h, w = sample_crop_boxes(SEED, 0, 600, 900, 900, aspect=tf.constant(aspects)).numpy().T
     in_original = aspects * w / h
     for kind in range(3):
         assert in_original[kind::3].min() > 0.74
         assert in_original[kind::3].max() < 1.35
         assert len(np.unique(h[kind::3])) > 50
-    square = sample_boxes(SEED, 0, 600, 900, 900).numpy()[::3]
+    square = sample_crop_boxes(SEED, 0, 600, 900, 900).numpy()[::3]
     np.testing.assert_array_equal(np.stack([h[::3], w[::3]], 1), square[:, 2:])
 
 
 def test_an_image_s_box_depends_on_its_position_alone(in_every_way):
     def boxes(seed, offset):
-        return sample_boxes(seed, offset, 10, 64, 48)
+        return sample_crop_boxes(seed, offset, 10, 64, 48)
 
     whole = in_every_way(boxes, SEED, np.int32(0), exactly=True)
-    np.testing.assert_array_equal(sample_boxes(SEED, 3, 4, 64, 48), whole[3:7])
+    np.testing.assert_array_equal(sample_crop_boxes(SEED, 3, 4, 64, 48), whole[3:7])
     assert len(np.unique(whole, axis=0)) == 10
-    assert np.any(sample_boxes(tf.constant([3, 9]), 0, 10, 64, 48) != whole)
+    assert np.any(sample_crop_boxes(tf.constant([3, 9]), 0, 10, 64, 48) != whole)
 
 
 # --- crop and resize -----------------------------------------------------------------------------
@@ -183,6 +185,6 @@ def test_pixels_outside_a_box_do_not_count():
 
 def test_plain_images_stay_plain():
     images = np.full((4, 10, 10, 3), 0.7, np.float32)
-    boxes = sample_boxes(SEED, 0, 4, 10, 10)
+    boxes = sample_crop_boxes(SEED, 0, 4, 10, 10)
     views = crop_and_resize(images, boxes, 16)
     np.testing.assert_allclose(views, np.full((4, 16, 16, 3), 0.7), rtol=1e-6)

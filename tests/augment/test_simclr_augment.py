@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from simclr_tf.augment import SimCLRAugment, eval_transform, make_seed
+from simclr_tf.augment import SimCLRAugment, eval_transform, view_seed
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -59,11 +59,11 @@ def test_one_by_one_the_images_become_what_they_become_in_lockstep(settings, pho
     aspects = np.linspace(0.5, 2, 9)
     if settings["image_size"] == 12:
         images = images / np.float32(255)
-    lockstep, one_by_one = (
-        SimCLRAugment(**settings, lockstep=lockstep)(images, SEED, 5, aspects)
-        for lockstep in (True, False)
+    vectorized, one_by_one = (
+        SimCLRAugment(**settings, vectorized=vectorized)(images, SEED, 5, aspects)
+        for vectorized in (True, False)
     )
-    np.testing.assert_allclose(one_by_one, lockstep, atol=2e-5)
+    np.testing.assert_allclose(one_by_one, vectorized, atol=2e-5)
 
 
 def test_black_and_white_images_stay_within_range():
@@ -96,7 +96,7 @@ def test_view_i_depends_on_seed_and_position_alone(photographs):
 
 def test_views_steps_and_runs_differ(photographs):
     augment = SimCLRAugment(16)
-    seeds = [make_seed(run, step, view) for run in (0, 1) for step in (0, 1) for view in (0, 1)]
+    seeds = [view_seed(run, step, view) for run in (0, 1) for step in (0, 1) for view in (0, 1)]
     views = [augment(photographs, seed).numpy() for seed in seeds]
     for one, other in itertools.combinations(views, 2):
         # Each image's view, not only some of them.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from simclr_tf.augment import SimCLRAugment, make_seed
+from simclr_tf.augment import SimCLRAugment, view_seed
 from simclr_tf.bench import augment
 from simclr_tf.bench.measure import Spread
 from simclr_tf.bench.setting import noise
@@ -15,7 +15,7 @@ def silent(line):
 def test_each_size_has_its_recipe_and_the_ratio_of_its_rounds(answered):
     taken = {
         "ours": Spread((40.0, 90.0, 60.0)),
-        "lockstep": Spread((7.0, 8.0, 9.0)),
+        "vectorized": Spread((7.0, 8.0, 9.0)),
         "host": Spread((20.0, 10.0, 30.0)),
     }
     asked = answered("augment", [taken, taken])
@@ -37,5 +37,5 @@ def test_views_are_those_of_a_training_step():
     alone = SimCLRAugment(8, color_jitter_strength=0.5, use_blur=False)
     for step, both in enumerate(made, start=1):
         assert both.shape == (6, 8, 8, 3)
-        expected = np.concatenate([alone(images, make_seed(0, step, view)) for view in (0, 1)])
+        expected = np.concatenate([alone(images, view_seed(0, step, view)) for view in (0, 1)])
         np.testing.assert_array_equal(both, expected)

@@ -8,10 +8,10 @@ import tensorflow as tf
 from PIL import Image
 
 from simclr_tf.data import (
-    chosen_batches,
-    explain_decode_error,
+    batches_at,
+    find_undecodable_image,
     open_source,
-    ordered_batches,
+    sequential_batches,
     train_batches,
 )
 from simclr_tf.errors import UserError
@@ -38,7 +38,7 @@ def _open(root, split="train", **more):
 
 
 def _all(source) -> dict[str, np.ndarray]:
-    (batch,) = ordered_batches(source, source.num_examples)
+    (batch,) = sequential_batches(source, source.num_examples)
     return {key: value.numpy() for key, value in batch.items()}
 
 
@@ -240,7 +240,7 @@ def test_a_file_that_fails_to_decode_ends_reading_and_can_be_named(with_a_trunca
         for step in range(4):  # noqa: B007
             next(batches)
     for near in ({"seed": 2, "position": 8 * step}, {"seed": 2, "position": 0}, {}):
-        error = explain_decode_error(source, **near)
+        error = find_undecodable_image(source, **near)
         assert str(victim) in str(error)
         assert "--skip_unreadable" in str(error)
     with pytest.raises(UserError, match=str(victim)):
@@ -253,7 +253,7 @@ def test_skipping_leaves_out_what_cannot_be_decoded_and_says_so(with_a_truncated
     assert source.num_examples == 30
     assert "skipped 1 unreadable, the first: cut.png has the header" in capsys.readouterr().err
     assert len(_all(source)["image"]) == 30
-    assert explain_decode_error(source) is None
+    assert find_undecodable_image(source) is None
 
 
 def test_the_stream_continues_from_any_step(tmp_path):
@@ -267,7 +267,7 @@ def test_the_stream_continues_from_any_step(tmp_path):
     cached = _open(tmp_path, cache=True)
     again = [b["image"] for b in train_batches(cached, start_step=4, num_steps=5, **arguments)]
     np.testing.assert_array_equal(again, rest)
-    batch = next(iter(ordered_batches(cached, 20)))
+    batch = next(iter(sequential_batches(cached, 20)))
     np.testing.assert_allclose(batch["aspect"], np.full(20, 20 / 30), rtol=1e-6)
 
 
@@ -289,13 +289,13 @@ def test_ids_are_paths_within_the_folder(tmp_path):
         _save(tmp_path, f"train/c{i % 2}/{i}.png", _constant((i, 0, 0)))
     _save(tmp_path, "test/c0/9.png", _constant((9, 0, 0)))
     source = _open(tmp_path, "train[2:]+test")
-    ids = source.ids(np.arange(8))
+    ids = source.image_ids(np.arange(8))
     numbers = _all(source)["image"][:, 0, 0, 0]
     assert ids == [
         f"{'train' if n < 9 else 'test'}/c{n % 2 if n < 9 else 0}/{n}.png" for n in numbers
     ]
     some = np.array([1, 4, 7])
-    (batch,) = chosen_batches(source, some, 8)
+    (batch,) = batches_at(source, some, 8)
     assert batch["image"].numpy()[:, 0, 0, 0].tolist() == numbers[some].tolist()
     cached = _open(tmp_path, "train[2:]+test", cache=True)
-    assert cached.ids(some) == source.ids(some) == [ids[i] for i in some]
+    assert cached.image_ids(some) == source.image_ids(some) == [ids[i] for i in some]

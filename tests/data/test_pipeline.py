@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.data import Source, open_source, ordered_batches, train_batches
+from simclr_tf.data import ImageSource, open_source, sequential_batches, train_batches
 from simclr_tf.errors import UserError
 
 BATCH, SEED = 48, 3
 
 
 @pytest.fixture(scope="module")
-def shapes() -> Source:
+def shapes() -> ImageSource:
     return open_source("shapes", "train[:100]")
 
 
@@ -26,7 +26,7 @@ def _ids(batches) -> list[bytes]:
 
 
 def test_every_epoch_holds_every_image_once_and_batches_straddle_epochs(shapes):
-    stored = _ids(ordered_batches(shapes, 32).as_numpy_iterator())
+    stored = _ids(sequential_batches(shapes, 32).as_numpy_iterator())
     assert len(set(stored)) == 100
     stream = _ids(_batches(shapes))
     assert len(stream) == 9 * BATCH
@@ -83,7 +83,7 @@ def test_shapes_are_static_and_the_number_of_batches_is_known(shapes):
     assert len(batches) == 7
     assert batches.element_spec["image"] == tf.TensorSpec((BATCH, 32, 32, 3), tf.uint8)
     assert batches.element_spec["label"] == tf.TensorSpec((BATCH,), tf.int64)
-    sizes = [len(batch["label"]) for batch in ordered_batches(shapes, 32)]
+    sizes = [len(batch["label"]) for batch in sequential_batches(shapes, 32)]
     assert sizes == [32, 32, 32, 4]
 
 
@@ -96,7 +96,7 @@ def test_a_batch_may_be_larger_than_the_data(shapes):
 def test_holdout_is_disjoint_complete_and_seeded(shapes):
     def split(seed):
         parts = shapes.holdout(0.25, seed)
-        return [set(_ids(ordered_batches(part, 64).as_numpy_iterator())) for part in parts]
+        return [set(_ids(sequential_batches(part, 64).as_numpy_iterator())) for part in parts]
 
     rest, held_out = split(1)
     assert (len(rest), len(held_out)) == (75, 25)

@@ -7,22 +7,24 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 
-from simclr_tf.data import open_source, ordered_batches
-from simclr_tf.data.shapes import CLASS_NAMES, SPLITS, draw
+from simclr_tf.data import open_source, sequential_batches
+from simclr_tf.data.shapes import CLASS_NAMES, SPLITS, render_split
 from simclr_tf.errors import UserError
 
 
 def test_image_i_depends_on_the_split_and_i_alone():
-    images, labels = draw("train", 600)
-    fewer, fewer_labels = draw("train", 37)
+    images, labels = render_split("train", 600)
+    fewer, fewer_labels = render_split("train", 37)
     np.testing.assert_array_equal(fewer, images[:37])
     np.testing.assert_array_equal(fewer_labels, labels[:37])
-    test_images, _ = draw("test", 37)
+    test_images, _ = render_split("test", 37)
     assert (test_images != images[:37]).any(axis=(1, 2, 3)).all()
 
 
 def test_the_bytes_are_the_same_on_every_machine():
-    digests = [hashlib.sha256(draw(split, 200)[0].tobytes()).hexdigest() for split in SPLITS]
+    digests = [
+        hashlib.sha256(render_split(split, 200)[0].tobytes()).hexdigest() for split in SPLITS
+    ]
     assert digests == [
         "1168d38eecf7e87bd98e7ad01d735f70533d3a9205485488d95a33ca48db2764",
         "038ff7c71e87c58d717df1efead442adeddcf01c00dff0b9ead13eeae3fb2d89",
@@ -35,15 +37,15 @@ def test_splits_are_balanced_and_sliced_like_tfds():
     assert train.image_shape == (32, 32, 3)
     assert train.class_names == test.class_names == CLASS_NAMES
     assert len(set(CLASS_NAMES)) == 10
-    (batch,) = ordered_batches(test, 2_000)
+    (batch,) = sequential_batches(test, 2_000)
     assert (np.bincount(batch["label"]) == 200).all()
-    images, _ = draw("test", 2_000)
+    images, _ = render_split("test", 2_000)
     np.testing.assert_array_equal(batch["image"], images)
 
     mixed = open_source("shapes", "test[:10]+train[9990:]")
-    (batch,) = ordered_batches(mixed, 64)
+    (batch,) = sequential_batches(mixed, 64)
     np.testing.assert_array_equal(batch["image"][:10], images[:10])
-    np.testing.assert_array_equal(batch["image"][10:], draw("train", 10_000)[0][-10:])
+    np.testing.assert_array_equal(batch["image"][10:], render_split("train", 10_000)[0][-10:])
     assert open_source("shapes", "train[:90%]").num_examples == 9_000
 
 
@@ -54,8 +56,8 @@ def test_splits_that_do_not_exist_are_refused_with_those_that_do(split):
 
 
 def test_pixels_do_not_give_the_class_away():
-    train, labels = draw("train", 3_000)
-    test, test_labels = draw("test", 1_000)
+    train, labels = render_split("train", 3_000)
+    test, test_labels = render_split("test", 1_000)
     train, test = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (train, test))
     pca = PCA(256, svd_solver="randomized", iterated_power=2, random_state=0).fit(train)
     train, test = pca.transform(train), pca.transform(test)
@@ -68,8 +70,8 @@ def test_pixels_do_not_give_the_class_away():
 
 def test_the_outline_does_give_the_class_away():
     """Seen apart from colour, position, size and rotation, the figures fall into their classes."""
-    train, labels = draw("train", 1_500)
-    test, test_labels = draw("test", 500)
+    train, labels = render_split("train", 1_500)
+    test, test_labels = render_split("test", 500)
     train, test = _radial_profile(train), _radial_profile(test)
     assert _knn(train, labels, test, test_labels, k=20) > 0.95
 

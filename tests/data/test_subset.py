@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from simclr_tf.data import open_source, ordered_batches, train_batches
-from simclr_tf.data.label_subset import choose_labelled, with_few_labels
+from simclr_tf.data import open_source, sequential_batches, train_batches
+from simclr_tf.data.label_subset import mask_labels, sample_labeled
 from simclr_tf.errors import UserError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, -1], [100, 50, 10, 40]))
@@ -16,28 +16,28 @@ def _counts(positions):
 
 
 def test_every_class_gives_its_share():
-    chosen = choose_labelled(LABELS, NAMES, fraction=0.1)
+    chosen = sample_labeled(LABELS, NAMES, fraction=0.1)
     assert _counts(chosen) == [10, 5, 1]
     assert (np.diff(chosen) > 0).all()
-    assert _counts(choose_labelled(LABELS, NAMES, fraction=0.17)) == [17, 8, 2]  # rounded
-    assert _counts(choose_labelled(LABELS, NAMES)) == [100, 50, 10]
-    assert _counts(choose_labelled(LABELS, NAMES, per_class=7)) == [7, 7, 7]
+    assert _counts(sample_labeled(LABELS, NAMES, fraction=0.17)) == [17, 8, 2]  # rounded
+    assert _counts(sample_labeled(LABELS, NAMES)) == [100, 50, 10]
+    assert _counts(sample_labeled(LABELS, NAMES, per_class=7)) == [7, 7, 7]
 
 
 def test_the_seed_draws_and_smaller_choices_nest():
-    small, large = (set(choose_labelled(LABELS, NAMES, fraction=f, seed=3)) for f in (0.1, 0.5))
+    small, large = (set(sample_labeled(LABELS, NAMES, fraction=f, seed=3)) for f in (0.1, 0.5))
     assert small < large
-    assert small == set(choose_labelled(LABELS, NAMES, fraction=0.1, seed=3))
-    assert small != set(choose_labelled(LABELS, NAMES, fraction=0.1, seed=4))
+    assert small == set(sample_labeled(LABELS, NAMES, fraction=0.1, seed=3))
+    assert small != set(sample_labeled(LABELS, NAMES, fraction=0.1, seed=4))
 
 
 def test_an_empty_class_is_named():
     with pytest.raises(UserError, match=r"--label_fraction=0\.04 leaves class 'c'"):
-        choose_labelled(LABELS, NAMES, fraction=0.04)
+        sample_labeled(LABELS, NAMES, fraction=0.04)
     with pytest.raises(UserError, match="--labels_per_class=11: class 'c' has 10"):
-        choose_labelled(LABELS, NAMES, per_class=11)
+        sample_labeled(LABELS, NAMES, per_class=11)
     with pytest.raises(UserError, match="several labels"):
-        choose_labelled(np.eye(3, dtype=int), NAMES, fraction=0.5)
+        sample_labeled(np.eye(3, dtype=int), NAMES, fraction=0.5)
 
 
 @pytest.fixture(params=["shapes", "folder", "cifar10"])
@@ -58,11 +58,11 @@ def source(request, tmp_path):
 
 
 def test_labels_and_parts_agree_with_what_is_decoded(source):
-    (whole,) = ordered_batches(source, source.num_examples)
+    (whole,) = sequential_batches(source, source.num_examples)
     np.testing.assert_array_equal(source.labels(), whole["label"])
     positions = np.array([3, 4, 17, 50])
     part = source.subset(positions)
-    (found,) = ordered_batches(part, 10)
+    (found,) = sequential_batches(part, 10)
     assert part.num_examples == 4
     for key, values in found.items():
         np.testing.assert_array_equal(values, whole[key].numpy()[positions], err_msg=key)
@@ -80,10 +80,10 @@ def test_labels_and_parts_agree_with_what_is_decoded(source):
 def test_few_labels_are_kept_where_they_belong(source, part):
     if part:
         source = source.subset(np.arange(2, 60))
-    (whole,) = ordered_batches(source, source.num_examples)
+    (whole,) = sequential_batches(source, source.num_examples)
     positions = np.array([0, 4, 17, 50])
-    few = with_few_labels(source, positions)
-    (found,) = ordered_batches(few, few.num_examples)
+    few = mask_labels(source, positions)
+    (found,) = sequential_batches(few, few.num_examples)
     wanted = np.full(source.num_examples, -1)
     wanted[positions] = source.labels()[positions]
     np.testing.assert_array_equal(found["label"], wanted)
@@ -96,13 +96,13 @@ def test_few_labels_are_kept_where_they_belong(source, part):
         for batch in batches:
             for image, label in zip(batch["image"].numpy(), batch["label"].numpy(), strict=True):
                 assert label == wanted[names.index(image.tobytes())]
-    (untouched,) = ordered_batches(source, source.num_examples)
+    (untouched,) = sequential_batches(source, source.num_examples)
     np.testing.assert_array_equal(untouched["label"], source.labels())
 
 
 def test_reading_can_start_in_the_middle(source):
-    (whole,) = ordered_batches(source, source.num_examples)
-    rest = list(ordered_batches(source, 16, start=40))
+    (whole,) = sequential_batches(source, source.num_examples)
+    rest = list(sequential_batches(source, 16, start=40))
     images = np.concatenate([batch["image"] for batch in rest])
     np.testing.assert_array_equal(images, whole["image"].numpy()[40:])
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from simclr_tf.data import (
-    chosen_batches,
+    batches_at,
     open_source,
-    ordered_batches,
+    sequential_batches,
     train_batches,
 )
 from simclr_tf.data import (
@@ -70,7 +70,7 @@ def test_every_example_of_a_slice_once(data_dir):
     source = _open(data_dir, "numbered", "train[10%:25%]+test")
     assert (source.num_examples, source.image_shape) == (48, (8, 8, 3))
     assert source.class_names == ("a", "b", "c")
-    batches = list(ordered_batches(source, 20))
+    batches = list(sequential_batches(source, 20))
     assert [len(batch["label"]) for batch in batches] == [20, 20, 8]
     numbers = _read_numbers(batches)
     assert numbers == [*range(12, 30), *range(120, 150)]
@@ -84,14 +84,14 @@ def test_ids_name_the_same_image_in_every_slice(data_dir, cut):
         source = source.subset(np.array([1, 5, 30, 60]))
     elif cut == "holdout":
         source, _ = source.holdout(0.3, seed=1)
-    numbers = _read_numbers(ordered_batches(source, 20))
+    numbers = _read_numbers(sequential_batches(source, 20))
     positions = np.arange(source.num_examples)
-    ids = source.ids(positions)
+    ids = source.image_ids(positions)
     assert ids == [f"train/{n}" if n < 120 else f"test/{n - 120}" for n in numbers]
     some = positions[::3]
-    assert source.ids(some) == ids[::3]
-    assert _read_numbers(chosen_batches(source, some, 4)) == numbers[::3]
-    assert open_source("shapes", "train[8:10]+test[3:4]").ids(np.arange(3)) == [
+    assert source.image_ids(some) == ids[::3]
+    assert _read_numbers(batches_at(source, some, 4)) == numbers[::3]
+    assert open_source("shapes", "train[8:10]+test[3:4]").image_ids(np.arange(3)) == [
         *("train/8", "train/9", "test/3")
     ]
 
@@ -106,7 +106,7 @@ def test_the_stream_is_shuffled_and_continues_from_any_step(data_dir, dataset, s
     arguments = {"batch_size": 16, "seed": 5}
     whole = _read_numbers(train_batches(source, start_step=0, num_steps=20, **arguments))
     epochs = [whole[i : i + size] for i in range(0, 2 * size, size)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == _read_numbers(ordered_batches(source, 32))
+    assert sorted(epochs[0]) == sorted(epochs[1]) == _read_numbers(sequential_batches(source, 32))
     assert epochs[0] != epochs[1] != sorted(epochs[1])
     tf.random.set_seed(0)  # of the program; must not enter
     rest = train_batches(source, start_step=11, num_steps=9, **arguments)
@@ -141,11 +141,11 @@ def test_files_are_dealt_out_where_they_share_evenly(data_dir):
 def test_holdout_is_disjoint_and_complete(data_dir):
     source = _open(data_dir, "numbered", "train[10:110]")
     parts = source.holdout(0.1, seed=4)
-    rest, held_out = (_read_numbers(ordered_batches(part, 32)) for part in parts)
+    rest, held_out = (_read_numbers(sequential_batches(part, 32)) for part in parts)
     assert (len(rest), len(held_out)) == (90, 10)
     assert sorted(rest + held_out) == list(range(10, 110))
-    again = _read_numbers(ordered_batches(source.holdout(0.1, seed=4)[1], 32))
-    other = _read_numbers(ordered_batches(source.holdout(0.1, seed=5)[1], 32))
+    again = _read_numbers(sequential_batches(source.holdout(0.1, seed=4)[1], 32))
+    other = _read_numbers(sequential_batches(source.holdout(0.1, seed=5)[1], 32))
     assert again == held_out != other
 
 
@@ -154,7 +154,7 @@ def test_cached_images_are_the_same_and_labels_stay(data_dir):
     cached = _open(data_dir, "numbered", "train[:50]", cache=True)
     assert cached.class_names == plain.class_names
     for expected, batch in zip(
-        ordered_batches(plain, 20), ordered_batches(cached, 20), strict=True
+        sequential_batches(plain, 20), sequential_batches(cached, 20), strict=True
     ):
         np.testing.assert_array_equal(batch["image"], expected["image"])
         np.testing.assert_array_equal(batch["label"], expected["label"])
@@ -170,7 +170,7 @@ def test_images_of_varying_size_are_resized_and_carry_their_aspect(data_dir):
         _open(data_dir, "varying", "train")
     source = _open(data_dir, "varying", "train", storage_size=16)
     assert (source.class_names, source.image_shape) == (None, (16, 16, 3))
-    (batch,) = ordered_batches(source, 2)
+    (batch,) = sequential_batches(source, 2)
     assert set(batch) == {"image", "aspect"}
     np.testing.assert_allclose(batch["aspect"], [8.0, 20 / 30])
     assert (batch["image"][0] == 90).numpy().all()
@@ -185,9 +185,9 @@ def test_gray_becomes_rgb_and_alpha_is_laid_over_white(data_dir):
     for name, image in [("gray", gray), ("alpha", rgba)]:
         feature = tfds.features.Image(shape=image.shape, encoding_format="png")
         _store(data_dir, name, {"train": [{"image": image}]}, image=feature)
-    (batch,) = ordered_batches(_open(data_dir, "gray", "train"), 1)
+    (batch,) = sequential_batches(_open(data_dir, "gray", "train"), 1)
     np.testing.assert_array_equal(batch["image"][0], np.repeat(gray, 3, axis=-1))
-    (batch,) = ordered_batches(_open(data_dir, "alpha", "train"), 1)
+    (batch,) = sequential_batches(_open(data_dir, "alpha", "train"), 1)
     image = batch["image"][0].numpy()
     assert image[0, 0].tolist() == [255, 255, 255]
     assert image[0, 1].tolist() == [10, 20, 30]
@@ -203,7 +203,7 @@ def test_a_label_of_minus_one_travels(data_dir):
     _store(data_dir, "partly", {"train": examples}, image=image, label=label)
     source = _open(data_dir, "partly", "train")
     assert source.class_names == ("0", "1", "2")
-    (batch,) = ordered_batches(source, 2)
+    (batch,) = sequential_batches(source, 2)
     assert batch["label"].numpy().tolist() == [-1, 2]
 
 
@@ -281,7 +281,7 @@ def test_several_labels_per_image_become_zeros_and_ones(tmp_path):
     source = _open(tmp_path, "several", "train")
     assert source.multi_label and source.class_names == ("a", "b", "c")
     wanted = [[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 1]]
-    (batch,) = ordered_batches(source, 4)
+    (batch,) = sequential_batches(source, 4)
     assert batch["label"].numpy().tolist() == wanted
     assert source.labels().tolist() == wanted
     cached = _open(tmp_path, "several", "train", cache=True)
@@ -303,7 +303,7 @@ def test_a_class_of_difficult_objects_only_is_marked(tmp_path):
     source = _open(tmp_path, "difficult", "train")
     assert source.multi_label and source.class_names == ("a", "b", "c")
     wanted = [[1, 0, -1], [0, -1, 0], [0, 0, 0], [1, 1, 1]]
-    (batch,) = ordered_batches(source, 4)
+    (batch,) = sequential_batches(source, 4)
     assert batch["label"].dtype == tf.int64
     assert batch["label"].numpy().tolist() == source.labels().tolist() == wanted
     assert source.subset(np.array([1, 3])).labels().tolist() == [wanted[1], wanted[3]]
@@ -311,6 +311,6 @@ def test_a_class_of_difficult_objects_only_is_marked(tmp_path):
 
 def test_a_choice_too_large_for_memory_is_refused(data_dir, monkeypatch):
     source = _open(data_dir, "numbered", "train")
-    monkeypatch.setattr(tfds_source, "physical_memory", lambda: 100)
+    monkeypatch.setattr(tfds_source, "total_memory_bytes", lambda: 100)
     with pytest.raises(UserError, match="more than half of this machine's memory"):
         source.subset(np.arange(50))

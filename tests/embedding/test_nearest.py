@@ -63,7 +63,7 @@ def test_a_file_of_the_set_is_nearest_to_itself(tmp_path):
     for name in NAMES:
         query = find_query(str(tmp_path / name), source, 24)
         first, second = nearest(embedded, query, EXTRACT, 2)
-        assert source.ids(np.array([first.position])) == [name]
+        assert source.image_ids(np.array([first.position])) == [name]
         assert first.similarity == pytest.approx(1, abs=1e-5) and second.similarity < 0.999
         assert find_query(name, source, 24).position == first.position
 

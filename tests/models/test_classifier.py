@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.augment import make_seed
+from simclr_tf.augment import view_seed
 from simclr_tf.models import Classifier, ResNet, projection_head
 from simclr_tf.models.classifier import BLOCKS, first_layers, freeze
 from tests.models.tiny_simclr import (
@@ -62,7 +62,7 @@ def test_step_is_cross_entropy_of_the_labelled_views(views):
     (batch,) = batches(1)
     figures, _ = _train(1, views=views)
     model = _build(views=views)
-    images = [dimmed(batch["image"], make_seed(0, 0, v), 0, None) for v in range(views)]
+    images = [dimmed(batch["image"], view_seed(0, 0, v), 0, None) for v in range(views)]
     logits = model(tf.concat(images, 0), training=True).numpy()
     labels = np.tile(batch["label"].numpy(), views)
     shifted = np.exp(logits - logits.max(1, keepdims=True))

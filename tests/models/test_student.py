@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.augment import make_seed
+from simclr_tf.augment import view_seed
 from simclr_tf.models import Student
 from tests.models.tiny_simclr import (
     BATCH,
@@ -65,7 +65,7 @@ def _log_softmax(logits):
 def test_a_step_is_the_papers_equation(alpha):
     (batch,) = batches(1)
     model = _build(alpha)
-    views = dimmed(batch["image"], make_seed(0, 0, 0), 0, None)
+    views = dimmed(batch["image"], view_seed(0, 0, 0), 0, None)
     logits, taught = model(views, training=True).numpy(), _teacher()(views).numpy()
     p = np.exp(_log_softmax(taught / 0.5))
     distilled = -0.25 * (p * _log_softmax(logits / 0.5)).sum(axis=1)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import simclr_tf
-from simclr_tf.augment import eval_transform, make_seed
+from simclr_tf.augment import eval_transform, view_seed
 from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding.embedded_dataset import Rows
 from simclr_tf.errors import UserError
@@ -100,7 +100,7 @@ def test_the_worst_positives_are_those_of_the_models_own_views(shapes_runs, monk
     positions = Looked(rows, "train", 40).thinned(30)
     images = tf.constant(rows.source._images[positions])
     z = [
-        model(policy(images, make_seed(model.seed, 0, view), 0, None), training=False).numpy()
+        model(policy(images, view_seed(model.seed, 0, view), 0, None), training=False).numpy()
         for view, policy in enumerate(model.policies)
     ]
     cosines = np.diag(_cosines(*z))
@@ -210,7 +210,7 @@ def test_a_large_split_is_looked_at_in_part(tmp_path):
     trained = TrainedEncoder(encoder, "mean", 16)
     part = look(trained, source, "train", 20, tmp_path, print)
     assert str(part) == "20 of 50 images of train"
-    names = [int(name) for name in part.rows.ids(np.arange(20))]
+    names = [int(name) for name in part.rows.image_ids(np.arange(20))]
     assert names == sorted(set(names))
     expected = images[names].mean(axis=(1, 2)) / 255
     np.testing.assert_allclose(part.rows.features, expected, atol=1e-5)

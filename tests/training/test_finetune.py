@@ -89,8 +89,8 @@ def test_listed_images_are_those_of_the_folder_that_were_learnt_from(pretrained,
     assert len(files) == Run(tmp_path / "run").read()[1].num_examples
     source = simclr_tf.data.open_source(*photos.values(), storage_size=24)
     rest, held_out = source.holdout(0.25, 0)
-    assert set(files) <= set(rest.ids(np.arange(rest.num_examples)))
-    assert not set(files) & set(held_out.ids(np.arange(held_out.num_examples)))
+    assert set(files) <= set(rest.image_ids(np.arange(rest.num_examples)))
+    assert not set(files) & set(held_out.image_ids(np.arange(held_out.num_examples)))
 
 
 def test_a_batch_that_shrinks_divides_among_the_replicas(pretrained):

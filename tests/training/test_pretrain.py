@@ -214,7 +214,7 @@ def test_replicas_with_statistics_of_their_own_stay_as_many(tmp_path, mirrored):
 
 def test_files_dealt_out_to_workers_stay_with_as_many(tmp_path):
     class Dealt(ArraySource):
-        def file_shard(self, num_workers, worker_index):
+        def shard_by_file(self, num_workers, worker_index):
             return self
 
     run = Run(tmp_path)
