@@ -11,7 +11,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.inspect import safe_getattr
 
 import simclr_tf
-from simclr_tf.options import Section, options
+from simclr_tf.options import OptionGroup, option_fields
 
 project = "simclr_tf"
 release = simclr_tf.__version__
@@ -78,7 +78,7 @@ def _attribute(of: type, name: str, *default: Any) -> Any:
 
 def _help_of_options(app, what, name, documented, settings, lines) -> None:
     """An option has its help in config.py alone, and not in a docstring."""
-    if what == "class" and issubclass(documented, Section):
-        for field in options(documented):
+    if what == "class" and issubclass(documented, OptionGroup):
+        for field in option_fields(documented):
             told = re.sub(r"--\w+(=\w+)?", r"`\g<0>`", field.metadata["help"])
             lines.append(f":param {field.name}: {told}")

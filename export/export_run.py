@@ -85,7 +85,7 @@ def export_run(model_dir: str | Path, export: Export = Export(), say: Say = prin
         check_free(export.output)
     model = load(model_dir, export.step)
     step, form = int(model.step), export.form
-    size = export.image_size or config.views.image_size
+    size = export.image_size or config.augmentation.image_size
     head = _head(model, run, step, say)
     card = _card(run, model, head, export, step, size)
     place = Path(export.output) if export.output else run.export_dir / export.name(step)
@@ -128,7 +128,7 @@ def export_run(model_dir: str | Path, export: Export = Export(), say: Say = prin
 def _storage_size(config: PretrainConfig, image_size: int) -> int:
     """As evaluation would store images of that size."""
     own = config.data.storage_size
-    return own if image_size == config.views.image_size else round(1.5 * image_size)
+    return own if image_size == config.augmentation.image_size else round(1.5 * image_size)
 
 
 def _calibration(config: PretrainConfig, export: Export, size: int) -> np.ndarray:

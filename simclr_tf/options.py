@@ -1,4 +1,8 @@
-"""What a user may set: fields of frozen dataclasses, each with its help, default and limits."""
+"""Options: fields of frozen dataclasses, each with its default, help text and limits.
+
+An option group is the only definition of a setting: command-line flags, keyword arguments of the
+Python API, validation, config.json and the documentation are generated from it.
+"""
 
 import dataclasses
 import math
@@ -7,29 +11,56 @@ from typing import Any
 
 from simclr_tf.errors import UserError
 
+MAX_INT = 2**31 - 1
+
 
 def option(
     default: Any,
     help: str,
     *,
     choices: tuple[str, ...] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    later: bool = False,
+    min: float | None = None,
+    max: float | None = None,
+    exclusive_min: float | None = None,
+    exclusive_max: float | None = None,
+    added_in_later_version: bool = False,
 ) -> Any:
-    """A dataclass field with its help and limits; `above` and `below` themselves are outside.
+    """Returns a dataclass field that is an option.
 
-    `later` marks what was added after runs had been written: their config.json may lack it.
+    Args:
+        default: the default value. Its type is the annotation of the field.
+        help: a sentence for `--help` and the documentation.
+        choices: allowed values; None allows all.
+        min, max: inclusive limits. Integers are at most `MAX_INT` without a `max`.
+        exclusive_min, exclusive_max: limits that are themselves not allowed.
+        added_in_later_version: accept a config.json without this option, which was written
+            before the option existed. The default must reproduce the earlier behavior.
     """
-    limits = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"help": help, "choices": choices, "limits": limits, "later": later}
+    limits = {
+        "min": min,
+        "max": max,
+        "exclusive_min": exclusive_min,
+        "exclusive_max": exclusive_max,
+    }
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "limits": limits,
+        "added_in_later_version": added_in_later_version,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check(name: str, value: Any, metadata: Any) -> None:
-    """Raises UserError naming the option if a value is not among the allowed ones."""
+_LIMITS = {
+    "min": ("at least", operator.ge),
+    "max": ("at most", operator.le),
+    "exclusive_min": ("above", operator.gt),
+    "exclusive_max": ("below", operator.lt),
+}
+
+
+def validate(name: str, value: Any, metadata: Any) -> None:
+    """Raises UserError naming the option if the value is not allowed."""
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"--{name}={value}: must be a finite number")
     choices, limits = metadata["choices"], metadata["limits"]
@@ -41,23 +72,18 @@ def check(name: str, value: Any, metadata: Any) -> None:
             raise UserError(f"--{name}={value}: must be {words} {limit:g}")
 
 
-_LIMITS = {
-    "low": ("at least", operator.ge),
-    "high": ("at most", operator.le),
-    "above": ("above", operator.gt),
-    "below": ("below", operator.lt),
-}
-
-
 @dataclasses.dataclass(frozen=True)
-class Section:
-    """A group of options; its docstring's first line heads the group in `--help`."""
+class OptionGroup:
+    """Base class: every option is validated on construction.
+
+    The first line of the docstring of a subclass is the heading of the group in `--help`.
+    """
 
     def __post_init__(self):
-        for field in options(self):
-            check(field.name, getattr(self, field.name), field.metadata)
+        for field in option_fields(self):
+            validate(field.name, getattr(self, field.name), field.metadata)
 
 
-def options(section: Any) -> list[dataclasses.Field]:
-    """Returns the fields of a section that are a user's choice; others are found out and kept."""
-    return [field for field in dataclasses.fields(section) if "help" in field.metadata]
+def option_fields(group: Any) -> list[dataclasses.Field]:
+    """Returns the fields of an option group that users set; other fields are computed."""
+    return [field for field in dataclasses.fields(group) if "help" in field.metadata]

@@ -1,10 +1,13 @@
-"""Configs to and from JSON: what a config.json of another version may say."""
+"""Configs: to and from JSON, written by this version and by earlier ones; contradictions."""
+
+import json
+from pathlib import Path
 
 import pytest
 
 from simclr_tf import config
 from simclr_tf.errors import UserError
-from simclr_tf.options import options
+from simclr_tf.options import option_fields
 
 RUN = config.PretrainConfig(config.Data(dataset="shapes"), optimization=config.Optimization(seed=3))
 
@@ -15,17 +18,40 @@ def test_a_config_comes_back_as_it_was():
 
 def test_an_option_younger_than_the_file_has_its_default():
     document = config.to_json(RUN)
-    del document["watching"]["profile"]
+    del document["monitoring"]["profile"]
     assert config.from_json(config.PretrainConfig, document) == RUN
+
+
+@pytest.mark.parametrize("task", ["pretrain", "finetune", "distill"])
+def test_config_written_by_version_0_1_loads(task):
+    file = Path(__file__).parent / "fixtures" / "configs_0.1.0.json"
+    document = json.loads(file.read_text(encoding="utf-8"))[task]
+    loaded = config.from_json(config.CONFIGS[task], document["config"])
+    assert config.from_json(config.TrainingPlan, document["plan"]).class_names == ("a", "b")
+    assert loaded.augmentation.image_size == 16
+    assert config.from_json(type(loaded), config.to_json(loaded)) == loaded
+    old = {
+        (name, value)
+        for section in document["config"].values()
+        for name, value in section.items()
+        if not isinstance(value, dict)
+    }
+    new = {
+        (name, value)
+        for section in config.to_json(loaded).values()
+        for name, value in section.items()
+    }
+    assert new == old
 
 
 @pytest.mark.parametrize("name", ["nt_xent", "temperature", "optimization"])
 def test_what_is_unknown_or_cannot_be_missing_is_named(name):
     document = config.to_json(RUN)
     if name == "nt_xent":
-        document["head"][name] = 1
+        document["contrastive_loss"][name] = 1
     else:
-        del (document["head"] if name in document["head"] else document)[name]
+        loss = document["contrastive_loss"]
+        del (loss if name in loss else document)[name]
     with pytest.raises(UserError, match=f"missing or unknown: {name}"):
         config.from_json(config.PretrainConfig, document)
 
@@ -45,7 +71,7 @@ def test_an_encoder_is_one_or_the_other(settings, message):
 
 
 def test_what_was_found_out_is_no_option():
-    assert "backbone" not in [field.name for field in options(config.Encoder)]
+    assert "backbone" not in [field.name for field in option_fields(config.Encoder)]
     found = config.Encoder(encoder="keras_cv:a", backbone={"class_name": "B", "config": {"n": [1]}})
     assert config.from_json(config.Encoder, config.to_json(found)) == found
 
@@ -54,10 +80,10 @@ def test_block_groups_are_of_resnets_alone():
     sections = {"data": RUN.data, "encoder": config.Encoder(encoder="keras_cv:a")}
     started = config.Checkpoints(checkpoint="run")
     for after in (-1, 4):
-        finetuning = config.Finetuning(fine_tune_after_block=after)
+        finetuning = config.FineTuning(fine_tune_after_block=after)
         config.FinetuneConfig(**sections, checkpoints=started, finetuning=finetuning)
     with pytest.raises(UserError, match="--fine_tune_after_block=2: only --encoder=resnet"):
-        finetuning = config.Finetuning(fine_tune_after_block=2)
+        finetuning = config.FineTuning(fine_tune_after_block=2)
         config.FinetuneConfig(**sections, checkpoints=started, finetuning=finetuning)
 
 

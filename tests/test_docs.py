@@ -123,7 +123,7 @@ def test_every_public_name_is_described_with_types_and_defaults(pages):
         "nt_xent( z_a: Tensor, z_b: Tensor, temperature: float = 0.1,",
         "block_size: int | None = None, ) → tuple[Tensor, Tensor, Tensor]",
         "contrastive_loss: Callable[[...], tuple[Tensor, Tensor, Tensor]] = nt_xent,",
-        "Views( image_size: int = 224, color_jitter_strength: float = 1.0,",
+        "Augmentation( image_size: int = 224, color_jitter_strength: float = 1.0,",
         "color_jitter_strength – Strength of colour jitter: 1 for ImageNet,",
     ):
         assert described in said, described

@@ -19,7 +19,7 @@ from simclr_tf.bench.measure import in_fresh_process, memory_for, spread_text, t
 from simclr_tf.bench.options import integers
 from simclr_tf.bench.report import Report, rounds_note
 from simclr_tf.bench.setting import SMALL, noise, recipe
-from simclr_tf.options import Section, option
+from simclr_tf.options import OptionGroup, option
 
 _COLUMNS = (
     "px",
@@ -35,13 +35,13 @@ _COLUMNS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Section):
+class Options(OptionGroup):
     """What is measured"""
 
     image_sizes: str = option("32,224", "Sides of the views in pixels.")
-    batch_size: int = option(0, "Images of a batch; 0: 512 up to 32 px, 64 above.", low=0)
-    repeats: int = option(5, "Rounds; each measures both once.", low=1)
-    seconds: float = option(3.0, "That one measurement takes.", above=0)
+    batch_size: int = option(0, "Images of a batch; 0: 512 up to 32 px, 64 above.", min=0)
+    repeats: int = option(5, "Rounds; each measures both once.", min=1)
+    seconds: float = option(3.0, "That one measurement takes.", exclusive_min=0)
 
     def __post_init__(self):
         super().__post_init__()

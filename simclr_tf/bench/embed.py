@@ -24,23 +24,23 @@ from simclr_tf.bench.setting import (
     stored_side,
 )
 from simclr_tf.config import PRECISIONS
-from simclr_tf.options import Section, option
+from simclr_tf.options import OptionGroup, option
 
 _COLUMNS = ("width", "extraction, images/s", "bare, images/s", "extraction / bare, %")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Section):
+class Options(OptionGroup):
     """What is measured"""
 
     width_multipliers: str = option("1,0.25", "Factors of all filter counts.")
-    images: int = option(4096, "Of the split from which features are taken.", low=1)
-    batch_size: int = option(256, "Images per call of the encoder.", low=2)
+    images: int = option(4096, "Of the split from which features are taken.", min=1)
+    batch_size: int = option(256, "Images per call of the encoder.", min=2)
     resnet_depth: int = option(18, "18, 34, 50, 101, 152 or 200.")
     image_size: int = option(32, "Side in pixels at which the encoder sees the images.")
     precision: str = option("float32", "Of the encoder.", choices=PRECISIONS)
-    repeats: int = option(5, "Rounds; each measures both once.", low=1)
-    seconds: float = option(2.0, "That one measurement takes, at least one pass.", above=0)
+    repeats: int = option(5, "Rounds; each measures both once.", min=1)
+    seconds: float = option(2.0, "That one measurement takes, at least one pass.", exclusive_min=0)
 
     def __post_init__(self):
         super().__post_init__()

@@ -21,29 +21,33 @@ import numpy as np
 from simclr_tf import config
 from simclr_tf.bench.measure import in_fresh_process, memory_for, spread_text, this_machine
 from simclr_tf.bench.report import Report, rounds_note
-from simclr_tf.options import Section, option
+from simclr_tf.options import OptionGroup, option
 
 _COLUMNS = ("source", "stored px", "images/s", "decoding alone, images/s", "of decoding, %")
 _SIDES = (300, 600)  # of the JPEG files, in pixels; ImageNet's are about 400 × 350
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Section):
+class Options(OptionGroup):
     """What is measured"""
 
-    image_size: int = option(224, "Side of the views; images are stored at 1.5 times that.", low=8)
-    train_batch_size: int = option(256, "Images of a batch.", low=2)
-    files: int = option(256, "JPEG files that are written and read again and again.", low=1)
+    image_size: int = option(224, "Side of the views; images are stored at 1.5 times that.", min=8)
+    train_batch_size: int = option(256, "Images of a batch.", min=2)
+    files: int = option(256, "JPEG files that are written and read again and again.", min=1)
     dataset: str = option("", "One more source: a TFDS name or folder:PATH.")
     data_dir: str = option("", "Where TFDS datasets are prepared; TFDS's own default if empty.")
     train_split: str = option("train", "Of --dataset; slices such as train[:90%] work.")
-    repeats: int = option(5, "Rounds; each measures a source and its ceiling once.", low=1)
-    seconds: float = option(3.0, "That one measurement takes.", above=0)
+    repeats: int = option(5, "Rounds; each measures a source and its ceiling once.", min=1)
+    seconds: float = option(3.0, "That one measurement takes.", exclusive_min=0)
 
     def data(self) -> config.Data:
         """Returns what is read besides that which the bench makes itself, resolved."""
         data = config.Data(self.dataset or "shapes", self.data_dir, self.train_split)
-        return config.PretrainConfig(data, config.Views(image_size=self.image_size)).resolved().data
+        return (
+            config.PretrainConfig(data, config.Augmentation(image_size=self.image_size))
+            .resolve()
+            .data
+        )
 
 
 def run(options: Options, say: Callable[[str], None]) -> Report:

@@ -27,7 +27,7 @@ from simclr_tf.bench.measure import (
 )
 from simclr_tf.bench.options import choices, integers
 from simclr_tf.bench.report import Report
-from simclr_tf.options import Section, option
+from simclr_tf.options import OptionGroup, option
 
 FORMS = ("dense", "blocks")
 _COLUMNS = ("N", "form", "block rows", "seconds, median (min–max)", "extra MiB", "time", "memory")
@@ -35,15 +35,15 @@ _MIB = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Section):
+class Options(OptionGroup):
     """What is measured"""
 
     batch_sizes: str = option(
         "256,512,1024,2048,4096,8192,16384", "Images N; each gives two of the 2N views."
     )
-    dim: int = option(128, "Width of the projections.", low=1)
+    dim: int = option(128, "Width of the projections.", min=1)
     forms: str = option("dense,blocks", "dense, blocks or both.")
-    repeats: int = option(3, "Rounds; each measures every size and form once.", low=1)
+    repeats: int = option(3, "Rounds; each measures every size and form once.", min=1)
 
     def __post_init__(self):
         super().__post_init__()

@@ -27,20 +27,20 @@ from simclr_tf.bench.options import integers
 from simclr_tf.bench.report import Report
 from simclr_tf.bench.setting import plan, pretrain_config
 from simclr_tf.errors import UserError
-from simclr_tf.options import Section, option
+from simclr_tf.options import OptionGroup, option
 
 KINDS = ("projections", "batch norm", "gradients", "scalars")
 _COLUMNS = ("replicas", "batch each", "step s, median (min–max)", "views/s", "speed", "efficiency")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Section):
+class Options(OptionGroup):
     """What is measured"""
 
     replicas: str = option("1,2,4", "Numbers of replicas.")
-    repeats: int = option(3, "Rounds; each measures every number of replicas once.", low=1)
-    steps: int = option(5, "Steps that one measurement times, after two that it does not.", low=1)
-    train_batch_size: int = option(256, "Global batch, in images; each gives two views.", low=2)
+    repeats: int = option(3, "Rounds; each measures every number of replicas once.", min=1)
+    steps: int = option(5, "Steps that one measurement times, after two that it does not.", min=1)
+    train_batch_size: int = option(256, "Global batch, in images; each gives two views.", min=2)
     resnet_depth: int = option(18, "18, 34, 50, 101, 152 or 200.")
     width_multiplier: float = option(0.25, "Factor of all filter counts; fractions too.")
     image_size: int = option(32, "Side of the views in pixels.")
@@ -59,7 +59,7 @@ class Options(Section):
     def pretrain_config(self) -> config.PretrainConfig:
         """Returns the run whose step is measured; it checks the options as a run's."""
         return pretrain_config(
-            config.Views(image_size=self.image_size),
+            config.Augmentation(image_size=self.image_size),
             self.resnet_depth,
             self.width_multiplier,
             self.train_batch_size,
@@ -146,7 +146,7 @@ def _measure(options, count):
     from simclr_tf.training.distribution import one_device, open_replicas
 
     settings = options.pretrain_config()
-    devices = config.Devices(strategy="mirrored", num_replicas=count)
+    devices = config.Distribution(strategy="mirrored", num_replicas=count)
     replicas = open_replicas(devices) if count > 1 else one_device()
     strategy, size = replicas.strategy, options.train_batch_size
     with strategy.scope():

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from simclr_tf.config import Data, Encoder, Optimization, Plan, PretrainConfig, Views
+from simclr_tf.config import Augmentation, Data, Encoder, Optimization, PretrainConfig, TrainingPlan
 
 NUM_CLASSES = 10
 SMALL = 32  # up to this side, in pixels, images are as CIFAR-10's
 
 
-def recipe(image_size: int) -> Views:
+def recipe(image_size: int) -> Augmentation:
     """Returns the paper's augmentation: up to 32 px as for CIFAR-10, above as for ImageNet."""
     if image_size <= SMALL:
-        return Views(image_size=image_size, color_jitter_strength=0.5, use_blur=False)
-    return Views(image_size=image_size)
+        return Augmentation(image_size=image_size, color_jitter_strength=0.5, use_blur=False)
+    return Augmentation(image_size=image_size)
 
 
 def pretrain_config(
-    views: Views, depth: int, width: float, batch_size: int, precision: str
+    views: Augmentation, depth: int, width: float, batch_size: int, precision: str
 ) -> PretrainConfig:
     """Returns a run with such an encoder, resolved; it checks its arguments as a run's."""
     return PretrainConfig(
@@ -29,12 +29,12 @@ def pretrain_config(
         views,
         Encoder(resnet_depth=depth, width_multiplier=width),
         optimization=Optimization(train_batch_size=batch_size, precision=precision),
-    ).resolved()
+    ).resolve()
 
 
-def plan(batch_size: int, num_classes: int | None = None) -> Plan:
+def plan(batch_size: int, num_classes: int | None = None) -> TrainingPlan:
     """Returns a plan that lets a model take steps of so many images."""
-    return Plan(
+    return TrainingPlan(
         num_examples=batch_size,
         num_classes=num_classes,
         total_steps=1000,
@@ -46,7 +46,7 @@ def plan(batch_size: int, num_classes: int | None = None) -> Plan:
 
 def stored_side(config: PretrainConfig) -> int:
     """Returns the side of the images from which a run makes its views, in pixels."""
-    size = config.views.image_size
+    size = config.augmentation.image_size
     return size if size <= SMALL else config.data.storage_size
 
 

@@ -41,7 +41,7 @@ from simclr_tf.bench.setting import (
 )
 from simclr_tf.config import PRECISIONS
 from simclr_tf.errors import UserError
-from simclr_tf.options import Section, option
+from simclr_tf.options import OptionGroup, option
 
 _COLUMNS = (
     "width",
@@ -56,22 +56,22 @@ _COLUMNS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(Section):
+class Options(OptionGroup):
     """What is measured"""
 
     width_multipliers: str = option("1,0.25", "Factors of all filter counts.")
     precisions: str = option("float32,bfloat16", f"Some of {', '.join(PRECISIONS)}.")
-    train_batch_size: int = option(512, "Images of a step; each gives two views.", low=2)
+    train_batch_size: int = option(512, "Images of a step; each gives two views.", min=2)
     resnet_depth: int = option(18, "18, 34, 50, 101, 152 or 200.")
     image_size: int = option(
         32, "Side of the views in pixels; above 32 they are blurred and jittered as for ImageNet."
     )
-    repeats: int = option(5, "Rounds; each measures every precision of both once.", low=1)
-    seconds: float = option(2.0, "That one measurement takes, at least one step.", above=0)
+    repeats: int = option(5, "Rounds; each measures every precision of both once.", min=1)
+    seconds: float = option(2.0, "That one measurement takes, at least one step.", exclusive_min=0)
     peak_tflops: float = option(
         0.0,
         "The device's best at the one precision, in TFLOP/s; 0: its data sheet's, where known.",
-        low=0,
+        min=0,
     )
 
     def __post_init__(self):

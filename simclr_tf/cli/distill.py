@@ -41,7 +41,8 @@ _OPTIMIZATION = config.Optimization(
     weight_decay=1e-4,
     train_epochs=400,
 )
-_OF_THE_TEACHER = ("data", "views", "encoder")
+_OF_THE_TEACHER = ("data", "augmentation", "encoder")
+_WITHOUT = (config.ProjectionHead, config.ContrastiveLoss)
 _OF_PRETRAINING = ("knn_every_epochs", "probe_dataset")
 
 
@@ -49,7 +50,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
     of_a_run = sections_with_a_run(_OF_THE_TEACHER, "the teacher's run's", vars(_OPTIMIZATION))
     sections: list[Section] = [
         (heading(config.Distillation), config.Distillation, {}),
-        *(section for section in of_a_run if section[1] is not config.Head),
+        *(section for section in of_a_run if section[1] not in _WITHOUT),
     ]
     return define_training(values, "distill", "train_then_eval", sections, ())
 
@@ -60,14 +61,14 @@ def run(values: flags.FlagValues) -> None:
     checkpoints = read_section(values, config.Checkpoints)
     distill_config = config.DistillConfig(
         **_sections(values, distillation.teacher, checkpoints.checkpoint),
-        head=config.Head(proj_head_mode="none"),
+        projection_head=config.ProjectionHead(proj_head_mode="none"),
         optimization=read_section(values, config.Optimization, _OPTIMIZATION),
-        watching=read_section(values, config.Watching),
+        monitoring=read_section(values, config.Monitoring),
         checkpoints=checkpoints,
         distillation=distillation,
     )
     check_no_microbatch(distill_config)
-    devices = read_section(values, config.Devices)
+    devices = read_section(values, config.Distribution)
     note_no_effect(values, _OF_PRETRAINING)
 
     from simclr_tf.evaluation.evaluate_run import evaluate_classifier
@@ -101,9 +102,9 @@ def _sections(values: flags.FlagValues, teacher: str, checkpoint: str) -> dict[s
         before, _ = of_teacher.read()
     else:  # an exported model does not tell
         before = config.PretrainConfig(
-            read_section(values, config.Data), config.Views(**CROP_AND_FLIP)
+            read_section(values, config.Data), config.Augmentation(**CROP_AND_FLIP)
         )
-    sections = sections_of_run(values, before, ("data", "views"))
+    sections = sections_of_run(values, before, ("data", "augmentation"))
     encoder = before.encoder
     if checkpoint:
         of_checkpoint, _ = Run(Path(checkpoint)).read()
@@ -130,7 +131,7 @@ def _is_measured(values: flags.FlagValues, run: config.DistillConfig) -> bool:
     else:
         names = open_teacher(run.distillation.teacher).class_names
     try:
-        open_judged(Splits.of(run.resolved().data), names, with_labels=False)
+        open_judged(Splits.of(run.resolve().data), names, with_labels=False)
     except UserError as error:
         if values["eval_split"].present:
             raise

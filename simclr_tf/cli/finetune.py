@@ -53,7 +53,7 @@ _OF_PRETRAINING = (
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
     optimization = {**vars(_OPTIMIZATION), "train_epochs": None}
     sections: list[Section] = [
-        (heading(config.Finetuning), config.Finetuning, {}),
+        (heading(config.FineTuning), config.FineTuning, {}),
         *sections_with_a_run(OF_THE_RUN, "the run's", optimization),
     ]
     groups = define_training(values, "finetune", "train_then_eval", sections, NO_EFFECT)
@@ -71,7 +71,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
 
 def run(values: flags.FlagValues) -> None:
     check_run(values, "finetune")
-    finetuning = read_section(values, config.Finetuning)
+    finetuning = read_section(values, config.FineTuning)
     checkpoints = read_section(values, config.Checkpoints)
     finetuning.check_start(checkpoints.checkpoint)
     of_the_run = _sections_of_the_run(values, checkpoints.checkpoint)
@@ -83,11 +83,11 @@ def run(values: flags.FlagValues) -> None:
     finetune_config = config.FinetuneConfig(
         **of_the_run,
         optimization=read_section(values, config.Optimization, base),
-        watching=read_section(values, config.Watching),
+        monitoring=read_section(values, config.Monitoring),
         checkpoints=checkpoints,
         finetuning=finetuning,
     )
-    devices = read_section(values, config.Devices)
+    devices = read_section(values, config.Distribution)
     check_no_microbatch(finetune_config)
     note_no_effect(values, (*NO_EFFECT, *_OF_PRETRAINING))
 
@@ -98,7 +98,7 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.training.finetune import finetune
 
     if values.mode == "train_then_eval":
-        check_evaluation(finetune_config.resolved().data, ())
+        check_evaluation(finetune_config.resolve().data, ())
     if values.mode != "eval":
         replicas = open_replicas(devices)
         finetune(
@@ -122,12 +122,12 @@ def run(values: flags.FlagValues) -> None:
 def _sections_of_the_run(values: flags.FlagValues, checkpoint: str) -> dict[str, Any]:
     """The sections that are the checkpoint's run's where nothing else is said."""
     if not checkpoint:
-        bases = {"views": config.Views(**CROP_AND_FLIP)}
+        bases = {"augmentation": config.Augmentation(**CROP_AND_FLIP)}
         return {n: read_section(values, SECTIONS[n], bases.get(n)) for n in OF_THE_RUN}
     from simclr_tf.runs.run_dir import Run
 
     of_run, _ = Run(Path(checkpoint)).read()
     sections = sections_of_run(values, of_run, OF_THE_RUN)
-    for name in ("encoder", "head"):
+    for name in ("encoder", "projection_head"):
         check_architecture(getattr(of_run, name), sections[name], checkpoint, _OF_PRETRAINING)
     return sections

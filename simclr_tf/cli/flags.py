@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags
 
 from simclr_tf.errors import UserError
-from simclr_tf.options import options
+from simclr_tf.options import option_fields
 
 _DEFINE: dict[Any, Any] = {
     bool: flags.DEFINE_boolean,
@@ -27,7 +27,7 @@ def define_section(values: flags.FlagValues, section: type, **defaults: Any) -> 
         The flags' names.
     """
     names = []
-    for field in options(section):
+    for field in option_fields(section):
         default = defaults.get(field.name, field.default)
         _DEFINE[field.type](field.name, default, field.metadata["help"], flag_values=values)
         names.append(field.name)
@@ -41,7 +41,7 @@ def read_section(values: flags.FlagValues, section: type, base: Any = None) -> A
     """
     given = {
         field.name: values[field.name].value
-        for field in options(section)
+        for field in option_fields(section)
         if values[field.name].present
     }
     return section(**given) if base is None else dataclasses.replace(base, **given)

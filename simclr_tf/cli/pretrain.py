@@ -32,7 +32,7 @@ def run(values: flags.FlagValues) -> None:
     pretrain_config = config.PretrainConfig(
         **{name: read_section(values, section) for name, section in SECTIONS.items()}
     )
-    devices = read_section(values, config.Devices)
+    devices = read_section(values, config.Distribution)
     check_run(values, "pretrain")
     note_no_effect(values, (*NO_EFFECT, *_OF_FINETUNE))
 
@@ -45,7 +45,7 @@ def run(values: flags.FlagValues) -> None:
 
     protocols = KNN(), Logistic()
     if values.mode == "train_then_eval":
-        check_evaluation(pretrain_config.resolved().data, protocols)
+        check_evaluation(pretrain_config.resolve().data, protocols)
     if values.mode != "eval":
         replicas = open_replicas(devices)
         pretrain(pretrain_config, values.model_dir, replicas, devices.steps_per_execution)

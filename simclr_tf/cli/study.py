@@ -24,7 +24,7 @@ from simclr_tf.study.experiments import STUDIES
 from simclr_tf.study.grid import RATE_OF_BASE, Cell, Relative, Study
 
 # Nobody looks at the pictures of dozens of runs.
-_WATCHING = config.Watching(pictures_every_epochs=0.0)
+_WATCHING = config.Monitoring(pictures_every_epochs=0.0)
 
 
 class StudyCommand:
@@ -76,7 +76,7 @@ class StudyCommand:
             "How": ["processes", "num_replicas", "knn_k", "eval_batch_size"],
         }
         for section in SECTIONS.values():
-            defaults = vars(_WATCHING) if section is config.Watching else {}
+            defaults = vars(_WATCHING) if section is config.Monitoring else {}
             groups[heading(section)] = define_section(values, section, **defaults)
         return groups
 
@@ -90,7 +90,7 @@ class StudyCommand:
         base = config.PretrainConfig(
             **{
                 name: read_section(
-                    values, section, _WATCHING if section is config.Watching else None
+                    values, section, _WATCHING if section is config.Monitoring else None
                 )
                 for name, section in SECTIONS.items()
             }

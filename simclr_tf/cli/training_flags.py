@@ -9,21 +9,22 @@ from absl import flags
 from simclr_tf import config
 from simclr_tf.cli.flags import define_section, read_section
 from simclr_tf.errors import UserError
-from simclr_tf.options import options
+from simclr_tf.options import option_fields
 
 SECTIONS = {
     "data": config.Data,
-    "views": config.Views,
+    "augmentation": config.Augmentation,
     "encoder": config.Encoder,
-    "head": config.Head,
+    "projection_head": config.ProjectionHead,
+    "contrastive_loss": config.ContrastiveLoss,
     "optimization": config.Optimization,
-    "watching": config.Watching,
+    "monitoring": config.Monitoring,
     "checkpoints": config.Checkpoints,
 }
 # Of the reference's commands; nothing here depends on them.
 NO_EFFECT = ("train_summary_steps", "variable_schema", "eval_name", "master", "eval_steps")
 # What a run that starts from another one has of it where nothing else is said.
-OF_THE_RUN = ("data", "views", "encoder", "head")
+OF_THE_RUN = ("data", "augmentation", "encoder", "projection_head", "contrastive_loss")
 # The augmentation of fine-tuning [v1 B.5] and distillation [v2 §3]: pretraining's, switched off.
 CROP_AND_FLIP: dict[str, Any] = {
     "color_jitter_strength": 0.0,
@@ -79,7 +80,7 @@ def define_training(
     groups = {"Run": ["model_dir", "mode"]}
     for name, section, defaults in sections:
         groups[name] = define_section(values, section, **defaults)
-    groups[heading(config.Devices)] = define_section(values, config.Devices)
+    groups[heading(config.Distribution)] = define_section(values, config.Distribution)
     flags.DEFINE_enum("train_mode", command, _COMMANDS, f"Must be {command}.", flag_values=values)
     flags.DEFINE_integer(
         "eval_batch_size", 256, "Images per call in evaluation.", 1, flag_values=values
@@ -99,8 +100,8 @@ def sections_with_a_run(
         title, defaults = heading(section), {}
         if name in names:
             title += f" ({whose} unless given)"
-            defaults = dict.fromkeys((field.name for field in options(section)), None)
-            defaults |= CROP_AND_FLIP if name == "views" else {}
+            defaults = dict.fromkeys((field.name for field in option_fields(section)), None)
+            defaults |= CROP_AND_FLIP if name == "augmentation" else {}
         elif name == "optimization":
             defaults = optimization
         sections.append((title, section, defaults))
@@ -126,9 +127,9 @@ def sections_of_run(
             eval_split=usual.test_split or "test",
             validation_fraction=0.0,
         )
-    before["views"] = dataclasses.replace(before["views"], **CROP_AND_FLIP)
+    before["augmentation"] = dataclasses.replace(before["augmentation"], **CROP_AND_FLIP)
     size = values.image_size
-    if size and size != before["views"].image_size:  # stored as this size needs it
+    if size and size != before["augmentation"].image_size:  # stored as this size needs it
         before["data"] = dataclasses.replace(before["data"], storage_size=0)
     return {name: read_section(values, SECTIONS[name], before[name]) for name in names}
 

@@ -49,7 +49,7 @@ def encoder_of_run(model_dir: str | Path) -> TrainedEncoder:
 def encoder_of_model(model: SimCLR | Classifier, config: PretrainConfig) -> TrainedEncoder:
     """Return the encoder of a run's model, on one device."""
     identity = f"{weights_identity(model.encoder.variables)} {config.optimization.precision}"
-    size, step = config.views.image_size, int(model.step.numpy())
+    size, step = config.augmentation.image_size, int(model.step.numpy())
     if not isinstance(model, SimCLR):
         return TrainedEncoder(model.encoder, identity, size, step)
 

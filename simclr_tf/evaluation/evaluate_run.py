@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simclr_tf.config import CLASSIFIERS, DistillConfig, FinetuneConfig, Plan, PretrainConfig
+from simclr_tf.config import (
+    CLASSIFIER_CONFIGS,
+    DistillConfig,
+    FinetuneConfig,
+    PretrainConfig,
+    TrainingPlan,
+)
 from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.encoders import (
@@ -48,7 +54,7 @@ def evaluate_run(
     run = Run(Path(model_dir))
     config, _ = run.read()
     run.check_place()
-    if request.save_classifier and isinstance(config, CLASSIFIERS):
+    if request.save_classifier and isinstance(config, CLASSIFIER_CONFIGS):
         raise UserError(
             f"--save_classifier: {run.path} exports its own classifier; leave the flag out"
         )
@@ -136,14 +142,14 @@ def evaluate_classifier(
     """
     run = Run(Path(model_dir))
     config, plan = run.read()
-    if not isinstance(config, CLASSIFIERS):
+    if not isinstance(config, CLASSIFIER_CONFIGS):
         raise UserError(
             f"{run.path} has no classifier of its own: name a run of simclr-tf finetune or distill"
         )
     splits = Splits.of(dataclasses.replace(config.data, **(data or {})))
     test = open_judged(splits, plan.class_names, with_labels=isinstance(config, FinetuneConfig))
     model = load(model_dir)
-    extract = FeatureExtractor(model, config.views.image_size, batch_size)
+    extract = FeatureExtractor(model, config.augmentation.image_size, batch_size)
     setting = splits.setting(step=int(model.step.numpy()))
     started = time.monotonic()
     logits = extract(test)
@@ -226,7 +232,7 @@ def check_runs(model_dirs: Sequence[str | Path]) -> None:
         run.checkpoint()
 
 
-def _trained(config: PretrainConfig, plan: Plan) -> dict[str, str]:
+def _trained(config: PretrainConfig, plan: TrainingPlan) -> dict[str, str]:
     """What a run's own classifier is called, and what tells its way of training from the plain."""
     if isinstance(config, DistillConfig):
         settings = config.distillation

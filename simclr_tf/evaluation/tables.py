@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from simclr_tf.config import DistillConfig, FinetuneConfig, Plan, PretrainConfig, to_json
+from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, TrainingPlan, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.baselines import PCA_DIMS
 from simclr_tf.models.resnet import feature_width
@@ -88,7 +88,7 @@ def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
     return found
 
 
-def _settings(prefix: str, config: PretrainConfig, plan: Plan) -> dict[str, str]:
+def _settings(prefix: str, config: PretrainConfig, plan: TrainingPlan) -> dict[str, str]:
     settings = {
         prefix + name.removeprefix("--"): str(value)
         for name, value in settings_of(config, plan).items()
@@ -100,10 +100,12 @@ def _settings(prefix: str, config: PretrainConfig, plan: Plan) -> dict[str, str]
 def _of_images(config: PretrainConfig, column: str) -> dict[str, str]:
     """What a baseline that has not been trained depends on."""
     encoder = to_json(config.encoder) if column == "random" else {}
-    return {"image_size": str(config.views.image_size)} | {k: str(v) for k, v in encoder.items()}
+    return {"image_size": str(config.augmentation.image_size)} | {
+        k: str(v) for k, v in encoder.items()
+    }
 
 
-def _epochs(plan: Plan | None, steps: int) -> str:
+def _epochs(plan: TrainingPlan | None, steps: int) -> str:
     if plan is None:
         return "?"
     return "–" if plan.is_imported else f"{steps / plan.steps_per_epoch:.4g}"
@@ -121,8 +123,8 @@ def _supervised_epochs(run: Run, train_split: str) -> str:
 def _about(config: PretrainConfig, epochs: str, column: str, images: int) -> tuple[object, ...]:
     """(encoder, dims, projection, epochs) of a representation."""
     if column == "pca":
-        return ("–", min(PCA_DIMS, images, 3 * config.views.image_size**2), "–", "–")
-    encoder, head = config.encoder, config.head
+        return ("–", min(PCA_DIMS, images, 3 * config.augmentation.image_size**2), "–", "–")
+    encoder, head = config.encoder, config.projection_head
     if encoder.backbone:
         name, dims = encoder.backbone["class_name"], encoder.backbone["features"]
     else:
@@ -151,8 +153,8 @@ def name_of_classifier(record: Any) -> str:
 
 
 def _pretraining(
-    config: PretrainConfig, plan: Plan
-) -> tuple[PretrainConfig, Plan | None, int | None]:
+    config: PretrainConfig, plan: TrainingPlan
+) -> tuple[PretrainConfig, TrainingPlan | None, int | None]:
     """What the encoder was pretrained as; of a fine-tuned run its checkpoint's, and up to where.
 
     Of a checkpoint that has been moved away it is what the fine-tuned run knows, and no plan.

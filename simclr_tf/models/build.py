@@ -6,7 +6,14 @@ from typing import Any
 import tf_keras as keras
 
 from simclr_tf.augment import NamedTransforms, RandAugment, SimCLRAugment
-from simclr_tf.config import DistillConfig, Encoder, FinetuneConfig, Plan, PretrainConfig, Views
+from simclr_tf.config import (
+    Augmentation,
+    DistillConfig,
+    Encoder,
+    FinetuneConfig,
+    PretrainConfig,
+    TrainingPlan,
+)
 from simclr_tf.errors import UserError
 from simclr_tf.losses import build_loss
 from simclr_tf.models import Classifier, ResNet, SimCLR, Student, projection_head
@@ -52,13 +59,13 @@ def with_backbone(config: PretrainConfig, known: Encoder | None = None) -> Pretr
         if description and description["preset"] == encoder.preset:
             break
     else:
-        size = config.views.image_size
+        size = config.augmentation.image_size
         description = read_backbone(encoder.preset, size) if encoder.preset else None
-    return config.replaced({"encoder": {"backbone": description}})
+    return config.override({"encoder": {"backbone": description}})
 
 
 def build_model(
-    config: PretrainConfig, plan: Plan, steps_per_execution: int = 1
+    config: PretrainConfig, plan: TrainingPlan, steps_per_execution: int = 1
 ) -> SimCLR | Classifier:
     """Returns the model of a resolved config, compiled, every variable created.
 
@@ -76,7 +83,7 @@ def build_model(
         model = _student(config, plan)
     else:
         model = _simclr(config, plan)
-    size = config.views.image_size
+    size = config.augmentation.image_size
     model.build((None, size, size, 3))
     optimizer = _optimizer(config, plan)
     model.compile(optimizer, steps_per_execution=steps_per_execution)
@@ -86,20 +93,20 @@ def build_model(
     return model
 
 
-def _simclr(config: PretrainConfig, plan: Plan) -> SimCLR:
-    head = config.head
+def _simclr(config: PretrainConfig, plan: TrainingPlan) -> SimCLR:
+    loss = config.contrastive_loss
     encoder = build_encoder(config.encoder, config.optimization.precision)
     width = encoder.output_shape[-1]
     return SimCLR(
         encoder,
         _projection_head(config, width),
-        _augment(config.views),
-        contrastive_loss=build_loss(head.loss, head.margin),
-        temperature=head.temperature,
-        normalize=head.hidden_norm,
+        _augment(config.augmentation),
+        contrastive_loss=build_loss(loss.loss, loss.margin),
+        temperature=loss.temperature,
+        normalize=loss.hidden_norm,
         linear_head=(
             _linear_head(width, plan.num_classes)
-            if head.lineareval_while_pretraining and plan.num_classes
+            if loss.lineareval_while_pretraining and plan.num_classes
             else None
         ),
         seed=config.optimization.seed,
@@ -107,7 +114,7 @@ def _simclr(config: PretrainConfig, plan: Plan) -> SimCLR:
     )
 
 
-def _classifier(config: FinetuneConfig, plan: Plan) -> Classifier:
+def _classifier(config: FinetuneConfig, plan: TrainingPlan) -> Classifier:
     finetuning = config.finetuning
     encoder = build_encoder(config.encoder, config.optimization.precision)
     width = encoder.output_shape[-1]
@@ -128,7 +135,7 @@ def _classifier(config: FinetuneConfig, plan: Plan) -> Classifier:
     return Classifier(
         encoder,
         _linear_head(width, plan.num_classes, zero=finetuning.zero_init_logits_layer),
-        _augment(config.views),
+        _augment(config.augmentation),
         projection=projection,
         seed=config.optimization.seed,
         views_per_image=finetuning.views_per_image,
@@ -136,7 +143,7 @@ def _classifier(config: FinetuneConfig, plan: Plan) -> Classifier:
 
 
 @functools.lru_cache
-def _augment(views: Views) -> Augment | tuple[Augment, Augment]:
+def _augment(views: Augmentation) -> Augment | tuple[Augment, Augment]:
     """One policy, or one for each view. They are shared, so that each is compiled once only."""
     crop: dict[str, Any] = {
         "crop_area": (views.crop_min_area, views.crop_max_area),
@@ -157,13 +164,13 @@ def _augment(views: Views) -> Augment | tuple[Augment, Augment]:
     return SimCLRAugment(views.image_size, use_blur=views.use_blur, **how)
 
 
-def _student(config: DistillConfig, plan: Plan) -> Student:
+def _student(config: DistillConfig, plan: TrainingPlan) -> Student:
     """Without its teacher, which only training needs."""
     encoder = build_encoder(config.encoder, config.optimization.precision)
     return Student(
         encoder,
         _linear_head(encoder.output_shape[-1], plan.num_classes),
-        _augment(config.views),
+        _augment(config.augmentation),
         temperature=config.distillation.distill_temperature,
         alpha=config.distillation.distill_alpha,
         seed=config.optimization.seed,
@@ -171,7 +178,7 @@ def _student(config: DistillConfig, plan: Plan) -> Student:
 
 
 def _projection_head(config: PretrainConfig, width: int) -> keras.Model:
-    head = config.head
+    head = config.projection_head
     return projection_head(
         head.proj_head_mode,
         head.num_proj_layers,
@@ -192,7 +199,7 @@ def _linear_head(width: int, classes: int | None, zero: bool = False) -> keras.l
     return head
 
 
-def _optimizer(config: PretrainConfig, plan: Plan) -> keras.optimizers.Optimizer:
+def _optimizer(config: PretrainConfig, plan: TrainingPlan) -> keras.optimizers.Optimizer:
     settings = config.optimization
     optimizer = build_optimizer(
         settings.optimizer,

@@ -62,7 +62,7 @@ def _of_run(run: Run) -> Teacher:
         return images
 
     identity = weights_identity(variable for part in parts for variable in part.variables)
-    return Teacher(logits, identity, config.views.image_size, plan.class_names)
+    return Teacher(logits, identity, config.augmentation.image_size, plan.class_names)
 
 
 def _of_saved_model(path: str | Path) -> Teacher:

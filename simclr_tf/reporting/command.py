@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf.config import PretrainConfig
-from simclr_tf.options import options
+from simclr_tf.options import option_fields
 
 
 def command_of(config: PretrainConfig, model_dir: Path) -> str:
@@ -30,18 +30,23 @@ def command_of(config: PretrainConfig, model_dir: Path) -> str:
 
 
 # Those whose defaults in `finetune` and `distill` are another run's, or not `pretrain`'s.
-_OF_OTHERS = ("data", "views", "encoder", "optimization")
+_OF_OTHERS = ("data", "augmentation", "encoder", "optimization")
 
 
 def _named(config: PretrainConfig, name: str) -> list[dataclasses.Field]:
     section = getattr(config, name)
-    differing = [option for option in options(section) if not _goes_without(config, name, option)]
+    differing = [
+        option for option in option_fields(section) if not _goes_without(config, name, option)
+    ]
     if config.task == "pretrain":
         return differing
-    if name == "head":  # is the checkpoint's; without one it is a classifier's, which has none
+    if name in (
+        "projection_head",
+        "contrastive_loss",
+    ):  # is the checkpoint's; without one it is a classifier's, which has none
         return []
     if name in _OF_OTHERS and not (name == "encoder" and section.preset):
-        return options(section)
+        return option_fields(section)
     return differing
 
 
@@ -52,7 +57,7 @@ def _goes_without(config: PretrainConfig, name: str, option: dataclasses.Field) 
         return True
     if option.name not in ("storage_size", "stem"):
         return False
-    return config.replaced({name: {option.name: option.default}}).resolved() == config
+    return config.override({name: {option.name: option.default}}).resolve() == config
 
 
 def _flag(name: str, value: Any) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf import __version__
-from simclr_tf.config import Plan, PretrainConfig
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
-from simclr_tf.options import options
+from simclr_tf.options import option_fields
 from simclr_tf.reporting.command import command_of
 from simclr_tf.reporting.html import Table
 from simclr_tf.runs.metrics_log import Row, read_metrics
@@ -33,7 +33,7 @@ class Told:
 
     run: Run
     config: PretrainConfig
-    plan: Plan
+    plan: TrainingPlan
     rows: Sequence[Row]
     records: Sequence[Record]
     step: int | None
@@ -72,7 +72,7 @@ def tell(run: Run) -> Told:
             "has learned; the same command makes the report again once there is one."
         )
     if not rows and not plan.is_imported:
-        every = config.watching.log_every
+        every = config.monitoring.log_every
         notes.append(f"No line of metrics has been written yet (--log_every={every}).")
     return Told(run, config, plan, rows, records, step, tuple(notes))
 
@@ -83,7 +83,7 @@ def settings(config: PretrainConfig) -> list[tuple[str, Table]]:
     for name, section in vars(config).items():
         rows = [
             (f"--{option.name}", _shown(getattr(section, option.name)), _shown(option.default))
-            for option in options(section)
+            for option in option_fields(section)
         ]
         heading = (type(section).__doc__ or name).strip().splitlines()[0]
         found.append((heading, Table(("option", "value", "default"), rows)))

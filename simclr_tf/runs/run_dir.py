@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simclr_tf import __version__
-from simclr_tf.config import CONFIGS, DistillConfig, Plan, PretrainConfig, from_json, to_json
+from simclr_tf.config import (
+    CONFIGS,
+    DistillConfig,
+    PretrainConfig,
+    TrainingPlan,
+    from_json,
+    to_json,
+)
 from simclr_tf.errors import UserError
 from simclr_tf.utils.files import file_name, write_atomically
 from simclr_tf.utils.hardware import machine
@@ -26,11 +33,11 @@ _OTHERWISE = "put back a copy, or start anew with another --model_dir"
 # What may differ when a run is resumed: it changes what is seen or kept, not what is computed.
 _FREE = {
     *("data.data_dir", "data.skip_unreadable"),
-    *("watching.log_every", "watching.knn_every_epochs", "watching.probe_dataset"),
+    *("monitoring.log_every", "monitoring.knn_every_epochs", "monitoring.probe_dataset"),
     *(
-        "watching.profile",
-        "watching.pictures_every_epochs",
-        "watching.eval_every_epochs",
+        "monitoring.profile",
+        "monitoring.pictures_every_epochs",
+        "monitoring.eval_every_epochs",
         "checkpoints.checkpoint_epochs",
         "data.eval_split",
     ),
@@ -168,13 +175,13 @@ class Run:
                 "name another place"
             )
 
-    def write(self, config: PretrainConfig, plan: Plan) -> None:
+    def write(self, config: PretrainConfig, plan: TrainingPlan) -> None:
         document: dict[str, Any] = {"simclr_tf": __version__, "task": config.task}
         document |= {"config": to_json(config), "plan": to_json(plan)}
         document["machine"] = dataclasses.asdict(machine())
         write_atomically(self.config_file, json.dumps(document, indent=2) + "\n")
 
-    def read(self) -> tuple[PretrainConfig, Plan]:
+    def read(self) -> tuple[PretrainConfig, TrainingPlan]:
         """Returns what the run is.
 
         Raises:
@@ -191,13 +198,13 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.config_file} is damaged: {error}; {_OTHERWISE}") from None
         try:
-            return from_json(kind, config), from_json(Plan, plan)
+            return from_json(kind, config), from_json(TrainingPlan, plan)
         except UserError as error:
             raise UserError(
                 f"{self.config_file} does not fit this version: {error}; {_OTHERWISE}"
             ) from None
 
-    def check_same(self, config: PretrainConfig, plan: Plan) -> None:
+    def check_same(self, config: PretrainConfig, plan: TrainingPlan) -> None:
         """Refuses to resume this run as something else.
 
         Raises:
@@ -215,7 +222,7 @@ class Run:
                 "them, or start anew with another --model_dir (and --checkpoint to keep weights)"
             )
 
-    def differences(self, config: PretrainConfig, plan: Plan) -> list[str]:
+    def differences(self, config: PretrainConfig, plan: TrainingPlan) -> list[str]:
         """Returns, in words, the settings in which this run differs from another one."""
         old, new = settings_of(*self.read()), settings_of(config, plan)
         return [
@@ -267,7 +274,7 @@ def restore(model: "keras.Model", run: Run, step: int | None = None) -> None:
         ) from None
 
 
-def settings_of(config: PretrainConfig, plan: Plan) -> dict[str, Any]:
+def settings_of(config: PretrainConfig, plan: TrainingPlan) -> dict[str, Any]:
     """Returns what makes a run the run that it is, by the names that a user knows."""
     settings = {
         f"--{name}": value

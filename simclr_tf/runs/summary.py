@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from simclr_tf.config import Plan, PretrainConfig
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.runs.metrics_log import Row, finite, read_metrics
 from simclr_tf.runs.results_file import completed, read_evaluations
@@ -108,7 +108,7 @@ def summarize(path: Path) -> Summary:
     return Summary(str(path), "damaged", reason, size=_size(path))
 
 
-def _summary(run: Run, config: PretrainConfig, plan: Plan) -> Summary:
+def _summary(run: Run, config: PretrainConfig, plan: TrainingPlan) -> Summary:
     saved, rows = run.latest_step(), read_metrics(run.metrics_file)
     state = state_of(run, plan.total_steps, saved)
     step = max(saved, rows[-1]["step"] if rows else 0)

@@ -151,8 +151,8 @@ def configured(cell: Cell, base: PretrainConfig, seed: int) -> PretrainConfig:
     for name, value in overrides.items():
         section = section_of(name)
         changes.setdefault(section, {})[name] = _value(base, section, name, value, overrides)
-    config = base.replaced(changes)
-    return config.supervised() if cell.supervised else config
+    config = base.override(changes)
+    return config.to_supervised_baseline() if cell.supervised else config
 
 
 def _value(base: PretrainConfig, section: str, name: str, value: Any, overrides: Any) -> Any:

@@ -203,7 +203,7 @@ def _row(result: Result, names: Sequence[str]) -> list[object]:
 
 def _about(base: PretrainConfig) -> str:
     """The base, in a line."""
-    data, encoder, settings = base.data, base.resolved().encoder, base.optimization
+    data, encoder, settings = base.data, base.resolve().encoder, base.optimization
     length = (
         f"{settings.train_steps} steps"
         if settings.train_steps
@@ -211,6 +211,6 @@ def _about(base: PretrainConfig) -> str:
     )
     return (
         f"Base: {data.dataset}, learnt from {data.train_split}, judged on {data.eval_split}, at "
-        f"{base.views.image_size} px; {encoder.describe()}, {settings.precision}; {length} of "
-        f"{settings.train_batch_size} images."
+        f"{base.augmentation.image_size} px; {encoder.describe()}, {settings.precision}; {length} "
+        f"of {settings.train_batch_size} images."
     )

@@ -169,7 +169,7 @@ def _check_output(request: Request, trials: Sequence[Trial]) -> None:
         if run.config_file.exists():
             _, plan = run.read()
             plan = dataclasses.replace(plan, num_replicas=request.num_replicas or 1)
-            if differing := run.differences(trial.config.resolved(), plan):
+            if differing := run.differences(trial.config.resolve(), plan):
                 raise UserError(
                     f"{run.path} holds a run with other settings: {', '.join(differing)}; restore "
                     "them, or name another --output"
@@ -178,9 +178,9 @@ def _check_output(request: Request, trials: Sequence[Trial]) -> None:
 
 def _check_data(request: Request, trials: Sequence[Trial]) -> None:
     """Raises UserError if the images cannot be learnt from or judged on."""
-    data = request.base.resolved().data
+    data = request.base.resolve().data
     check_evaluation(data, request.judging.protocols)
-    train, _ = open_train(request.base.resolved())
+    train, _ = open_train(request.base.resolve())
     for trial in trials:
         try:
             make_plan(trial.config, train, one_device())

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig
+from simclr_tf.config import FinetuneConfig, PretrainConfig, TrainingPlan
 from simclr_tf.evaluation import (
     KNN,
     Logistic,
@@ -156,7 +156,7 @@ class Judging:
         return {name: found[name] for name in expected}
 
 
-def _evaluated(run: Run, config: PretrainConfig, plan: Plan, knn: str) -> dict[str, float]:
+def _evaluated(run: Run, config: PretrainConfig, plan: TrainingPlan, knn: str) -> dict[str, float]:
     """The newest figures of the last step on the run's own splits."""
     data = config.data
     about = (data.dataset, data.train_split, data.eval_split, plan.total_steps)

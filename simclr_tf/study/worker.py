@@ -95,11 +95,11 @@ def _print_into(path: Path) -> None:
 
 
 def _open_replicas(count):
-    from simclr_tf.config import Devices
+    from simclr_tf.config import Distribution
     from simclr_tf.training.distribution import open_replicas
 
     strategy = "mirrored" if count else "one_device"
-    return open_replicas(Devices(strategy=strategy, num_replicas=count))
+    return open_replicas(Distribution(strategy=strategy, num_replicas=count))
 
 
 def _carry_out(trial: "Trial", judging: "Judging", replicas: "Replicas") -> None:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from simclr_tf.config import Devices
+from simclr_tf.config import Distribution
 from simclr_tf.errors import UserError
 
 
-def cluster_of_flags(devices: Devices) -> tuple[Sequence[str], int]:
+def cluster_of_flags(devices: Distribution) -> tuple[Sequence[str], int]:
     """Returns the workers and this one's place that --workers and --worker_index name."""
     workers = [worker.strip() for worker in devices.workers.split(",")]
     check_addresses("--workers", workers)

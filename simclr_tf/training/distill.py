@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tf_keras as keras
 
-from simclr_tf.config import DistillConfig, Plan, PretrainConfig
+from simclr_tf.config import DistillConfig, PretrainConfig, TrainingPlan
 from simclr_tf.data import ImageSource
 from simclr_tf.data.label_subset import mask_labels, sample_labeled
 from simclr_tf.errors import UserError
@@ -44,7 +44,7 @@ def distill(
 
 def _prepare(config: PretrainConfig, say: Say, replicas: Replicas) -> Prepared:
     assert isinstance(config, DistillConfig)
-    settings, size = config.distillation, config.views.image_size
+    settings, size = config.distillation, config.augmentation.image_size
     teacher = open_teacher(settings.teacher)
     if teacher.image_size != size:
         raise UserError(
@@ -56,12 +56,12 @@ def _prepare(config: PretrainConfig, say: Say, replicas: Replicas) -> Prepared:
         f"the teacher {settings.teacher} answers with {len(teacher.class_names)} classes, at "
         f"temperature {settings.distill_temperature:g}"
     )
-    config = config.replaced({"distillation": {"teacher_weights": teacher.identity[:16]}})
+    config = config.override({"distillation": {"teacher_weights": teacher.identity[:16]}})
 
-    def evaluators(plan: Plan) -> list[Every]:
+    def evaluators(plan: TrainingPlan) -> list[Every]:
         if held_out is None:
             return []
-        every = epochs_in_steps(config, plan, config.watching.eval_every_epochs)
+        every = epochs_in_steps(config, plan, config.monitoring.eval_every_epochs)
         measured = [agreement(held_out, size, teacher.logits)]
         if held_out.class_names == teacher.class_names:
             measured.append(accuracy(held_out, size))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.config import Devices
+from simclr_tf.config import Distribution
 from simclr_tf.errors import UserError
 from simclr_tf.training.cluster import (
     await_answers,
@@ -98,7 +98,7 @@ def one_device() -> Replicas:
     return Replicas(tf.distribute.get_strategy())
 
 
-def open_replicas(devices: Devices, say: Callable[[str], None] = print) -> Replicas:
+def open_replicas(devices: Distribution, say: Callable[[str], None] = print) -> Replicas:
     """Makes the strategy that a user asks for.
 
     Args:
@@ -119,7 +119,7 @@ def open_replicas(devices: Devices, say: Callable[[str], None] = print) -> Repli
     return one_device()
 
 
-def _choose(devices: Devices) -> str:
+def _choose(devices: Distribution) -> str:
     asked = {
         "--use_tpu": ("tpu", devices.use_tpu),
         "--tpu_name": ("tpu", devices.tpu_name),
@@ -170,7 +170,7 @@ def _mirrored(count: int) -> Replicas:
     return Replicas(strategy, _counted(count, "CPU device"))
 
 
-def _tpu(devices: Devices, say: Callable[[str], None]) -> Replicas:
+def _tpu(devices: Distribution, say: Callable[[str], None]) -> Replicas:
     name = devices.tpu_name or "local"
     if name.startswith("grpc://"):
         address = name.removeprefix("grpc://")
@@ -193,7 +193,7 @@ def _tpu(devices: Devices, say: Callable[[str], None]) -> Replicas:
     return Replicas(strategy, _counted(strategy.num_replicas_in_sync, "TPU core"))
 
 
-def _multi_worker(devices: Devices, say: Callable[[str], None]) -> Replicas:
+def _multi_worker(devices: Distribution, say: Callable[[str], None]) -> Replicas:
     environment = cluster_of_environment()
     if devices.workers and environment:
         raise UserError("both --workers and TF_CONFIG name a cluster: leave out or unset one")

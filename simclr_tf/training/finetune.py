@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tf_keras as keras
 
-from simclr_tf.config import FinetuneConfig, Plan, PretrainConfig
+from simclr_tf.config import FinetuneConfig, PretrainConfig, TrainingPlan
 from simclr_tf.data import ImageSource
 from simclr_tf.data.label_subset import sample_labeled
 from simclr_tf.errors import UserError
@@ -46,7 +46,7 @@ def finetune(
     return train(config, model_dir, replicas, steps_per_execution, say, prepare)
 
 
-def supervised_config(config: PretrainConfig, plan: Plan, splits: Splits) -> FinetuneConfig:
+def supervised_config(config: PretrainConfig, plan: TrainingPlan, splits: Splits) -> FinetuneConfig:
     """Returns the supervised baseline of a pretraining run, trained and judged on these splits.
 
     It learns in as many steps as the run did.
@@ -58,7 +58,7 @@ def supervised_config(config: PretrainConfig, plan: Plan, splits: Splits) -> Fin
         "validation_fraction": 0.0,  # it learns from all labels, as the protocols do
     }
     steps = {"train_steps": plan.total_steps}
-    return config.replaced({"data": data, "optimization": steps}).supervised()
+    return config.override({"data": data, "optimization": steps}).to_supervised_baseline()
 
 
 def train_supervised(run: Run, splits: Splits) -> Path:
@@ -90,7 +90,7 @@ def with_fitting_batch(
         f"note: --train_batch_size is {most}, not {settings.train_batch_size}, because there are "
         f"{count} labelled images"
     )
-    return config.replaced({"optimization": {"train_batch_size": most}})
+    return config.override({"optimization": {"train_batch_size": most}})
 
 
 def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
@@ -123,11 +123,11 @@ def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
     if fit_to:
         config = with_fitting_batch(config, len(chosen), fit_to, say)
 
-    def evaluators(plan: Plan) -> list[Every]:
+    def evaluators(plan: TrainingPlan) -> list[Every]:
         if held_out is None:
             return []
-        every = epochs_in_steps(config, plan, config.watching.eval_every_epochs)
-        return [Every(every, accuracy(held_out, config.views.image_size))]
+        every = epochs_in_steps(config, plan, config.monitoring.eval_every_epochs)
+        return [Every(every, accuracy(held_out, config.augmentation.image_size))]
 
     return Prepared(
         config,

@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.config import Plan, PretrainConfig
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.data import READ_ERRORS, ImageSource, find_undecodable_image, train_batches
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model, with_backbone
@@ -55,9 +55,9 @@ class Prepared:
 
     config: PretrainConfig
     source: ImageSource
-    evaluators: Callable[[Plan], list[Every]]
+    evaluators: Callable[[TrainingPlan], list[Every]]
     fill: Callable[[keras.Model], None]
-    plan: Callable[[Plan], Plan] = lambda plan: plan
+    plan: Callable[[TrainingPlan], TrainingPlan] = lambda plan: plan
     equip: Callable[[keras.Model], None] = lambda model: None
     note: Callable[[Run], None] = lambda run: None
 
@@ -78,7 +78,7 @@ def train(
     replicas = replicas or one_device()
     run = Run(Path(model_dir))
     with recorded(run) as begin, losing_workers(replicas):
-        return _train(config.resolved(), run, replicas, steps_per_execution, say, prepare, begin)
+        return _train(config.resolve(), run, replicas, steps_per_execution, say, prepare, begin)
 
 
 def _train(
@@ -121,9 +121,9 @@ def _train(
     elif run.config_file.exists():
         say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
     evaluators = prepared.evaluators(plan)
-    if config.watching.pictures_every_epochs:
-        every = epochs_in_steps(config, plan, config.watching.pictures_every_epochs)
-        pictures = Pictures(train, config.views.image_size, run.tensorboard_dir)
+    if config.monitoring.pictures_every_epochs:
+        every = epochs_in_steps(config, plan, config.monitoring.pictures_every_epochs)
+        pictures = Pictures(train, config.augmentation.image_size, run.tensorboard_dir)
         evaluators.append(Every(every, pictures))
     # Before the model is built: workers with other shapes could not even exchange its weights.
     replicas.check_agreement(
@@ -138,7 +138,7 @@ def _train(
     with replicas.strategy.scope():
         model = build_model(config, plan, steps_per_execution)
         prepared.equip(model)
-        norms = Norms(model, config.watching.log_every, plan.total_steps)
+        norms = Norms(model, config.monitoring.log_every, plan.total_steps)
     if resuming:
         restore(model, run)
         say(f"resuming {run.path} at step {int(model.step.numpy())} of {plan.total_steps}")
@@ -180,7 +180,7 @@ def _train(
         total_steps=plan.total_steps,
         steps_per_epoch=plan.steps_per_epoch,
         global_batch=batch,
-        log_every=config.watching.log_every,
+        log_every=config.monitoring.log_every,
         evaluators=evaluators,
         picture=view_grid(train, seed),
         norms=norms,
@@ -191,7 +191,7 @@ def _train(
             else None
         ),
     )
-    profile = ProfileCallback(run.tensorboard_dir, say) if config.watching.profile else None
+    profile = ProfileCallback(run.tensorboard_dir, say) if config.monitoring.profile else None
     with signals() as received:
         checkpoints = CheckpointCallback(
             run,

@@ -50,7 +50,7 @@ def try_precisions(
 
 def _with(config, chosen, why, say):
     say(f"--precision=auto: {chosen} ({why})")
-    return config.replaced({"optimization": {"precision": chosen}})
+    return config.override({"optimization": {"precision": chosen}})
 
 
 def time_precisions(config: PretrainConfig, share: int) -> tuple[float, float]:
@@ -67,7 +67,7 @@ def time_precisions(config: PretrainConfig, share: int) -> tuple[float, float]:
         Seconds in float32 and in bfloat16: of each the shortest of a few turns in which they
         alternate.
     """
-    side = config.views.image_size
+    side = config.augmentation.image_size
     count = 2 * (config.optimization.microbatch_size or share)
     if not tf.config.list_logical_devices("GPU"):
         count = min(count, max(8, _PIXELS // side**2))

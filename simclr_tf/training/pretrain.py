@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tf_keras as keras
 
-from simclr_tf.config import Plan, PretrainConfig
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.data import ImageSource, open_source
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.options import Splits
@@ -47,7 +47,7 @@ def pretrain(
 
 def _prepare(config: PretrainConfig, say: Say) -> Prepared:
     source, held_out = open_train(config)
-    if config.head.loss == "supcon":
+    if config.contrastive_loss.loss == "supcon":
         found = _instead_of_a_label(source)
         if not found and (source.labels() < 0).all():
             found = "no image with a label"
@@ -56,7 +56,7 @@ def _prepare(config: PretrainConfig, say: Say) -> Prepared:
                 f"--loss=supcon: {source.name} has {found}, and the loss needs one for each image; "
                 "name labelled images (in folder:PATH, one subfolder per class) or another --loss"
             )
-    if source.multi_label and config.head.lineareval_while_pretraining:
+    if source.multi_label and config.contrastive_loss.lineareval_while_pretraining:
         say(
             f"note: the images of {source.name} have several labels each, so that "
             "--lineareval_while_pretraining trains no linear head"
@@ -85,8 +85,10 @@ def open_train(config: PretrainConfig) -> tuple[ImageSource, ImageSource | None]
     return source.holdout(data.validation_fraction, config.optimization.seed)
 
 
-def _evaluators(config: PretrainConfig, plan: Plan, held_out: ImageSource | None) -> list[Every]:
-    watching, settings = config.watching, config.optimization
+def _evaluators(
+    config: PretrainConfig, plan: TrainingPlan, held_out: ImageSource | None
+) -> list[Every]:
+    watching, settings = config.monitoring, config.optimization
     evaluators = []
     if watching.knn_every_epochs:
         every = epochs_in_steps(config, plan, watching.knn_every_epochs)
@@ -100,9 +102,9 @@ def _evaluators(config: PretrainConfig, plan: Plan, held_out: ImageSource | None
 def _probe(config: PretrainConfig) -> Evaluator:
     data = config.data
     splits = Splits.of(data)
-    if config.watching.probe_dataset:
+    if config.monitoring.probe_dataset:
         splits = dataclasses.replace(
-            splits, dataset=config.watching.probe_dataset, train_split="train"
+            splits, dataset=config.monitoring.probe_dataset, train_split="train"
         )
     train, test = splits.open()
     for source in (train, test):
@@ -111,7 +113,7 @@ def _probe(config: PretrainConfig) -> Evaluator:
                 f"--knn_every_epochs: {source.name} has {found}, and probes need one for each "
                 "image; name such a --probe_dataset or set --knn_every_epochs=0"
             )
-    return probe(train, test, config.views.image_size)
+    return probe(train, test, config.augmentation.image_size)
 
 
 def _instead_of_a_label(source: ImageSource) -> str:

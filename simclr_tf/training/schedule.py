@@ -7,7 +7,7 @@ import zlib
 import tf_keras as keras
 
 from simclr_tf.augment.rand_augment import require_keras_cv
-from simclr_tf.config import DistillConfig, FinetuneConfig, Plan, PretrainConfig, to_json
+from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, TrainingPlan, to_json
 from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import check_optimizer, peak_learning_rate
@@ -16,7 +16,7 @@ from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.durations import resolve_steps
 
 
-def make_plan(config: PretrainConfig, train: ImageSource, replicas: Replicas) -> Plan:
+def make_plan(config: PretrainConfig, train: ImageSource, replicas: Replicas) -> TrainingPlan:
     """Resolves durations and the learning rate against the training images.
 
     Raises:
@@ -35,7 +35,7 @@ def make_plan(config: PretrainConfig, train: ImageSource, replicas: Replicas) ->
             f"of --train_batch_size={batch}"
         )
     names = () if train.multi_label else tuple(train.class_names or ())
-    return Plan(
+    return TrainingPlan(
         num_examples=count,
         num_classes=len(names) or None,
         total_steps=total,
@@ -50,7 +50,7 @@ def make_plan(config: PretrainConfig, train: ImageSource, replicas: Replicas) ->
     )
 
 
-def checkpoint_every(config: PretrainConfig, plan: Plan) -> int:
+def checkpoint_every(config: PretrainConfig, plan: TrainingPlan) -> int:
     """Returns the steps between checkpoints."""
     settings = config.checkpoints
     return max(
@@ -64,13 +64,15 @@ def checkpoint_every(config: PretrainConfig, plan: Plan) -> int:
     )
 
 
-def epochs_in_steps(config: PretrainConfig, plan: Plan, epochs: float) -> int:
+def epochs_in_steps(config: PretrainConfig, plan: TrainingPlan, epochs: float) -> int:
     """Returns how many steps such a part of the run takes, at least one."""
     batch = config.optimization.train_batch_size
     return max(1, resolve_steps(plan.num_examples, batch, epochs=epochs))
 
 
-def describe(config: PretrainConfig, plan: Plan, model: keras.Model, train: ImageSource) -> str:
+def describe(
+    config: PretrainConfig, plan: TrainingPlan, model: keras.Model, train: ImageSource
+) -> str:
     """Returns the line that says what is about to be trained."""
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
     labels = "several labels per image" if train.multi_label else "no labels"
@@ -92,11 +94,11 @@ def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
     What it needs is not installed, or the batch cannot be encoded in the pieces that are asked for.
     """
     check_optimizer(config.optimization.optimizer)
-    if config.views.policy == "randaugment":
+    if config.augmentation.policy == "randaugment":
         require_keras_cv()
     share = config.optimization.train_batch_size // num_replicas
     size = config.optimization.microbatch_size
-    if size and config.views.policy == "randaugment":
+    if size and config.augmentation.policy == "randaugment":
         raise UserError(
             f"--microbatch_size={size} makes every view twice, and RandAugment's never come again: "
             "leave it out, or --policy=randaugment"
@@ -109,7 +111,7 @@ def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
         )
 
 
-def check_shards(run: Run, plan: Plan, train: ImageSource) -> None:
+def check_shards(run: Run, plan: TrainingPlan, train: ImageSource) -> None:
     """Refuses to go on with files dealt out to another number of workers: another stream."""
     before, now = run.read()[1].num_workers, plan.num_workers
     if before != now and train.shard_by_file(max(before, now), 0) is not None:
@@ -119,8 +121,8 @@ def check_shards(run: Run, plan: Plan, train: ImageSource) -> None:
         )
 
 
-def fingerprint(config: PretrainConfig, plan: Plan, steps_per_execution: int) -> int:
+def fingerprint(config: PretrainConfig, plan: TrainingPlan, steps_per_execution: int) -> int:
     """A number that is the same for all workers who are about to do the same."""
-    config = config.replaced({"data": {"data_dir": ""}, "watching": {"profile": False}})
+    config = config.override({"data": {"data_dir": ""}, "monitoring": {"profile": False}})
     document = [to_json(config), to_json(plan), steps_per_execution]
     return zlib.crc32(json.dumps(document).encode())

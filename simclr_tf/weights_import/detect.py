@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from simclr_tf.config import Encoder, Head
+from simclr_tf.config import Encoder, ProjectionHead
 from simclr_tf.errors import UserError
 from simclr_tf.models.projection_head import MAX_LAYERS
 from simclr_tf.models.resnet import DEPTHS, STEMS, attention_width, squeeze_width
@@ -93,14 +93,18 @@ def _by_names(found: set[str], named: Callable[[Variable], str]) -> Architecture
         expected = {named(v) for v in reference_variables(architecture)}
         return len(expected ^ found), -len(expected)
 
-    none = Head(proj_head_mode="none")
+    none = ProjectionHead(proj_head_mode="none")
     encoders = [
         Encoder(resnet_depth=depth, stem=stem, sk_ratio=sk, se_ratio=se)
         for depth, stem, sk, se in itertools.product(DEPTHS, STEMS, (0, _V2_RATIO), (0, _V2_RATIO))
     ]
     encoder = min((Architecture(e, none) for e in encoders), key=differences).encoder
     layers = range(1, MAX_LAYERS + 1)
-    heads = [none, *(Head(num_proj_layers=n) for n in layers), Head(proj_head_mode="linear")]
+    heads = [
+        none,
+        *(ProjectionHead(num_proj_layers=n) for n in layers),
+        ProjectionHead(proj_head_mode="linear"),
+    ]
     return min(
         (Architecture(encoder, head, classes) for head in heads for classes in (None, 1)),
         key=differences,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tensorflow as tf
 
-from simclr_tf.config import Data, Plan, PretrainConfig, Views
+from simclr_tf.config import Augmentation, ContrastiveLoss, Data, PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models import SimCLR
 from simclr_tf.models.build import build_model
@@ -48,7 +47,7 @@ def import_run(
         what = "holds a run already" if run.config_file.exists() else "is not empty"
         raise UserError(f"--model_dir={run.path} {what}: name a new directory")
     if image_size is not None:
-        Views(image_size=image_size)
+        Augmentation(image_size=image_size)
     with _naming(checkpoint):
         stored = open_stored(checkpoint)
         found = recognise(stored.shapes, stored.named_by)
@@ -73,18 +72,20 @@ def _naming(checkpoint: str | Path) -> Iterator[None]:
 def _config(architecture: Architecture, image_size: int | None) -> PretrainConfig:
     size = image_size
     if size is None:
-        size = 32 if architecture.encoder.stem == "cifar" else Views().image_size
-    head = dataclasses.replace(
-        architecture.head, lineareval_while_pretraining=architecture.num_classes is not None
-    )
+        size = 32 if architecture.encoder.stem == "cifar" else Augmentation().image_size
+    loss = ContrastiveLoss(lineareval_while_pretraining=architecture.num_classes is not None)
     return PretrainConfig(
-        Data(dataset=_DATASET), Views(image_size=size), architecture.encoder, head
-    ).resolved()
+        Data(dataset=_DATASET),
+        Augmentation(image_size=size),
+        architecture.encoder,
+        architecture.head,
+        loss,
+    ).resolve()
 
 
-def _plan(architecture: Architecture) -> Plan:
+def _plan(architecture: Architecture) -> TrainingPlan:
     """Of no step and no images: the file does not say what it was trained on."""
-    return Plan(
+    return TrainingPlan(
         num_examples=0,
         num_classes=architecture.num_classes,
         total_steps=0,
@@ -111,7 +112,7 @@ def _fill(model: SimCLR, found: Recognised, stored: Stored) -> int:
     return count
 
 
-def _write(run: Run, config: PretrainConfig, plan: Plan, model: SimCLR) -> None:
+def _write(run: Run, config: PretrainConfig, plan: TrainingPlan, model: SimCLR) -> None:
     try:
         with replacing(run.path.resolve()) as place:
             scratch = Run(place)
@@ -148,8 +149,8 @@ def _tell(
             "the projection head instead, which no shape tells)"
         )
     say(
-        f"{run.path} is a run at step 0 for images of {config.views.image_size} pixels; the file "
-        f"does not say what it was trained on: {_DATASET} is taken, evaluate and finetune take "
-        "another --dataset\n"
+        f"{run.path} is a run at step 0 for images of {config.augmentation.image_size} pixels; the "
+        f"file does not say what it was trained on: {_DATASET} is taken, evaluate and finetune "
+        "take another --dataset\n"
         f"next: simclr-tf export --model_dir={run.path}"
     )

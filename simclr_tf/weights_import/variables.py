@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 
-from simclr_tf.config import Encoder, Head
+from simclr_tf.config import Encoder, ProjectionHead
 from simclr_tf.models.resnet import DEPTHS, attention_width, feature_width, squeeze_width
 
 _STATISTICS = ("moving_mean", "moving_variance")
@@ -24,7 +24,7 @@ class Architecture:
     """
 
     encoder: Encoder
-    head: Head
+    head: ProjectionHead
     num_classes: int | None = None
 
     def kind(self) -> str:
@@ -244,7 +244,7 @@ def _squeeze_excite(
     walk.squeeze(f"{ours}_se_conv2", (name, f"{key}/se_expand"), width, outputs)
 
 
-def _projection_head(walk: _Walk, head: Head, width: int) -> None:
+def _projection_head(walk: _Walk, head: ProjectionHead, width: int) -> None:
     walk.part = "projection_head"
     if head.proj_head_mode == "none":
         return

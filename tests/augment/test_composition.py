@@ -203,12 +203,12 @@ def test_mistakes_name_the_flag():
         ("crop,crop", "each once"),
     ):
         with pytest.raises(config.UserError, match=words):
-            config.Views(transformations=transformations)
+            config.Augmentation(transformations=transformations)
     with pytest.raises(config.UserError, match="--policy=randaugment"):
-        config.Views(transformations="crop", policy="randaugment")
+        config.Augmentation(transformations="crop", policy="randaugment")
     with pytest.raises(config.UserError, match="--views_per_image=2"):
         config.FinetuneConfig(
             config.Data(dataset="shapes"),
-            config.Views(transformations="crop"),
-            finetuning=config.Finetuning(from_scratch=True),
+            config.Augmentation(transformations="crop"),
+            finetuning=config.FineTuning(from_scratch=True),
         )

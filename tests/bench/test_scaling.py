@@ -8,7 +8,7 @@ import tf_keras as keras
 
 from simclr_tf.bench import scaling
 from simclr_tf.bench.measure import Machine, ProcessDiedError
-from simclr_tf.config import Plan
+from simclr_tf.config import TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models import SimCLR, projection_head
 from simclr_tf.models.build import build_model
@@ -44,7 +44,7 @@ def small_model(linear=False, global_bn=True, dtype="float32"):
 
 
 def resnet():
-    plan = Plan(GLOBAL_BATCH, 13, 10, 0, 1.0, 0.1)
+    plan = TrainingPlan(GLOBAL_BATCH, 13, 10, 0, 1.0, 0.1)
     sizes = {"width_multiplier": 0.0625, "image_size": SIDE, "train_batch_size": GLOBAL_BATCH}
     return build_model(scaling.Options(replicas="2", **sizes).pretrain_config(), plan)
 

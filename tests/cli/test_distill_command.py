@@ -43,7 +43,7 @@ def test_a_bare_student_has_the_teachers_architecture_and_data(teacher, tmp_path
     assert (after.encoder, after.data) == (before.encoder, before.data)
     assert (after.optimization.optimizer, after.optimization.weight_decay) == ("lars", 1e-4)
     assert plan.peak_learning_rate == pytest.approx(0.1 * 64**0.5)
-    assert not (after.views.use_blur or after.views.use_grayscale)
+    assert not (after.augmentation.use_blur or after.augmentation.use_grayscale)
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_a_checkpoint_computes_the_same_in_a_run(named, reference_npz, tmp_path)
     assert "skipped by name: 7 values of optimizer state" in said
     assert "skipped by name: 2 values of counters" in said
     config, plan = Run(tmp_path / "run").read()
-    assert (config.views.image_size, config.encoder.stem) == (48, "cifar")
+    assert (config.augmentation.image_size, config.encoder.stem) == (48, "cifar")
     assert (config.data.dataset, config.data.eval_split) == ("imagenet2012", "validation")
     assert (plan.num_classes, plan.is_imported) == (10, True)
 

@@ -17,12 +17,12 @@ from simclr_tf.runs.run_dir import Run
 
 CONFIG = config.PretrainConfig(
     data=config.Data(dataset="shapes", train_split="train[:400]", eval_split="test[:200]"),
-    views=config.Views(image_size=16),
+    augmentation=config.Augmentation(image_size=16),
     encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
-    head=config.Head(num_proj_layers=2, proj_out_dim=16),
+    projection_head=config.ProjectionHead(num_proj_layers=2, proj_out_dim=16),
     optimization=config.Optimization(train_batch_size=32, train_steps=4, seed=3),
-).resolved()
-PLAN = config.Plan(400, 10, 4, 0, 12.5, 0.1)
+).resolve()
+PLAN = config.TrainingPlan(400, 10, 4, 0, 12.5, 0.1)
 
 
 @pytest.fixture

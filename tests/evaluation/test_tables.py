@@ -10,14 +10,14 @@ from simclr_tf.evaluation.tables import table_of_runs
 from simclr_tf.runs.results_file import append_evaluations
 from simclr_tf.runs.run_dir import Run
 
-PLAN = config.Plan(100, 10, 250, 0, 2.5, 0.1)
+PLAN = config.TrainingPlan(100, 10, 250, 0, 2.5, 0.1)
 
 
 def _run(path, seed, values, checkpoint=None, step=250, **changes):
     base = config.PretrainConfig(
         data=config.Data(dataset="shapes"),
         encoder=config.Encoder(resnet_depth=18, width_multiplier=0.25),
-        head=config.Head(**changes),
+        projection_head=config.ProjectionHead(**changes),
         optimization=config.Optimization(seed=seed),
     )
     if checkpoint is not None:

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.augment import SimCLRAugment
-from simclr_tf.config import Data, Encoder, Optimization, Plan, PretrainConfig, Views
+from simclr_tf.config import Augmentation, Data, Encoder, Optimization, PretrainConfig, TrainingPlan
 from simclr_tf.losses import build_loss
 from simclr_tf.models import SimCLR, projection_head
 from simclr_tf.models.build import build_model
@@ -387,9 +387,9 @@ def test_the_second_pass_waits_for_the_first():
 def test_the_option_reaches_the_model():
     config = PretrainConfig(
         Data("shapes"),
-        Views(image_size=8),
+        Augmentation(image_size=8),
         Encoder(resnet_depth=18, width_multiplier=1 / 32),
         optimization=Optimization(microbatch_size=4),
-    ).resolved()
-    plan = Plan(8, None, 1, 0, 1.0, 0.1)
+    ).resolve()
+    plan = TrainingPlan(8, None, 1, 0, 1.0, 0.1)
     assert build_model(config, plan).microbatch_size == 4

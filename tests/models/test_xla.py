@@ -11,12 +11,12 @@ from simclr_tf.models.build import build_model
 
 CONFIG = config.PretrainConfig(
     data=config.Data(dataset="shapes"),
-    views=config.Views(image_size=16),
+    augmentation=config.Augmentation(image_size=16),
     encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
-    head=config.Head(num_proj_layers=2, proj_out_dim=16),
+    projection_head=config.ProjectionHead(num_proj_layers=2, proj_out_dim=16),
     optimization=config.Optimization(train_batch_size=8),
-).resolved()
-PLAN = config.Plan(64, 10, 10, 0, 8.0, 0.1)
+).resolve()
+PLAN = config.TrainingPlan(64, 10, 10, 0, 8.0, 0.1)
 # Host work, shapes that depend on values, and what only an interpreter has.
 NOT_FOR_XLA = re.compile(
     "PyFunc|Print|Assert|String|Decode|Encode|File|Iterator|Dataset|Unique|^Where$|Sparse(?!Softmax)"

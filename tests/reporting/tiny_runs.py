@@ -17,9 +17,10 @@ def tiny(dataset: str, steps: int = 4, **data) -> config.PretrainConfig:
     """A run that trains in moments."""
     return config.PretrainConfig(
         config.Data(dataset=dataset, storage_size=24, **data),
-        config.Views(image_size=16, use_blur=False),
+        config.Augmentation(image_size=16, use_blur=False),
         config.Encoder(resnet_depth=18, width_multiplier=0.0625),
-        config.Head(num_proj_layers=2, proj_out_dim=16),
+        config.ProjectionHead(num_proj_layers=2, proj_out_dim=16),
+        config.ContrastiveLoss(),
         config.Optimization(
             train_batch_size=8,
             train_steps=steps,
@@ -27,7 +28,7 @@ def tiny(dataset: str, steps: int = 4, **data) -> config.PretrainConfig:
             learning_rate=0.1,
             warmup_epochs=0.0,
         ),
-        config.Watching(log_every=1),
+        config.Monitoring(log_every=1),
     )
 
 

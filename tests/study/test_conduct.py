@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_tf.config import Data, Encoder, Optimization, Plan, PretrainConfig, Views
+from simclr_tf.config import Augmentation, Data, Encoder, Optimization, PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.runs.run_dir import Run
 from simclr_tf.study import runner
@@ -20,7 +20,7 @@ from simclr_tf.study.worker import Slot
 
 BASE = PretrainConfig(
     Data(dataset="shapes", train_split="train[:300]", eval_split="test[:40]"),
-    Views(image_size=16, use_blur=False),
+    Augmentation(image_size=16, use_blur=False),
     Encoder(resnet_depth=18, width_multiplier=0.0625),
     optimization=Optimization(train_batch_size=32, train_epochs=1.0),
 )
@@ -123,11 +123,11 @@ def test_another_study_in_the_directory(tmp_path):
 def test_runs_with_other_settings_are_named(tmp_path):
     request = asked("temperature", tmp_path)
     trial = request.trials[2]
-    plan = Plan(300, 10, 9, 0, 9.4, 0.1)
-    Run(trial.path).write(trial.config.resolved(), plan)
+    plan = TrainingPlan(300, 10, 9, 0, 9.4, 0.1)
+    Run(trial.path).write(trial.config.resolve(), plan)
     with pytest.raises(AssertionError, match="it went to work"):
         conduct(request, say=lambda line: None)
-    other = with_("views", color_jitter_strength=0.25)
+    other = with_("augmentation", color_jitter_strength=0.25)
     with pytest.raises(UserError) as caught:
         conduct(asked("temperature", tmp_path, base=other))
     assert str(caught.value) == (
@@ -138,9 +138,9 @@ def test_runs_with_other_settings_are_named(tmp_path):
 
 def test_runs_on_other_replicas_are_named_where_these_matter(tmp_path):
     request = asked("bn", tmp_path, num_replicas=2)
-    plan = Plan(300, 10, 9, 0, 9.4, 0.1, num_replicas=2)
+    plan = TrainingPlan(300, 10, 9, 0, 9.4, 0.1, num_replicas=2)
     for trial in request.trials:
-        Run(trial.path).write(trial.config.resolved(), plan)
+        Run(trial.path).write(trial.config.resolve(), plan)
     with pytest.raises(AssertionError, match="it went to work"):
         conduct(request, say=lambda line: None)
     with pytest.raises(UserError, match=r"of_each_replica-B_4-0 .* replicas \(was 2, now 4\)"):

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from simclr_tf.config import Data, FinetuneConfig, Optimization, PretrainConfig, Views
+from simclr_tf.config import Augmentation, Data, FinetuneConfig, Optimization, PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import peak_learning_rate
 from simclr_tf.study.experiments import STUDIES
@@ -15,7 +15,7 @@ from simclr_tf.study.trial import trials_of
 
 BASE = PretrainConfig(
     Data(dataset="shapes"),
-    Views(image_size=16),
+    Augmentation(image_size=16),
     optimization=Optimization(train_batch_size=64, train_epochs=3, learning_rate=0.2),
 )
 PAPER = PretrainConfig(
@@ -31,7 +31,7 @@ def test_the_full_grid_makes_valid_and_different_configs(study, base, tmp_path):
     trials = trials_of(study.cells, base, [0, 7], tmp_path)
     assert len(trials) == 2 * len(study.cells)
     for trial in trials:
-        config = trial.config.resolved()
+        config = trial.config.resolve()
         assert config.optimization.seed == trial.seed
         assert isinstance(config, FinetuneConfig) == trial.cell.supervised
         for name, value in trial.cell.overrides.items():
@@ -139,11 +139,11 @@ def test_supervised_cells_learn_from_both_views_and_from_nothing():
     base = dataclasses.replace(
         BASE,
         optimization=dataclasses.replace(BASE.optimization, microbatch_size=16),
-        watching=dataclasses.replace(BASE.watching, knn_every_epochs=1.0),
+        monitoring=dataclasses.replace(BASE.monitoring, knn_every_epochs=1.0),
     )
     (cell, *_) = (cell for cell in STUDIES["color_strength"].cells if cell.supervised)
     config = configured(cell, base, 3)
     assert isinstance(config, FinetuneConfig)
     assert config.finetuning.from_scratch and config.finetuning.views_per_image == 2
-    assert config.optimization.microbatch_size == 0 and config.watching.knn_every_epochs == 0
+    assert config.optimization.microbatch_size == 0 and config.monitoring.knn_every_epochs == 0
     assert config.optimization.train_epochs == base.optimization.train_epochs

@@ -37,11 +37,11 @@ def _base(steps, **sections):
     optimization |= {"learning_rate_scaling": "none", **sections.pop("optimization", {})}
     return changed(
         changed(
-            views=CROP_AND_FLIP,
+            augmentation=CROP_AND_FLIP,
             data={"train_split": "train[:512]", "eval_split": "test[:200]"},
             optimization=optimization,
             checkpoints={"checkpoint_steps": 3},
-            watching={"log_every": 2},
+            monitoring={"log_every": 2},
         ),
         **sections,
     )
@@ -66,7 +66,7 @@ def _supervised(steps, place, **sections):
     names = [field.name for field in dataclasses.fields(config.PretrainConfig)]
     settings = config.FinetuneConfig(
         **{name: getattr(base, name) for name in names},
-        finetuning=config.Finetuning(from_scratch=True),
+        finetuning=config.FineTuning(from_scratch=True),
     )
     finetune(settings, place, **QUIET)
     return place
@@ -147,7 +147,7 @@ def test_another_teacher_or_temperature_is_another_run(teacher, tmp_path):
 
 @pytest.mark.slow
 def test_replicas_each_have_the_teacher(teacher, tmp_path, mirrored):
-    settings = student(teacher, steps=3, watching={"log_every": 1})
+    settings = student(teacher, steps=3, monitoring={"log_every": 1})
     one, two = tmp_path / "one", tmp_path / "two"
     distill(settings, one, **QUIET)
     distill(settings, two, Replicas(mirrored(2)), **QUIET)
@@ -226,7 +226,7 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
     bare = {**labelled, "dataset": f"folder:{tinted / 'bare'}", "validation_fraction": 0.25}
     place = tmp_path / "student"
     settings = student(
-        guide, 40, data=bare, optimization={"train_batch_size": 16}, watching={"log_every": 5}
+        guide, 40, data=bare, optimization={"train_batch_size": 16}, monitoring={"log_every": 5}
     )
     distill(settings, place, **QUIET)
     first, last = rows(place)[0], rows(place)[-1]
@@ -289,7 +289,7 @@ def test_mistakes_are_named_before_training(teacher, exported, tmp_path):
         assert "\n" not in str(raised.value)
     for source in (teacher, exported):
         with pytest.raises(UserError, match=r"--image_size=24: the teacher .* of 16 pixels"):
-            distill(student(source, views={"image_size": 24}), tmp_path / "run", **QUIET)
+            distill(student(source, augmentation={"image_size": 24}), tmp_path / "run", **QUIET)
     with pytest.raises(UserError, match="--labels_per_class=99"):
         distill(student(teacher, alpha=0.5, labels=99), tmp_path / "run", **QUIET)
     assert not (tmp_path / "run").exists()

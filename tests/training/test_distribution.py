@@ -6,7 +6,7 @@ import socket
 import pytest
 import tensorflow as tf
 
-from simclr_tf.config import Devices
+from simclr_tf.config import Distribution
 from simclr_tf.errors import UserError
 from simclr_tf.training.distribution import one_device, open_replicas
 from tests.processes import free_workers
@@ -22,13 +22,13 @@ def quiet(line):
 
 
 def test_auto_is_one_device_here():
-    replicas = open_replicas(Devices())
+    replicas = open_replicas(Distribution())
     assert replicas.count == 1 and replicas.is_chief
     assert replicas.describe(64) == "one device: global batch 64, 64 per replica"
 
 
 def test_replicas_are_logical_cpu_devices_where_there_is_no_gpu():
-    replicas = open_replicas(Devices(num_replicas=4))
+    replicas = open_replicas(Distribution(num_replicas=4))
     assert isinstance(replicas.strategy, tf.distribute.MirroredStrategy)
     assert replicas.count == 4
     assert replicas.describe(64) == "4 CPU devices: global batch 64, 16 per replica"
@@ -41,25 +41,31 @@ def test_replicas_are_logical_cpu_devices_where_there_is_no_gpu():
 def test_devices_are_settled_before_the_first_operation():
     tf.constant(0)
     with pytest.raises(UserError, match="--num_replicas=9: TensorFlow already runs"):
-        open_replicas(Devices(num_replicas=9))
+        open_replicas(Distribution(num_replicas=9))
 
 
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
-        (Devices("one_device", workers="a:1"), "--workers does not go with --strategy=one_device"),
-        (Devices("one_device", use_tpu=True), "--use_tpu does not go with --strategy=one_device"),
-        (Devices("mirrored", tpu_zone="a"), "--tpu_zone does not go with --strategy=mirrored"),
-        (Devices("mirrored", use_tpu=True), "--use_tpu does not go with --strategy=mirrored"),
-        (Devices(use_tpu=True, num_replicas=2), "--num_replicas does not go with --use_tpu"),
-        (Devices("one_device", num_replicas=2), "--num_replicas does not go with --strategy"),
-        (Devices(worker_index=0), "--worker_index needs --workers"),
-        (Devices("multi_worker"), "name the processes with --workers"),
-        (Devices(workers="a:1,b:2"), "--worker_index=-1: must be 0 to 1"),
-        (Devices(workers="a:1,b:2", worker_index=2), "--worker_index=2: must be 0 to 1"),
-        (Devices(workers="a:1,b", worker_index=0), "'b' is not host:port"),
-        (Devices(workers="a:1,a:1", worker_index=0), "named twice"),
-        (Devices(tpu_name="grpc://nowhere"), "'nowhere' is not host:port"),
+        (
+            Distribution("one_device", workers="a:1"),
+            "--workers does not go with --strategy=one_device",
+        ),
+        (
+            Distribution("one_device", use_tpu=True),
+            "--use_tpu does not go with --strategy=one_device",
+        ),
+        (Distribution("mirrored", tpu_zone="a"), "--tpu_zone does not go with --strategy=mirrored"),
+        (Distribution("mirrored", use_tpu=True), "--use_tpu does not go with --strategy=mirrored"),
+        (Distribution(use_tpu=True, num_replicas=2), "--num_replicas does not go with --use_tpu"),
+        (Distribution("one_device", num_replicas=2), "--num_replicas does not go with --strategy"),
+        (Distribution(worker_index=0), "--worker_index needs --workers"),
+        (Distribution("multi_worker"), "name the processes with --workers"),
+        (Distribution(workers="a:1,b:2"), "--worker_index=-1: must be 0 to 1"),
+        (Distribution(workers="a:1,b:2", worker_index=2), "--worker_index=2: must be 0 to 1"),
+        (Distribution(workers="a:1,b", worker_index=0), "'b' is not host:port"),
+        (Distribution(workers="a:1,a:1", worker_index=0), "named twice"),
+        (Distribution(tpu_name="grpc://nowhere"), "'nowhere' is not host:port"),
     ],
 )
 def test_contradictions_are_named(devices, message):
@@ -86,14 +92,14 @@ def test_contradictions_are_named(devices, message):
 def test_a_wrong_environment_is_named(monkeypatch, value, message):
     monkeypatch.setenv("TF_CONFIG", value)
     with pytest.raises(UserError, match=message):
-        open_replicas(Devices(), quiet)
+        open_replicas(Distribution(), quiet)
 
 
 def test_two_descriptions_of_a_cluster_are_refused(monkeypatch):
     cluster = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     with pytest.raises(UserError, match="both --workers and TF_CONFIG"):
-        open_replicas(Devices(workers="a:1", worker_index=0), quiet)
+        open_replicas(Distribution(workers="a:1", worker_index=0), quiet)
 
 
 def test_workers_that_do_not_answer_are_named(monkeypatch):
@@ -101,7 +107,7 @@ def test_workers_that_do_not_answer_are_named(monkeypatch):
     lines = []
     with socket.create_server(("127.0.0.1", int(workers[2].rpartition(":")[2]))):
         with pytest.raises(UserError, match=f"{workers[0]}: no answer within 1 s") as caught:
-            devices = Devices(workers=",".join(workers), worker_index=1, worker_timeout=1)
+            devices = Distribution(workers=",".join(workers), worker_index=1, worker_timeout=1)
             open_replicas(devices, lines.append)
         assert workers[2] not in str(caught.value)
         # The same cluster by TF_CONFIG, where the chief comes first; this one's port is taken.
@@ -109,14 +115,14 @@ def test_workers_that_do_not_answer_are_named(monkeypatch):
         task = {"type": "worker", "index": 1}
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
         with pytest.raises(UserError, match=f"cannot listen at {workers[2]}"):
-            open_replicas(Devices(), quiet)
+            open_replicas(Distribution(), quiet)
     assert lines[0].startswith("waiting up to 1 s")
 
 
 def test_a_tpu_that_does_not_answer_is_named():
     (address,) = free_workers(1).split(",")
     with pytest.raises(UserError, match=f"{address}: no answer within 1 s; see that the TPU runs"):
-        open_replicas(Devices(tpu_name=f"grpc://{address}", worker_timeout=1), quiet)
+        open_replicas(Distribution(tpu_name=f"grpc://{address}", worker_timeout=1), quiet)
 
 
 def test_a_machine_without_tpu_says_so(run_cli, tmp_path):

@@ -42,13 +42,13 @@ def pretrained(tmp_path_factory) -> Path:
 def tuned(checkpoint: Path | str, *, steps=6, few=None, **finetuning) -> config.FinetuneConfig:
     base = changed(
         data={"train_split": few or "train[:256]"},
-        views={"color_jitter_strength": 0.0, "use_grayscale": False},
+        augmentation={"color_jitter_strength": 0.0, "use_grayscale": False},
         optimization={"train_steps": steps, "train_batch_size": 16, "weight_decay": 0.0},
         checkpoints={"checkpoint": str(checkpoint), "checkpoint_steps": 3},
-        watching={"log_every": 2},
+        monitoring={"log_every": 2},
     )
     sections = {name: getattr(base, name) for name in SECTIONS}
-    return config.FinetuneConfig(**sections, finetuning=config.Finetuning(**finetuning))
+    return config.FinetuneConfig(**sections, finetuning=config.FineTuning(**finetuning))
 
 
 def test_labels_are_chosen_class_by_class_and_listed(pretrained, tmp_path):
@@ -116,9 +116,9 @@ def test_starts_from_the_encoder_and_the_first_layers_of_the_head(pretrained, tm
 def test_zero_initialised_head_is_zero(pretrained, tmp_path):
     from simclr_tf.models.build import build_model
 
-    plan = config.Plan(256, 10, 6, 0, 8.0, 0.1)
+    plan = config.TrainingPlan(256, 10, 6, 0, 8.0, 0.1)
     for zero in (True, False):
-        model = build_model(tuned(pretrained, zero_init_logits_layer=zero).resolved(), plan)
+        model = build_model(tuned(pretrained, zero_init_logits_layer=zero).resolve(), plan)
         assert (not np.any(model.head.kernel.numpy())) == zero
 
 
@@ -190,7 +190,7 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     before, plan = run.read()
     splits = Splits.of(before.data)
     settings = supervised_config(before, plan, splits)
-    for section in ("views", "encoder", "head"):
+    for section in ("augmentation", "encoder", "projection_head"):
         assert getattr(settings, section) == getattr(before, section)
     # On other splits too it has the run's number of steps, not its epochs.
     fewer = dataclasses.replace(splits, train_split="train[:10%]")

@@ -43,11 +43,11 @@ def test_nothing_is_traced_again_after_the_first_steps(tmp_path, monkeypatch):
             eval_split="test[:40]",
             validation_fraction=0.34,
         ),
-        views=config.Views(image_size=16, use_blur=False),
+        augmentation=config.Augmentation(image_size=16, use_blur=False),
         encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
         optimization=config.Optimization(train_batch_size=16, train_steps=4),
         # 4 steps are an epoch.
-        watching=config.Watching(knn_every_epochs=1.0, log_every=3, pictures_every_epochs=1.0),
+        monitoring=config.Monitoring(knn_every_epochs=1.0, log_every=3, pictures_every_epochs=1.0),
         checkpoints=config.Checkpoints(checkpoint_steps=3),
     )
     build._augment.cache_clear()  # else the views' graph is there from the run before

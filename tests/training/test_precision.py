@@ -15,10 +15,10 @@ from tests.processes import TINY, rows
 
 AUTO = config.PretrainConfig(
     data=config.Data(dataset="shapes"),
-    views=config.Views(image_size=16),
+    augmentation=config.Augmentation(image_size=16),
     encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
     optimization=config.Optimization(precision="auto", train_batch_size=8),
-).resolved()
+).resolve()
 
 
 def chosen_for(settings=AUTO, replicas=None):
@@ -73,7 +73,7 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(tmp_path):
     begun = dataclasses.replace(
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="bfloat16")
     )
-    run.write(begun, config.Plan(64, 10, 10, 0, 8.0, 0.1))
+    run.write(begun, config.TrainingPlan(64, 10, 10, 0, 8.0, 0.1))
     assert keep_precision(AUTO, run, said.append) == begun
     assert said == [f"--precision=auto: bfloat16 (as {tmp_path} began)"]
 

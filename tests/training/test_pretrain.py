@@ -28,9 +28,9 @@ from tests.processes import rows
 
 TINY = config.PretrainConfig(
     data=config.Data(dataset="shapes", train_split="train[:256]", eval_split="test[:64]"),
-    views=config.Views(image_size=16, use_blur=False),
+    augmentation=config.Augmentation(image_size=16, use_blur=False),
     encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
-    head=config.Head(num_proj_layers=2, proj_out_dim=16),
+    projection_head=config.ProjectionHead(num_proj_layers=2, proj_out_dim=16),
     optimization=config.Optimization(
         train_batch_size=32,
         train_steps=10,
@@ -38,7 +38,7 @@ TINY = config.PretrainConfig(
         learning_rate=0.1,
         warmup_epochs=0.5,
     ),
-    watching=config.Watching(log_every=4, pictures_every_epochs=0),
+    monitoring=config.Monitoring(log_every=4, pictures_every_epochs=0),
     checkpoints=config.Checkpoints(checkpoint_steps=5, keep_checkpoint_max=2),
 )
 
@@ -52,7 +52,7 @@ def changed(base: config.PretrainConfig = TINY, **sections) -> config.PretrainCo
     return dataclasses.replace(base, **parts)
 
 
-PLAN = config.Plan(256, 10, 10, 4, 8.0, 0.0125)
+PLAN = config.TrainingPlan(256, 10, 10, 4, 8.0, 0.0125)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def run_dir(tmp_path_factory) -> Path:
     watched = changed(
         data={"validation_fraction": 0.25},
         optimization={"train_steps": 12},
-        watching={"knn_every_epochs": 1.0, "eval_every_epochs": 1.0},
+        monitoring={"knn_every_epochs": 1.0, "eval_every_epochs": 1.0},
     )
     pretrain(watched, path)
     return path
@@ -95,7 +95,7 @@ def test_tensorboard_shows_scalars_and_view_pairs(run_dir):
 @pytest.mark.parametrize("steps", [8, 13, 25])
 def test_a_trace_of_ten_steps_lies_where_tensorboard_looks(tmp_path, steps):
     said = []
-    settings = changed(optimization={"train_steps": steps}, watching={"profile": True})
+    settings = changed(optimization={"train_steps": steps}, monitoring={"profile": True})
     pretrain(settings, tmp_path, say=said.append)
     traces = list((tmp_path / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb"))
     assert len(traces) == (steps > 10)
@@ -103,7 +103,7 @@ def test_a_trace_of_ten_steps_lies_where_tensorboard_looks(tmp_path, steps):
     says = "trace written to" if traces else "nothing traced, for training took 8 calls"
     assert any(says in line for line in said)
     # It is no setting of the run: without it, the run goes on.
-    pretrain(changed(settings, watching={"profile": False}), tmp_path)
+    pretrain(changed(settings, monitoring={"profile": False}), tmp_path)
 
 
 def test_load_gives_the_trained_model(run_dir):
@@ -124,7 +124,7 @@ def test_finished_run_is_left_alone(run_dir):
     watched = changed(
         data={"validation_fraction": 0.25},
         optimization={"train_steps": 12},
-        watching={"knn_every_epochs": 1.0, "eval_every_epochs": 1.0},
+        monitoring={"knn_every_epochs": 1.0, "eval_every_epochs": 1.0},
     )
     pretrain(watched, run_dir, say=said.append)
     assert "finished" in said[-1]
@@ -175,7 +175,7 @@ def test_steps_per_execution_change_when_is_logged_and_nothing_else(tmp_path):
 @pytest.mark.slow
 def test_replicas_train_probe_and_go_on_as_one_device(tmp_path, mirrored):
     config_ = changed(
-        data={"validation_fraction": 0.25}, watching={"log_every": 1, "knn_every_epochs": 1.0}
+        data={"validation_fraction": 0.25}, monitoring={"log_every": 1, "knn_every_epochs": 1.0}
     )
     one, two = tmp_path / "one", tmp_path / "two"
     pretrain(config_, one)
@@ -230,7 +230,9 @@ def test_a_microbatch_must_divide_a_replicas_images(tmp_path):
     uneven = changed(optimization={"microbatch_size": 12})
     with pytest.raises(UserError, match="--microbatch_size=12 does not divide a replica's 32"):
         pretrain(uneven, tmp_path)
-    never_again = changed(optimization={"microbatch_size": 16}, views={"policy": "randaugment"})
+    never_again = changed(
+        optimization={"microbatch_size": 16}, augmentation={"policy": "randaugment"}
+    )
     with pytest.raises(UserError, match="--microbatch_size=16 makes every view twice"):
         check_trainable(never_again, 1)
     assert not list(tmp_path.iterdir())
@@ -246,7 +248,7 @@ def test_a_bucket_is_no_run_directory():
     [
         ("encoder", "width_multiplier", 1 / 8),
         ("optimization", "train_batch_size", 64),
-        ("head", "temperature", 0.5),
+        ("contrastive_loss", "temperature", 0.5),
     ],
 )
 def test_resuming_as_something_else_is_refused_by_name(run_dir, section, field, value):
@@ -348,10 +350,10 @@ def test_an_image_that_fails_to_decode_is_named_and_the_run_goes_on_without_it(
             "eval_split": "train[:4]",
         },
         optimization={"train_batch_size": 8, "train_steps": 5},
-        watching={"log_every": 5},
+        monitoring={"log_every": 5},
     )
     if probed:
-        settings = changed(settings, watching={"probe_dataset": photos, "knn_every_epochs": 1.0})
+        settings = changed(settings, monitoring={"probe_dataset": photos, "knn_every_epochs": 1.0})
     run = tmp_path / "run"
     with pytest.raises(UserError, match=str(victim)) as raised:
         pretrain(settings, run, Replicas(mirrored(2)) if replicas == 2 else None)
@@ -370,7 +372,7 @@ def test_an_image_that_fails_to_decode_is_named_and_the_run_goes_on_without_it(
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(tmp_path):
     model_dir = tmp_path / "run"
-    Run(model_dir).write(TINY.resolved(), PLAN)
+    Run(model_dir).write(TINY.resolve(), PLAN)
     said = []
     pretrain(
         changed(optimization={"train_steps": 1, "learning_rate": 0.2}), model_dir, say=said.append
@@ -389,7 +391,7 @@ def test_a_changed_number_of_images_or_classes_is_refused(run_dir):
 def test_probes_leave_out_what_has_no_label():
     images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
     labels = np.random.default_rng(1).integers(0, 2, 40)
-    model = build_model(TINY.resolved(), PLAN)
+    model = build_model(TINY.resolve(), PLAN)
     names = ("a", "b")
     known = ArraySource("known", images[:20], labels[:20], names)
     half = ArraySource("half", images, np.where(np.arange(40) < 20, labels, -1), names)
@@ -436,7 +438,7 @@ def test_probes_of_several_labels_per_image_are_refused_at_the_start(tmp_path, s
     message = "--knn_every_epochs: several t.* several labels per image.* --probe_dataset"
     batch = {"train_batch_size": 4}
     with pytest.raises(UserError, match=message):
-        pretrain(changed(data=data, optimization=batch, watching=watching), tmp_path / "run")
+        pretrain(changed(data=data, optimization=batch, monitoring=watching), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -466,7 +468,9 @@ def test_supcon_without_one_label_for_each_image_is_refused_at_the_start(tmp_pat
         (several, "several labels per image"),
         (stored(tmp_path / "tfds", "unlabelled", "label", NAMES, lambda i: -1), "no image with a"),
     ):
-        settings = changed(data=data, head={"loss": "supcon"}, optimization={"train_batch_size": 4})
+        settings = changed(
+            data=data, contrastive_loss={"loss": "supcon"}, optimization={"train_batch_size": 4}
+        )
         with pytest.raises(UserError, match=f"--loss=supcon: .* has {found}.*, and the loss needs"):
             pretrain(settings, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -475,9 +479,9 @@ def test_supcon_without_one_label_for_each_image_is_refused_at_the_start(tmp_pat
 def test_another_loss_trains_is_validated_and_comes_back(tmp_path):
     settings = changed(
         data={"validation_fraction": 0.25},
-        head={"loss": "supcon", "margin": 0.6},
+        contrastive_loss={"loss": "supcon", "margin": 0.6},
         optimization={"train_steps": 2},
-        watching={"log_every": 1},
+        monitoring={"log_every": 1},
     )
     pretrain(settings, tmp_path)
     first, last = rows(tmp_path)
@@ -486,9 +490,9 @@ def test_another_loss_trains_is_validated_and_comes_back(tmp_path):
     found = validation(held_out, 32)(model)
     for name, value in found.items():
         assert last[name] == pytest.approx(value, rel=1e-5)
-    assert Run(tmp_path).read()[0].head == settings.head
+    assert Run(tmp_path).read()[0].contrastive_loss == settings.contrastive_loss
     # The same weights under NT-Xent: another loss, the same accuracy.
-    plain = build_model(changed(settings, head={"loss": "nt_xent"}).resolved(), PLAN)
+    plain = build_model(changed(settings, contrastive_loss={"loss": "nt_xent"}).resolve(), PLAN)
     plain.set_weights(model.get_weights())
     other = validation(held_out, 32)(plain)
     name = "validation_contrastive_accuracy"

@@ -5,14 +5,23 @@ import re
 
 import pytest
 
-from simclr_tf.config import Data, Encoder, Head, Plan, PretrainConfig, Views
+from simclr_tf.config import (
+    Augmentation,
+    Data,
+    Encoder,
+    PretrainConfig,
+    ProjectionHead,
+    TrainingPlan,
+)
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model
 from simclr_tf.weights_import.detect import recognise
 from simclr_tf.weights_import.variables import Architecture, reference_variables
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-SMALL = Architecture(Encoder(resnet_depth=18, width_multiplier=0.25, stem="cifar"), Head(), 10)
+SMALL = Architecture(
+    Encoder(resnet_depth=18, width_multiplier=0.25, stem="cifar"), ProjectionHead(), 10
+)
 
 
 def shapes_of(architecture: Architecture, named_by: str = "name") -> dict[str, tuple[int, ...]]:
@@ -26,7 +35,7 @@ def test_the_references_names_and_shapes(reference_variables, model, listed, nam
     found = recognise(shapes, named_by)
     sk_ratio = 0.0625 if model == "resnet50_sk" else 0.0
     encoder = Encoder(resnet_depth=50, stem="imagenet", sk_ratio=sk_ratio)
-    assert found.architecture == Architecture(encoder, Head(), 1000)
+    assert found.architecture == Architecture(encoder, ProjectionHead(), 1000)
     assert {name: variable.shape for variable, name in found.names} == shapes
 
 
@@ -48,7 +57,7 @@ def test_names_and_keys_are_of_the_same_variables(reference_variables):
 def test_keys_of_a_basic_block():
     # ResidualBlock of the reference: shortcut_layers, conv2d_bn_layers, se_layer.
     sizes = {"resnet_depth": 18, "sk_ratio": 0.0625, "se_ratio": 0.25, "stem": "imagenet"}
-    keys = [v.key for v in reference_variables(Architecture(Encoder(**sizes), Head()))]
+    keys = [v.key for v in reference_variables(Architecture(Encoder(**sizes), ProjectionHead()))]
     start = "model/resnet_model/block_groups/1/layers/0/"
     found = [key.removeprefix(start).removesuffix(SUFFIX) for key in keys if key.startswith(start)]
     norm = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -82,12 +91,12 @@ def test_keys_of_a_basic_block():
 )
 def test_every_architecture_comes_back(encoder, head, classes, named_by):
     encoder = {"stem": "imagenet", **encoder}
-    architecture = Architecture(Encoder(**encoder), Head(**head), classes)
+    architecture = Architecture(Encoder(**encoder), ProjectionHead(**head), classes)
     assert recognise(shapes_of(architecture, named_by), named_by).architecture == architecture
 
 
 def test_a_linear_head_is_told_by_its_name():
-    linear = dataclasses.replace(SMALL, head=Head(proj_head_mode="linear"))
+    linear = dataclasses.replace(SMALL, head=ProjectionHead(proj_head_mode="linear"))
     assert recognise(shapes_of(linear), "name").architecture == linear
 
 
@@ -110,9 +119,9 @@ def test_a_fraction_of_a_filter_gives_the_same_shapes():
     ],
 )
 def test_they_are_the_variables_of_our_model(encoder, head):
-    encoder, head = Encoder(**encoder, width_multiplier=0.125), Head(**head)
-    config = PretrainConfig(Data(dataset="shapes"), Views(image_size=32), encoder, head)
-    model = build_model(config, Plan(0, 7, 0, 0, 0.0, 0.0))
+    encoder, head = Encoder(**encoder, width_multiplier=0.125), ProjectionHead(**head)
+    config = PretrainConfig(Data(dataset="shapes"), Augmentation(image_size=32), encoder, head)
+    model = build_model(config, TrainingPlan(0, 7, 0, 0, 0.0, 0.0))
     theirs = reference_variables(Architecture(encoder, head, 7))
     ours = {
         f"{part}/{variable.name}": tuple(variable.shape)
