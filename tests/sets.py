@@ -3,13 +3,13 @@
 import numpy as np
 
 from simclr_tf.data.base import ArraySource
-from simclr_tf.embedding.embedded_dataset import Rows
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 
 CLASSES = ("ant", 'b,"ee"', "cat\n")
 
 
-def rows(count=40, dims=6, size=32, labelled=True, names=None, features=None) -> Rows:
-    """Rows of random images, with random features and labels, one of which is -1."""
+def rows(count=40, dims=6, size=32, labelled=True, names=None, features=None) -> EmbeddedDataset:
+    """An embedded dataset of random images, with random features and labels, one of which is -1."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (count, size, size, 3), np.uint8)
     labels = draw.integers(0, 3, count)
@@ -20,4 +20,4 @@ def rows(count=40, dims=6, size=32, labelled=True, names=None, features=None) ->
     )
     if features is None:
         features = draw.normal(size=(count, dims)).astype(np.float32)
-    return Rows(source, features, labels if labelled else np.full(count, -1))
+    return EmbeddedDataset(source, features, labels if labelled else np.full(count, -1))

@@ -74,9 +74,9 @@ def run(values: flags.FlagValues) -> None:
     if not formats:
         raise UserError(f"--format is empty: name any of {', '.join(_FORMATS)}")
 
-    from simclr_tf.embedding import EmbedRequest, embed_run, embed_saved_model
+    from simclr_tf.embedding import EmbedOptions, embed_run, embed_saved_model
 
-    request = EmbedRequest(
+    request = EmbedOptions(
         dataset=values.dataset,
         split=values.split,
         data_dir=values.data_dir,

@@ -68,11 +68,11 @@ def run(values: flags.FlagValues) -> None:
             f"--output={values.output}: must be a file of a file system; copy it there afterwards"
         )
 
-    from simclr_tf.reporting import ReportRequest, report_run, report_runs
+    from simclr_tf.reporting import ReportOptions, report_run, report_runs
 
     if runs:
         note_no_effect(values, _OF_ONE)
         report_runs(runs, values.output)
         return
     options: dict[str, Any] = {name: values[name].value for name in _OF_ONE}
-    report_run(values.model_dir, ReportRequest(**options), values.output)
+    report_run(values.model_dir, ReportOptions(**options), values.output)

@@ -12,10 +12,10 @@ import numpy as np
 from simclr_tf.data import open_source
 from simclr_tf.data.base import content_hash
 from simclr_tf.data.folder import FOLDER_PREFIX
-from simclr_tf.embedding.embedded_dataset import Rows
-from simclr_tf.embedding.nearest import draw, listed, nearest
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
+from simclr_tf.embedding.nearest import format_neighbors, nearest_neighbors, plot_neighbors
 from simclr_tf.embedding.projector import write_projector
-from simclr_tf.embedding.query import Query, find_query
+from simclr_tf.embedding.query import Query, resolve_query
 from simclr_tf.embedding.writers import write_ids, write_npy, write_parquet
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.encoders import TrainedEncoder, encoder_of_run, encoder_of_saved_model
@@ -34,7 +34,7 @@ _say = functools.partial(print, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbedRequest:
+class EmbedOptions:
     """What is to be embedded, and as what.
 
     Attributes:
@@ -79,7 +79,7 @@ class EmbedRequest:
         )
 
 
-def embed_run(model_dir: str | Path, request: EmbedRequest, output: str | Path | None) -> Path:
+def embed_run(model_dir: str | Path, request: EmbedOptions, output: str | Path | None) -> Path:
     """Embeds with a run's newest checkpoint; returns the directory.
 
     Features are kept in the run's `features`, where `simclr-tf evaluate` finds them too.
@@ -107,7 +107,7 @@ def embed_run(model_dir: str | Path, request: EmbedRequest, output: str | Path |
     return output
 
 
-def embed_saved_model(encoder: str | Path, request: EmbedRequest, output: str | Path) -> Path:
+def embed_saved_model(encoder: str | Path, request: EmbedOptions, output: str | Path) -> Path:
     """Embeds with an exported encoder; returns the directory, in whose `features` they are kept.
 
     Raises:
@@ -120,7 +120,7 @@ def embed_saved_model(encoder: str | Path, request: EmbedRequest, output: str | 
 
 
 def _embed(
-    encoder: TrainedEncoder, request: EmbedRequest, splits: Splits, output: Path, cache: Path
+    encoder: TrainedEncoder, request: EmbedOptions, splits: Splits, output: Path, cache: Path
 ) -> None:
     function, identity = _representation(encoder, request.representation)
     source = open_source(
@@ -133,7 +133,7 @@ def _embed(
     count = source.num_examples
     query = None
     if request.nearest:
-        query = find_query(request.nearest, source, splits.storage_size or encoder.image_size)
+        query = resolve_query(request.nearest, source, splits.storage_size or encoder.image_size)
         if request.neighbours > count:
             raise UserError(
                 f"--neighbours={request.neighbours}: {source.name} has {count:,} images; lower it"
@@ -159,7 +159,7 @@ def _embed(
         if FeatureStore(place, count).complete:
             _say(f"their features are in {place} already")
         features = extract(source)
-        rows = Rows(source, features.features, features.labels)
+        rows = EmbeddedDataset(source, features.features, features.labels)
         _write(rows, request, output)
         if query is not None:
             one = FeatureExtractor(function, encoder.image_size, 1)
@@ -208,7 +208,7 @@ def _claim(output: Path, about: Mapping[str, object]) -> None:
         write_atomically(manifest, json.dumps(about, indent=1) + "\n")
 
 
-def _write(rows: Rows, request: EmbedRequest, output: Path) -> None:
+def _write(rows: EmbeddedDataset, request: EmbedOptions, output: Path) -> None:
     """Writes what is not there yet; the projector, which depends on the request, always."""
     writers = {
         "npy": {"features.npy": write_npy, "ids.csv": write_ids},
@@ -224,14 +224,16 @@ def _write(rows: Rows, request: EmbedRequest, output: Path) -> None:
         write_projector(rows, output / "projector", request.projector_images, _say)
 
 
-def _search(rows: Rows, query: Query, extract: FeatureExtractor, count: int, output: Path) -> None:
-    found = nearest(rows, query, extract, count)
-    _say(listed(query, found))
-    draw(rows, query, found, output / "nearest.png")
+def _search(
+    rows: EmbeddedDataset, query: Query, extract: FeatureExtractor, count: int, output: Path
+) -> None:
+    found = nearest_neighbors(rows, query, extract, count)
+    _say(format_neighbors(query, found))
+    plot_neighbors(rows, query, found, output / "nearest.png")
     _say(f"their picture: {output / 'nearest.png'}")
 
 
-def _next(rows: Rows, request: EmbedRequest, output: Path) -> str:
+def _next(rows: EmbeddedDataset, request: EmbedOptions, output: Path) -> str:
     shape = f"[{len(rows)}, {rows.features.shape[1]}]"
     table, path = (json.dumps(str(output / f"features.{kind}")) for kind in ("parquet", "npy"))
     lines = {

@@ -15,7 +15,7 @@ _UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class Rows:
+class EmbeddedDataset:
     """The features of a source, row by row.
 
     Attributes:
@@ -34,7 +34,7 @@ class Rows:
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
         """Return the names of these rows, each one line of UTF-8."""
-        return [one_line(name) for name in self.source.image_ids(positions)]
+        return [escape_control_chars(name) for name in self.source.image_ids(positions)]
 
     def class_names(self, positions: np.ndarray) -> list[str] | None:
         """Return the classes of these rows, or None where the source has no labels.
@@ -44,19 +44,19 @@ class Rows:
         names = self.source.class_names
         if not names:
             return None
-        names = tuple(map(one_line, names))
+        names = tuple(map(escape_control_chars, names))
         labels = self.labels[positions]
         if labels.ndim == 1:
             return [names[label] if label >= 0 else "" for label in labels]
         return ["|".join(names[i] for i in np.flatnonzero(row)) for row in labels]
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def iter_blocks(self) -> Iterator[np.ndarray]:
         """Yield the positions of successive blocks, whose features take up to 64 MiB."""
         count = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // self.features[0].nbytes))
         for start in range(0, len(self), count):
             yield np.arange(start, min(start + count, len(self)))
 
 
-def one_line(name: str) -> str:
+def escape_control_chars(name: str) -> str:
     r"""Return a name with backslashes doubled and control characters as `\n`, `\x1b`, `\udc80`."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)

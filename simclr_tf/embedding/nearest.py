@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
-from simclr_tf.embedding.embedded_dataset import Rows
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.embedding.query import Query
 from simclr_tf.evaluation.features import FeatureExtractor
 from simclr_tf.evaluation.knn import neighbours
@@ -23,7 +23,7 @@ _LETTERS = 22  # of a name, under a picture
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """A row that is near; `class_name` is None where the set has no labels."""
 
     position: int
@@ -32,7 +32,9 @@ class Neighbour:
     class_name: str | None
 
 
-def nearest(rows: Rows, query: Query, extract: FeatureExtractor, count: int) -> list[Neighbour]:
+def nearest_neighbors(
+    rows: EmbeddedDataset, query: Query, extract: FeatureExtractor, count: int
+) -> list[Neighbor]:
     """Return the rows with the largest cosine to the query, best first, itself among them.
 
     Args:
@@ -48,10 +50,10 @@ def nearest(rows: Rows, query: Query, extract: FeatureExtractor, count: int) -> 
     similarity, found = (part[0] for part in neighbours(rows.features, wanted, count))
     names: Sequence[str | None] = rows.class_names(found) or [None] * count
     parts = zip(found.tolist(), similarity.tolist(), rows.image_ids(found), names, strict=True)
-    return [Neighbour(*part) for part in parts]
+    return [Neighbor(*part) for part in parts]
 
 
-def listed(query: Query, found: list[Neighbour]) -> str:
+def format_neighbors(query: Query, found: list[Neighbor]) -> str:
     """Return a table of similarity, id and label for the terminal."""
     width = max(len(neighbour.id) for neighbour in found)
     lines = [f"nearest to {query.name}, by cosine:"]
@@ -61,7 +63,7 @@ def listed(query: Query, found: list[Neighbour]) -> str:
     return "\n".join(lines)
 
 
-def draw(rows: Rows, query: Query, found: list[Neighbour], path: Path) -> None:
+def plot_neighbors(rows: EmbeddedDataset, query: Query, found: list[Neighbor], path: Path) -> None:
     """Write a picture: the query, then its neighbours with similarity, label and id.
 
     Raises:

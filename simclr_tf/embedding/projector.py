@@ -10,7 +10,7 @@ from tensorboard.plugins import projector
 
 from simclr_tf.augment import eval_transform, to_uint8
 from simclr_tf.data import batches_at, decode_errors_name_image
-from simclr_tf.embedding.embedded_dataset import Rows
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.utils.files import replacing
 
 MAX_IMAGES = 100_000
@@ -21,7 +21,7 @@ _BATCH = 256
 
 
 def write_projector(
-    rows: Rows, directory: Path, most: int = 10_000, say: Callable[[str], None] = print
+    rows: EmbeddedDataset, directory: Path, most: int = 10_000, say: Callable[[str], None] = print
 ) -> None:
     """Write a directory that `tensorboard --logdir` shows; one that is there is replaced.
 
@@ -36,7 +36,7 @@ def write_projector(
     Raises:
         UserError: an image cannot be read.
     """
-    positions = thinned(len(rows), most)
+    positions = evenly_spaced_sample(len(rows), most)
     if len(positions) < len(rows):
         say(
             f"projector: {len(positions):,} of {len(rows):,} images, evenly spaced, because more "
@@ -44,7 +44,7 @@ def write_projector(
         )
     with replacing(directory) as unfinished:
         unfinished.mkdir()
-        picture, tile = sprite(rows, positions)
+        picture, tile = make_sprite(rows, positions)
         (unfinished / "sprite.png").write_bytes(tf.io.encode_png(picture).numpy())
         _write_metadata(rows, positions, unfinished / "metadata.tsv")
         # Not tensors.bytes: TensorBoard first reads that as text, and some bytes are.
@@ -64,7 +64,7 @@ def write_projector(
         projector.visualize_embeddings(str(unfinished), config)
 
 
-def thinned(count: int, most: int) -> np.ndarray:
+def evenly_spaced_sample(count: int, most: int) -> np.ndarray:
     """Return int64 positions below `count`, ascending: all, or one of each of `most` stretches."""
     if count <= most:
         return np.arange(count)
@@ -73,7 +73,7 @@ def thinned(count: int, most: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(0)).integers(edges[:-1], edges[1:])
 
 
-def sprite(rows: Rows, positions: np.ndarray) -> tuple[np.ndarray, int]:
+def make_sprite(rows: EmbeddedDataset, positions: np.ndarray) -> tuple[np.ndarray, int]:
     """Return a picture of all images, and the side T in pixels of one.
 
     Args:
@@ -102,7 +102,7 @@ def sprite(rows: Rows, positions: np.ndarray) -> tuple[np.ndarray, int]:
     return picture, tile
 
 
-def _write_metadata(rows: Rows, positions: np.ndarray, path: Path) -> None:
+def _write_metadata(rows: EmbeddedDataset, positions: np.ndarray, path: Path) -> None:
     columns = {"id": rows.image_ids(positions), "index": list(map(str, positions))}
     names = rows.class_names(positions)
     if names is not None:

@@ -10,7 +10,7 @@ from simclr_tf.data import ImageSource, sequential_batches
 from simclr_tf.data.base import ArraySource
 from simclr_tf.data.decoding import decode_rgb, resize_to_square
 from simclr_tf.data.image_headers import UnreadableImageError, read_header
-from simclr_tf.embedding.embedded_dataset import one_line
+from simclr_tf.embedding.embedded_dataset import escape_control_chars
 from simclr_tf.errors import UserError
 
 _IDS_AT_ONCE = 2**14
@@ -31,7 +31,7 @@ class Query:
     image: ImageSource | None = None
 
 
-def find_query(query: str, source: ImageSource, storage_size: int) -> Query:
+def resolve_query(query: str, source: ImageSource, storage_size: int) -> Query:
     """Return the image that a user means.
 
     Args:
@@ -49,21 +49,22 @@ def find_query(query: str, source: ImageSource, storage_size: int) -> Query:
                 f"--nearest={query}: {source.name} has {source.num_examples:,} images, counted "
                 "from 0; name one of them, or an image file"
             )
-        return Query(one_line(source.image_ids(np.array([int(query)]))[0]), int(query))
+        return Query(escape_control_chars(source.image_ids(np.array([int(query)]))[0]), int(query))
     path = os.path.expanduser(query)
     if os.path.isfile(path):
         return Query(
-            one_line(os.path.basename(path)), image=_image_file(path, source, storage_size)
+            escape_control_chars(os.path.basename(path)),
+            image=_image_file(path, source, storage_size),
         )
     for start in range(0, source.num_examples, _IDS_AT_ONCE):
         positions = np.arange(start, min(start + _IDS_AT_ONCE, source.num_examples))
         for position, name in zip(positions, source.image_ids(positions), strict=True):
-            if query in (name, one_line(name)):
-                return Query(one_line(name), int(position))
-    example = one_line(source.image_ids(np.array([0]))[0])
+            if query in (name, escape_control_chars(name)):
+                return Query(escape_control_chars(name), int(position))
+    example = escape_control_chars(source.image_ids(np.array([0]))[0])
     raise UserError(
-        f"--nearest={one_line(query)} is no image file, and no id of {source.name}: name a file, "
-        f"an id such as {example}, or a number from 0 to {source.num_examples - 1}"
+        f"--nearest={escape_control_chars(query)} is no image file, and no id of {source.name}: "
+        f"name a file, an id such as {example}, or a number from 0 to {source.num_examples - 1}"
     )
 
 
@@ -77,7 +78,8 @@ def _image_file(path: str, source: ImageSource, storage_size: int) -> ImageSourc
             str(error) if isinstance(error, UnreadableImageError) else "cannot be read or decoded"
         )
         raise UserError(
-            f"--nearest={one_line(path)} {reason}: name an image file, or an image of {source.name}"
+            f"--nearest={escape_control_chars(path)} {reason}: name an image file, or an image of "
+            f"{source.name}"
         ) from None
     resizes = "aspect" in sequential_batches(source, 1).element_spec
     if not resizes and tuple(image.shape) == source.image_shape:

@@ -2,7 +2,7 @@
 
 import plotly.graph_objects as go
 
-from simclr_tf.reporting.html import LEGEND, Plot, Table, plain
+from simclr_tf.reporting.html import LEGEND, Plot, Table, escape_for_plotly
 
 NONE = "–"  # in a table, where there is no figure
 
@@ -23,9 +23,9 @@ def bars(name: str, title: str, table: Table, axis: str) -> Plot:
     columns = [i for i in range(1, len(table.header)) if any(row[i] != NONE for row in table.rows)]
     for i in columns:
         figure.add_bar(
-            y=[plain(str(row[0])) for row in table.rows],
+            y=[escape_for_plotly(str(row[0])) for row in table.rows],
             x=[percent_of(row[i]) for row in table.rows],
-            name=plain(str(table.header[i])),
+            name=escape_for_plotly(str(table.header[i])),
             orientation="h",
             hovertemplate="%{y}: %{x:.1f} %",
         )

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
-from simclr_tf.embedding.embedded_dataset import one_line
+from simclr_tf.embedding.embedded_dataset import escape_control_chars
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.confusion import CONFUSION_FILE, PER_CLASS_FILE
 from simclr_tf.evaluation.knn import neighbours, votes
 from simclr_tf.evaluation.metrics import confusion
 from simclr_tf.evaluation.results import place_of
-from simclr_tf.reporting.embedded_split import Looked
-from simclr_tf.reporting.html import Plot, Table, plain
-from simclr_tf.reporting.nearest_neighbors import without
+from simclr_tf.reporting.embedded_split import EmbeddedSplit
+from simclr_tf.reporting.html import Plot, Table, escape_for_plotly
+from simclr_tf.reporting.nearest_neighbors import drop_self
 from simclr_tf.runs.results_file import Record, completed
 
 _K, _TEMPERATURE = 200, 0.1
@@ -25,7 +25,7 @@ _CONFUSIONS = 20
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassReport:
     """How well each class is found.
 
     Attributes:
@@ -41,7 +41,9 @@ class Classes:
     plot: Plot | None = None
 
 
-def classes_of_evaluations(run: Path, records: Sequence[Record], step: int) -> Classes | None:
+def class_report_from_evaluations(
+    run: Path, records: Sequence[Record], step: int
+) -> ClassReport | None:
     """Return what the best evaluation of the encoder at a step left; None without one.
 
     Raises:
@@ -74,10 +76,10 @@ def classes_of_evaluations(run: Path, records: Sequence[Record], step: int) -> C
         header, *rows = _read(place / PER_CLASS_FILE)
     except (ValueError, OSError, csv.Error) as error:
         raise UserError(f"{place} is damaged: {error}; evaluate the run again") from None
-    return Classes(source, Table(header, [[_name(row[0]), *row[1:]] for row in rows]))
+    return ClassReport(source, Table(header, [[_name(row[0]), *row[1:]] for row in rows]))
 
 
-def classes_by_knn(bank: Looked, judged: Looked | None) -> Classes | None:
+def class_report_from_knn(bank: EmbeddedSplit, judged: EmbeddedSplit | None) -> ClassReport | None:
     """Return what the neighbours in `bank` say of `judged`, or of each other where that is None.
 
     None where not every image has one class, or there are none to learn from.
@@ -94,7 +96,7 @@ def classes_by_knn(bank: Looked, judged: Looked | None) -> Classes | None:
     k = min(_K, len(features) - alone)
     similarity, rows = neighbours(features, queries, k + alone)
     if alone:
-        similarity, rows = without(similarity, rows, np.arange(len(rows)))
+        similarity, rows = drop_self(similarity, rows, np.arange(len(rows)))
     matrix = confusion(votes(similarity, labels[rows], len(names), _TEMPERATURE), truth, len(names))
     of = "each other, " if alone else f"{len(features):,} images of {bank.split}, "
     share = matrix.trace() / matrix.sum()
@@ -106,7 +108,7 @@ def classes_by_knn(bank: Looked, judged: Looked | None) -> Classes | None:
     return _of_matrix(matrix, names, source)
 
 
-def _of_matrix(matrix: np.ndarray, names: Sequence[str], source: str) -> Classes:
+def _of_matrix(matrix: np.ndarray, names: Sequence[str], source: str) -> ClassReport:
     totals = matrix.sum(axis=1)
     shares = matrix / np.maximum(totals, 1)[:, np.newaxis]
     wrong = np.where(np.eye(len(names), dtype=bool), 0, matrix)
@@ -125,12 +127,15 @@ def _of_matrix(matrix: np.ndarray, names: Sequence[str], source: str) -> Classes
     table = Table(("class", "images", "found", "most often taken for"), per_class)
     confusions = Table(("true class", "taken for", "images", "share of the class"), confused)
     drawn = _plot(shares, names, table) if len(names) <= _MOST_CLASSES else None
-    return Classes(source, table, confusions, drawn)
+    return ClassReport(source, table, confusions, drawn)
 
 
 def _plot(shares: np.ndarray, names: Sequence[str], table: Table) -> Plot:
     # By numbers, since two names may be the same once they are lines.
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [plain(name) for name in names]}
+    ticks = {
+        "tickvals": list(range(len(names))),
+        "ticktext": [escape_for_plotly(name) for name in names],
+    }
     text = [[f"{100 * value:.0f}" if value >= 0.005 else "" for value in row] for row in shares]
     few = len(names) <= 20
     figure = go.Figure(
@@ -168,4 +173,4 @@ def _read(path: Path) -> list[list[str]]:
 def _name(cell: str) -> str:
     """A class's name: our tables have an apostrophe before what looks like a formula."""
     formula = len(cell) > 1 and cell[0] == "'" and cell[1] in "=+-@\t\r"
-    return one_line(cell[1:] if formula else cell)
+    return escape_control_chars(cell[1:] if formula else cell)

@@ -9,8 +9,8 @@ from simclr_tf.errors import UserError
 from simclr_tf.evaluation.tables import name_of_classifier
 from simclr_tf.reporting.bars import NONE, bars, judging
 from simclr_tf.reporting.html import Plot, Table, write_page
-from simclr_tf.reporting.plots import curves_of_runs
-from simclr_tf.reporting.run_info import Told, facts, remake, tell
+from simclr_tf.reporting.plots import plot_runs_curves
+from simclr_tf.reporting.run_info import RunInfo, load_run_info, reproduce_command, summary_rows
 from simclr_tf.runs.listing import size_text
 from simclr_tf.runs.results_file import Record, completed
 from simclr_tf.runs.run_dir import Run, settings_of
@@ -29,19 +29,19 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
         raise UserError("--runs names a run twice: name each once")
     output = Path(output)
     Run(output.parent).check_place("--output")
-    runs = dict(zip(_names(paths), (tell(Run(path)) for path in paths), strict=True))
-    tables, plots = figures_of_runs(runs)
+    runs = dict(zip(_names(paths), (load_run_info(Run(path)) for path in paths), strict=True))
+    tables, plots = result_tables(runs)
     size = write_page(
         output,
         "comparison.html",
         name=f"{len(runs)} runs",
-        notes=[f"{name}: {note}" for name, told in runs.items() for note in told.notes],
+        notes=[f"{name}: {note}" for name, info in runs.items() for note in info.notes],
         tables=tables,
         plots=plots,
-        curves=curves_of_runs({name: told.rows for name, told in runs.items()}),
+        curves=plot_runs_curves({name: info.rows for name, info in runs.items()}),
         differing=_differing(runs),
-        facts=_facts(runs),
-        commands={name: remake(told, told.run.path) for name, told in runs.items()},
+        summary_rows=_facts(runs),
+        commands={name: reproduce_command(info, info.run.path) for name, info in runs.items()},
         remedy="compare fewer runs",
     )
     _say(f"report of {len(runs)} runs: {output} ({size_text(size)})")
@@ -56,11 +56,11 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return last if len(set(last)) == len(last) else [str(p.relative_to(shared)) for p in whole]
 
 
-def figures_of_runs(runs: Mapping[str, Told]) -> tuple[list[tuple[str, Table]], list[Plot]]:
+def result_tables(runs: Mapping[str, RunInfo]) -> tuple[list[tuple[str, Table]], list[Plot]]:
     """The newest figure of every kind, by dataset, splits and metric: tables and pictures."""
     found: dict[tuple[str, ...], list[tuple[str, Record]]] = {}
-    for name, told in runs.items():
-        for record in map(completed, told.records):
+    for name, info in runs.items():
+        for record in map(completed, info.records):
             about = tuple(record[key] for key in ("dataset", "train_split", "test_split", "metric"))
             found.setdefault(about, []).append((name, record))
     tables, plots = [], []
@@ -95,9 +95,9 @@ def _percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f}"
 
 
-def _differing(runs: Mapping[str, Told]) -> Table:
+def _differing(runs: Mapping[str, RunInfo]) -> Table:
     """The settings in which the runs differ, beside the seed, and what they are."""
-    all_settings = {name: settings_of(told.config, told.plan) for name, told in runs.items()}
+    all_settings = {name: settings_of(info.config, info.plan) for name, info in runs.items()}
     names = dict.fromkeys(setting for found in all_settings.values() for setting in found)
     rows = [
         (setting, *(str(found.get(setting, NONE)) or NONE for found in all_settings.values()))
@@ -106,8 +106,8 @@ def _differing(runs: Mapping[str, Told]) -> Table:
     return Table(("setting", *runs), [row for row in rows if len(set(row[1:])) > 1])
 
 
-def _facts(runs: Mapping[str, Told]) -> Table:
-    told = [dict(facts(run)) for run in runs.values()]
+def _facts(runs: Mapping[str, RunInfo]) -> Table:
+    info = [dict(summary_rows(run)) for run in runs.values()]
     # That of this report is the same for all.
-    rows = [(what, *(of_run[what] for of_run in told)) for what in told[0] if what != "this report"]
+    rows = [(what, *(of_run[what] for of_run in info)) for what in info[0] if what != "this report"]
     return Table(("", *runs), rows)

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from simclr_tf.augment import eval_transform, to_uint8
 from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
-from simclr_tf.embedding.embedded_dataset import Rows, one_line
-from simclr_tf.embedding.projector import sprite, thinned
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset, escape_control_chars
+from simclr_tf.embedding.projector import evenly_spaced_sample, make_sprite
 from simclr_tf.evaluation.encoders import TrainedEncoder
 from simclr_tf.evaluation.feature_store import FeatureStore
 from simclr_tf.evaluation.features import FeatureExtractor
@@ -25,7 +25,7 @@ _SMALLEST_TILE = 16
 
 
 @dataclass(frozen=True)
-class Looked:
+class EmbeddedSplit:
     """Images of a split, evenly spaced, with their features.
 
     Attributes:
@@ -34,7 +34,7 @@ class Looked:
         total: how many images the split has.
     """
 
-    rows: Rows
+    rows: EmbeddedDataset
     split: str
     total: int
 
@@ -54,18 +54,18 @@ class Looked:
         source = self.rows.source
         return None if source.multi_label or not source.class_names else _lines(source.class_names)
 
-    def thinned(self, most: int) -> np.ndarray:
+    def evenly_spaced_sample(self, most: int) -> np.ndarray:
         """Return the positions of up to so many of them, evenly spaced."""
-        return thinned(len(self), most)
+        return evenly_spaced_sample(len(self), most)
 
 
 def _lines(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(one_line, names))
+    return tuple(map(escape_control_chars, names))
 
 
-def look(
+def embed_split(
     encoder: TrainedEncoder, source: ImageSource, split: str, most: int, cache: Path, say: Say
-) -> Looked:
+) -> EmbeddedSplit:
     """Return up to `most` images of a split with their features, which are kept in `cache`.
 
     Raises:
@@ -77,20 +77,24 @@ def look(
     total = source.num_examples
     if total <= most:
         features = extract(source)
-        return Looked(Rows(source, features.features, features.labels), split, total)
-    positions = thinned(total, most)
+        return EmbeddedSplit(
+            EmbeddedDataset(source, features.features, features.labels), split, total
+        )
+    positions = evenly_spaced_sample(total, most)
     part = source.subset(positions)
     place = extract.place(source)
     if place is not None and FeatureStore(place, total).complete:  # by `evaluate` or `embed`
         whole = extract(source)
-        rows = Rows(part, whole.features[positions], whole.labels[positions])
+        rows = EmbeddedDataset(part, whole.features[positions], whole.labels[positions])
     else:
         features = extract(part)
-        rows = Rows(part, features.features, features.labels)
-    return Looked(rows, split, total)
+        rows = EmbeddedDataset(part, features.features, features.labels)
+    return EmbeddedSplit(rows, split, total)
 
 
-def seen(rows: Rows, positions: np.ndarray, size: int | None = None) -> dict[int, np.ndarray]:
+def seen(
+    rows: EmbeddedDataset, positions: np.ndarray, size: int | None = None
+) -> dict[int, np.ndarray]:
     """Return what the encoder sees of images, by their positions: uint8 [S, S, 3].
 
     Args:
@@ -121,7 +125,7 @@ def data_uri(image: np.ndarray, quality: int = 90) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
 
 
-def sprite_uri(rows: Rows, positions: np.ndarray) -> tuple[str, int]:
+def sprite_uri(rows: EmbeddedDataset, positions: np.ndarray) -> tuple[str, int]:
     """Return a picture of all images as a `data:` address, and its number of columns.
 
     The larger tiles are halved where they would take more than 3 MB.
@@ -133,7 +137,7 @@ def sprite_uri(rows: Rows, positions: np.ndarray) -> tuple[str, int]:
     Raises:
         UserError: an image cannot be read.
     """
-    picture, tile = sprite(rows, positions)
+    picture, tile = make_sprite(rows, positions)
     columns = picture.shape[1] // tile
     uri = data_uri(picture, 85)
     while len(uri) > _SPRITE_BYTES * 4 // 3 and tile % 2 == 0 and tile > _SMALLEST_TILE:

@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.knn import unit_rows
-from simclr_tf.reporting.embedded_split import Looked, sprite_uri
-from simclr_tf.reporting.html import LEGEND, Plot, Table, plain
+from simclr_tf.reporting.embedded_split import EmbeddedSplit, sprite_uri
+from simclr_tf.reporting.html import LEGEND, Plot, Table, escape_for_plotly
 
 _CLUSTERS = 10
 _FEWEST = 5  # points that make a map
@@ -27,7 +27,7 @@ _SYMBOLS = ("circle", "diamond", "cross", "square", "triangle-up", "star")
 
 
 @dataclass(frozen=True)
-class Map:
+class EmbeddingMap:
     """Maps of the same images.
 
     Attributes:
@@ -43,7 +43,7 @@ class Map:
     images: str
 
 
-def check_map(name: str) -> None:
+def check_method_available(name: str) -> None:
     """Raise UserError where a map needs what is not installed."""
     if name == "umap" and importlib.util.find_spec("umap") is None:
         raise UserError(
@@ -51,7 +51,7 @@ def check_map(name: str) -> None:
         )
 
 
-def draw_map(looked: Looked, method: str, most: int) -> Map | None:
+def make_embedding_map(looked: EmbeddedSplit, method: str, most: int) -> EmbeddingMap | None:
     """Return maps of up to `most` images; None where there are too few.
 
     Coloured by class where each image has at most one, else by clusters of k-means.
@@ -59,7 +59,7 @@ def draw_map(looked: Looked, method: str, most: int) -> Map | None:
     Raises:
         UserError: an image cannot be read.
     """
-    positions = looked.thinned(most)
+    positions = looked.evenly_spaced_sample(most)
     if len(positions) < _FEWEST:
         return None
     features = unit_rows(looked.rows.features[positions])
@@ -81,11 +81,11 @@ def draw_map(looked: Looked, method: str, most: int) -> Map | None:
         "ids": looked.rows.image_ids(positions),
         "groups": [names[group] if group >= 0 else "without a label" for group in groups],
     }
-    return Map(plots, points, grouping, images)
+    return EmbeddingMap(plots, points, grouping, images)
 
 
 def _groups(
-    looked: Looked, positions: np.ndarray, features: np.ndarray
+    looked: EmbeddedSplit, positions: np.ndarray, features: np.ndarray
 ) -> tuple[Sequence[str], np.ndarray, str]:
     """(names of the groups, int [n] which of them a point is of or -1, what they are)."""
     labels = looked.rows.labels[positions]
@@ -107,7 +107,7 @@ def _scatter(places: np.ndarray, names: Sequence[str], groups: np.ndarray) -> go
             x=places[members, 0].tolist(),
             y=places[members, 1].tolist(),
             customdata=members.tolist(),
-            name=plain(names[group]) if group >= 0 else "without a label",
+            name=escape_for_plotly(names[group]) if group >= 0 else "without a label",
             mode="markers",
             marker={
                 "size": 7 if len(groups) < 1000 else 5,
@@ -121,7 +121,7 @@ def _scatter(places: np.ndarray, names: Sequence[str], groups: np.ndarray) -> go
         xaxis=bare,
         yaxis=bare | {"scaleanchor": "x"},
         showlegend=len(there) <= _MOST_NAMES,
-        # Points in the legend stay large enough to tell their colours.
+        # Points in the legend stay large enough to load_run_info their colours.
         legend=LEGEND | {"itemsizing": "constant"},
         margin={"l": 8, "r": 8, "t": 40, "b": 8},
         height=560,
@@ -176,4 +176,4 @@ _METHODS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, str]]] = {
     "umap": _umap,
     "tsne": _tsne,
 }
-MAPS = tuple(_METHODS)
+MAP_METHODS = tuple(_METHODS)

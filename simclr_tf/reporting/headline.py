@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from simclr_tf.reporting.bars import NONE, bars, judging, percent_of
 from simclr_tf.reporting.html import Plot, Table, as_table
-from simclr_tf.reporting.run_info import Told
+from simclr_tf.reporting.run_info import RunInfo
 from simclr_tf.runs.metrics_log import finite
 from simclr_tf.runs.results_file import Table as Figures
 from simclr_tf.runs.results_file import tables
@@ -40,17 +40,17 @@ class Headline:
     tables: list[tuple[str, Table]]
 
 
-def headline(told: Told) -> Headline:
+def headline(info: RunInfo) -> Headline:
     """Return what a run's evaluations.json and its rows of metrics say, the newest first."""
-    found = tables(told.records)[::-1]
-    found.sort(key=lambda table: table.dataset != told.config.data.dataset)
+    found = tables(info.records)[::-1]
+    found.sort(key=lambda table: table.dataset != info.config.data.dataset)
     cards, plot = [], None
     judged = judging(_encoder_first(found[0])) if found else None
     if judged and judged.rows:
         plot = bars("figures", found[0].title, judged, found[0].metric)
         cards = _best(found[0], judged)
     for name, what in _LAST.items():
-        row = next((row for row in told.rows[::-1] if finite(row, name)), None)
+        row = next((row for row in info.rows[::-1] if finite(row, name)), None)
         if row:
             value = f"{row[name]:.3f}" if name == "loss" else f"{100 * row[name]:.1f} %"
             cards.append(Card(value, what, f"step {row['step']:,}"))

@@ -27,7 +27,7 @@ _MOST_BYTES = 12_000_000
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a header; the first cell of a row is what the row is of."""
+    """EmbeddedDataset under a header; the first cell of a row is what the row is of."""
 
     header: Sequence[object]
     rows: Sequence[Sequence[object]]
@@ -40,7 +40,7 @@ class Plot:
         name: its id in the page.
         title: its heading.
         label: what a screen reader says of it.
-        figure: of Plotly, in whose texts names are `plain`.
+        figure: of Plotly, in whose texts names are `escape_for_plotly`.
         table: the same in numbers.
     """
 
@@ -53,7 +53,7 @@ class Plot:
         self.drawing = {"data": drawing["data"], "layout": drawing["layout"]}
 
 
-def plain(name: str) -> str:
+def escape_for_plotly(name: str) -> str:
     """Return a name as Plotly shows it to the letter: it takes some HTML in texts for its own."""
     for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         name = name.replace(letter, entity)

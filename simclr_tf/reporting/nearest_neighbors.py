@@ -9,7 +9,7 @@ from simclr_tf.augment import eval_transform
 from simclr_tf.data import batches_at, decode_errors_name_image
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor
 from simclr_tf.evaluation.knn import neighbours
-from simclr_tf.reporting.embedded_split import Looked, Say, data_uri, seen
+from simclr_tf.reporting.embedded_split import EmbeddedSplit, Say, data_uri, seen
 
 QUERIES = 8
 _NEIGHBOURS = 6
@@ -27,7 +27,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Nearby:
+class NeighborRow:
     """A query, and the images nearest to it, best first."""
 
     query: Picture
@@ -35,7 +35,9 @@ class Nearby:
     by_pixels: list[Picture]
 
 
-def find_nearby(bank: Looked, judged: Looked | None, image_size: int, say: Say) -> list[Nearby]:
+def find_nearest_neighbors(
+    bank: EmbeddedSplit, judged: EmbeddedSplit | None, image_size: int, say: Say
+) -> list[NeighborRow]:
     """Return what is near to a few images, evenly spaced.
 
     Args:
@@ -48,7 +50,7 @@ def find_nearby(bank: Looked, judged: Looked | None, image_size: int, say: Say) 
         UserError: an image cannot be read.
     """
     asked = judged or bank
-    queries = asked.thinned(QUERIES)
+    queries = asked.evenly_spaced_sample(QUERIES)
     itself = None if judged else queries
     count = min(_NEIGHBOURS, len(bank) - (judged is None))
     if not count:
@@ -72,7 +74,7 @@ def find_nearby(bank: Looked, judged: Looked | None, image_size: int, say: Say) 
             _picture(bank, place, found, group, f"distance {distances[place, i]:.2f}")
             for place in pixels[i].tolist()
         ]
-        result.append(Nearby(_picture(asked, query, pictures, None, ""), near, beside))
+        result.append(NeighborRow(_picture(asked, query, pictures, None, ""), near, beside))
     return result
 
 
@@ -83,10 +85,10 @@ def _best(
     if itself is None:
         return neighbours(bank, queries, count)
     similarity, rows = neighbours(bank, queries, count + 1)
-    return without(similarity, rows, itself)
+    return drop_self(similarity, rows, itself)
 
 
-def without(
+def drop_self(
     similarity: np.ndarray, rows: np.ndarray, own: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return neighbours [M, k + 1] without each query's own row [M], as [M, k].
@@ -100,7 +102,7 @@ def without(
 
 
 def _pixel_distances(
-    bank: Looked, asked: Looked, queries: np.ndarray, size: int, say: Say
+    bank: EmbeddedSplit, asked: EmbeddedSplit, queries: np.ndarray, size: int, say: Say
 ) -> np.ndarray:
     """Euclidean distances float32 [N, M] of the bank's images to the queries, at size × size."""
     source = asked.rows.source
@@ -126,13 +128,13 @@ def _flat(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.reshape(images, [-1, int(np.prod(images.shape[1:]))]), tf.float64)
 
 
-def _group(looked: Looked, position: int) -> str | None:
+def _group(looked: EmbeddedSplit, position: int) -> str | None:
     names = looked.rows.class_names(np.array([position]))
     return names[0] if names else None
 
 
 def _picture(
-    looked: Looked, position: int, found: dict[int, np.ndarray], of: str | None, figure: str
+    looked: EmbeddedSplit, position: int, found: dict[int, np.ndarray], of: str | None, figure: str
 ) -> Picture:
     """An image of a set; `of` is the class of its query."""
     group = _group(looked, position)

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import qualitative
 
-from simclr_tf.reporting.html import LEGEND, Plot, Table, plain
+from simclr_tf.reporting.html import LEGEND, Plot, Table, escape_for_plotly
 from simclr_tf.runs.metrics_log import Row
 
 # What is drawn into one figure; whatever else a run has measured gets a figure of its own.
@@ -23,7 +23,7 @@ _NOT_CURVES = ("step", "epoch")
 _POINTS = 500  # of a curve at most
 
 
-def curves_of_run(rows: Sequence[Row]) -> list[Plot]:
+def plot_run_curves(rows: Sequence[Row]) -> list[Plot]:
     """Return the figures of a run, those of one kind of measure together."""
     names = _names(rows)
     groups = {title: [n for n in members if n in names] for title, members in _TOGETHER.items()}
@@ -36,7 +36,7 @@ def curves_of_run(rows: Sequence[Row]) -> list[Plot]:
     ]
 
 
-def curves_of_runs(runs: Mapping[str, Sequence[Row]]) -> list[Plot]:
+def plot_runs_curves(runs: Mapping[str, Sequence[Row]]) -> list[Plot]:
     """Return a figure for every measure, with a curve of each run that has it."""
     names = _names([row for rows in runs.values() for row in rows])
     return [
@@ -77,7 +77,7 @@ def _plot(title: str, members: Mapping[str, tuple[Sequence[Row], str]]) -> Plot:
         figure.add_scatter(
             x=epochs,
             y=means,
-            name=plain(label),
+            name=escape_for_plotly(label),
             # A single point makes no line.
             mode="lines" if len(there) > 1 else "markers",
             # A run has its own, also where others have no such curve.

@@ -20,8 +20,8 @@ from simclr_tf.utils.hardware import Machine, machine
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a run's files tell without its model or images.
+class RunInfo:
+    """What a run's files load_run_info without its model or images.
 
     Attributes:
         run, config, plan: the run.
@@ -52,8 +52,8 @@ class Told:
         return f"{state.name}{'' if state.certain else '?'} {where}{why}"
 
 
-def tell(run: Run) -> Told:
-    """Return what a run's files tell.
+def load_run_info(run: Run) -> RunInfo:
+    """Return what a run's files load_run_info.
 
     Raises:
         UserError: this is no run, or a file is damaged.
@@ -74,7 +74,7 @@ def tell(run: Run) -> Told:
     if not rows and not plan.is_imported:
         every = config.monitoring.log_every
         notes.append(f"No line of metrics has been written yet (--log_every={every}).")
-    return Told(run, config, plan, rows, records, step, tuple(notes))
+    return RunInfo(run, config, plan, rows, records, step, tuple(notes))
 
 
 def settings(config: PretrainConfig) -> list[tuple[str, Table]]:
@@ -94,10 +94,10 @@ def _shown(value: Any) -> str:
     return "–" if value == "" else str(value)
 
 
-def facts(told: Told) -> list[tuple[str, str]]:
+def summary_rows(info: RunInfo) -> list[tuple[str, str]]:
     """Return (what, value) of the run as a whole."""
-    config, plan = told.config, told.plan
-    document = json.loads(told.run.config_file.read_text(encoding="utf-8"))
+    config, plan = info.config, info.plan
+    document = json.loads(info.run.config_file.read_text(encoding="utf-8"))
     images = f"{plan.num_examples:,} of {config.data.train_split}" if plan.num_examples else "?"
     devices = f"{plan.num_replicas}" + (
         f", of {plan.num_workers} workers" if plan.num_workers > 1 else ""
@@ -105,38 +105,38 @@ def facts(told: Told) -> list[tuple[str, str]]:
     unknown = "not recorded by the version that wrote this run"
     trained_on = str(Machine(**document["machine"])) if "machine" in document else unknown
     return [
-        ("directory", str(told.run.path)),
+        ("directory", str(info.run.path)),
         ("command", config.task),
-        ("state", told.state),
+        ("state", info.state),
         ("encoder", config.encoder.describe()),
         ("data", config.data.dataset),
         ("images to learn from", images),
         ("replicas", devices),
         ("precision", config.optimization.precision),
-        ("newest checkpoint", "none" if told.step is None else f"step {told.step:,}"),
-        ("time in training steps", _duration(_training_seconds(told))),
-        ("time in evaluations", _duration(sum(record["seconds"] for record in told.records))),
+        ("newest checkpoint", "none" if info.step is None else f"step {info.step:,}"),
+        ("time in training steps", _duration(_training_seconds(info))),
+        ("time in evaluations", _duration(sum(record["seconds"] for record in info.records))),
         ("written by", f"simclr_tf {document['simclr_tf']}"),
         ("started or resumed on", trained_on),
         ("this report", f"simclr_tf {__version__} on {machine()}"),
     ]
 
 
-def remake(told: Told, place: Path) -> str:
+def reproduce_command(info: RunInfo, place: Path) -> str:
     """Return the command that makes the run again, or why there is none."""
-    if told.plan.is_imported:
+    if info.plan.is_imported:
         return f"simclr-tf import --checkpoint=… --model_dir={place}"
-    return command_of(told.config, place)
+    return command_of(info.config, place)
 
 
-def _training_seconds(told: Told) -> float:
+def _training_seconds(info: RunInfo) -> float:
     """Without compilation, evaluations and checkpoints: what views_per_second is of."""
-    views = getattr(getattr(told.config, "finetuning", None), "views_per_image", None)
+    views = getattr(getattr(info.config, "finetuning", None), "views_per_image", None)
     if views is None:
-        views = 1 if told.config.task == "distill" else 2
-    batch = told.config.optimization.train_batch_size
+        views = 1 if info.config.task == "distill" else 2
+    batch = info.config.optimization.train_batch_size
     seconds, before = 0.0, 0.0
-    for row in told.rows:
+    for row in info.rows:
         if row.get("views_per_second"):
             seconds += views * batch * (row["step"] - before) / row["views_per_second"]
         before = row["step"]

@@ -11,15 +11,25 @@ from simclr_tf.evaluation.encoders import encoder_of_model
 from simclr_tf.evaluation.options import Splits
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.build import build_model
-from simclr_tf.reporting.class_report import classes_by_knn, classes_of_evaluations
-from simclr_tf.reporting.embedded_split import Looked, data_uri, look
-from simclr_tf.reporting.embedding_map import MAPS, check_map, draw_map
+from simclr_tf.reporting.class_report import class_report_from_evaluations, class_report_from_knn
+from simclr_tf.reporting.embedded_split import EmbeddedSplit, data_uri, embed_split
+from simclr_tf.reporting.embedding_map import (
+    MAP_METHODS,
+    check_method_available,
+    make_embedding_map,
+)
 from simclr_tf.reporting.headline import headline
 from simclr_tf.reporting.html import write_page
-from simclr_tf.reporting.nearest_neighbors import find_nearby
-from simclr_tf.reporting.plots import curves_of_run
-from simclr_tf.reporting.run_info import Told, facts, remake, settings, tell
-from simclr_tf.reporting.view_pairs import find_duplicates, find_positives
+from simclr_tf.reporting.nearest_neighbors import find_nearest_neighbors
+from simclr_tf.reporting.plots import plot_run_curves
+from simclr_tf.reporting.run_info import (
+    RunInfo,
+    load_run_info,
+    reproduce_command,
+    settings,
+    summary_rows,
+)
+from simclr_tf.reporting.view_pairs import find_duplicates, score_positive_pairs
 from simclr_tf.runs.listing import size_text
 from simclr_tf.runs.run_dir import Run, load
 from simclr_tf.training.online_eval import view_grid
@@ -28,7 +38,7 @@ _say = functools.partial(print, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class ReportRequest:
+class ReportOptions:
     """What a report looks at, and how closely.
 
     Attributes:
@@ -53,9 +63,9 @@ class ReportRequest:
 
     def __post_init__(self) -> None:
         """Raise UserError for a map that there is not, or that needs what is not installed."""
-        if self.map not in MAPS:
-            raise UserError(f"--map={self.map}: must be one of {', '.join(MAPS)}")
-        check_map(self.map)
+        if self.map not in MAP_METHODS:
+            raise UserError(f"--map={self.map}: must be one of {', '.join(MAP_METHODS)}")
+        check_method_available(self.map)
 
     def splits(self, own: Splits) -> Splits:
         """Return the data of a run, `own`, with what was asked for in its place."""
@@ -70,7 +80,7 @@ class ReportRequest:
         )
 
 
-def report_run(model_dir: str | Path, request: ReportRequest, output: str | Path | None) -> Path:
+def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path | None) -> Path:
     """Writes the report of a run's newest checkpoint; returns the file.
 
     What cannot be had, such as the images or a checkpoint, is left out, and the report says so.
@@ -85,27 +95,27 @@ def report_run(model_dir: str | Path, request: ReportRequest, output: str | Path
         UserError: this is no run, one of its files is damaged, or the report cannot be written.
     """
     run = Run(Path(model_dir))
-    told = tell(run)
+    info = load_run_info(run)
     path = Path(output or run.report_file)
     Run(path.parent).check_place("--output" if output else "--model_dir")
-    notes = list(told.notes)
-    splits = request.splits(Splits.of(told.config.data))
+    notes = list(info.notes)
+    splits = request.splits(Splits.of(info.config.data))
     train = _open(splits, splits.train_split, notes)
     test = None
     if train is not None and splits.test_split != splits.train_split:
         test = _open(splits, splits.test_split, notes)
-    model = _model(told, notes)
+    model = _model(info, notes)
 
     content: dict[str, object] = {"views": None, "map": None, "nearby": None, "positives": None}
-    own = [record for record in told.records if record["dataset"] == splits.dataset]
-    classes = None if told.step is None else classes_of_evaluations(run.path, own, told.step)
+    own = [record for record in info.records if record["dataset"] == splits.dataset]
+    classes = None if info.step is None else class_report_from_evaluations(run.path, own, info.step)
     content |= {"duplicates": None, "classes": classes}
     if train is not None:
         try:
             _say(f"views of {train.name}")
-            content["views"] = _views(told, train, model)
+            content["views"] = _views(info, train, model)
             if model is not None:
-                _look(content, told, request, splits, (train, test), model)
+                _look(content, info, request, splits, (train, test), model)
         except UserError as error:
             notes.append(f"What follows from the images is not complete: {error}")
 
@@ -113,13 +123,13 @@ def report_run(model_dir: str | Path, request: ReportRequest, output: str | Path
         path,
         "run.html",
         name=run.path.resolve().name,
-        told=told,
+        info=info,
         notes=notes,
-        headline=headline(told),
-        curves=curves_of_run(told.rows),
-        facts=facts(told),
-        settings=settings(told.config),
-        command=remake(told, run.path),
+        headline=headline(info),
+        curves=plot_run_curves(info.rows),
+        summary_rows=summary_rows(info),
+        settings=settings(info.config),
+        command=reproduce_command(info, run.path),
         remedy="lower --map_images",
         **content,
     )
@@ -141,20 +151,22 @@ def _open(splits: Splits, split: str, notes: list[str]) -> ImageSource | None:
         return None
 
 
-def _model(told: Told, notes: list[str]) -> SimCLR | Classifier | None:
-    if told.step is None:
+def _model(info: RunInfo, notes: list[str]) -> SimCLR | Classifier | None:
+    if info.step is None:
         return None
     try:
-        return load(told.run.path, told.step)
+        return load(info.run.path, info.step)
     except UserError as error:
         notes.append(f"The newest checkpoint is not looked at: {error}")
         return None
 
 
-def _views(told: Told, source: ImageSource, model: SimCLR | Classifier | None) -> dict[str, object]:
+def _views(
+    info: RunInfo, source: ImageSource, model: SimCLR | Classifier | None
+) -> dict[str, object]:
     """The picture of views; they need no weights."""
-    model = model or build_model(told.config, told.plan)
-    picture = view_grid(source, told.config.optimization.seed)(model)
+    model = model or build_model(info.config, info.plan)
+    picture = view_grid(source, info.config.optimization.seed)(model)
     return {
         "uri": data_uri(to_uint8(picture)),
         "width": picture.shape[1],
@@ -166,33 +178,33 @@ def _views(told: Told, source: ImageSource, model: SimCLR | Classifier | None) -
 
 def _look(
     content: dict[str, object],
-    told: Told,
-    request: ReportRequest,
+    info: RunInfo,
+    request: ReportOptions,
     splits: Splits,
     sources: tuple[ImageSource, ImageSource | None],
     model: SimCLR | Classifier,
 ) -> None:
     """Adds to the content, one by one, what the encoder makes of the images."""
-    encoder = encoder_of_model(model, told.config)
+    encoder = encoder_of_model(model, info.config)
     size = encoder.image_size
 
-    def looked(source: ImageSource, split: str) -> Looked:
+    def looked(source: ImageSource, split: str) -> EmbeddedSplit:
         _say(f"features of up to {request.images:,} images of {source.name}")
-        return look(encoder, source, split, request.images, told.run.features_dir, _say)
+        return embed_split(encoder, source, split, request.images, info.run.features_dir, _say)
 
     bank = looked(sources[0], splits.train_split)
     judged = None if sources[1] is None else looked(sources[1], splits.test_split)
     shown = judged or bank
     _say(f"map of {min(request.map_images, len(shown)):,} images ({request.map})")
-    content["map"] = draw_map(shown, request.map, request.map_images)
+    content["map"] = make_embedding_map(shown, request.map, request.map_images)
     _say("nearest neighbours, by features and by pixels")
     content["nearby"] = {
-        "queries": find_nearby(bank, judged, size, _say),
+        "queries": find_nearest_neighbors(bank, judged, size, _say),
         "bank": str(bank),
         "asked": shown.split,
         "size": size,
     }
     _say("positive pairs and near-duplicates")
-    content["positives"] = find_positives(model, bank, request.map_images)
+    content["positives"] = score_positive_pairs(model, bank, request.map_images)
     content["duplicates"] = find_duplicates([bank, *([judged] if judged else [])], size)
-    content["classes"] = content["classes"] or classes_by_knn(bank, judged)
+    content["classes"] = content["classes"] or class_report_from_knn(bank, judged)

@@ -12,7 +12,7 @@ from simclr_tf.evaluation.features import traced
 from simclr_tf.evaluation.knn import neighbours, unit_rows
 from simclr_tf.losses.pairs import l2_normalize
 from simclr_tf.models import Classifier, SimCLR
-from simclr_tf.reporting.embedded_split import Looked, data_uri, seen
+from simclr_tf.reporting.embedded_split import EmbeddedSplit, data_uri, seen
 from simclr_tf.reporting.html import LEGEND, Plot, Table
 
 _BATCH = 128
@@ -32,7 +32,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Positives:
+class PositivePairs:
     """Positive pairs: how alike they are to the model, and those that are least so."""
 
     plot: Plot
@@ -40,7 +40,9 @@ class Positives:
     images: str
 
 
-def find_positives(model: SimCLR | Classifier, looked: Looked, most: int) -> Positives:
+def score_positive_pairs(
+    model: SimCLR | Classifier, looked: EmbeddedSplit, most: int
+) -> PositivePairs:
     """Return what the model makes of two views of each of up to `most` images.
 
     The views are drawn as in training, for step 0. Cosines are of the projections, of a classifier
@@ -49,7 +51,7 @@ def find_positives(model: SimCLR | Classifier, looked: Looked, most: int) -> Pos
     Raises:
         UserError: an image cannot be read.
     """
-    positions = looked.thinned(most)
+    positions = looked.evenly_spaced_sample(most)
     source = looked.rows.source
     policies = model.policies[0], model.policies[-1]
 
@@ -84,7 +86,7 @@ def find_positives(model: SimCLR | Classifier, looked: Looked, most: int) -> Pos
         Pair((data_uri(a), data_uri(b)), (name,), f"cosine {cosine:.3f}")
         for (cosine, _, (a, b)), name in zip(worst, names, strict=True)
     ]
-    return Positives(_histogram(positive, negative, images), pairs, images)
+    return PositivePairs(_histogram(positive, negative, images), pairs, images)
 
 
 def _represent(model: SimCLR | Classifier, views: tf.Tensor) -> tf.Tensor:
@@ -145,7 +147,7 @@ class Duplicates:
     images: str
 
 
-def find_duplicates(sets: list[Looked], image_size: int) -> Duplicates:
+def find_duplicates(sets: list[EmbeddedSplit], image_size: int) -> Duplicates:
     """Return the pairs with the largest cosine of their features, of all sets together.
 
     Raises:

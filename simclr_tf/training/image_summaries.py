@@ -12,8 +12,8 @@ from simclr_tf.augment import eval_transform, to_uint8
 from simclr_tf.data import ImageSource, batches_at
 from simclr_tf.data.base import ArraySource, IndexedSource
 from simclr_tf.data.cache import load_into_memory
-from simclr_tf.embedding.embedded_dataset import Rows
-from simclr_tf.embedding.projector import thinned, write_projector
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
+from simclr_tf.embedding.projector import evenly_spaced_sample, write_projector
 from simclr_tf.evaluation import FeatureExtractor
 from simclr_tf.evaluation.knn import neighbours
 from simclr_tf.losses import l2_normalize
@@ -55,7 +55,7 @@ class Pictures:
                 model.encoder, self._image_size, min(256, self._sample.num_examples)
             )
         found = self._extract(self._sample)
-        rows = Rows(self._sample, found.features, found.labels)
+        rows = EmbeddedDataset(self._sample, found.features, found.labels)
         self._write_projector(rows)
         pictures = {"similarity_matrix": _drawn(similarities(model, rows))}
         if len(rows) > 1:
@@ -76,12 +76,12 @@ def _sample(source: ImageSource) -> ArraySource:
     count = min(_IMAGES, fitting, source.num_examples)
     # A stream would be read up to the last of them; it was shuffled when it was written.
     pool = source.num_examples if isinstance(source, IndexedSource) else count
-    return load_into_memory(source.subset(thinned(pool, count)))
+    return load_into_memory(source.subset(evenly_spaced_sample(pool, count)))
 
 
-def neighbour_grid(rows: Rows) -> np.ndarray:
+def neighbour_grid(rows: EmbeddedDataset) -> np.ndarray:
     """Returns uint8 [H, W, 3]: lines of an image and those nearest to it; at least two rows."""
-    queries = thinned(len(rows), _QUERIES)
+    queries = evenly_spaced_sample(len(rows), _QUERIES)
     count = min(_NEIGHBOURS, len(rows) - 1)
     _, near = neighbours(rows.features, rows.features[queries], count + 1)
     # Without itself, which duplicates may keep from being the first.
@@ -114,9 +114,9 @@ def _framed(image, colour):
     return framed
 
 
-def similarities(model: StepwiseModel, rows: Rows) -> np.ndarray:
+def similarities(model: StepwiseModel, rows: EmbeddedDataset) -> np.ndarray:
     """Returns cosines [n, n] of the first view of each of n images with the last of each."""
-    positions = thinned(len(rows), _BATCH)
+    positions = evenly_spaced_sample(len(rows), _BATCH)
     (batch,) = batches_at(rows.source, positions, len(positions))
     views = model.views_of(batch["image"], 0, 0, batch.get("aspect"))
     of_views = model if isinstance(model, SimCLR) else model.encoder

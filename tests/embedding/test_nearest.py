@@ -7,9 +7,9 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from simclr_tf.data import open_source
-from simclr_tf.embedding.embedded_dataset import Rows
-from simclr_tf.embedding.nearest import draw, listed, nearest
-from simclr_tf.embedding.query import Query, find_query
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
+from simclr_tf.embedding.nearest import format_neighbors, nearest_neighbors, plot_neighbors
+from simclr_tf.embedding.query import Query, resolve_query
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import FeatureExtractor
 from tests.sets import rows
@@ -27,7 +27,7 @@ EXTRACT = FeatureExtractor(_pixels, 16, 1)
 @pytest.mark.parametrize("position", [0, 7, 39])
 def test_order_and_similarity_are_those_of_scikit_learn(position):
     embedded = rows()
-    found = nearest(embedded, Query("", position), EXTRACT, 12)
+    found = nearest_neighbors(embedded, Query("", position), EXTRACT, 12)
     assert found[0].position == position
     assert found[0].similarity == pytest.approx(1, abs=1e-6)
     oracle = NearestNeighbors(n_neighbors=12, metric="cosine").fit(embedded.features)
@@ -39,8 +39,8 @@ def test_order_and_similarity_are_those_of_scikit_learn(position):
 
 def test_numbers_and_ids_name_images_of_the_set():
     source = open_source("shapes", "train[100:120]")
-    assert find_query("3", source, 24) == Query("train/103", 3)
-    assert find_query("train/103", source, 24) == Query("train/103", 3)
+    assert resolve_query("3", source, 24) == Query("train/103", 3)
+    assert resolve_query("train/103", source, 24) == Query("train/103", 3)
 
 
 def _folder(path, names, sizes=((40, 30),)):
@@ -54,25 +54,25 @@ def _folder(path, names, sizes=((40, 30),)):
 
 def _embedded(source):
     found = FeatureExtractor(_pixels, 16, 4)(source)
-    return Rows(source, found.features, found.labels)
+    return EmbeddedDataset(source, found.features, found.labels)
 
 
 def test_a_file_of_the_set_is_nearest_to_itself(tmp_path):
     source = _folder(tmp_path, NAMES, sizes=((40, 30), (20, 60), (24, 24)))
     embedded = _embedded(source)
     for name in NAMES:
-        query = find_query(str(tmp_path / name), source, 24)
-        first, second = nearest(embedded, query, EXTRACT, 2)
+        query = resolve_query(str(tmp_path / name), source, 24)
+        first, second = nearest_neighbors(embedded, query, EXTRACT, 2)
         assert source.image_ids(np.array([first.position])) == [name]
         assert first.similarity == pytest.approx(1, abs=1e-5) and second.similarity < 0.999
-        assert find_query(name, source, 24).position == first.position
+        assert resolve_query(name, source, 24).position == first.position
 
 
 def test_an_image_as_the_set_stores_it_is_nearest_to_itself(tmp_path):
     source = open_source("shapes", "train[:50]")
     Image.fromarray(source._images[17]).save(tmp_path / "17.png")
-    query = find_query(str(tmp_path / "17.png"), source, 24)
-    first, *_ = nearest(_embedded(source), query, EXTRACT, 3)
+    query = resolve_query(str(tmp_path / "17.png"), source, 24)
+    first, *_ = nearest_neighbors(_embedded(source), query, EXTRACT, 3)
     assert first.position == 17 and first.similarity == pytest.approx(1, abs=1e-6)
 
 
@@ -98,18 +98,18 @@ def test_what_is_no_image_is_refused(tmp_path, name, contents, message):
         (tmp_path / name).write_bytes(contents)
         query = str(tmp_path / name)
     with pytest.raises(UserError, match=message):
-        find_query(query, source, 24)
+        resolve_query(query, source, 24)
 
 
 def test_the_picture_shows_the_query_and_its_neighbours(tmp_path):
     source = _folder(tmp_path, NAMES)
     embedded = _embedded(source)
-    query = find_query(NAMES[0], source, 24)
-    found = nearest(embedded, query, EXTRACT, 6)
-    draw(embedded, query, found, tmp_path / "out" / "nearest.png")
+    query = resolve_query(NAMES[0], source, 24)
+    found = nearest_neighbors(embedded, query, EXTRACT, 6)
+    plot_neighbors(embedded, query, found, tmp_path / "out" / "nearest.png")
     picture = np.asarray(Image.open(tmp_path / "out" / "nearest.png"))
     assert picture.shape[0] >= 400 and picture.shape[1] >= 1000  # 7 of them, 6 in a line
-    table = listed(query, found)
+    table = format_neighbors(query, found)
     assert len(table.splitlines()) == 7 and r"new\nline.png" in table
 
 
@@ -121,8 +121,8 @@ def test_pictures_stand_beside_the_right_captions(tmp_path, monkeypatch):
     show, entitle = Axes.imshow, Axes.set_title
     monkeypatch.setattr(Axes, "imshow", lambda s, i, **k: shown.append(i) or show(s, i, **k))
     monkeypatch.setattr(Axes, "set_title", lambda s, t, **k: titles.append(t) or entitle(s, t, **k))
-    found = nearest(embedded, Query("29", 29), EXTRACT, 5)
-    draw(embedded, Query("29", 29), found, tmp_path / "nearest.png")
+    found = nearest_neighbors(embedded, Query("29", 29), EXTRACT, 5)
+    plot_neighbors(embedded, Query("29", 29), found, tmp_path / "nearest.png")
     positions = [29, *(n.position for n in found)]
     np.testing.assert_array_equal(shown, embedded.source._images[positions])
     assert titles[0] == "query\n29"

@@ -14,8 +14,8 @@ from werkzeug.test import Client
 
 from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding import projector as projector_module
-from simclr_tf.embedding.embedded_dataset import Rows
-from simclr_tf.embedding.projector import sprite, thinned, write_projector
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
+from simclr_tf.embedding.projector import evenly_spaced_sample, make_sprite, write_projector
 from tests.sets import rows
 
 NAMES = ["tab\there.png", "line\n.png", 'quo"te.png', "<script>.png", "\u2028.png"]
@@ -77,7 +77,7 @@ def test_too_many_are_thinned_out_evenly_and_said(served):
         "projector: 9 of 40 images, evenly spaced, because more are too many for a browser; "
         "--projector_images sets how many"
     ]
-    chosen = thinned(40, 9)
+    chosen = evenly_spaced_sample(40, 9)
     points = np.frombuffer(get("/tensor"), np.float32).reshape(-1, 6)
     np.testing.assert_array_equal(points, embedded.features[chosen])
     index = [int(line.split("\t")[2]) for line in get("/metadata").decode().split("\n")[1:-1]]
@@ -91,7 +91,7 @@ def test_too_many_are_thinned_out_evenly_and_said(served):
     edges = [i * 40 // 9 for i in range(10)]
     assert all(a <= p < b for a, p, b in zip(edges, chosen, edges[1:], strict=False))
     assert chosen.tolist() != edges[:-1]
-    np.testing.assert_array_equal(chosen, thinned(40, 9))
+    np.testing.assert_array_equal(chosen, evenly_spaced_sample(40, 9))
 
 
 def test_an_older_projector_is_replaced_whole(served, tmp_path):
@@ -107,7 +107,7 @@ def test_an_older_projector_is_replaced_whole(served, tmp_path):
 def test_tiles_shrink_so_that_the_sprite_fits(monkeypatch):
     monkeypatch.setattr(projector_module, "_SIDE", 100)
     embedded = rows(40)
-    picture, tile = sprite(embedded, np.arange(40))
+    picture, tile = make_sprite(embedded, np.arange(40))
     assert tile == 100 // 7 and picture.shape == (6 * 14, 7 * 14, 3)
     assert (picture[5 * 14 :, 5 * 14 :] == 255).all()  # beyond the 40th
     mean = embedded.source._images[8].mean()
@@ -119,7 +119,9 @@ def test_a_tile_shows_the_originals_proportions():
     images = np.zeros((1, 64, 64, 3), np.uint8)
     images[:, 16:48, 24:40] = 255
     source = ArraySource("wide", images, aspects=np.array([2.0], np.float32))
-    picture, tile = sprite(Rows(source, np.ones((1, 2), np.float32), np.array([-1])), np.arange(1))
+    picture, tile = make_sprite(
+        EmbeddedDataset(source, np.ones((1, 2), np.float32), np.array([-1])), np.arange(1)
+    )
     bright = picture[..., 0] > 127
     assert tile == 64
     assert abs(bright.any(0).sum() - bright.any(1).sum()) <= 1

@@ -10,26 +10,26 @@ import tensorflow as tf
 import simclr_tf
 from simclr_tf.augment import eval_transform, view_seed
 from simclr_tf.data.base import ArraySource
-from simclr_tf.embedding.embedded_dataset import Rows
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.errors import UserError
 from simclr_tf.reporting import view_pairs as pairs
-from simclr_tf.reporting.class_report import classes_by_knn, classes_of_evaluations
-from simclr_tf.reporting.comparison import figures_of_runs
-from simclr_tf.reporting.embedded_split import Looked, look, sprite_uri
-from simclr_tf.reporting.embedding_map import draw_map
+from simclr_tf.reporting.class_report import class_report_from_evaluations, class_report_from_knn
+from simclr_tf.reporting.comparison import result_tables
+from simclr_tf.reporting.embedded_split import EmbeddedSplit, embed_split, sprite_uri
+from simclr_tf.reporting.embedding_map import make_embedding_map
 from simclr_tf.reporting.headline import headline
-from simclr_tf.reporting.nearest_neighbors import find_nearby
-from simclr_tf.reporting.plots import curves_of_run
-from simclr_tf.reporting.run_info import tell
-from simclr_tf.reporting.view_pairs import find_duplicates, find_positives
+from simclr_tf.reporting.nearest_neighbors import find_nearest_neighbors
+from simclr_tf.reporting.plots import plot_run_curves
+from simclr_tf.reporting.run_info import load_run_info
+from simclr_tf.reporting.view_pairs import find_duplicates, score_positive_pairs
 from simclr_tf.runs.metrics_log import read_metrics
 from simclr_tf.runs.run_dir import Run
 from tests.sets import rows as random_rows
 
 
-def looked(split="train", **settings) -> Looked:
+def looked(split="train", **settings) -> EmbeddedSplit:
     rows = random_rows(**settings)
-    return Looked(rows, split, len(rows))
+    return EmbeddedSplit(rows, split, len(rows))
 
 
 def _cosines(a, b):
@@ -43,7 +43,7 @@ def test_neighbours_are_those_of_a_search_one_by_one(apart):
     bank = looked(names=names, size=24)
     judged = looked("test", names=names, size=24, count=20) if apart else None
     asked = judged or bank
-    queries = asked.thinned(8)
+    queries = asked.evenly_spaced_sample(8)
     pixels = [
         np.stack([eval_transform(side.rows.source._images[[i]], 16)[0] for i in range(len(side))])
         for side in (bank, asked)
@@ -53,7 +53,7 @@ def test_neighbours_are_those_of_a_search_one_by_one(apart):
     if not apart:  # no image is its own neighbour
         distances[np.arange(8), queries] = np.inf
         cosines[np.arange(8), queries] = -np.inf
-    found = find_nearby(bank, judged, 16, print)
+    found = find_nearest_neighbors(bank, judged, 16, print)
     assert [near.query.name for near in found] == [f"{i}.png" for i in queries]
     for near, by_pixels, by_cosine in zip(found, distances, cosines, strict=True):
         expected = np.argsort(by_pixels)[:6]
@@ -96,8 +96,8 @@ def test_the_worst_positives_are_those_of_the_models_own_views(shapes_runs, monk
     monkeypatch.setattr(pairs, "_BATCH", 16)  # so that there are two
     model = simclr_tf.load(shapes_runs[0])
     rows = random_rows(count=40, size=24)
-    found = find_positives(model, Looked(rows, "train", 40), 30)
-    positions = Looked(rows, "train", 40).thinned(30)
+    found = score_positive_pairs(model, EmbeddedSplit(rows, "train", 40), 30)
+    positions = EmbeddedSplit(rows, "train", 40).evenly_spaced_sample(30)
     images = tf.constant(rows.source._images[positions])
     z = [
         model(policy(images, view_seed(model.seed, 0, view), 0, None), training=False).numpy()
@@ -118,7 +118,7 @@ def test_the_worst_positives_are_those_of_the_models_own_views(shapes_runs, monk
 def test_classes_by_knn_are_those_of_a_vote_one_by_one(apart):
     bank = looked()
     judged = looked("test", count=20) if apart else None
-    found = classes_by_knn(bank, judged)
+    found = class_report_from_knn(bank, judged)
     known = bank.rows.labels >= 0
     features, labels = bank.rows.features[known], bank.rows.labels[known]
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -137,13 +137,13 @@ def test_classes_by_knn_are_those_of_a_vote_one_by_one(apart):
     assert f"{len(truth)} images of " in found.source
     shares = [np.mean(np.array(answers)[truth == c] == c) for c in range(3)]
     assert [row[2] for row in found.per_class.rows] == [f"{share:.1%}" for share in shares]
-    assert classes_by_knn(looked(labelled=False), None) is None
+    assert class_report_from_knn(looked(labelled=False), None) is None
 
 
 def test_classes_of_an_evaluation_are_what_it_left(shapes_runs):
     run = shapes_runs[0]
     records = json.loads((run / "evaluations.json").read_text(encoding="utf-8"))
-    found = classes_of_evaluations(run, records, 3)
+    found = class_report_from_evaluations(run, records, 3)
     (record,) = (record for record in records if record["protocol"] == "knn")
     assert found.source.startswith("knn (k=5, T=0.1) of shapes: learnt from 120 images of")
     assert found.source.endswith(f"top-1 {record['top1']:.1%}")
@@ -153,11 +153,11 @@ def test_classes_of_an_evaluation_are_what_it_left(shapes_runs):
         n * float(row[2].rstrip("%")) for n, row in zip(images, found.per_class.rows, strict=True)
     )
     assert right / 60 == pytest.approx(100 * record["top1"], abs=0.1)
-    assert classes_of_evaluations(run, records, 2) is None  # of other weights
+    assert class_report_from_evaluations(run, records, 2) is None  # of other weights
 
 
 def test_the_map_is_coloured_by_class_or_by_cluster():
-    by_class = draw_map(looked(), "tsne", 30)
+    by_class = make_embedding_map(looked(), "tsne", 30)
     assert by_class.grouping == "class" and by_class.images == "30 of 40 images of train"
     assert [plot.name for plot in by_class.plots] == ["map-pca", "map-tsne"]
     for plot in by_class.plots:
@@ -168,30 +168,32 @@ def test_the_map_is_coloured_by_class_or_by_cluster():
     draw = np.random.default_rng(0)
     heaps = np.repeat(np.eye(6, dtype=np.float32)[:3], 20, axis=0)
     heaps += draw.normal(scale=1e-3, size=heaps.shape).astype(np.float32)
-    by_cluster = draw_map(looked(count=60, labelled=False, features=heaps), "pca", 60)
+    by_cluster = make_embedding_map(looked(count=60, labelled=False, features=heaps), "pca", 60)
     groups = np.array(by_cluster.points["groups"])
     assert "clusters" in by_cluster.grouping
     assert not any(set(groups[20 * i : 20 * i + 20]) & set(groups[20 * i + 20 :]) for i in range(2))
-    assert draw_map(looked(count=4, labelled=False), "pca", 10) is None
+    assert make_embedding_map(looked(count=4, labelled=False), "pca", 10) is None
 
 
 def test_of_features_that_are_all_the_same_the_map_says_so():
     same = np.ones((30, 6), np.float32)
-    (plot,) = draw_map(looked(count=30, features=same), "tsne", 30).plots
+    (plot,) = make_embedding_map(looked(count=30, features=same), "tsne", 30).plots
     assert plot.title == "PCA (all features are the same: the representation has collapsed)"
 
 
 @pytest.mark.slow
 def test_umap_draws_where_it_is_installed():
     pytest.importorskip("umap")
-    found = draw_map(looked(), "umap", 30)
+    found = make_embedding_map(looked(), "umap", 30)
     assert [plot.title for plot in found.plots][1] == "UMAP (15 neighbours)"
 
 
 def test_a_sprite_stays_small():
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (2000, 64, 64, 3), np.uint8)  # noise: as large as JPEG gets
-    rows = Rows(ArraySource("noise", images), np.zeros((2000, 2), np.float32), np.full(2000, -1))
+    rows = EmbeddedDataset(
+        ArraySource("noise", images), np.zeros((2000, 2), np.float32), np.full(2000, -1)
+    )
     uri, columns = sprite_uri(rows, np.arange(2000))
     assert columns == 45 and len(uri) < 4_000_000
 
@@ -208,17 +210,17 @@ def test_a_large_split_is_looked_at_in_part(tmp_path):
     from simclr_tf.evaluation.encoders import TrainedEncoder
 
     trained = TrainedEncoder(encoder, "mean", 16)
-    part = look(trained, source, "train", 20, tmp_path, print)
+    part = embed_split(trained, source, "train", 20, tmp_path, print)
     assert str(part) == "20 of 50 images of train"
     names = [int(name) for name in part.rows.image_ids(np.arange(20))]
     assert names == sorted(set(names))
     expected = images[names].mean(axis=(1, 2)) / 255
     np.testing.assert_allclose(part.rows.features, expected, atol=1e-5)
     # Once all features are there, those are taken.
-    whole = look(trained, source, "train", 50, tmp_path, print)
+    whole = embed_split(trained, source, "train", 50, tmp_path, print)
     assert str(whole) == "50 images of train"
     taken.clear()
-    again = look(trained, source, "train", 20, tmp_path, print)
+    again = embed_split(trained, source, "train", 20, tmp_path, print)
     assert not taken
     np.testing.assert_array_equal(again.rows.features, whole.rows.features[names])
 
@@ -226,7 +228,7 @@ def test_a_large_split_is_looked_at_in_part(tmp_path):
 def test_a_long_curve_is_drawn_as_means():
     values = np.random.default_rng(0).normal(size=6000)
     rows = [{"step": 50 * i, "epoch": i / 6, "loss": x} for i, x in enumerate(values, 1)]
-    (plot,) = curves_of_run(rows)
+    (plot,) = plot_run_curves(rows)
     (line,) = plot.drawing["data"]
     np.testing.assert_allclose(line["y"], values.reshape(500, 12).mean(axis=1), rtol=1e-4)
     assert line["customdata"] == list(range(600, 300_001, 600)) and line["x"][-1] == 1000
@@ -239,8 +241,9 @@ def test_a_matrix_of_many_classes_stays_small():
     names = tuple(f"{i} {'a long name ' * 7}" for i in range(200))
     rows = random_rows(count=400, labelled=False)
     source = ArraySource("many", rows.source._images, np.arange(400) % 200, names)
-    found = classes_by_knn(
-        Looked(Rows(source, rows.features, np.arange(400) % 200), "train", 400), None
+    found = class_report_from_knn(
+        EmbeddedSplit(EmbeddedDataset(source, rows.features, np.arange(400) % 200), "train", 400),
+        None,
     )
     assert len(json.dumps(found.plot.drawing)) < 1_000_000
 
@@ -251,44 +254,44 @@ def record(protocol, value, **about):
     return {**kept, "top1": value, **about}
 
 
-def cards(told, **changes):
-    found = headline(dataclasses.replace(told, **changes))
+def cards(info, **changes):
+    found = headline(dataclasses.replace(info, **changes))
     return [(card.value, card.what, card.beside) for card in found.cards], found
 
 
 def test_the_large_figure_is_the_encoder_s_best_on_its_own_data(shapes_runs):
-    told = dataclasses.replace(tell(Run(shapes_runs[0])), rows=[])
+    info = dataclasses.replace(load_run_info(Run(shapes_runs[0])), rows=[])
     records = [record("knn", 0.8), record("knn/pca", 0.9), record("logistic", 0.7)]
     records += [record("probe:rotation", 0.99), record("logistic", 0.95, dataset="cifar10")]
-    (card,), found = cards(told, records=records)
+    (card,), found = cards(info, records=records)
     assert card == ("80.0 %", "knn, top-1", "pca 90.0; shapes, step 3")
     # The picture has no probes, and so a table has all.
     assert [title.split(":")[0] for title, _ in found.tables] == ["shapes", "cifar10"]
     # A newer evaluation of the same data and step counts, whatever came between.
     records += [record("logistic", 0.2, step=2), record("logistic", 0.85)]
-    (card,), _ = cards(told, records=records)
+    (card,), _ = cards(info, records=records)
     assert card[:2] == ("85.0 %", "logistic, top-1")
-    (card,), _ = cards(told, records=[records[4]])
+    (card,), _ = cards(info, records=[records[4]])
     assert card == ("95.0 %", "logistic, top-1", "cifar10, step 3")
     # What judges no encoder of the run makes no large figure, but is there.
     for alone in ("knn/pca", "probe:rotation"):
-        none, found = cards(told, records=[record(alone, 0.4)])
+        none, found = cards(info, records=[record(alone, 0.4)])
         assert none == [] and (found.plot or found.tables)
 
 
 def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step(shapes_runs):
     rows = [{"step": 1, "epoch": 0.1, "loss": 2.0, "knn_top1": 0.3}]
     rows += [{"step": 2, "epoch": 0.2, "loss": 1.5, "knn_top1": float("nan")}]
-    found, _ = cards(tell(Run(shapes_runs[0])), records=[], rows=rows)
+    found, _ = cards(load_run_info(Run(shapes_runs[0])), records=[], rows=rows)
     assert found == [("30.0 %", "k-NN while training", "step 1"), ("1.500", "loss", "step 2")]
 
 
 def test_runs_with_fewer_labels_are_not_taken_for_the_same(shapes_runs):
-    told = tell(Run(shapes_runs[0]))
-    many = dataclasses.replace(told, records=[record("logistic", 0.9), record("knn", 0.5)])
+    info = load_run_info(Run(shapes_runs[0]))
+    many = dataclasses.replace(info, records=[record("logistic", 0.9), record("knn", 0.5)])
     probe = record("probe:rotation", 0.9)
-    few = dataclasses.replace(told, records=[record("logistic", 0.3, num_train=10), probe])
-    ((_, table),), (plot,) = figures_of_runs({"many": many, "few": few})
+    few = dataclasses.replace(info, records=[record("logistic", 0.3, num_train=10), probe])
+    ((_, table),), (plot,) = result_tables({"many": many, "few": few})
     assert plot.drawing["data"][0]["y"] == [row[0] for row in table.rows[:-1]]  # not the probe
     assert table.rows == [
         ("logistic (L-BFGS)", "90.0", "–"),
@@ -304,7 +307,7 @@ def test_rows_that_are_being_written_are_left_out_and_damage_is_named(tmp_path):
     row = {"step": 1, "epoch": 0.5, "loss": 2.0, "knn_top1": 0.5}
     file.write_text(f"{json.dumps(row)}\n{json.dumps(row | {'step': 2})}\n" + '{"step": 3, "ep')
     assert [found["step"] for found in read_metrics(file)] == [1, 2]
-    titles = {plot.title for plot in curves_of_run(read_metrics(file))}
+    titles = {plot.title for plot in plot_run_curves(read_metrics(file))}
     assert titles == {"Loss", "Probes of the encoder"}
     file.write_text('{"step": 1, "epoch": 1}\n{"step"\n')
     with pytest.raises(UserError, match="damaged in line 2"):

@@ -12,7 +12,7 @@ import pytest
 from simclr_tf.cli.main import main
 from simclr_tf.config import CONFIGS
 from simclr_tf.reporting.command import command_of
-from simclr_tf.reporting.run_info import tell
+from simclr_tf.reporting.run_info import load_run_info
 from simclr_tf.runs.run_dir import Run
 from simclr_tf.training.pretrain import pretrain
 from tests.reporting.tiny_runs import picture, tiny
@@ -60,7 +60,7 @@ def test_a_folder_without_labels_has_clusters_and_no_classes(tmp_path):
     assert "10 clusters of k-means" in page
     assert "The images of &#39;validation&#39; are not looked at" in page
 
-    # The same, but its images are gone: what its files tell is there.
+    # The same, but its images are gone: what its files load_run_info is there.
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     page = _report(run)
     assert _sections(page) == {"headline", "curves", "run"}
@@ -157,13 +157,13 @@ def test_the_commands_of_other_runs_make_them_again(shapes_runs, tmp_path):
 def test_time_is_that_of_the_steps(shapes_runs):
     from simclr_tf.reporting.run_info import _training_seconds
 
-    told = tell(Run(shapes_runs[0]))
+    info = load_run_info(Run(shapes_runs[0]))
     rows = [
         {"step": 2, "epoch": 0.1, "views_per_second": 8.0},
         {"step": 3, "epoch": 0.2, "views_per_second": 4.0},
     ]
     # 2 views of 8 images a step: two steps at 8 views/s, one at 4.
-    assert _training_seconds(dataclasses.replace(told, rows=rows)) == 4 + 4
+    assert _training_seconds(dataclasses.replace(info, rows=rows)) == 4 + 4
     document = json.loads((shapes_runs[0] / "config.json").read_text(encoding="utf-8"))
     assert document["machine"]["cores"] >= 1 and document["machine"]["tensorflow"]
 

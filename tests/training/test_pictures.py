@@ -6,7 +6,7 @@ import tensorflow as tf
 from sklearn.metrics.pairwise import cosine_similarity
 
 from simclr_tf.data.base import ArraySource
-from simclr_tf.embedding.embedded_dataset import Rows
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.training import image_summaries as pictures
 from simclr_tf.training.image_summaries import Pictures, neighbour_grid, similarities
 
@@ -14,14 +14,14 @@ BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
 RNG = np.random.default_rng(0)
 
 
-def made(count=40, size=32, labels=None, features=None) -> Rows:
-    """Rows of images of one colour each."""
+def made(count=40, size=32, labels=None, features=None) -> EmbeddedDataset:
+    """An embedded dataset of images of one colour each."""
     colours = RNG.integers(0, 256, (count, 1, 1, 3), np.uint8)
     images = np.broadcast_to(colours, (count, size, size, 3)).copy()
     names = None if labels is None else ("ant", "bee", "cat")
     source = ArraySource("made", images, labels, names)
     features = RNG.normal(size=(count, 6)).astype(np.float32) if features is None else features
-    return Rows(source, features, np.full(count, -1) if labels is None else labels)
+    return EmbeddedDataset(source, features, np.full(count, -1) if labels is None else labels)
 
 
 def tiles(grid, columns):

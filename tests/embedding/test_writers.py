@@ -10,7 +10,7 @@ import pytest
 
 from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding import embedded_dataset as rows_module
-from simclr_tf.embedding.embedded_dataset import Rows, one_line
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset, escape_control_chars
 from simclr_tf.embedding.writers import write_ids, write_npy, write_parquet
 from tests.sets import CLASSES, rows
 
@@ -42,7 +42,9 @@ def test_ids_are_one_line_each_and_can_be_read_back(tmp_path):
     assert [row[0] for row in found] == [str(i) for i in range(len(NAMES))]
     undone = [row[1].encode("ascii", "backslashreplace").decode("unicode_escape") for row in found]
     assert undone == NAMES
-    wanted = [one_line(CLASSES[label]) if label >= 0 else "" for label in embedded.labels]
+    wanted = [
+        escape_control_chars(CLASSES[label]) if label >= 0 else "" for label in embedded.labels
+    ]
     assert [row[2] for row in found] == wanted
 
 
@@ -55,7 +57,7 @@ def test_without_labels_there_is_no_column_of_them(tmp_path):
 def test_several_labels_of_an_image_stand_together(tmp_path):
     labels = np.array([[1, 0, -1], [0, 0, 0]])
     source = ArraySource("several", np.zeros((2, 4, 4, 3), np.uint8), labels, ("a", "b", "c"))
-    embedded = Rows(source, np.ones((2, 3), np.float32), labels)
+    embedded = EmbeddedDataset(source, np.ones((2, 3), np.float32), labels)
     write_ids(embedded, tmp_path / "ids.csv")
     assert (tmp_path / "ids.csv").read_text() == "index,id,label\n0,0,a|c\n1,1,\n"
 
@@ -70,8 +72,10 @@ def test_parquet_has_a_list_per_row_in_several_groups(tmp_path, labelled):
     assert table.schema.field("features").type == pa.list_(pa.float32(), 6)
     found = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, 6)
     np.testing.assert_array_equal(found, embedded.features)
-    assert table["id"].to_pylist() == [one_line(name) for name in NAMES]
-    known = [one_line(CLASSES[n]) if n >= 0 and labelled else None for n in embedded.labels]
+    assert table["id"].to_pylist() == [escape_control_chars(name) for name in NAMES]
+    known = [
+        escape_control_chars(CLASSES[n]) if n >= 0 and labelled else None for n in embedded.labels
+    ]
     assert table["label"].to_pylist() == known
 
 
@@ -82,7 +86,7 @@ def test_features_in_a_file_are_not_copied_whole(tmp_path, monkeypatch):
     np.save(tmp_path / "cache.npy", draw.normal(size=(20_000, 64)).astype(np.float32))
     mapped = np.load(tmp_path / "cache.npy", mmap_mode="r")
     source = ArraySource("random", np.zeros((20_000, 1, 1, 3), np.uint8))
-    embedded = Rows(source, mapped, np.full(20_000, -1))
+    embedded = EmbeddedDataset(source, mapped, np.full(20_000, -1))
     # Arrow's memory is not Python's.
     arrow = pa.proxy_memory_pool(pa.default_memory_pool())
     before = pa.default_memory_pool()
@@ -103,7 +107,7 @@ def test_features_in_a_file_are_not_copied_whole(tmp_path, monkeypatch):
 @pytest.mark.parametrize("write", [write_npy, write_ids, write_parquet])
 def test_what_is_cut_short_is_not_there(tmp_path, monkeypatch, write):
     embedded = rows()
-    blocks = list(embedded.blocks())
+    blocks = list(embedded.iter_blocks())
 
     def cut(self):
         yield blocks[0]
@@ -111,7 +115,7 @@ def test_what_is_cut_short_is_not_there(tmp_path, monkeypatch, write):
 
     path = tmp_path / "file"
     with monkeypatch.context() as patch:
-        patch.setattr(Rows, "blocks", cut)
+        patch.setattr(EmbeddedDataset, "iter_blocks", cut)
         with pytest.raises(OSError, match="no space left"):
             write(embedded, path)
     assert not list(tmp_path.iterdir())
