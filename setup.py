@@ -71,6 +71,7 @@ setup(
         "scikit-learn>=1.4",
         # tensorflow-hub imports pkg_resources, which setuptools 82 no longer has.
         "setuptools<82",
+        "tabulate>=0.9",
         "tensorboard>=2.20,<2.22",
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.10,<5",

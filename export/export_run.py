@@ -19,8 +19,9 @@ from simclr_tf.exporter.model_card import FORMS, loading, model_card, placeless
 from simclr_tf.exporter.output_path import check_free, remove_older
 from simclr_tf.exporter.saved_model import export_saved_model
 from simclr_tf.models import Classifier, SimCLR
-from simclr_tf.runs.results_file import format_table, read_evaluations
-from simclr_tf.runs.run_dir import Run, load
+from simclr_tf.runs.load import load_model
+from simclr_tf.runs.results_file import format_results, read_evaluations
+from simclr_tf.runs.run_dir import RunDir
 
 Say = Callable[[str], None]
 
@@ -79,11 +80,11 @@ def export_run(model_dir: str | Path, export: Export = Export(), say: Say = prin
     Raises:
         UserError: if there is no run or no such checkpoint, or the output exists.
     """
-    run = Run(Path(model_dir))
-    config, _ = run.read()
+    run = RunDir(Path(model_dir))
+    config, _ = run.read_config()
     if export.output:
         check_free(export.output)
-    model = load(model_dir, export.step)
+    model = load_model(model_dir, export.step)
     step, form = int(model.step), export.form
     size = export.image_size or config.augmentation.image_size
     head = _head(model, run, step, say)
@@ -154,9 +155,9 @@ def _calibration(config: PretrainConfig, export: Export, size: int) -> np.ndarra
 
 
 def _card(
-    run: Run, model: SimCLR | Classifier, head: _Head, export: Export, step: int, size: int
+    run: RunDir, model: SimCLR | Classifier, head: _Head, export: Export, step: int, size: int
 ) -> str:
-    config, plan = run.read()
+    config, plan = run.read_config()
     evaluations = [
         {**record, "dataset": placeless(record["dataset"])}
         for record in read_evaluations(run.evaluations_file)
@@ -173,7 +174,7 @@ def _card(
         step=step,
         image_size=size,
         settings=to_json(config),
-        evaluations=format_table(evaluations, markdown=True) if evaluations else "",
+        evaluations=format_results(evaluations, markdown=True) if evaluations else "",
         labels=head.labels,
         trained=head.trained,
         classifier=head.words if export.form.startswith("saved_model") else "",
@@ -183,9 +184,9 @@ def _card(
     )
 
 
-def _head(model: SimCLR | Classifier, run: Run, step: int, say: Say) -> _Head:
+def _head(model: SimCLR | Classifier, run: RunDir, step: int, say: Say) -> _Head:
     if isinstance(model, Classifier):
-        config, plan = run.read()
+        config, plan = run.read_config()
         distilled = isinstance(config, DistillConfig)
         kernel, bias = (v.numpy() for v in model.head.variables)
         return _Head(

@@ -13,7 +13,7 @@ from simclr_tf.exporter.inference_copy import plain_copy
 from simclr_tf.exporter.model_card import with_checksum
 from simclr_tf.exporter.output_path import check_free
 from simclr_tf.exporter.saved_model import export_saved_model
-from simclr_tf.utils.files import replacing, write_atomically
+from simclr_tf.utils.files import atomic_path, atomic_write
 
 QUANTIZATIONS = ("float32", "float16", "int8")
 
@@ -34,7 +34,7 @@ def export_keras(
     """
     check_free(output, overwrite)
     copy = plain_copy(encoder)
-    with replacing(output) as scratch:
+    with atomic_path(output) as scratch:
         copy.save(scratch)
     return _with_card(Path(output), model_card)
 
@@ -71,7 +71,7 @@ def export_tflite(
     if quantization not in QUANTIZATIONS:
         raise ValueError(f"quantization must be one of {', '.join(QUANTIZATIONS)}")
     check_free(output, overwrite)
-    with replacing(output) as scratch, tempfile.TemporaryDirectory() as directory:
+    with atomic_path(output) as scratch, tempfile.TemporaryDirectory() as directory:
         # Through a SavedModel, for the names of input and output.
         place = Path(directory) / "encoder"
         export_saved_model(encoder, place, image_size=image_size, model_card="")
@@ -98,5 +98,5 @@ def _one_by_one(images: np.ndarray) -> Iterator[dict[str, Any]]:
 
 def _with_card(output: Path, card: str) -> Path:
     card = with_checksum(card, output.parent, output.name)
-    write_atomically(output.with_name(f"{output.name}.md"), card)
+    atomic_write(output.with_name(f"{output.name}.md"), card)
     return output

@@ -13,7 +13,7 @@ from simclr_tf.exporter.image_bytes import decode_and_crop
 from simclr_tf.exporter.inference_copy import plain_copy
 from simclr_tf.exporter.model_card import with_checksum
 from simclr_tf.exporter.output_path import check_free
-from simclr_tf.utils.files import replacing
+from simclr_tf.utils.files import atomic_path
 
 CARD = "README.md"
 WEIGHTS = "variables/variables.data-00000-of-00001"
@@ -82,7 +82,7 @@ def export_saved_model(
         hidden = None if classifier_input is None else plain_copy(classifier_input, float16)
         top = _Classifier(classifier, hidden, class_names)
     root, signatures = _reusable(copy, head, top, image_size, storage_size)
-    with replacing(output) as scratch:
+    with atomic_path(output) as scratch:
         tf.saved_model.save(root, str(scratch), signatures=signatures)
         card = with_checksum(model_card, scratch, WEIGHTS)
         (scratch / CARD).write_text(card, encoding="utf-8")

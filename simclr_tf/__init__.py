@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 def __getattr__(name):
     # TensorFlow takes seconds to import; `import simclr_tf` alone must not wait for it.
     if name == "load":
-        from simclr_tf.runs.run_dir import load
+        from simclr_tf.runs.load import load_model
 
-        return load
+        return load_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

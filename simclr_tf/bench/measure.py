@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf.errors import UserError
-from simclr_tf.utils.hardware import Machine, machine
+from simclr_tf.utils.hardware import HardwareInfo, detect_hardware
 
 
 class ProcessDiedError(Exception):
@@ -179,6 +179,6 @@ def _field(path: str, name: str) -> int | None:
     return int(found[0]) * 1024 if found else None
 
 
-def this_machine() -> Machine:
+def this_machine() -> HardwareInfo:
     """Describes the machine; it takes a process, for TensorFlow knows the GPUs."""
-    return in_fresh_process(machine)
+    return in_fresh_process(detect_hardware)

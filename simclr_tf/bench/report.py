@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from simclr_tf.bench.measure import Machine
+from simclr_tf.bench.measure import HardwareInfo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Report:
         results: the figures, a dict of JSON's types for each row.
     """
 
-    machine: Machine
+    machine: HardwareInfo
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str]

@@ -15,7 +15,7 @@ from absl import flags
 
 from simclr_tf.cli.flags import define_section, read_section
 from simclr_tf.errors import UserError
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write
 
 BENCHES = ("augment", "step", "input", "loss", "scaling", "embed")
 
@@ -46,7 +46,7 @@ class Bench:
         print(report.text())
         if values.output:
             text = report.to_json(self._name, dataclasses.asdict(options))
-            write_atomically(values.output, text)
+            atomic_write(values.output, text)
             print(f"written: {values.output}")
 
 

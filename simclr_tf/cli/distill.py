@@ -95,11 +95,11 @@ def run(values: flags.FlagValues) -> None:
 
 def _sections(values: flags.FlagValues, teacher: str, checkpoint: str) -> dict[str, Any]:
     """Data and views of the teacher's run, and the encoder of the checkpoint's, else of its own."""
-    from simclr_tf.runs.run_dir import Run
+    from simclr_tf.runs.run_dir import RunDir
 
-    of_teacher = Run(Path(teacher))
+    of_teacher = RunDir(Path(teacher))
     if of_teacher.config_file.exists():
-        before, _ = of_teacher.read()
+        before, _ = of_teacher.read_config()
     else:  # an exported model does not tell
         before = config.PretrainConfig(
             read_section(values, config.Data), config.Augmentation(**CROP_AND_FLIP)
@@ -107,7 +107,7 @@ def _sections(values: flags.FlagValues, teacher: str, checkpoint: str) -> dict[s
     sections = sections_of_run(values, before, ("data", "augmentation"))
     encoder = before.encoder
     if checkpoint:
-        of_checkpoint, _ = Run(Path(checkpoint)).read()
+        of_checkpoint, _ = RunDir(Path(checkpoint)).read_config()
         encoder = of_checkpoint.encoder
     elif values.encoder not in (None, encoder.encoder):  # whose size says nothing of this kind
         encoder = config.Encoder()
@@ -124,10 +124,10 @@ def _is_measured(values: flags.FlagValues, run: config.DistillConfig) -> bool:
     from simclr_tf.evaluation.evaluate_run import open_judged
     from simclr_tf.evaluation.options import Splits
     from simclr_tf.models.teacher import open_teacher
-    from simclr_tf.runs.run_dir import Run
+    from simclr_tf.runs.run_dir import RunDir
 
     if values.mode == "eval":  # its teacher may be gone
-        names = Run(Path(values.model_dir)).read()[1].class_names
+        names = RunDir(Path(values.model_dir)).read_config()[1].class_names
     else:
         names = open_teacher(run.distillation.teacher).class_names
     try:

@@ -146,7 +146,7 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.evaluation.options import Request
     from simclr_tf.evaluation.tables import table_of_runs
     from simclr_tf.exporter.export_run import export_run
-    from simclr_tf.runs.results_file import format_table, read_evaluations
+    from simclr_tf.runs.results_file import format_results, read_evaluations
     from simclr_tf.training.finetune import train_supervised
 
     request = Request(
@@ -169,7 +169,7 @@ def run(values: flags.FlagValues) -> None:
         evaluate_saved_model(values.encoder, values.output, request)
         if values.table:
             records = read_evaluations(Path(values.output) / "evaluations.json")
-            print(f"\n{format_table(records, markdown=True)}")
+            print(f"\n{format_results(records, markdown=True)}")
         return
     if names:
         check_runs(runs)

@@ -124,9 +124,9 @@ def _sections_of_the_run(values: flags.FlagValues, checkpoint: str) -> dict[str,
     if not checkpoint:
         bases = {"augmentation": config.Augmentation(**CROP_AND_FLIP)}
         return {n: read_section(values, SECTIONS[n], bases.get(n)) for n in OF_THE_RUN}
-    from simclr_tf.runs.run_dir import Run
+    from simclr_tf.runs.run_dir import RunDir
 
-    of_run, _ = Run(Path(checkpoint)).read()
+    of_run, _ = RunDir(Path(checkpoint)).read_config()
     sections = sections_of_run(values, of_run, OF_THE_RUN)
     for name in ("encoder", "projection_head"):
         check_architecture(getattr(of_run, name), sections[name], checkpoint, _OF_PRETRAINING)

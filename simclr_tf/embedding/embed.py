@@ -22,8 +22,8 @@ from simclr_tf.evaluation.encoders import TrainedEncoder, encoder_of_run, encode
 from simclr_tf.evaluation.feature_store import FeatureStore
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor
 from simclr_tf.evaluation.options import Splits
-from simclr_tf.runs.run_dir import Run
-from simclr_tf.utils.files import file_name, write_atomically
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.utils.files import atomic_write, slugify
 
 FORMATS = ("npy", "parquet", "projector")
 
@@ -92,14 +92,14 @@ def embed_run(model_dir: str | Path, request: EmbedOptions, output: str | Path |
     Raises:
         UserError: the run, the data, the output or the query do not allow it.
     """
-    run = Run(Path(model_dir))
-    config, _ = run.read()
+    run = RunDir(Path(model_dir))
+    config, _ = run.read_config()
     splits = request.splits(Splits.of(config.data))
     encoder = encoder_of_run(model_dir)
     dataset = splits.dataset
     if dataset.startswith(FOLDER_PREFIX):
         dataset = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve().name
-    name = f"{file_name(dataset)}-{file_name(splits.train_split)}-step-{encoder.step}"
+    name = f"{slugify(dataset)}-{slugify(splits.train_split)}-step-{encoder.step}"
     if request.representation != "h":
         name += f"-{request.representation}"
     output = Path(output or run.path / "embeddings" / name)
@@ -205,7 +205,7 @@ def _claim(output: Path, about: Mapping[str, object]) -> None:
             f"({what if found else there[0]}): name another directory, or remove that one"
         )
     if not found:
-        write_atomically(manifest, json.dumps(about, indent=1) + "\n")
+        atomic_write(manifest, json.dumps(about, indent=1) + "\n")
 
 
 def _write(rows: EmbeddedDataset, request: EmbedOptions, output: Path) -> None:

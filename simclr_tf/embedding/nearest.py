@@ -16,7 +16,7 @@ from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.embedding.query import Query
 from simclr_tf.evaluation.features import FeatureExtractor
 from simclr_tf.evaluation.knn import neighbours
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write
 
 _COLUMNS = 6
 _LETTERS = 22  # of a name, under a picture
@@ -96,7 +96,7 @@ def plot_neighbors(rows: EmbeddedDataset, query: Query, found: list[Neighbor], p
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # not every script is in the font
         canvas.print_png(file)
-    write_atomically(path, file.getvalue())
+    atomic_write(path, file.getvalue())
 
 
 def _images(source: ImageSource, positions: np.ndarray) -> list[tuple[np.ndarray, float]]:

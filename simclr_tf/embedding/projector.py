@@ -11,7 +11,7 @@ from tensorboard.plugins import projector
 from simclr_tf.augment import eval_transform, to_uint8
 from simclr_tf.data import batches_at, decode_errors_name_image
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
-from simclr_tf.utils.files import replacing
+from simclr_tf.utils.files import atomic_path
 
 MAX_IMAGES = 100_000
 _NAME = "features"
@@ -42,7 +42,7 @@ def write_projector(
             f"projector: {len(positions):,} of {len(rows):,} images, evenly spaced, because more "
             "are too many for a browser; --projector_images sets how many"
         )
-    with replacing(directory) as unfinished:
+    with atomic_path(directory) as unfinished:
         unfinished.mkdir()
         picture, tile = make_sprite(rows, positions)
         (unfinished / "sprite.png").write_bytes(tf.io.encode_png(picture).numpy())

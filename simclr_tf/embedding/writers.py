@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
-from simclr_tf.utils.files import replacing
-from simclr_tf.utils.progress import Progress
+from simclr_tf.utils.files import atomic_path
+from simclr_tf.utils.progress import LineProgress
 
 Say = Callable[[str], None]
 
 
 def write_npy(rows: EmbeddedDataset, path: Path, say: Say = print) -> None:
     """Write the features, float32 [N, D], so that `np.load(path, mmap_mode="r")` maps them."""
-    progress = Progress(path.name, len(rows), say)
-    with replacing(path) as unfinished:
+    progress = LineProgress(path.name, len(rows), say)
+    with atomic_path(path) as unfinished:
         whole = np.lib.format.open_memmap(unfinished, "w+", np.float32, rows.features.shape)
         for block in rows.iter_blocks():
             whole[block[0] : block[-1] + 1] = rows.features[block[0] : block[-1] + 1]
@@ -29,9 +29,12 @@ def write_npy(rows: EmbeddedDataset, path: Path, say: Say = print) -> None:
 
 def write_ids(rows: EmbeddedDataset, path: Path, say: Say = print) -> None:
     """Write a CSV file of `index,id` and, where there are labels, `label`: a line per image."""
-    progress = Progress(path.name, len(rows), say)
+    progress = LineProgress(path.name, len(rows), say)
     labelled = bool(rows.source.class_names)
-    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_path(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["index", "id", "label"][: 2 + labelled])
         for block in rows.iter_blocks():
@@ -46,12 +49,12 @@ def write_parquet(rows: EmbeddedDataset, path: Path, say: Say = print) -> None:
 
     `features` is a list of D float32; a row group takes up to 64 MiB.
     """
-    progress = Progress(path.name, len(rows), say)
+    progress = LineProgress(path.name, len(rows), say)
     dims = rows.features.shape[1]
     fields = {"id": pa.string(), "label": pa.string(), "features": pa.list_(pa.float32(), dims)}
     schema = pa.schema(fields)
     with (
-        replacing(path) as unfinished,
+        atomic_path(path) as unfinished,
         # Features hardly repeat: a dictionary of them would be built in vain.
         pq.ParquetWriter(unfinished, schema, use_dictionary=["label"]) as file,
     ):

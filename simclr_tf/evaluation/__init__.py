@@ -12,7 +12,7 @@ from simclr_tf.evaluation.features import FeatureExtractor, Features, extract_fe
 from simclr_tf.evaluation.knn import KNN, knn_predict
 from simclr_tf.evaluation.linear import Linear
 from simclr_tf.evaluation.logistic import Logistic
-from simclr_tf.runs.results_file import append_evaluations, format_table, read_evaluations
+from simclr_tf.runs.results_file import append_evaluations, format_results, read_evaluations
 
 __all__ = [
     "BASELINES",
@@ -28,7 +28,7 @@ __all__ = [
     "check_splits",
     "evaluate",
     "extract_features",
-    "format_table",
+    "format_results",
     "knn_predict",
     "read_evaluations",
 ]

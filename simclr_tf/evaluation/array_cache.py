@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -31,5 +31,5 @@ def kept(path: Path | None, compute: Callable[[], Arrays]) -> Arrays:
         file = io.BytesIO()
         # Told not to pickle, NumPy before 2.2 would keep `allow_pickle` as one more array.
         np.savez(file, **arrays)  # type: ignore[arg-type]
-        write_atomically(path, file.getvalue())
+        atomic_write(path, file.getvalue())
     return arrays

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from simclr_tf.evaluation.metrics import average_precision_11
-from simclr_tf.utils.files import write_atomically, write_csv
+from simclr_tf.utils.files import atomic_write, write_csv
 
 CONFUSION_FILE = "confusion.csv"
 PER_CLASS_FILE = "per_class.csv"
@@ -35,7 +35,7 @@ def write_confusion(
     write_csv(directory / CONFUSION_FILE, [["true class", *class_names], *rows])
     file = io.BytesIO()
     _draw(matrix, class_names, title).print_png(file)
-    write_atomically(directory / "confusion.png", file.getvalue())
+    atomic_write(directory / "confusion.png", file.getvalue())
 
 
 def write_per_class(directory: Path, matrix: np.ndarray, class_names: Sequence[str]) -> None:

@@ -12,7 +12,8 @@ from simclr_tf.evaluation.features import Encoder, weights_identity
 from simclr_tf.evaluation.transformation_probes import Represent
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.build import build_encoder
-from simclr_tf.runs.run_dir import Run, load
+from simclr_tf.runs.load import load_model
+from simclr_tf.runs.run_dir import RunDir
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ def encoder_of_run(model_dir: str | Path) -> TrainedEncoder:
     Raises:
         UserError: there is no run or no checkpoint, or they do not fit each other.
     """
-    config, _ = Run(Path(model_dir)).read()
-    return encoder_of_model(load(model_dir), config)
+    config, _ = RunDir(Path(model_dir)).read_config()
+    return encoder_of_model(load_model(model_dir), config)
 
 
 def encoder_of_model(model: SimCLR | Classifier, config: PretrainConfig) -> TrainedEncoder:

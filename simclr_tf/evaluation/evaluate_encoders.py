@@ -19,7 +19,7 @@ from simclr_tf.evaluation.transformation_probes import (
     check_probes,
     probe_transformations,
 )
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 
 Say = Callable[[str], None]
 Make = Callable[[], tuple[Encoder, str]]
@@ -68,7 +68,7 @@ def compare(
             head = evaluation.classifier
             if request.save_classifier and head is not None and "/" not in evaluation.protocol:
                 about = (evaluation.protocol, evaluation.dataset, evaluation.step)
-                path = Run(directory).classifier_file
+                path = RunDir(directory).classifier_file
                 FittedClassifier(head, names, *about).save(path)
                 say(f"the classifier of {evaluation.protocol} is kept in {path}")
         for evaluation, ways in job.probes():
@@ -97,7 +97,7 @@ class _Comparison:
         self._setting = splits.setting(
             batch_size=request.batch_size,
             seed=request.seed,
-            cache_dir=Run(directory).features_dir,
+            cache_dir=RunDir(directory).features_dir,
             **rest,
         )
         self._figures: Iterator[Evaluation] = iter(())

@@ -27,14 +27,16 @@ from simclr_tf.evaluation.features import Encoder, FeatureExtractor
 from simclr_tf.evaluation.options import Request, Splits
 from simclr_tf.evaluation.results import Recorder
 from simclr_tf.evaluation.transformation_probes import Represent
-from simclr_tf.runs.run_dir import Run, load
+from simclr_tf.runs.load import load_model
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.utils.files import check_output_path
 
 
 def evaluate_run(
     model_dir: str | Path,
     request: Request,
     *,
-    train_supervised: Callable[[Run, Splits], Path] | None = None,
+    train_supervised: Callable[[RunDir, Splits], Path] | None = None,
     say: Say = print,
 ) -> None:
     """Evaluates a run's newest checkpoint; what is left empty is taken from the run.
@@ -51,9 +53,9 @@ def evaluate_run(
     Raises:
         UserError: if the run, the data or the settings do not allow it.
     """
-    run = Run(Path(model_dir))
-    config, _ = run.read()
-    run.check_place()
+    run = RunDir(Path(model_dir))
+    config, _ = run.read_config()
+    check_output_path(run.path, "model_dir")
     if request.save_classifier and isinstance(config, CLASSIFIER_CONFIGS):
         raise UserError(
             f"--save_classifier: {run.path} exports its own classifier; leave the flag out"
@@ -100,7 +102,7 @@ def evaluate_saved_model(
     Raises:
         UserError: if it is no SavedModel of an image encoder, or the data do not allow it.
     """
-    Run(Path(output)).check_place("--output")
+    check_output_path(Path(output), "output")
     exported = encoder_of_saved_model(encoder)
     for baseline in ("random", "supervised"):
         if baseline in request.baselines:
@@ -124,7 +126,7 @@ def evaluate_classifier(
     model_dir: str | Path,
     *,
     batch_size: int = 256,
-    into: Run | None = None,
+    into: RunDir | None = None,
     say: Say = print,
     data: Mapping[str, Any] | None = None,
 ) -> None:
@@ -140,15 +142,15 @@ def evaluate_classifier(
     Raises:
         UserError: if it is no such run, or the data do not allow it.
     """
-    run = Run(Path(model_dir))
-    config, plan = run.read()
+    run = RunDir(Path(model_dir))
+    config, plan = run.read_config()
     if not isinstance(config, CLASSIFIER_CONFIGS):
         raise UserError(
             f"{run.path} has no classifier of its own: name a run of simclr-tf finetune or distill"
         )
     splits = Splits.of(dataclasses.replace(config.data, **(data or {})))
     test = open_judged(splits, plan.class_names, with_labels=isinstance(config, FinetuneConfig))
-    model = load(model_dir)
+    model = load_model(model_dir)
     extract = FeatureExtractor(model, config.augmentation.image_size, batch_size)
     setting = splits.setting(step=int(model.step.numpy()))
     started = time.monotonic()
@@ -192,7 +194,7 @@ def _represent(encoder: TrainedEncoder) -> tuple[Represent, str] | None:
     return None if encoder.represent is None else (encoder.represent, encoder.head_identity)
 
 
-def _check_supervised(run: Run, splits: Splits, request: Request, say: Say) -> None:
+def _check_supervised(run: RunDir, splits: Splits, request: Request, say: Say) -> None:
     """Raises UserError if it cannot be trained; says so where it takes more memory than the run."""
     train, test = splits.open()
     check_splits(train, test, (), splits.setting())
@@ -206,7 +208,7 @@ def _check_supervised(run: Run, splits: Splits, request: Request, say: Say) -> N
             "--baselines=supervised learns from all labels, which --label_fraction and "
             "--labels_per_class withhold; leave one of them out"
         )
-    config, plan = run.read()
+    config, plan = run.read_config()
     batch, pieces = config.optimization.train_batch_size, config.optimization.microbatch_size
     if train.num_examples < batch:
         raise UserError(
@@ -215,7 +217,7 @@ def _check_supervised(run: Run, splits: Splits, request: Request, say: Say) -> N
             "leave it out"
         )
     place = run.supervised_dir(splits.train_split)
-    if (pieces or plan.num_replicas > 1) and Run(place).latest_step() < plan.total_steps:
+    if (pieces or plan.num_replicas > 1) and RunDir(place).latest_step() < plan.total_steps:
         how = [f"on {plan.num_replicas} replicas"] if plan.num_replicas > 1 else []
         how += [f"in pieces of {pieces}"] if pieces else []
         say(
@@ -227,8 +229,8 @@ def _check_supervised(run: Run, splits: Splits, request: Request, say: Say) -> N
 def check_runs(model_dirs: Sequence[str | Path]) -> None:
     """Raises UserError if one of several is no run, or holds no checkpoint."""
     for path in model_dirs:
-        run = Run(Path(path))
-        run.read()
+        run = RunDir(Path(path))
+        run.read_config()
         run.checkpoint()
 
 

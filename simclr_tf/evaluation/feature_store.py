@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write
 
 _PART_BYTES = 2**26
 _PART_ROWS = 2**14
@@ -85,7 +85,7 @@ class FeatureStore:
             return
         features, labels = zip(*self._pending, strict=True)
         for kind, rows in (("features", features), ("labels", labels)):
-            write_atomically(self._name(kind, self._kept), _npy(np.concatenate(rows)))
+            atomic_write(self._name(kind, self._kept), _npy(np.concatenate(rows)))
         self._starts.append(self._kept)
         self._kept, self._pending, self._kept_at = self.count, [], time.monotonic()
 

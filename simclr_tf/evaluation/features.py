@@ -14,8 +14,8 @@ from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_bat
 from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.feature_store import FeatureStore
-from simclr_tf.utils.files import locked
-from simclr_tf.utils.progress import Progress
+from simclr_tf.utils.files import directory_lock
+from simclr_tf.utils.progress import LineProgress
 
 # A keras.Model or a loaded SavedModel: called as encoder(images [N, S, S, 3], training=False).
 Encoder = Callable[..., tf.Tensor]
@@ -90,7 +90,7 @@ class FeatureExtractor:
         if place is None:
             return self._stored(source, FeatureStore(None, source.num_examples))
         wait = f"another process is at the features of {source.name}: waiting for it"
-        with locked(place, lambda: self._say(wait)):
+        with directory_lock(place, lambda: self._say(wait)):
             return self._stored(source, FeatureStore(place, source.num_examples))
 
     def place(self, source: ImageSource) -> Path | None:
@@ -107,7 +107,7 @@ class FeatureExtractor:
         return Features(*store.read())
 
     def _extract(self, source: ImageSource, store: FeatureStore) -> None:
-        progress = Progress(f"features of {source.name}", source.num_examples, self._say)
+        progress = LineProgress(f"features of {source.name}", source.num_examples, self._say)
         if store.count:
             progress.resume(store.count)
         for batch in sequential_batches(source, self._batch_size, start=store.count):

@@ -9,7 +9,7 @@ import numpy as np
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FittedClassifier:
             class_names=np.array(self.class_names),
             about=np.array([self.protocol, self.dataset, str(self.step)]),
         )
-        write_atomically(path, file.getvalue())
+        atomic_write(path, file.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "FittedClassifier":

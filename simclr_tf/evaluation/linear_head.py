@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.optimizers import WarmupCosine, build_optimizer
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write
 
 
 class LinearHead:
@@ -59,7 +59,7 @@ class LinearHead:
         """Keep everything that learning on depends on."""
         file = io.BytesIO()
         np.savez(file, *(variable.numpy() for variable in self._state()))
-        write_atomically(path, file.getvalue())
+        atomic_write(path, file.getvalue())
 
     def restore(self, path: Path) -> int:
         """Take over what was kept, if anything was; return the steps that it had taken."""

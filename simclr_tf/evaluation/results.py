@@ -14,8 +14,8 @@ from simclr_tf.evaluation.confusion import (
 )
 from simclr_tf.evaluation.evaluate import Evaluation
 from simclr_tf.evaluation.metrics import confusion
-from simclr_tf.runs.results_file import Record, append_evaluations, format_table
-from simclr_tf.utils.files import bounded_name, file_name
+from simclr_tf.runs.results_file import Record, append_evaluations, format_results
+from simclr_tf.utils.files import slugify, truncate_filename
 
 _MOST_CLASSES = 1000  # of which a confusion matrix is written
 
@@ -71,13 +71,13 @@ class Recorder:
 
     def close(self) -> None:
         """Shows the table of what was added."""
-        self._say(f"\n{format_table(self._records)}\n\nwritten to {self._file}")
+        self._say(f"\n{format_results(self._records)}\n\nwritten to {self._file}")
 
 
 def place_of(directory: Path, record: Record) -> Path:
     """Return the directory of the tables and pictures of a figure."""
     about = f"{record['step']}-{_about(record).replace('/', '-')}"
-    return directory / "evaluations" / bounded_name(about)
+    return directory / "evaluations" / truncate_filename(about)
 
 
 def _name(record: Record) -> str:
@@ -88,4 +88,4 @@ def _about(record: Record) -> str:
     """What a figure is of, as part of a path: DATASET-TRAIN-TEST/PROTOCOL-N-images."""
     data = (record["dataset"], record["train_split"], record["test_split"])
     protocol = re.sub(r"[^\w.]+", "-", _name(record)).strip("-")
-    return f"{'-'.join(map(file_name, data))}/{protocol}-{record['num_train']}-images"
+    return f"{'-'.join(map(slugify, data))}/{protocol}-{record['num_train']}-images"

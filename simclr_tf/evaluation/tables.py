@@ -10,8 +10,8 @@ from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, Trai
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.baselines import PCA_DIMS
 from simclr_tf.models.resnet import feature_width
-from simclr_tf.runs.results_file import completed, markdown_row, read_evaluations
-from simclr_tf.runs.run_dir import Run, settings_of
+from simclr_tf.runs.results_file import markdown_row, read_evaluations, with_defaults
+from simclr_tf.runs.run_dir import RunDir, identity_settings
 
 _FEATURES = {
     "": "SimCLR",
@@ -50,7 +50,7 @@ def table_of_runs(model_dirs: Sequence[Path]) -> str:
     """
     values: dict[_Line, list[tuple[int, float]]] = {}
     for path in model_dirs:
-        for line, value in _lines(Run(path)).items():
+        for line, value in _lines(RunDir(path)).items():
             values.setdefault(line, []).append(value)
     if not values:
         names = ", ".join(str(path) for path in model_dirs)
@@ -59,15 +59,15 @@ def table_of_runs(model_dirs: Sequence[Path]) -> str:
     return "\n\n".join(_format(table, values) for table in tables)
 
 
-def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
+def _lines(run: RunDir) -> dict[_Line, tuple[int, float]]:
     """The seed of a run, and its newest figure of every kind."""
-    config, plan = run.read()
+    config, plan = run.read_config()
     pretraining, its_plan, step = _pretraining(config, plan)
     everything = _settings("", config, plan)
     if pretraining is not config and its_plan is not None:
         everything |= _settings("pretrained with ", pretraining, its_plan)
     found = {}
-    for record in map(completed, read_evaluations(run.evaluations_file)):
+    for record in map(with_defaults, read_evaluations(run.evaluations_file)):
         protocol, _, column = record["protocol"].partition("/")
         features = _FEATURES.get(column, column)
         if isinstance(config, FinetuneConfig) and not column and protocol != "finetune":
@@ -91,7 +91,7 @@ def _lines(run: Run) -> dict[_Line, tuple[int, float]]:
 def _settings(prefix: str, config: PretrainConfig, plan: TrainingPlan) -> dict[str, str]:
     settings = {
         prefix + name.removeprefix("--"): str(value)
-        for name, value in settings_of(config, plan).items()
+        for name, value in identity_settings(config, plan).items()
     }
     del settings[f"{prefix}seed"]
     return settings
@@ -111,10 +111,10 @@ def _epochs(plan: TrainingPlan | None, steps: int) -> str:
     return "–" if plan.is_imported else f"{steps / plan.steps_per_epoch:.4g}"
 
 
-def _supervised_epochs(run: Run, train_split: str) -> str:
+def _supervised_epochs(run: RunDir, train_split: str) -> str:
     """Over its own labelled images, which may be fewer than those without labels."""
     try:
-        _, plan = Run(run.supervised_dir(train_split)).read()
+        _, plan = RunDir(run.supervised_dir(train_split)).read_config()
     except UserError:  # it has been removed, or its figures are of another split
         return "?"
     return _epochs(plan, plan.total_steps)
@@ -161,9 +161,9 @@ def _pretraining(
     """
     step = None
     while isinstance(config, FinetuneConfig) and config.checkpoints.checkpoint:
-        run = Run(Path(config.checkpoints.checkpoint))
+        run = RunDir(Path(config.checkpoints.checkpoint))
         try:
-            (config, plan), step = run.read(), run.latest_step()
+            (config, plan), step = run.read_config(), run.latest_step()
         except UserError:
             return config, None, None
     return config, plan, step

@@ -20,7 +20,7 @@ import tf_keras as keras
 
 from simclr_tf.errors import UserError
 from simclr_tf.models.layers import resolve_policy, without_dropout
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write
 
 # Those of KerasCV 0.9 for images that can be built, trained in half precision and built again from
 # their layers. VGG16Backbone has no variables under tf_keras, MiTBackbone's layers cannot be built
@@ -155,7 +155,7 @@ def save_preset(backbone: keras.Model, directory: str | Path) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     backbone.save_weights(directory / _WEIGHTS)
-    write_atomically(directory / _CONFIG, json.dumps(description, indent=4))
+    atomic_write(directory / _CONFIG, json.dumps(description, indent=4))
 
 
 def _open(preset: str, weights: bool) -> Any:

@@ -9,7 +9,8 @@ import tensorflow as tf
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import weights_identity
 from simclr_tf.models import Classifier
-from simclr_tf.runs.run_dir import Run, load
+from simclr_tf.runs.load import load_model
+from simclr_tf.runs.run_dir import RunDir
 
 _REMEDY = (
     "name a run of simclr-tf finetune or distill, or an export of one or of a run with "
@@ -42,13 +43,13 @@ def open_teacher(path: str | Path) -> Teacher:
     Raises:
         UserError: there is neither, or it has no classifier.
     """
-    run = Run(Path(path))
+    run = RunDir(Path(path))
     return _of_run(run) if run.config_file.exists() else _of_saved_model(path)
 
 
-def _of_run(run: Run) -> Teacher:
-    config, plan = run.read()
-    model = load(run.path)
+def _of_run(run: RunDir) -> Teacher:
+    config, plan = run.read_config()
+    model = load_model(run.path)
     if not isinstance(model, Classifier):
         raise UserError(
             f"--teacher={run.path}: a pretrained run has no classifier to learn from; {_REMEDY}"

@@ -17,7 +17,7 @@ from simclr_tf.evaluation.results import place_of
 from simclr_tf.reporting.embedded_split import EmbeddedSplit
 from simclr_tf.reporting.html import Plot, Table, escape_for_plotly
 from simclr_tf.reporting.nearest_neighbors import drop_self
-from simclr_tf.runs.results_file import Record, completed
+from simclr_tf.runs.results_file import Record, with_defaults
 
 _K, _TEMPERATURE = 200, 0.1
 _MOST_CLASSES = 200  # of which a matrix is drawn
@@ -51,7 +51,7 @@ def class_report_from_evaluations(
     """
     own = [
         record
-        for record in map(completed, records)
+        for record in map(with_defaults, records)
         if record["step"] == step
         and "/" not in record["protocol"]
         and not record["protocol"].startswith("probe:")

@@ -11,9 +11,9 @@ from simclr_tf.reporting.bars import NONE, bars, judging
 from simclr_tf.reporting.html import Plot, Table, write_page
 from simclr_tf.reporting.plots import plot_runs_curves
 from simclr_tf.reporting.run_info import RunInfo, load_run_info, reproduce_command, summary_rows
-from simclr_tf.runs.listing import size_text
-from simclr_tf.runs.results_file import Record, completed
-from simclr_tf.runs.run_dir import Run, settings_of
+from simclr_tf.runs.results_file import Record, with_defaults
+from simclr_tf.runs.run_dir import RunDir, identity_settings
+from simclr_tf.utils.files import check_output_path, format_bytes
 
 _say = functools.partial(print, flush=True)
 
@@ -28,8 +28,8 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("--runs names a run twice: name each once")
     output = Path(output)
-    Run(output.parent).check_place("--output")
-    runs = dict(zip(_names(paths), (load_run_info(Run(path)) for path in paths), strict=True))
+    check_output_path(output, "output", is_file=True)
+    runs = dict(zip(_names(paths), (load_run_info(RunDir(path)) for path in paths), strict=True))
     tables, plots = result_tables(runs)
     size = write_page(
         output,
@@ -44,7 +44,7 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
         commands={name: reproduce_command(info, info.run.path) for name, info in runs.items()},
         remedy="compare fewer runs",
     )
-    _say(f"report of {len(runs)} runs: {output} ({size_text(size)})")
+    _say(f"report of {len(runs)} runs: {output} ({format_bytes(size)})")
     return output
 
 
@@ -60,7 +60,7 @@ def result_tables(runs: Mapping[str, RunInfo]) -> tuple[list[tuple[str, Table]],
     """The newest figure of every kind, by dataset, splits and metric: tables and pictures."""
     found: dict[tuple[str, ...], list[tuple[str, Record]]] = {}
     for name, info in runs.items():
-        for record in map(completed, info.records):
+        for record in map(with_defaults, info.records):
             about = tuple(record[key] for key in ("dataset", "train_split", "test_split", "metric"))
             found.setdefault(about, []).append((name, record))
     tables, plots = [], []
@@ -97,7 +97,7 @@ def _percent(value: float | None) -> str:
 
 def _differing(runs: Mapping[str, RunInfo]) -> Table:
     """The settings in which the runs differ, beside the seed, and what they are."""
-    all_settings = {name: settings_of(info.config, info.plan) for name, info in runs.items()}
+    all_settings = {name: identity_settings(info.config, info.plan) for name, info in runs.items()}
     names = dict.fromkeys(setting for found in all_settings.values() for setting in found)
     rows = [
         (setting, *(str(found.get(setting, NONE)) or NONE for found in all_settings.values()))

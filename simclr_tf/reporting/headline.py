@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from simclr_tf.reporting.bars import NONE, bars, judging, percent_of
 from simclr_tf.reporting.html import Plot, Table, as_table
 from simclr_tf.reporting.run_info import RunInfo
-from simclr_tf.runs.metrics_log import finite
-from simclr_tf.runs.results_file import Table as Figures
-from simclr_tf.runs.results_file import tables
+from simclr_tf.runs.metrics_log import has_finite_value
+from simclr_tf.runs.results_file import ResultTable as Figures
+from simclr_tf.runs.results_file import group_into_tables
 
 # Of the metrics, what says most, in this order.
 _LAST = {
@@ -42,7 +42,7 @@ class Headline:
 
 def headline(info: RunInfo) -> Headline:
     """Return what a run's evaluations.json and its rows of metrics say, the newest first."""
-    found = tables(info.records)[::-1]
+    found = group_into_tables(info.records)[::-1]
     found.sort(key=lambda table: table.dataset != info.config.data.dataset)
     cards, plot = [], None
     judged = judging(_encoder_first(found[0])) if found else None
@@ -50,7 +50,7 @@ def headline(info: RunInfo) -> Headline:
         plot = bars("figures", found[0].title, judged, found[0].metric)
         cards = _best(found[0], judged)
     for name, what in _LAST.items():
-        row = next((row for row in info.rows[::-1] if finite(row, name)), None)
+        row = next((row for row in info.rows[::-1] if has_finite_value(row, name)), None)
         if row:
             value = f"{row[name]:.3f}" if name == "loss" else f"{100 * row[name]:.1f} %"
             cards.append(Card(value, what, f"step {row['step']:,}"))

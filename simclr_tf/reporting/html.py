@@ -16,8 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from simclr_tf import __version__
 from simclr_tf.errors import UserError
-from simclr_tf.runs.listing import size_text
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write, format_bytes
 
 # Above a figure's left, where neither its axes nor the buttons of Plotly are.
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
@@ -101,11 +100,11 @@ def write_page(path: Path, template: str, remedy: str, **content: Any) -> int:
     contents = text.encode(errors="backslashreplace")
     if len(contents) > _MOST_BYTES:
         raise UserError(
-            f"the report takes {size_text(len(contents))}, more than the 12 MB that go into one "
+            f"the report takes {format_bytes(len(contents))}, more than the 12 MB that go into one "
             f"file; {remedy}"
         )
     try:
-        write_atomically(path, contents)
+        atomic_write(path, contents)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror}; make that place free, or name another "

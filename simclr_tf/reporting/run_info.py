@@ -14,9 +14,9 @@ from simclr_tf.reporting.command import command_of
 from simclr_tf.reporting.html import Table
 from simclr_tf.runs.metrics_log import Row, read_metrics
 from simclr_tf.runs.results_file import Record, read_evaluations
-from simclr_tf.runs.run_dir import Run
-from simclr_tf.runs.status import state_of
-from simclr_tf.utils.hardware import Machine, machine
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.runs.status import get_status
+from simclr_tf.utils.hardware import HardwareInfo, detect_hardware
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RunInfo:
         notes: lines for the reader on what is missing.
     """
 
-    run: Run
+    run: RunDir
     config: PretrainConfig
     plan: TrainingPlan
     rows: Sequence[Row]
@@ -46,19 +46,19 @@ class RunInfo:
             return "imported weights"
         total, saved = self.plan.total_steps, self.step or 0
         step = max(saved, self.rows[-1]["step"] if self.rows else 0)
-        state = state_of(self.run, total, saved)
+        state = get_status(self.run, total, saved)
         where = f"at step {step:,} of {total:,}, epoch {step / self.plan.steps_per_epoch:.4g}"
         why = f" ({state.reason})" if state.reason and state.name != "running" else ""
         return f"{state.name}{'' if state.certain else '?'} {where}{why}"
 
 
-def load_run_info(run: Run) -> RunInfo:
+def load_run_info(run: RunDir) -> RunInfo:
     """Return what a run's files load_run_info.
 
     Raises:
         UserError: this is no run, or a file is damaged.
     """
-    config, plan = run.read()
+    config, plan = run.read_config()
     rows, records = read_metrics(run.metrics_file), read_evaluations(run.evaluations_file)
     notes = []
     try:
@@ -103,7 +103,7 @@ def summary_rows(info: RunInfo) -> list[tuple[str, str]]:
         f", of {plan.num_workers} workers" if plan.num_workers > 1 else ""
     )
     unknown = "not recorded by the version that wrote this run"
-    trained_on = str(Machine(**document["machine"])) if "machine" in document else unknown
+    trained_on = str(HardwareInfo(**document["machine"])) if "machine" in document else unknown
     return [
         ("directory", str(info.run.path)),
         ("command", config.task),
@@ -118,7 +118,7 @@ def summary_rows(info: RunInfo) -> list[tuple[str, str]]:
         ("time in evaluations", _duration(sum(record["seconds"] for record in info.records))),
         ("written by", f"simclr_tf {document['simclr_tf']}"),
         ("started or resumed on", trained_on),
-        ("this report", f"simclr_tf {__version__} on {machine()}"),
+        ("this report", f"simclr_tf {__version__} on {detect_hardware()}"),
     ]
 
 

@@ -30,9 +30,10 @@ from simclr_tf.reporting.run_info import (
     summary_rows,
 )
 from simclr_tf.reporting.view_pairs import find_duplicates, score_positive_pairs
-from simclr_tf.runs.listing import size_text
-from simclr_tf.runs.run_dir import Run, load
+from simclr_tf.runs.load import load_model
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.online_eval import view_grid
+from simclr_tf.utils.files import check_output_path, format_bytes
 
 _say = functools.partial(print, flush=True)
 
@@ -94,10 +95,13 @@ def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path
     Raises:
         UserError: this is no run, one of its files is damaged, or the report cannot be written.
     """
-    run = Run(Path(model_dir))
+    run = RunDir(Path(model_dir))
     info = load_run_info(run)
     path = Path(output or run.report_file)
-    Run(path.parent).check_place("--output" if output else "--model_dir")
+    if output:
+        check_output_path(output, "output", is_file=True)
+    else:
+        check_output_path(run.path, "model_dir")
     notes = list(info.notes)
     splits = request.splits(Splits.of(info.config.data))
     train = _open(splits, splits.train_split, notes)
@@ -133,7 +137,7 @@ def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path
         remedy="lower --map_images",
         **content,
     )
-    _say(f"report: {path} ({size_text(size)})")
+    _say(f"report: {path} ({format_bytes(size)})")
     return path
 
 
@@ -155,7 +159,7 @@ def _model(info: RunInfo, notes: list[str]) -> SimCLR | Classifier | None:
     if info.step is None:
         return None
     try:
-        return load(info.run.path, info.step)
+        return load_model(info.run.path, info.step)
     except UserError as error:
         notes.append(f"The newest checkpoint is not looked at: {error}")
         return None

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from simclr_tf.runs.summary import Probe, Summary
+from simclr_tf.utils.files import format_bytes
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 _HEADER = ("run", "state", "step", "of", "%", "best probe", "at step", "size")
 
 
@@ -41,18 +41,10 @@ def _cells(summary: Summary) -> tuple[str, ...]:
         *steps,
         shown(probe) if probe else "–",
         str(probe.step) if probe else "",
-        size_text(summary.size),
+        format_bytes(summary.size),
     )
 
 
 def shown(probe: Probe) -> str:
     """Returns a probe in percent."""
     return f"{probe.name} {100 * probe.value:.1f}"
-
-
-def size_text(count: int) -> str:
-    """Returns bytes in the unit that leaves at most three digits before the point."""
-    amount, unit = float(count), 0
-    while amount >= 999.5 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1000, unit + 1
-    return f"{amount:.3g} {_UNITS[unit]}" if amount < 999.5 else f"{amount:.0f} {_UNITS[unit]}"

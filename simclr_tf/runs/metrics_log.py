@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf.errors import UserError
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write
 
 Row = dict[str, Any]
 
@@ -39,7 +39,7 @@ def read_metrics(path: Path) -> list[Row]:
     return rows
 
 
-def finite(row: Row, name: str) -> bool:
+def has_finite_value(row: Row, name: str) -> bool:
     """Whether a row has this figure, and it is a number."""
     return isinstance(row.get(name), int | float) and math.isfinite(row[name])
 
@@ -48,4 +48,4 @@ def truncate_metrics(path: Path, step: int) -> None:
     """Removes the rows after a restored step, and a last line that a kill cut short."""
     if path.exists():
         kept = [row for row in read_metrics(path) if row["step"] <= step]
-        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        atomic_write(path, "".join(json.dumps(row) + "\n" for row in kept))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simclr_tf.errors import UserError
-from simclr_tf.utils.files import locked, write_atomically
+from simclr_tf.utils.files import atomic_write, directory_lock
 
 Record = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ _KEYS = {
     "step",
 }
 # What makes two records belong to one table.
-_SETTING = ("dataset", "train_split", "test_split", "step", "metric")
+_GROUP_KEYS = ("dataset", "train_split", "test_split", "step", "metric")
 
 
 def read_evaluations(path: str | Path) -> list[Record]:
@@ -58,18 +58,18 @@ def append_evaluations(path: str | Path, records: Iterable[Record]) -> None:
     """
     path = Path(path)
     added = [dict(record) for record in records]
-    said = [_said(record) for record in added]
-    with locked(path.parent):
-        everything = [old for old in read_evaluations(path) if _said(old) not in said] + added
-        write_atomically(path, json.dumps(everything, indent=1, allow_nan=False) + "\n")
+    said = [_identity(record) for record in added]
+    with directory_lock(path.parent):
+        everything = [old for old in read_evaluations(path) if _identity(old) not in said] + added
+        atomic_write(path, json.dumps(everything, indent=1, allow_nan=False) + "\n")
 
 
-def _said(record: Record) -> Record:
+def _identity(record: Record) -> Record:
     return {**record, "seconds": 0}
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """Figures in percent: protocols down, the encoder and its baselines across.
 
     `rows` are of text, the first is the header: the metric, then what was measured. All are of one
@@ -87,29 +87,29 @@ class Table:
         return self.rows[0][0]
 
 
-def tables(records: Iterable[Record]) -> list[Table]:
+def group_into_tables(records: Iterable[Record]) -> list[ResultTable]:
     """Lay out the figures, in a table for every (dataset, splits, step, metric), the newest last.
 
     Of equal protocols with equal settings and as many labels the newest counts.
     """
     kinds: dict[tuple[Any, ...], list[Record]] = {}
-    for record in map(completed, records):
-        setting = tuple(record[key] for key in _SETTING)
+    for record in map(with_defaults, records):
+        setting = tuple(record[key] for key in _GROUP_KEYS)
         kinds[setting] = [*kinds.pop(setting, []), record]
-    return [_one_table(members) for members in kinds.values()]
+    return [_build_table(members) for members in kinds.values()]
 
 
-def format_table(records: Sequence[Record], markdown: bool = False) -> str:
+def format_results(records: Sequence[Record], markdown: bool = False) -> str:
     """Return the `tables` of records as text, or as Markdown."""
-    return "\n\n".join(_as_text(table, markdown) for table in tables(records))
+    return "\n\n".join(_as_text(table, markdown) for table in group_into_tables(records))
 
 
-def completed(record: Record) -> Record:
+def with_defaults(record: Record) -> Record:
     """Return a record with the keys that earlier versions did not write."""
     return {"setting": "", "metric": "top-1", "value": record["top1"], **record}
 
 
-def _one_table(records: Sequence[Record]) -> Table:
+def _build_table(records: Sequence[Record]) -> ResultTable:
     names = _row_names(records)
     cells: dict[str, dict[str, str]] = {}
     columns: dict[str, None] = {}
@@ -125,10 +125,10 @@ def _one_table(records: Sequence[Record]) -> Table:
         f"{last['dataset']}: {most} images of {last['train_split']} to learn from, "
         f"{last['num_test']} of {last['test_split']} to be judged on, step {last['step']}"
     )
-    return Table(last["dataset"], last["step"], title, rows)
+    return ResultTable(last["dataset"], last["step"], title, rows)
 
 
-def _as_text(table: Table, markdown: bool) -> str:
+def _as_text(table: ResultTable, markdown: bool) -> str:
     rows = table.rows
     if markdown:
         rule = ["---", *("---:" for _ in rows[0][1:])]

@@ -1,14 +1,10 @@
-"""The run directory: what a run is (config.json), its checkpoints, and the model they hold.
-
-Only what makes the model imports TensorFlow: a list of runs need not wait for it.
-"""
+"""Paths of a run directory, its config.json and its checkpoints; imports no TensorFlow."""
 
 import dataclasses
 import json
-import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simclr_tf import __version__
 from simclr_tf.config import (
@@ -20,18 +16,13 @@ from simclr_tf.config import (
     to_json,
 )
 from simclr_tf.errors import UserError
-from simclr_tf.utils.files import file_name, write_atomically
-from simclr_tf.utils.hardware import machine
+from simclr_tf.utils.files import atomic_write, slugify
+from simclr_tf.utils.hardware import detect_hardware
 
-if TYPE_CHECKING:
-    import tf_keras as keras
-
-    from simclr_tf.models import Classifier, SimCLR
-
-_OTHERWISE = "put back a copy, or start anew with another --model_dir"
+_REPAIR_HINT = "put back a copy, or start anew with another --model_dir"
 
 # What may differ when a run is resumed: it changes what is seen or kept, not what is computed.
-_FREE = {
+_MUTABLE_ON_RESUME = {
     *("data.data_dir", "data.skip_unreadable"),
     *("monitoring.log_every", "monitoring.knn_every_epochs", "monitoring.probe_dataset"),
     *(
@@ -50,7 +41,7 @@ _FREE = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class RunDir:
     """A run directory (`--model_dir`)."""
 
     path: Path
@@ -77,7 +68,7 @@ class Run:
         return self.path / "evaluations.json"
 
     @property
-    def labelled_file(self) -> Path:
+    def labeled_images_file(self) -> Path:
         return self.path / "labelled.csv"
 
     @property
@@ -90,7 +81,7 @@ class Run:
 
     def supervised_dir(self, train_split: str) -> Path:
         """Where the supervised baseline lies that learned from this split."""
-        return self.path / "supervised" / file_name(train_split)
+        return self.path / "supervised" / slugify(train_split)
 
     @property
     def tensorboard_dir(self) -> Path:
@@ -114,7 +105,7 @@ class Run:
         Raises:
             UserError: if there are checkpoints, but that file is missing or names another.
         """
-        path = self._named_checkpoint()
+        path = self._read_checkpoint_file()
         others = [file.stem for file in self.checkpoint_dir.glob("step-*.index")]
         others.sort(key=lambda name: int(name.removeprefix("step-")))
         if path is None and others:
@@ -124,7 +115,7 @@ class Run:
             )
         return path
 
-    def _named_checkpoint(self) -> str | None:
+    def _read_checkpoint_file(self) -> str | None:
         # TensorFlow's own state file, which is text.
         state = self.checkpoint_dir / "checkpoint"
         text = state.read_text(encoding="utf-8", errors="replace") if state.is_file() else ""
@@ -161,27 +152,13 @@ class Run:
             )
         return path
 
-    def check_place(self, flag: str = "--model_dir") -> None:
-        """Raises UserError, naming the flag, if the directory could not be made or written to."""
-        if ":/" in str(self.path):  # a Path has made one slash of two
-            raise UserError(
-                f"{flag}={str(self.path).replace(':/', '://')}: must be a directory of a file "
-                "system; mount the bucket, or copy the run there afterwards"
-            )
-        there = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(
-                f"{flag}={self.path}: {there} is no directory that can be written to; "
-                "name another place"
-            )
-
-    def write(self, config: PretrainConfig, plan: TrainingPlan) -> None:
+    def write_config(self, config: PretrainConfig, plan: TrainingPlan) -> None:
         document: dict[str, Any] = {"simclr_tf": __version__, "task": config.task}
         document |= {"config": to_json(config), "plan": to_json(plan)}
-        document["machine"] = dataclasses.asdict(machine())
-        write_atomically(self.config_file, json.dumps(document, indent=2) + "\n")
+        document["machine"] = dataclasses.asdict(detect_hardware())
+        atomic_write(self.config_file, json.dumps(document, indent=2) + "\n")
 
-    def read(self) -> tuple[PretrainConfig, TrainingPlan]:
+    def read_config(self) -> tuple[PretrainConfig, TrainingPlan]:
         """Returns what the run is.
 
         Raises:
@@ -196,35 +173,35 @@ class Run:
                 "of a pretrain"
             ) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.config_file} is damaged: {error}; {_OTHERWISE}") from None
+            raise UserError(f"{self.config_file} is damaged: {error}; {_REPAIR_HINT}") from None
         try:
             return from_json(kind, config), from_json(TrainingPlan, plan)
         except UserError as error:
             raise UserError(
-                f"{self.config_file} does not fit this version: {error}; {_OTHERWISE}"
+                f"{self.config_file} does not fit this version: {error}; {_REPAIR_HINT}"
             ) from None
 
-    def check_same(self, config: PretrainConfig, plan: TrainingPlan) -> None:
+    def check_resumable(self, config: PretrainConfig, plan: TrainingPlan) -> None:
         """Refuses to resume this run as something else.
 
         Raises:
             UserError: naming every setting that differs; or its weights were imported.
         """
-        before = self.read()
+        before = self.read_config()
         if before[1].is_imported:
             raise UserError(
                 f"{self.path} holds imported weights, which have no training to go on with: name "
                 f"another --model_dir, and --checkpoint={self.path} to start from them"
             )
-        if differing := self.differences(config, plan):
+        if differing := self.diff_settings(config, plan):
             raise UserError(
                 f"{self.path} holds a run with other settings: {', '.join(differing)}; restore "
                 "them, or start anew with another --model_dir (and --checkpoint to keep weights)"
             )
 
-    def differences(self, config: PretrainConfig, plan: TrainingPlan) -> list[str]:
+    def diff_settings(self, config: PretrainConfig, plan: TrainingPlan) -> list[str]:
         """Returns, in words, the settings in which this run differs from another one."""
-        old, new = settings_of(*self.read()), settings_of(config, plan)
+        old, new = identity_settings(*self.read_config()), identity_settings(config, plan)
         return [
             f"{name} (was {old[name]}, now {new[name]})"
             for name in old
@@ -232,55 +209,13 @@ class Run:
         ]
 
 
-def load(model_dir: str | Path, step: int | None = None) -> "SimCLR | Classifier":
-    """Returns the model of a run with the weights of a checkpoint.
-
-    Args:
-        model_dir: the run directory.
-        step: of the checkpoint; None: the newest.
-
-    Returns:
-        The SimCLR model (of a fine-tuned run the Classifier), compiled;
-        `model.encoder(images, training=False)` gives the features of images [N, S, S, 3] in [0, 1];
-        `int(model.step)` is the step of the weights.
-
-    Raises:
-        UserError: if there is no run or no checkpoint, or they do not fit each other.
-    """
-    from simclr_tf.models.build import build_model
-
-    run = Run(Path(model_dir))
-    model = build_model(*run.read())
-    restore(model, run, step)
-    return model
-
-
-def restore(model: "keras.Model", run: Run, step: int | None = None) -> None:
-    """Restores every variable of a compiled model, and nothing less, from a run's checkpoint.
-
-    Raises:
-        UserError: if there is no checkpoint, or it does not fit.
-    """
-    import tensorflow as tf
-
-    path = run.checkpoint(step)
-    try:
-        tf.train.Checkpoint(model=model).restore(path).assert_consumed()
-    except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{path} does not hold this model: {reason}; to go back to an older checkpoint, name "
-            f"it in {run.checkpoint_dir}/checkpoint"
-        ) from None
-
-
-def settings_of(config: PretrainConfig, plan: TrainingPlan) -> dict[str, Any]:
+def identity_settings(config: PretrainConfig, plan: TrainingPlan) -> dict[str, Any]:
     """Returns what makes a run the run that it is, by the names that a user knows."""
     settings = {
         f"--{name}": value
         for section, values in to_json(config).items()
         for name, value in values.items()
-        if f"{section}.{name}" not in _FREE
+        if f"{section}.{name}" not in _MUTABLE_ON_RESUME
     }
     settings |= {
         "the command": config.task,

@@ -7,11 +7,12 @@ from typing import Any
 
 from simclr_tf.errors import UserError
 from simclr_tf.runs.curve import curve
-from simclr_tf.runs.listing import is_told, shown, size_text
-from simclr_tf.runs.metrics_log import Row, finite, read_metrics
-from simclr_tf.runs.results_file import Record, format_table, read_evaluations
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.listing import is_told, shown
+from simclr_tf.runs.metrics_log import Row, has_finite_value, read_metrics
+from simclr_tf.runs.results_file import Record, format_results, read_evaluations
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.runs.summary import Summary, summarize
+from simclr_tf.utils.files import format_bytes
 
 
 def show(path: Path, metric: str, width: int) -> str:
@@ -32,7 +33,7 @@ def show(path: Path, metric: str, width: int) -> str:
     else:
         parts.append("no metrics yet: its first line comes after --log_every steps")
     parts.append(
-        format_table(records)
+        format_results(records)
         if records
         else f"no evaluations yet: simclr-tf evaluate --model_dir={path}"
     )
@@ -48,7 +49,11 @@ def as_json(path: Path, metric: str) -> dict[str, Any]:
     summary, rows, records = _read(path)
     steps, values = _points(rows, metric) if rows else ([], [])
     # JSON knows no other numbers.
-    last = {k: v if finite(rows[-1], k) else None for k, v in rows[-1].items()} if rows else None
+    last = (
+        {k: v if has_finite_value(rows[-1], k) else None for k, v in rows[-1].items()}
+        if rows
+        else None
+    )
     return {
         **dataclasses.asdict(summary),
         "metric": metric,
@@ -60,8 +65,8 @@ def as_json(path: Path, metric: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[Summary, list[Row], Sequence[Record]]:
-    run = Run(path)
-    run.read()  # a run that is none, or damaged, is an error here
+    run = RunDir(path)
+    run.read_config()  # a run that is none, or damaged, is an error here
     summary = summarize(path)
     if summary.state == "damaged":
         raise UserError(summary.reason)
@@ -80,7 +85,7 @@ def _head(summary: Summary) -> list[str]:
     if is_told(summary):
         lines.append(f"{summary.state}: {summary.reason}")
     lines.append(
-        f"{summary.task} on {summary.dataset}, {summary.encoder}, {size_text(summary.size)}"
+        f"{summary.task} on {summary.dataset}, {summary.encoder}, {format_bytes(summary.size)}"
     )
     if summary.best_probe:
         lines.append(f"best probe: {shown(summary.best_probe)} at step {summary.best_probe.step}")
@@ -88,7 +93,7 @@ def _head(summary: Summary) -> list[str]:
 
 
 def _points(rows: list[Row], metric: str) -> tuple[list[int], list[float]]:
-    points = [(row["step"], row[metric]) for row in rows if finite(row, metric)]
+    points = [(row["step"], row[metric]) for row in rows if has_finite_value(row, metric)]
     if not points:
         names = dict.fromkeys(name for row in rows for name in row)
         there = ", ".join(name for name in names if name not in ("step", "epoch"))

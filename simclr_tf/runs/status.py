@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from simclr_tf.errors import UserError
-from simclr_tf.runs.run_dir import Run
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.utils.files import atomic_write
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _TRIES, _PAUSE = 5, 0.1  # whoever only looks holds the lock for a moment, too
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class RunStatus:
     """What a run is at.
 
     Attributes:
@@ -39,7 +39,7 @@ class State:
 
 
 @contextlib.contextmanager
-def recorded(run: Run) -> Iterator[Callable[[int], None]]:
+def track_status(run: RunDir) -> Iterator[Callable[[int], None]]:
     """Records how a training ends.
 
     Gives the function that begins it at a step; an end without a beginning leaves no trace. That
@@ -74,30 +74,30 @@ def recorded(run: Run) -> Iterator[Callable[[int], None]]:
             lock.close()
 
 
-def check_free(run: Run) -> None:
+def check_not_running(run: RunDir) -> None:
     """Raises UserError if another process trains this run."""
     if _is_locked(run):
         raise _taken(run)
 
 
-def state_of(run: Run, total_steps: int, saved_step: int) -> State:
+def get_status(run: RunDir, total_steps: int, saved_step: int) -> RunStatus:
     """Returns the state of a run, of whose steps those up to `saved_step` are in a checkpoint."""
     note = _read(run)
     if _is_locked(run):
-        return State("running", _who(note))
+        return RunStatus("running", _who(note))
     if not note:  # of an earlier version
-        return State("done" if saved_step >= total_steps else "interrupted")
+        return RunStatus("done" if saved_step >= total_steps else "interrupted")
     if note["state"] != "running":
-        return State(note["state"], note.get("reason", ""))
+        return RunStatus(note["state"], note.get("reason", ""))
     here = _whoami()
     is_here = any(note.get(x) == here[x] for x in ("host", "boot") if here[x])
     # Where the file system knows no locks, the process itself tells.
     if is_here and (note.get("locked") or not _lives(note.get("pid"))):
-        return State("interrupted", "its process is gone without a word: killed?")
-    return State("running", f"{_who(note)}, which cannot be seen from here", certain=False)
+        return RunStatus("interrupted", "its process is gone without a word: killed?")
+    return RunStatus("running", f"{_who(note)}, which cannot be seen from here", certain=False)
 
 
-def _lock(run: Run) -> tuple[TextIO, bool]:
+def _lock(run: RunDir) -> tuple[TextIO, bool]:
     """The open lock file, and whether it is locked: not every file system can."""
     run.path.mkdir(parents=True, exist_ok=True)
     file = run.lock_file.open("a", encoding="utf-8")
@@ -113,7 +113,7 @@ def _lock(run: Run) -> tuple[TextIO, bool]:
     raise _taken(run)
 
 
-def _is_locked(run: Run) -> bool:
+def _is_locked(run: RunDir) -> bool:
     try:
         with run.lock_file.open(encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -124,7 +124,7 @@ def _is_locked(run: Run) -> bool:
     return False
 
 
-def _taken(run: Run) -> UserError:
+def _taken(run: RunDir) -> UserError:
     return UserError(
         f"{run.path} is being trained ({_who(_read(run))}): wait for it or stop it, or name "
         "another --model_dir"
@@ -164,13 +164,13 @@ def _end(error: BaseException) -> tuple[str, str]:
     return "failed", first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
 
 
-def _write(run: Run, note: dict[str, Any], state: str, reason: str = "") -> None:
+def _write(run: RunDir, note: dict[str, Any], state: str, reason: str = "") -> None:
     ended = {} if state == "running" else {"ended": _now()}
     document = {"state": state, "reason": reason, **note, **ended}
-    write_atomically(run.state_file, json.dumps(document, indent=1) + "\n")
+    atomic_write(run.state_file, json.dumps(document, indent=1) + "\n")
 
 
-def _read(run: Run) -> dict[str, Any]:
+def _read(run: RunDir) -> dict[str, Any]:
     """What state.json says; nothing if it is not there, or says nothing that can be read."""
     try:
         note = json.loads(run.state_file.read_text(encoding="utf-8"))

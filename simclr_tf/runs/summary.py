@@ -8,10 +8,10 @@ from pathlib import Path
 
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
-from simclr_tf.runs.metrics_log import Row, finite, read_metrics
-from simclr_tf.runs.results_file import completed, read_evaluations
-from simclr_tf.runs.run_dir import Run
-from simclr_tf.runs.status import state_of
+from simclr_tf.runs.metrics_log import Row, has_finite_value, read_metrics
+from simclr_tf.runs.results_file import read_evaluations, with_defaults
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.runs.status import get_status
 
 # What is measured now and then on labelled images, among a row's figures.
 _PROBES = ("knn_top1", "linear_probe_top1", "validation_accuracy", "validation_agreement")
@@ -34,7 +34,7 @@ class Summary:
 
     Attributes:
         path: the run directory.
-        state, reason, certain: as of `State`; of a run that cannot be read "damaged", and why.
+        state, reason, certain: as of `RunStatus`; of a run that cannot be read "damaged", and why.
         task: "pretrain", "finetune" or "distill".
         dataset, encoder: in words.
         step: the last that is logged or saved.
@@ -97,9 +97,9 @@ def _is_run(path: Path) -> bool:
 
 def summarize(path: Path) -> Summary:
     """Returns the summary of a run, damaged ones included."""
-    run = Run(path)
+    run = RunDir(path)
     try:
-        config, plan = run.read()
+        config, plan = run.read_config()
         return _summary(run, config, plan)
     except (UserError, OSError) as error:
         reason = str(error)
@@ -108,9 +108,9 @@ def summarize(path: Path) -> Summary:
     return Summary(str(path), "damaged", reason, size=_size(path))
 
 
-def _summary(run: Run, config: PretrainConfig, plan: TrainingPlan) -> Summary:
+def _summary(run: RunDir, config: PretrainConfig, plan: TrainingPlan) -> Summary:
     saved, rows = run.latest_step(), read_metrics(run.metrics_file)
-    state = state_of(run, plan.total_steps, saved)
+    state = get_status(run, plan.total_steps, saved)
     step = max(saved, rows[-1]["step"] if rows else 0)
     data = config.data
     return Summary(
@@ -130,14 +130,17 @@ def _summary(run: Run, config: PretrainConfig, plan: TrainingPlan) -> Summary:
     )
 
 
-def _best(rows: list[Row], run: Run, dataset: str) -> Probe | None:
+def _best(rows: list[Row], run: RunDir, dataset: str) -> Probe | None:
     found = [
-        Probe(name, row[name], row["step"]) for row in rows for name in _PROBES if finite(row, name)
+        Probe(name, row[name], row["step"])
+        for row in rows
+        for name in _PROBES
+        if has_finite_value(row, name)
     ]
     if not found:
         found = [
             Probe(record["protocol"], record["value"], record["step"])
-            for record in map(completed, read_evaluations(run.evaluations_file))
+            for record in map(with_defaults, read_evaluations(run.evaluations_file))
             if record["protocol"] in _PROTOCOLS and record["dataset"] == dataset
         ]
     return max(found, key=lambda probe: probe.value, default=None)

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from simclr_tf.study.results import Report, Summary
-from simclr_tf.utils.files import write_atomically
+from simclr_tf.utils.files import atomic_write
 
 
 def draw(report: Report, path: Path) -> None:
@@ -44,7 +44,7 @@ def draw(report: Report, path: Path) -> None:
         )
     file = io.BytesIO()
     canvas.print_png(file)
-    write_atomically(path, file.getvalue())
+    atomic_write(path, file.getvalue())
 
 
 def _arrays(

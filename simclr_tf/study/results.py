@@ -12,7 +12,7 @@ from simclr_tf.config import PretrainConfig, to_json
 from simclr_tf.runs.results_file import markdown_row
 from simclr_tf.study.grid import Cell, Study
 from simclr_tf.study.trial import OWN_HEAD, Trial
-from simclr_tf.utils.files import write_atomically, write_csv
+from simclr_tf.utils.files import atomic_write, write_csv
 
 _LEAST_GAIN = 0.05  # of k-NN over the untrained encoder's, for a run to count
 _TITLES = {
@@ -117,11 +117,11 @@ class Report:
     def write(self, output: Path) -> None:
         """Writes results.json, results.csv and table.md into a directory."""
         text = json.dumps(self._document(), indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(output / "results.json", text + "\n")
+        atomic_write(output / "results.json", text + "\n")
         names = list(dict.fromkeys(n for r in self.results for n in r.figures or ()))
         head = ["run", *self.study.axes, "seed", *names, "counts", "failure"]
         write_csv(output / "results.csv", [head, *(_row(r, names) for r in self.results)])
-        write_atomically(output / "table.md", self.table() + "\n")
+        atomic_write(output / "table.md", self.table() + "\n")
 
     def _document(self) -> dict[str, Any]:
         return {

@@ -14,7 +14,7 @@ from simclr_tf.config import PretrainConfig, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.options import check_evaluation
 from simclr_tf.models.build import with_backbone
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.study.grid import Cell, Study
 from simclr_tf.study.plot import draw
 from simclr_tf.study.results import Report, Result
@@ -23,7 +23,7 @@ from simclr_tf.study.trial import Judging, Trial, trials_of
 from simclr_tf.training.distribution import one_device
 from simclr_tf.training.pretrain import open_train
 from simclr_tf.training.schedule import check_trainable, make_plan
-from simclr_tf.utils.files import locked, write_atomically
+from simclr_tf.utils.files import atomic_write, check_output_path, directory_lock
 
 Say = Callable[[str], None]
 
@@ -80,14 +80,14 @@ def conduct(request: Request, say: Say = print) -> Report:
     # Runs have processes of their own, and the GPUs are theirs.
     gpus = len(tf.config.list_physical_devices("GPU"))
     tf.config.set_visible_devices([], "GPU")
-    Run(request.output).check_place("--output")
+    check_output_path(request.output, "output")
     trials = request.trials
     slots = slots_for(request.processes, request.num_replicas, gpus)
     _check_settings(request, trials)
     _check_data(request, trials)
 
     waiting = f"another study is at {request.output}: waiting for it"
-    with locked(request.output / "runs", lambda: say(waiting)):
+    with directory_lock(request.output / "runs", lambda: say(waiting)):
         _check_output(request, trials)
         _write_request(request)
         judging = request.judging
@@ -165,11 +165,11 @@ def _check_output(request: Request, trials: Sequence[Trial]) -> None:
                 f"--output={request.output} holds the study {name}: name another directory"
             )
     for trial in trials:
-        run = Run(trial.path)
+        run = RunDir(trial.path)
         if run.config_file.exists():
-            _, plan = run.read()
+            _, plan = run.read_config()
             plan = dataclasses.replace(plan, num_replicas=request.num_replicas or 1)
-            if differing := run.differences(trial.config.resolve(), plan):
+            if differing := run.diff_settings(trial.config.resolve(), plan):
                 raise UserError(
                     f"{run.path} holds a run with other settings: {', '.join(differing)}; restore "
                     "them, or name another --output"
@@ -199,4 +199,4 @@ def _write_request(request: Request) -> None:
         "knn_k": request.knn_k,
         "num_replicas": request.num_replicas,
     }
-    write_atomically(request.output / "study.json", json.dumps(document, indent=1) + "\n")
+    atomic_write(request.output / "study.json", json.dumps(document, indent=1) + "\n")

@@ -17,8 +17,8 @@ from simclr_tf.evaluation.encoders import TrainedEncoder, untrained_encoder
 from simclr_tf.evaluation.evaluate_run import evaluate_classifier
 from simclr_tf.evaluation.options import Splits
 from simclr_tf.runs.metrics_log import read_metrics
-from simclr_tf.runs.results_file import completed
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.results_file import with_defaults
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.study.grid import Cell, configured
 
 OWN_HEAD = "finetune/supervised"
@@ -106,13 +106,13 @@ class Judging:
         without = [c for c in columns if c not in _OF_TRAINING and not c.endswith("/projection")]
         return [*without, OWN_HEAD]
 
-    def judge(self, run: Run, trained: TrainedEncoder) -> None:
+    def judge(self, run: RunDir, trained: TrainedEncoder) -> None:
         """Judges the encoder of a run; the figures go into its evaluations.json.
 
         Raises:
             UserError: images or features turn out unusable.
         """
-        config, _ = run.read()
+        config, _ = run.read_config()
         splits = Splits.of(config.data)
         train, test = splits.open()
         own = [Representation("", lambda: (trained.encoder, trained.identity))]
@@ -142,10 +142,10 @@ class Judging:
         Raises:
             UserError: its directory is damaged.
         """
-        run = Run(trial.path)
+        run = RunDir(trial.path)
         if not run.config_file.exists():
             return None
-        _, plan = run.read()
+        _, plan = run.read_config()
         if run.latest_step() < plan.total_steps:
             return None
         found = _evaluated(run, trial.config, plan, f"k={self.knn_k}, ")
@@ -156,12 +156,14 @@ class Judging:
         return {name: found[name] for name in expected}
 
 
-def _evaluated(run: Run, config: PretrainConfig, plan: TrainingPlan, knn: str) -> dict[str, float]:
+def _evaluated(
+    run: RunDir, config: PretrainConfig, plan: TrainingPlan, knn: str
+) -> dict[str, float]:
     """The newest figures of the last step on the run's own splits."""
     data = config.data
     about = (data.dataset, data.train_split, data.eval_split, plan.total_steps)
     found = {}
-    for record in map(completed, read_evaluations(run.evaluations_file)):
+    for record in map(with_defaults, read_evaluations(run.evaluations_file)):
         of = tuple(record[key] for key in ("dataset", "train_split", "test_split", "step"))
         is_knn = record["protocol"].partition("/")[0] == "knn"
         if of == about and record["setting"].startswith(knn if is_knn else ""):
@@ -169,7 +171,7 @@ def _evaluated(run: Run, config: PretrainConfig, plan: TrainingPlan, knn: str) -
     return found
 
 
-def _last_metrics(run: Run) -> dict[str, float]:
+def _last_metrics(run: RunDir) -> dict[str, float]:
     """Means over the run's last row of metrics."""
     last = read_metrics(run.metrics_file)[-1:]
     return {name: row[name] for row in last for name in _OF_TRAINING if name in row}

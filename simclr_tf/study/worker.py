@@ -107,22 +107,22 @@ def _carry_out(trial: "Trial", judging: "Judging", replicas: "Replicas") -> None
 
     from simclr_tf.config import FinetuneConfig
     from simclr_tf.evaluation.encoders import encoder_of_model, encoder_of_run
-    from simclr_tf.runs.run_dir import Run
+    from simclr_tf.runs.run_dir import RunDir
     from simclr_tf.training.finetune import finetune
     from simclr_tf.training.pretrain import pretrain
-    from simclr_tf.utils.files import locked
+    from simclr_tf.utils.files import directory_lock
 
     keras.backend.clear_session()  # what the trial before has left, however it ended
     gc.collect()
-    run = Run(trial.path)
+    run = RunDir(trial.path)
     waiting = "another process is at this run: waiting for it"
     # A process that has lost its study may still be saving a checkpoint. (The run's own directory
     # is locked where evaluations.json grows.)
-    with locked(run.checkpoint_dir, lambda: print(waiting)):
+    with directory_lock(run.checkpoint_dir, lambda: print(waiting)):
         train = finetune if isinstance(trial.config, FinetuneConfig) else pretrain
         model = train(trial.config, trial.path, replicas)  # type: ignore[arg-type]
         if replicas.count > 1:
             trained = encoder_of_run(trial.path)
         else:
-            trained = encoder_of_model(model, run.read()[0])
+            trained = encoder_of_model(model, run.read_config()[0])
         judging.judge(run, trained)

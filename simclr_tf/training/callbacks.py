@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from simclr_tf.errors import UserError
 from simclr_tf.models.multi_view import StepwiseModel
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.gradient_norms import Norms
 from simclr_tf.training.online_eval import Evaluator
@@ -51,7 +51,7 @@ class LoggingCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        run: Run,
+        run: RunDir,
         *,
         total_steps: int,
         steps_per_epoch: float,

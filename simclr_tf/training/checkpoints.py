@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.errors import UserError
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.interruption import is_aborted
 
@@ -39,7 +39,7 @@ class CheckpointCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        run: Run,
+        run: RunDir,
         *,
         every: int,
         total_steps: int,

@@ -14,7 +14,7 @@ from simclr_tf.data.label_subset import mask_labels, sample_labeled
 from simclr_tf.errors import UserError
 from simclr_tf.models import Student
 from simclr_tf.models.teacher import Teacher, open_teacher
-from simclr_tf.runs.run_dir import load
+from simclr_tf.runs.load import load_model
 from simclr_tf.training.callbacks import Every
 from simclr_tf.training.distribution import Replicas, one_device
 from simclr_tf.training.finetune import list_labelled
@@ -123,4 +123,4 @@ def _labels(config: DistillConfig, source: ImageSource, teacher: Teacher) -> np.
 
 
 def _fill(model: keras.Model, checkpoint: str) -> None:
-    copy_weights(checkpoint, "encoder", load(checkpoint).encoder, model.encoder)
+    copy_weights(checkpoint, "encoder", load_model(checkpoint).encoder, model.encoder)

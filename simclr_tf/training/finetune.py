@@ -14,7 +14,8 @@ from simclr_tf.errors import UserError
 from simclr_tf.evaluation.options import Splits
 from simclr_tf.models import Classifier
 from simclr_tf.models.classifier import first_layers
-from simclr_tf.runs.run_dir import Run, load
+from simclr_tf.runs.load import load_model
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.callbacks import Every
 from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.loop import Prepared, Say, train
@@ -61,7 +62,7 @@ def supervised_config(config: PretrainConfig, plan: TrainingPlan, splits: Splits
     return config.override({"data": data, "optimization": steps}).to_supervised_baseline()
 
 
-def train_supervised(run: Run, splits: Splits) -> Path:
+def train_supervised(run: RunDir, splits: Splits) -> Path:
     """Trains the supervised baseline of a run in RUN/supervised/SPLIT, or goes on with it.
 
     Returns:
@@ -70,7 +71,7 @@ def train_supervised(run: Run, splits: Splits) -> Path:
     Raises:
         UserError: the run's images have no labels, or as `finetune`.
     """
-    config, plan = run.read()
+    config, plan = run.read_config()
     place = run.supervised_dir(splits.train_split)
     finetune(supervised_config(config, plan, splits), place)
     return place
@@ -138,17 +139,17 @@ def _prepare(config: PretrainConfig, say: Say, fit_to: int) -> Prepared:
     )
 
 
-def list_labelled(run: Run, source: ImageSource, chosen: np.ndarray) -> None:
+def list_labelled(run: RunDir, source: ImageSource, chosen: np.ndarray) -> None:
     """Writes which images' labels are used, those at these places of the source."""
     names = source.class_names or ()
     classes = [names[label] for label in source.labels()[chosen]]
     rows = zip(source.image_ids(chosen), classes, strict=True)
-    write_csv(run.labelled_file, [("id", "class"), *rows])
+    write_csv(run.labeled_images_file, [("id", "class"), *rows])
 
 
 def _fill(model: keras.Model, config: FinetuneConfig) -> None:
     checkpoint, layers = config.checkpoints.checkpoint, config.finetuning.ft_proj_selector
-    other = load(checkpoint)
+    other = load_model(checkpoint)
     copy_weights(checkpoint, "encoder", other.encoder, model.encoder)
     if layers:
         head = getattr(other, "projection_head", None)

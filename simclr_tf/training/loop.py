@@ -12,9 +12,10 @@ from simclr_tf.data import READ_ERRORS, ImageSource, find_undecodable_image, tra
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model, with_backbone
 from simclr_tf.models.keras_cv_backbones import load_preset_weights
+from simclr_tf.runs.load import restore
 from simclr_tf.runs.metrics_log import truncate_metrics
-from simclr_tf.runs.run_dir import Run, restore
-from simclr_tf.runs.status import check_free, recorded
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.runs.status import check_not_running, track_status
 from simclr_tf.training.callbacks import Every, LoggingCallback, check_finite
 from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
 from simclr_tf.training.distribution import Replicas, one_device
@@ -33,6 +34,7 @@ from simclr_tf.training.schedule import (
     fingerprint,
     make_plan,
 )
+from simclr_tf.utils.files import check_output_path
 
 _READ_AHEAD = 64  # steps, amply
 
@@ -59,7 +61,7 @@ class Prepared:
     fill: Callable[[keras.Model], None]
     plan: Callable[[TrainingPlan], TrainingPlan] = lambda plan: plan
     equip: Callable[[keras.Model], None] = lambda model: None
-    note: Callable[[Run], None] = lambda run: None
+    note: Callable[[RunDir], None] = lambda run: None
 
 
 def train(
@@ -76,14 +78,14 @@ def train(
     config.
     """
     replicas = replicas or one_device()
-    run = Run(Path(model_dir))
-    with recorded(run) as begin, losing_workers(replicas):
+    run = RunDir(Path(model_dir))
+    with track_status(run) as begin, losing_workers(replicas):
         return _train(config.resolve(), run, replicas, steps_per_execution, say, prepare, begin)
 
 
 def _train(
     config: PretrainConfig,
-    run: Run,
+    run: RunDir,
     replicas: Replicas,
     steps_per_execution: int,
     say: Say,
@@ -98,11 +100,11 @@ def _train(
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
     #     no more effect; other settings that change the computation are refused by name.
     check_trainable(config, replicas.count)
-    run.check_place()
+    check_output_path(run.path, "model_dir")
     if replicas.is_chief:
-        check_free(run)
+        check_not_running(run)
     resuming = run.latest_checkpoint() is not None
-    config = with_backbone(config, run.read()[0].encoder if resuming else None)
+    config = with_backbone(config, run.read_config()[0].encoder if resuming else None)
     prepared = prepare(config, say if replicas.is_chief else _silence)
     config, train = prepared.config, prepared.source
     say(replicas.describe(config.optimization.train_batch_size))
@@ -116,7 +118,7 @@ def _train(
         )
     if resuming:
         config = keep_precision(config, run, say)
-        run.check_same(config, plan)
+        run.check_resumable(config, plan)
         check_shards(run, plan, train)
     elif run.config_file.exists():
         say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
@@ -152,7 +154,7 @@ def _train(
     start = int(model.step.numpy())
     if replicas.is_chief:
         begin(start)
-        run.write(config, plan)
+        run.write_config(config, plan)
         prepared.note(run)
         truncate_metrics(run.metrics_file, start)
     if start >= plan.total_steps:
@@ -244,7 +246,9 @@ def _train(
     return model
 
 
-def _save(checkpoints: CheckpointCallback, model: keras.Model, run: Run, replicas: Replicas) -> str:
+def _save(
+    checkpoints: CheckpointCallback, model: keras.Model, run: RunDir, replicas: Replicas
+) -> str:
     """Saves, where this process can do it alone; returns the words that say what is saved."""
     if replicas.num_workers == 1:
         checkpoints.save()

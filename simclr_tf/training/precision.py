@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from simclr_tf.config import PretrainConfig
 from simclr_tf.models.build import build_encoder
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import Replicas
 
 _WORTH = 1.05  # times as fast bfloat16 must be to be taken
@@ -17,7 +17,9 @@ _ROUNDS = 5
 _SECONDS = 2.0  # after which no other round begins
 
 
-def keep_precision(config: PretrainConfig, run: Run, say: Callable[[str], None]) -> PretrainConfig:
+def keep_precision(
+    config: PretrainConfig, run: RunDir, say: Callable[[str], None]
+) -> PretrainConfig:
     """Returns the config of a run that goes on, with the run's own precision in place of "auto".
 
     Raises:
@@ -25,7 +27,7 @@ def keep_precision(config: PretrainConfig, run: Run, say: Callable[[str], None])
     """
     if config.optimization.precision != "auto":
         return config
-    return _with(config, run.read()[0].optimization.precision, f"as {run.path} began", say)
+    return _with(config, run.read_config()[0].optimization.precision, f"as {run.path} began", say)
 
 
 def try_precisions(

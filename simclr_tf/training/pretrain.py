@@ -11,7 +11,7 @@ from simclr_tf.data import ImageSource, open_source
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.options import Splits
 from simclr_tf.models import SimCLR
-from simclr_tf.runs.run_dir import load
+from simclr_tf.runs.load import load_model
 from simclr_tf.training.callbacks import Every
 from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.loop import Prepared, Say, train
@@ -124,7 +124,7 @@ def _instead_of_a_label(source: ImageSource) -> str:
 
 
 def _fill(model: keras.Model, checkpoint: str) -> None:
-    other = load(checkpoint)
+    other = load_model(checkpoint)
     for part in ("encoder", "projection_head"):
         copy_weights(checkpoint, part, getattr(other, part, None), getattr(model, part))
 

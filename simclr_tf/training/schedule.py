@@ -11,7 +11,7 @@ from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, Trai
 from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import check_optimizer, peak_learning_rate
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.durations import resolve_steps
 
@@ -111,9 +111,9 @@ def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
         )
 
 
-def check_shards(run: Run, plan: TrainingPlan, train: ImageSource) -> None:
+def check_shards(run: RunDir, plan: TrainingPlan, train: ImageSource) -> None:
     """Refuses to go on with files dealt out to another number of workers: another stream."""
-    before, now = run.read()[1].num_workers, plan.num_workers
+    before, now = run.read_config()[1].num_workers, plan.num_workers
     if before != now and train.shard_by_file(max(before, now), 0) is not None:
         raise UserError(
             f"{run.path} was trained by {before} workers, this is {now}, and the files of "

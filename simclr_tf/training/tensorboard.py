@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import api as hparams
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from simclr_tf.config import to_json
-from simclr_tf.runs.run_dir import Run, settings_of
+from simclr_tf.runs.run_dir import RunDir, identity_settings
 
 
 class Board:
@@ -23,13 +23,13 @@ class Board:
         step: from which on the run goes.
     """
 
-    def __init__(self, run: Run, step: int):
-        config, plan = run.read()
+    def __init__(self, run: RunDir, step: int):
+        config, plan = run.read_config()
         _start(run.tensorboard_dir, step)
         self._writer = tf.summary.create_file_writer(str(run.tensorboard_dir))
         settings = {
             name.removeprefix("--"): value
-            for name, value in settings_of(config, plan).items()
+            for name, value in identity_settings(config, plan).items()
             if isinstance(value, bool | int | float | str)
         }
         document = {"config": to_json(config), "plan": to_json(plan)}

@@ -1,7 +1,8 @@
-"""Files that are either old or new, never half written, and written by one process at a time."""
+"""Atomic writes, directory locks, output checks and file names."""
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import io
@@ -11,12 +12,87 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-_LONGEST = 60  # characters that a file's name takes of a text
-_MOST_BYTES = 240  # of a file's name; most file systems end at 255, and writing adds to it
+import numpy as np
+
+from simclr_tf.errors import UserError
+
+_MAX_SLUG_CHARS = 60
+_MAX_NAME_BYTES = 240  # most file systems allow 255, and temporary names are longer
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_PROBE_ATTEMPTS = 3
 
 
-def write_atomically(path: str | Path, contents: str | bytes) -> None:
-    """Writes a file beside `path` and moves it into place; text as UTF-8."""
+def check_output_path(path: str | Path, flag: str, *, is_file: bool = False) -> None:
+    """Checks that an output directory or file can be created, by creating and removing one.
+
+    Args:
+        path: the output.
+        flag: name of the option that sets it, for the message.
+        is_file: the output is a file; its directory is created and checked.
+
+    Raises:
+        UserError: the path is a URL, or cannot be created or written to for any reason.
+    """
+    expected = f"a {'file' if is_file else 'directory'} that can be created and written to"
+    if ":/" in str(path):  # a Path has merged the two slashes
+        url = re.sub(":/+", "://", str(path))
+        raise UserError(
+            f"--{flag}={url}: expected {expected} in a file system, got a URL. "
+            "Fix: mount the bucket, or write to a local directory and copy it afterwards"
+        )
+    path = Path(path)
+    for attempt in range(_PROBE_ATTEMPTS):
+        try:
+            _probe(path, is_file)
+            return
+        except (OSError, ValueError) as error:
+            # Another process that checks the same path may just have removed its directory.
+            if isinstance(error, FileNotFoundError) and attempt < _PROBE_ATTEMPTS - 1:
+                continue
+            raise UserError(
+                f"--{flag}={path}: expected {expected}, got: {_reason(error)}. "
+                f"Fix: choose another --{flag}"
+            ) from None
+
+
+def _probe(path: Path, is_file: bool) -> None:
+    if is_file and path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    directory = path.parent if is_file else path
+    missing = [p for p in (directory, *directory.parents) if not p.exists()]
+    created: list[Path] = []
+    try:
+        for parent in reversed(missing):
+            parent.mkdir()
+            created.append(parent)
+        probe = directory / f".incomplete.{path.name if is_file else os.getpid()}"
+        with contextlib.suppress(FileExistsError):  # an interrupted write has created it before
+            probe.touch(exist_ok=False)
+            probe.unlink()
+    finally:
+        with contextlib.suppress(OSError):
+            for parent in reversed(created):
+                parent.rmdir()
+
+
+@contextlib.contextmanager
+def write_errors_name(path: str | Path) -> Iterator[None]:
+    """Turns any OSError of writing `path`, such as a full disk, into a UserError naming it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or path}: cannot be written: {_reason(error)}. "
+            "Fix: free disk space, change the permissions, or choose another directory"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def atomic_write(path: str | Path, contents: str | bytes) -> None:
+    """Writes a file such that readers see either the old or the new contents; text as UTF-8."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -31,31 +107,64 @@ def write_atomically(path: str | Path, contents: str | bytes) -> None:
         raise
 
 
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path for a file or directory, which then replaces `path`.
+
+    If writing fails, `path` is unchanged. Files that a killed process leaves, `.incomplete.NAME` or
+    `.replaced.NAME`, are removed by the next attempt.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The ending is unchanged, because Keras and others depend on it.
+    temporary, replaced = (path.with_name(f".{x}.{path.name}") for x in ("incomplete", "replaced"))
+    for leftover in (temporary, replaced):
+        remove(leftover)
+    try:
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        if path.is_dir():  # a directory that is not empty cannot be replaced
+            os.replace(path, replaced)
+        os.replace(temporary, path)
+    finally:
+        for leftover in (temporary, replaced):
+            remove(leftover)
+
+
+def save_npz(path: str | Path, **arrays: object) -> None:
+    """Writes arrays to an .npz file atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
 def write_csv(path: str | Path, rows: Iterable[Sequence[object]]) -> None:
     """Writes a table atomically, as UTF-8 with a line feed after each row.
 
-    Text that a spreadsheet would take for a formula has an apostrophe before it; bytes of a file's
-    name that are no UTF-8 are written as backslash escapes.
+    Text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe; bytes of
+    file names that are not UTF-8 are written as backslash escapes.
     """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
-    write_atomically(path, text.getvalue().encode(errors="backslashreplace"))
+    escaped = ([_escape_formula(value) for value in row] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows(escaped)
+    atomic_write(path, text.getvalue().encode(errors="backslashreplace"))
 
 
-def _cell(value: object) -> object:
-    formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{value}" if formula else value
+def _escape_formula(value: object) -> object:
+    is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{value}" if is_formula else value
 
 
 @contextlib.contextmanager
-def locked(directory: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds what one process at a time can hold of a directory, which is made if absent.
+def directory_lock(directory: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds the exclusive lock of a directory, which is created if absent.
 
-    The lock ends with the process, however that ends.
+    The operating system releases the lock when the process ends.
 
     Args:
-        directory: needs no file for it.
-        waiting: called once if another process holds it.
+        directory: no lock file is written to it.
+        on_wait: called once if another process holds the lock.
     """
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
@@ -63,63 +172,64 @@ def locked(directory: Path, waiting: Callable[[], None] = lambda: None) -> Itera
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waiting()
+            on_wait()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
 
 
-def file_name(text: str) -> str:
-    """Returns a text as part of a file's name: itself, or what is left of it and a digest.
+def slugify(text: str) -> str:
+    """Returns a text as part of a file name: unchanged if possible, else shortened with a hash.
 
-    `train` stays, `train[:50%]` and `train[:50]` become two names.
+    >>> from simclr_tf.utils.files import slugify
+    >>> slugify("train")
+    'train'
+    >>> slugify("train[:50%]") == slugify("train[:50]")
+    False
     """
-    plain = re.sub(r"[^\w.]+", "-", text).strip("-")[-_LONGEST:]
-    return plain if plain == text else f"{plain}-{_digest(text)}"
+    plain = re.sub(r"[^\w.]+", "-", text).strip("-")[-_MAX_SLUG_CHARS:]
+    return plain if plain == text else f"{plain}-{_short_hash(text)}"
 
 
-def bounded_name(name: str) -> str:
-    """Returns a file's name, cut where it is longer than file systems take, with a digest then."""
+def truncate_filename(name: str) -> str:
+    """Returns a file name, cut and marked with a hash if it is too long for file systems."""
     encoded = name.encode(errors="backslashreplace")
-    if len(encoded) <= _MOST_BYTES:
+    if len(encoded) <= _MAX_NAME_BYTES:
         return name
-    return f"{encoded[: _MOST_BYTES - 7].decode(errors='ignore')}-{_digest(name)}"
+    return f"{encoded[: _MAX_NAME_BYTES - 7].decode(errors='ignore')}-{_short_hash(name)}"
 
 
-def _digest(text: str) -> str:
+def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:6]
 
 
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives a place beside `path` to write a file or directory to, and moves it there once whole.
-
-    Where writing fails, what was there stays. What a kill leaves, `.incomplete.NAME` or
-    `.replaced.NAME`, the next attempt removes.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The ending stays: Keras and others go by it.
-    unfinished, replaced = (path.with_name(f".{x}.{path.name}") for x in ("incomplete", "replaced"))
-    for leftover in (unfinished, replaced):
-        remove(leftover)
-    try:
-        yield unfinished
-        if unfinished.is_file():
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-        if path.is_dir():  # cannot be replaced while it holds anything
-            os.replace(path, replaced)
-        os.replace(unfinished, path)
-    finally:
-        for leftover in (unfinished, replaced):
-            remove(leftover)
-
-
 def remove(path: Path) -> None:
-    """Removes a file or a directory, where there is one."""
+    """Removes a file or a directory if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def format_bytes(count: float) -> str:
+    """Returns a size in the unit that leaves at most three digits before the point.
+
+    >>> from simclr_tf.utils.files import format_bytes
+    >>> format_bytes(1_234_567)
+    '1.23 MB'
+    """
+    amount, unit = float(count), 0
+    while amount >= 999.5 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:.3g} {_UNITS[unit]}" if amount < 999.5 else f"{amount:.0f} {_UNITS[unit]}"
+
+
+def pluralize(count: int, noun: str) -> str:
+    """Returns a count with its noun.
+
+    >>> from simclr_tf.utils.files import pluralize
+    >>> pluralize(1, "image"), pluralize(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

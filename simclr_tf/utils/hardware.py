@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
-class Machine:
+class HardwareInfo:
     """What figures were taken on."""
 
     cpu: str
@@ -22,7 +22,7 @@ class Machine:
         return f"{self.cpu}, {cores}, {gpus}, TensorFlow {self.tensorflow}"
 
 
-def machine() -> Machine:
+def detect_hardware() -> HardwareInfo:
     """Describes the machine; TensorFlow, which knows the GPUs, is started by it."""
     import tensorflow as tf
 
@@ -30,7 +30,7 @@ def machine() -> Machine:
     # Those that this process may use, where the system tells.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    return Machine(
+    return HardwareInfo(
         cpu=_cpu_model(),
         cores=cores or 1,
         tensorflow=tf.__version__,

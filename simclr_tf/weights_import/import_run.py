@@ -12,8 +12,8 @@ from simclr_tf.config import Augmentation, ContrastiveLoss, Data, PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.models import SimCLR
 from simclr_tf.models.build import build_model
-from simclr_tf.runs.run_dir import Run
-from simclr_tf.utils.files import replacing
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.utils.files import atomic_path, check_output_path
 from simclr_tf.weights_import.detect import Architecture, Recognised, recognise
 from simclr_tf.weights_import.weights_file import Stored, open_stored
 
@@ -41,8 +41,8 @@ def import_run(
     Raises:
         UserError: the file is no such model, `model_dir` is taken, or a value is out of range.
     """
-    run = Run(Path(model_dir))
-    run.check_place()
+    run = RunDir(Path(model_dir))
+    check_output_path(run.path, "model_dir")
     if run.path.exists() and any(run.path.iterdir()):
         what = "holds a run already" if run.config_file.exists() else "is not empty"
         raise UserError(f"--model_dir={run.path} {what}: name a new directory")
@@ -112,11 +112,11 @@ def _fill(model: SimCLR, found: Recognised, stored: Stored) -> int:
     return count
 
 
-def _write(run: Run, config: PretrainConfig, plan: TrainingPlan, model: SimCLR) -> None:
+def _write(run: RunDir, config: PretrainConfig, plan: TrainingPlan, model: SimCLR) -> None:
     try:
-        with replacing(run.path.resolve()) as place:
-            scratch = Run(place)
-            scratch.write(config, plan)
+        with atomic_path(run.path.resolve()) as place:
+            scratch = RunDir(place)
+            scratch.write_config(config, plan)
             manager = tf.train.CheckpointManager(
                 tf.train.Checkpoint(model=model),
                 str(scratch.checkpoint_dir),
@@ -132,7 +132,7 @@ def _write(run: Run, config: PretrainConfig, plan: TrainingPlan, model: SimCLR) 
 
 
 def _tell(
-    run: Run,
+    run: RunDir,
     config: PretrainConfig,
     found: Recognised,
     stored: Stored,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from simclr_tf.bench.measure import Machine
+from simclr_tf.bench.measure import HardwareInfo
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def answered(monkeypatch) -> Callable[..., list[tuple]]:
 
         bench = importlib.import_module(f"simclr_tf.bench.{name}")
         monkeypatch.setattr(bench, "in_fresh_process", in_fresh_process)
-        monkeypatch.setattr(bench, "this_machine", lambda: Machine("CPU", 2, "2", gpus))
+        monkeypatch.setattr(bench, "this_machine", lambda: HardwareInfo("CPU", 2, "2", gpus))
         return asked
 
     return answer

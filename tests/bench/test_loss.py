@@ -3,7 +3,7 @@
 import pytest
 
 from simclr_tf.bench import loss
-from simclr_tf.bench.measure import Machine, ProcessDiedError
+from simclr_tf.bench.measure import HardwareInfo, ProcessDiedError
 from simclr_tf.losses.nt_xent import choose_block_size
 
 
@@ -20,7 +20,7 @@ def measured(monkeypatch):
         return answer
 
     monkeypatch.setattr(loss, "in_fresh_process", in_fresh_process)
-    monkeypatch.setattr(loss, "this_machine", lambda: Machine("CPU", 2, "2", []))
+    monkeypatch.setattr(loss, "this_machine", lambda: HardwareInfo("CPU", 2, "2", []))
     return asked, answers
 
 

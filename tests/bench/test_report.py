@@ -2,10 +2,10 @@
 
 import json
 
-from simclr_tf.bench.measure import Machine
+from simclr_tf.bench.measure import HardwareInfo
 from simclr_tf.bench.report import Report, table
 
-MACHINE = Machine("Some CPU", 1, "2.0", ["Some GPU", "Some GPU"])
+MACHINE = HardwareInfo("Some CPU", 1, "2.0", ["Some GPU", "Some GPU"])
 
 
 def test_columns_are_flush_right_and_a_remark_runs_on():

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.bench import scaling
-from simclr_tf.bench.measure import Machine, ProcessDiedError
+from simclr_tf.bench.measure import HardwareInfo, ProcessDiedError
 from simclr_tf.config import TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models import SimCLR, projection_head
@@ -142,7 +142,7 @@ def measured(monkeypatch):
         return {"seconds": times[count].pop(0), "exchanged_bytes": exchanged}
 
     monkeypatch.setattr(scaling, "in_fresh_process", in_fresh_process)
-    monkeypatch.setattr(scaling, "this_machine", lambda: Machine("CPU", 2, "2", []))
+    monkeypatch.setattr(scaling, "this_machine", lambda: HardwareInfo("CPU", 2, "2", []))
     return asked, times
 
 
@@ -173,7 +173,7 @@ def test_want_of_memory_is_told(measured, error):
 
 
 def test_more_replicas_than_gpus_are_refused(measured, monkeypatch):
-    monkeypatch.setattr(scaling, "this_machine", lambda: Machine("CPU", 2, "2", ["GPU"]))
+    monkeypatch.setattr(scaling, "this_machine", lambda: HardwareInfo("CPU", 2, "2", ["GPU"]))
     with pytest.raises(UserError, match="--replicas=1,2: 1 of 2 GPUs are visible"):
         scaling.run(scaling.Options(replicas="1,2"), lambda line: None)
     assert not measured[0]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import open_source
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from tests.processes import TINY, finish, last_checkpoint, pretrain, python, rows, signal_at
 
 
@@ -39,7 +39,7 @@ def test_a_bare_student_has_the_teachers_architecture_and_data(teacher, tmp_path
     assert "no labels used; ResNet-18 × 0.0625 (cifar stem)" in output
     assert "distill (T=1): top-1" in output
     assert f'tf.saved_model.load("{tmp_path}/export/4")' in output
-    (before, _), (after, plan) = Run(teacher).read(), Run(tmp_path).read()
+    (before, _), (after, plan) = RunDir(teacher).read_config(), RunDir(tmp_path).read_config()
     assert (after.encoder, after.data) == (before.encoder, before.data)
     assert (after.optimization.optimizer, after.optimization.weight_decay) == ("lars", 1e-4)
     assert plan.peak_learning_rate == pytest.approx(0.1 * 64**0.5)

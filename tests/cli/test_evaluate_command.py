@@ -11,7 +11,7 @@ from PIL import Image
 
 from simclr_tf.data import open_source
 from simclr_tf.evaluation import read_evaluations
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from tests.processes import finish, python
 
 TINY = [
@@ -89,7 +89,7 @@ def test_the_same_again_finds_its_features_and_its_baseline(run_cli, evaluated, 
         *("--baselines=random,supervised", "--linear_epochs=2", "--probe_transformations=rotation"),
     )
     assert done.returncode == 0, done.stderr
-    place = Run(run_dir).supervised_dir("train[:300]")
+    place = RunDir(run_dir).supervised_dir("train[:300]")
     assert f"{place} is finished: 3 steps" in done.stdout
     assert _places(run_dir) == places
     assert [(place / "features.npy").stat().st_mtime_ns for place in places] == stamps

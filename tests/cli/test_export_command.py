@@ -9,7 +9,7 @@ import tensorflow as tf
 import simclr_tf
 from simclr_tf.evaluation.fitted_classifier import FittedClassifier
 from simclr_tf.evaluation.protocols import AffineClassifier
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from tests.processes import TINY, finish, pretrain
 
 IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
@@ -89,7 +89,7 @@ def test_mistakes_are_one_line(export, run_dir, flags, message):
 def test_a_head_of_another_step_is_left_out_and_said_so(export, run_dir, tmp_path):
     head = AffineClassifier(np.ones((32, 2), np.float32), np.zeros(2, np.float32))
     kept = FittedClassifier(head, ("a", "b"), "logistic", "shapes", 2)
-    kept.save(Run(run_dir).classifier_file)
+    kept.save(RunDir(run_dir).classifier_file)
     try:
         _, printed = export(f"--output={tmp_path / 'third'}")
         assert "is of step 2 and stays out of the export of step 3" in printed
@@ -103,7 +103,7 @@ def test_a_head_of_another_step_is_left_out_and_said_so(export, run_dir, tmp_pat
         answer = loaded.signatures["serving_encoded"](image_bytes=png[tf.newaxis])
         assert set(answer) == {"features", "logits", "probabilities", "label", "class_name"}
     finally:
-        Run(run_dir).classifier_file.unlink()
+        RunDir(run_dir).classifier_file.unlink()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from absl import flags as absl_flags
 
 from simclr_tf.cli import finetune as command
 from simclr_tf.data import open_source
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from tests.processes import TINY, finish, last_checkpoint, pretrain, python, rows, signal_at
 
 
@@ -59,7 +59,7 @@ def test_few_labels_are_one_batch(pretrained, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "--train_batch_size is 40, not 256, because there are 40 labelled images" in output
     assert "one device: global batch 40, 40 per replica" in output
-    config, plan = Run(tmp_path).read()
+    config, plan = RunDir(tmp_path).read_config()
     assert config.optimization.train_batch_size == 40
     assert plan.peak_learning_rate == pytest.approx(0.05 * 40 / 256)
     assert (plan.total_steps, last_checkpoint(tmp_path)) == (2, 2)
@@ -85,9 +85,9 @@ def test_few_labels_are_one_batch(pretrained, tmp_path, capsys):
     ],
 )
 def test_another_dataset_has_its_usual_splits(pretrained, tmp_path, flags, found):
-    config, plan = Run(pretrained).read()
+    config, plan = RunDir(pretrained).read_config()
     data = dataclasses.replace(config.data, validation_fraction=0.25)
-    Run(tmp_path).write(dataclasses.replace(config, data=data), plan)
+    RunDir(tmp_path).write_config(dataclasses.replace(config, data=data), plan)
     values = absl_flags.FlagValues()
     command.define(values)
     values(["finetune", *flags])

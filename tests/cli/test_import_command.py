@@ -15,7 +15,7 @@ import tf_keras as keras
 import simclr_tf
 from simclr_tf.cli import main as cli
 from simclr_tf.models.resnet import ENDPOINTS
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from tests import reference_files
 
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_computes_the_same_in_a_run(named, reference_npz, tmp_path)
     check_function(simclr_tf.load(tmp_path / "run"), reference_npz)
     assert "skipped by name: 7 values of optimizer state" in said
     assert "skipped by name: 2 values of counters" in said
-    config, plan = Run(tmp_path / "run").read()
+    config, plan = RunDir(tmp_path / "run").read_config()
     assert (config.augmentation.image_size, config.encoder.stem) == (48, "cifar")
     assert (config.data.dataset, config.data.eval_split) == ("imagenet2012", "validation")
     assert (plan.num_classes, plan.is_imported) == (10, True)

@@ -13,7 +13,7 @@ from simclr_tf.evaluation import KNN, extract_features, read_evaluations
 from simclr_tf.evaluation.evaluate_run import evaluate_run
 from simclr_tf.evaluation.options import Request
 from simclr_tf.models.build import build_model
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 
 CONFIG = config.PretrainConfig(
     data=config.Data(dataset="shapes", train_split="train[:400]", eval_split="test[:200]"),
@@ -34,8 +34,8 @@ def run(tmp_path):
     for variable in model.projection_head.trainable_variables:
         if len(variable.shape) > 1:
             variable.assign(tf.zeros_like(variable))
-    run = Run(tmp_path / "run")
-    run.write(CONFIG, PLAN)
+    run = RunDir(tmp_path / "run")
+    run.write_config(CONFIG, PLAN)
     checkpoint = tf.train.Checkpoint(model=model)
     directory = str(run.checkpoint_dir)
     tf.train.CheckpointManager(checkpoint, directory, 1, checkpoint_name="step").save(4)
@@ -67,7 +67,7 @@ def test_what_the_supervised_baseline_takes_in_memory_is_said_first(run):
     def said(pieces, replicas):
         settings = dataclasses.replace(CONFIG.optimization, microbatch_size=pieces)
         cached = dataclasses.replace(CONFIG, optimization=settings)
-        run.write(cached, dataclasses.replace(PLAN, num_replicas=replicas))
+        run.write_config(cached, dataclasses.replace(PLAN, num_replicas=replicas))
         lines = []
         evaluate_run(run.path, request, say=lines.append)
         return [line for line in lines if line.startswith("note:")]

@@ -254,7 +254,7 @@ def test_progress_says_how_fast_and_how_long(monkeypatch):
     clock = iter([0.0, 5.0, 6.0, 15.5, 16.0, 99.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     lines = []
-    shown = progress.Progress("features of x", 4_000, lines.append)
+    shown = progress.LineProgress("features of x", 4_000, lines.append)
     for done in (100, 200, 1_100, 2_000, 4_000):
         shown.show(done)
     assert lines == [

@@ -8,7 +8,7 @@ from simclr_tf import config
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.tables import table_of_runs
 from simclr_tf.runs.results_file import append_evaluations
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 
 PLAN = config.TrainingPlan(100, 10, 250, 0, 2.5, 0.1)
 
@@ -24,8 +24,8 @@ def _run(path, seed, values, checkpoint=None, step=250, **changes):
         sections = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
         sections["checkpoints"] = config.Checkpoints(checkpoint=checkpoint)
         base = config.FinetuneConfig(**sections)
-    Run(path).write(base, PLAN)
-    checkpoints = Run(path).checkpoint_dir
+    RunDir(path).write_config(base, PLAN)
+    checkpoints = RunDir(path).checkpoint_dir
     checkpoints.mkdir(exist_ok=True)
     (checkpoints / "checkpoint").write_text(f'model_checkpoint_path: "step-{step}"')
     (checkpoints / f"step-{step}.index").touch()
@@ -36,7 +36,7 @@ def _run(path, seed, values, checkpoint=None, step=250, **changes):
             **{"num_test": 20, "step": step, "seconds": 1.0, "setting": setting},
             **{"metric": "top-1", "value": value},
         }
-        append_evaluations(Run(path).evaluations_file, [record])
+        append_evaluations(RunDir(path).evaluations_file, [record])
     return path
 
 
@@ -130,10 +130,10 @@ def test_epochs_are_those_that_were_trained(tmp_path):
 def test_a_moved_checkpoint_and_a_supervised_baseline_of_fewer_images(tmp_path):
     run = _run(tmp_path / "run", 0, {("knn/supervised", "", 100): 0.5, ("knn/pca", "", 40): 0.3})
     assert [row.split(" | ")[3:6] for row in _rows(run)] == [["128", "–", "?"], ["40", "–", "–"]]
-    _run(Run(run).supervised_dir("train"), 0, {})
-    baseline = Run(Run(run).supervised_dir("train"))
-    settings, plan = baseline.read()
-    baseline.write(settings, dataclasses.replace(plan, steps_per_epoch=0.5))
+    _run(RunDir(run).supervised_dir("train"), 0, {})
+    baseline = RunDir(RunDir(run).supervised_dir("train"))
+    settings, plan = baseline.read_config()
+    baseline.write_config(settings, dataclasses.replace(plan, steps_per_epoch=0.5))
     assert _rows(run)[0].split(" | ")[5] == "500"
     tuned = _run(tmp_path / "tuned", 0, {("finetune", "", 10): 0.4}, str(tmp_path / "gone"))
     assert _rows(tuned)[0].split(" | ")[2:6] == ["R18 × 0.25", "128", "128", "?"]

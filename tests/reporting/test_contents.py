@@ -23,7 +23,7 @@ from simclr_tf.reporting.plots import plot_run_curves
 from simclr_tf.reporting.run_info import load_run_info
 from simclr_tf.reporting.view_pairs import find_duplicates, score_positive_pairs
 from simclr_tf.runs.metrics_log import read_metrics
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from tests.sets import rows as random_rows
 
 
@@ -260,7 +260,7 @@ def cards(info, **changes):
 
 
 def test_the_large_figure_is_the_encoder_s_best_on_its_own_data(shapes_runs):
-    info = dataclasses.replace(load_run_info(Run(shapes_runs[0])), rows=[])
+    info = dataclasses.replace(load_run_info(RunDir(shapes_runs[0])), rows=[])
     records = [record("knn", 0.8), record("knn/pca", 0.9), record("logistic", 0.7)]
     records += [record("probe:rotation", 0.99), record("logistic", 0.95, dataset="cifar10")]
     (card,), found = cards(info, records=records)
@@ -282,12 +282,12 @@ def test_the_large_figure_is_the_encoder_s_best_on_its_own_data(shapes_runs):
 def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step(shapes_runs):
     rows = [{"step": 1, "epoch": 0.1, "loss": 2.0, "knn_top1": 0.3}]
     rows += [{"step": 2, "epoch": 0.2, "loss": 1.5, "knn_top1": float("nan")}]
-    found, _ = cards(load_run_info(Run(shapes_runs[0])), records=[], rows=rows)
+    found, _ = cards(load_run_info(RunDir(shapes_runs[0])), records=[], rows=rows)
     assert found == [("30.0 %", "k-NN while training", "step 1"), ("1.500", "loss", "step 2")]
 
 
 def test_runs_with_fewer_labels_are_not_taken_for_the_same(shapes_runs):
-    info = load_run_info(Run(shapes_runs[0]))
+    info = load_run_info(RunDir(shapes_runs[0]))
     many = dataclasses.replace(info, records=[record("logistic", 0.9), record("knn", 0.5)])
     probe = record("probe:rotation", 0.9)
     few = dataclasses.replace(info, records=[record("logistic", 0.3, num_train=10), probe])

@@ -13,7 +13,7 @@ from simclr_tf.cli.main import main
 from simclr_tf.config import CONFIGS
 from simclr_tf.reporting.command import command_of
 from simclr_tf.reporting.run_info import load_run_info
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.pretrain import pretrain
 from tests.reporting.tiny_runs import picture, tiny
 
@@ -127,11 +127,11 @@ def test_fine_tuned_distilled_and_imported_runs_are_reported(shapes_runs, tmp_pa
 
 def _made_again(run, place):
     """The config of the run that the report's command makes."""
-    config, _ = Run(run).read()
+    config, _ = RunDir(run).read_config()
     words = shlex.split(command_of(config, place).replace("\\\n", ""))
     assert words[0] == "simclr-tf"
     assert main([*words[1:], "--mode=train"]) == 0
-    return config, Run(place).read()[0]
+    return config, RunDir(place).read_config()[0]
 
 
 def test_the_command_makes_the_run_again(hostile_run, tmp_path):
@@ -157,7 +157,7 @@ def test_the_commands_of_other_runs_make_them_again(shapes_runs, tmp_path):
 def test_time_is_that_of_the_steps(shapes_runs):
     from simclr_tf.reporting.run_info import _training_seconds
 
-    info = load_run_info(Run(shapes_runs[0]))
+    info = load_run_info(RunDir(shapes_runs[0]))
     rows = [
         {"step": 2, "epoch": 0.1, "views_per_second": 8.0},
         {"step": 3, "epoch": 0.2, "views_per_second": 4.0},

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from simclr_tf.runs.curve import curve
-from simclr_tf.runs.listing import size_text, table
+from simclr_tf.runs.listing import table
 from simclr_tf.runs.summary import Probe, Summary
+from simclr_tf.utils.files import format_bytes
 
 
 def dots(lines):
@@ -50,7 +51,7 @@ def test_one_point_and_a_level_line_are_drawn(ys):
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345_678, "12.3 MB"), (999_999, "1 MB")],
 )
 def test_sizes_have_three_digits(count, text):
-    assert size_text(count) == text
+    assert format_bytes(count) == text
 
 
 def test_the_table_says_why_a_run_ended_and_what_is_not_certain():

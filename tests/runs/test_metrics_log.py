@@ -5,7 +5,7 @@ import json
 import pytest
 
 from simclr_tf.errors import UserError
-from simclr_tf.runs.metrics_log import finite, read_metrics, truncate_metrics
+from simclr_tf.runs.metrics_log import has_finite_value, read_metrics, truncate_metrics
 
 
 def test_rows_after_a_step_and_a_cut_off_line_are_removed(tmp_path):
@@ -33,4 +33,4 @@ def test_a_damaged_line_is_named_and_nothing_is_removed(tmp_path, line):
 
 def test_only_numbers_are_figures():
     row = {"a": 1, "b": 0.5, "c": float("nan"), "d": float("inf"), "e": None, "f": "x"}
-    assert [name for name in "abcdefg" if finite(row, name)] == ["a", "b"]
+    assert [name for name in "abcdefg" if has_finite_value(row, name)] == ["a", "b"]

@@ -9,7 +9,7 @@ import pytest
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.evaluate import Setting, judged
 from simclr_tf.evaluation.results import Recorder
-from simclr_tf.runs.results_file import append_evaluations, format_table, read_evaluations
+from simclr_tf.runs.results_file import append_evaluations, format_results, read_evaluations
 
 
 def _record(protocol, top1, **changes):
@@ -75,7 +75,7 @@ RECORDS = [
 
 
 def test_table():
-    assert format_table(RECORDS).splitlines() == [
+    assert format_results(RECORDS).splitlines() == [
         "shapes: 100 images of train to learn from, 20 of test to be judged on, step 7",
         "top-1 %   encoder   pca  random",
         "knn          87.6  21.5       –",
@@ -84,7 +84,7 @@ def test_table():
 
 
 def test_markdown_table():
-    assert format_table(RECORDS, markdown=True).splitlines()[2:] == [
+    assert format_results(RECORDS, markdown=True).splitlines()[2:] == [
         "| top-1 % | encoder | pca | random |",
         "| --- | ---: | ---: | ---: |",
         "| knn | 87.6 | 21.5 | – |",
@@ -94,7 +94,7 @@ def test_markdown_table():
 
 def test_other_steps_and_datasets_stand_apart():
     other = _record("knn", 0.5, dataset="cifar10", step=8)
-    tables = format_table([*RECORDS, other]).split("\n\n")
+    tables = format_results([*RECORDS, other]).split("\n\n")
     assert len(tables) == 2
     assert "87.6" in tables[0] and "50.0" not in tables[0]
     assert tables[1].startswith("cifar10:") and "87.6" not in tables[1]
@@ -107,7 +107,7 @@ def test_settings_and_labels_tell_rows_apart():
         _record("logistic", 0.3, setting="L2=1, chosen of 45", metric="top-1", value=0.3),
         _record("finetune", 0.4, num_train=10),
     ]
-    assert format_table(records).splitlines()[1:] == [
+    assert format_results(records).splitlines()[1:] == [
         "top-1 %               encoder",
         "knn (k=5, T=0.1)         10.0",
         "knn (k=20, T=0.1)        20.0",
@@ -121,7 +121,7 @@ def test_each_metric_has_its_table():
         _record("knn", 0.1, metric="mean per class", value=0.7),
         _record("knn", 0.1),
     ]
-    tables = format_table(records).split("\n\n")
+    tables = format_results(records).split("\n\n")
     assert [table.splitlines()[1].split("  ")[0] for table in tables] == [
         *("mean per class %", "top-1 %")
     ]

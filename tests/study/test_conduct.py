@@ -11,7 +11,7 @@ from PIL import Image
 
 from simclr_tf.config import Augmentation, Data, Encoder, Optimization, PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.study import runner
 from simclr_tf.study.experiments import STUDIES
 from simclr_tf.study.run_study import Request, conduct
@@ -124,7 +124,7 @@ def test_runs_with_other_settings_are_named(tmp_path):
     request = asked("temperature", tmp_path)
     trial = request.trials[2]
     plan = TrainingPlan(300, 10, 9, 0, 9.4, 0.1)
-    Run(trial.path).write(trial.config.resolve(), plan)
+    RunDir(trial.path).write_config(trial.config.resolve(), plan)
     with pytest.raises(AssertionError, match="it went to work"):
         conduct(request, say=lambda line: None)
     other = with_("augmentation", color_jitter_strength=0.25)
@@ -140,7 +140,7 @@ def test_runs_on_other_replicas_are_named_where_these_matter(tmp_path):
     request = asked("bn", tmp_path, num_replicas=2)
     plan = TrainingPlan(300, 10, 9, 0, 9.4, 0.1, num_replicas=2)
     for trial in request.trials:
-        Run(trial.path).write(trial.config.resolve(), plan)
+        RunDir(trial.path).write_config(trial.config.resolve(), plan)
     with pytest.raises(AssertionError, match="it went to work"):
         conduct(request, say=lambda line: None)
     with pytest.raises(UserError, match=r"of_each_replica-B_4-0 .* replicas \(was 2, now 4\)"):

@@ -20,7 +20,7 @@ from simclr_tf.evaluation.options import Request
 from simclr_tf.evaluation.tables import table_of_runs
 from simclr_tf.exporter.export_run import export_run
 from simclr_tf.models.teacher import open_teacher
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distill import distill
 from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.finetune import finetune
@@ -119,7 +119,7 @@ def test_resumed_run_equals_an_unbroken_one(teacher, tmp_path, monkeypatch):
         patch.setattr(CheckpointCallback, "save", save_and_die)
         with pytest.raises(_Killed):
             distill(settings, tmp_path / "broken", **QUIET)
-    assert Run(tmp_path / "broken").latest_step() == 3
+    assert RunDir(tmp_path / "broken").latest_step() == 3
     # The teacher may have moved in between.
     shutil.copytree(teacher, tmp_path / "moved")
     elsewhere = student(tmp_path / "moved", alpha=0.5, labels=4)
@@ -157,7 +157,7 @@ def test_replicas_each_have_the_teacher(teacher, tmp_path, mirrored):
 
 def test_the_students_checkpoint_holds_the_student_alone(teacher, tmp_path):
     model = distill(student(teacher, steps=1), tmp_path, **QUIET)
-    stored = tf.train.list_variables(Run(tmp_path).checkpoint())
+    stored = tf.train.list_variables(RunDir(tmp_path).checkpoint())
     own = {tuple(v.shape) for v in [*model.variables, *model.optimizer.variables]}
     of_teacher = {tuple(v.shape) for v in simclr_tf.load(teacher).encoder.variables} - own
     assert of_teacher
@@ -170,12 +170,12 @@ def test_the_students_checkpoint_holds_the_student_alone(teacher, tmp_path):
 def test_labels_are_used_only_where_they_are_asked_for(teacher, tmp_path):
     alone, few = tmp_path / "alone", tmp_path / "few"
     distill(student(teacher, steps=2), alone, **QUIET)
-    assert not Run(alone).labelled_file.exists()
+    assert not RunDir(alone).labeled_images_file.exists()
     assert set(rows(alone)[-1]) & {"accuracy", "labelled_loss"} == set()
     distill(student(teacher, steps=2, alpha=0.5, labels=3), few, **QUIET)
-    with Run(few).labelled_file.open(encoding="utf-8", newline="") as file:
+    with RunDir(few).labeled_images_file.open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 30
-    _, plan = Run(few).read()
+    _, plan = RunDir(few).read_config()
     assert (plan.num_examples, plan.num_labels, plan.num_classes) == (512, 30, 10)
     assert {"accuracy", "labelled_loss", "distillation_loss"} <= set(rows(few)[-1])
 

@@ -18,7 +18,7 @@ from simclr_tf.evaluation import read_evaluations
 from simclr_tf.evaluation.evaluate_run import evaluate_classifier, evaluate_run
 from simclr_tf.evaluation.options import Request, Splits
 from simclr_tf.models.classifier import first_layers
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.finetune import (
     finetune,
     supervised_config,
@@ -67,7 +67,7 @@ def test_labels_are_chosen_class_by_class_and_listed(pretrained, tmp_path):
     for image, name in chosen[0.5]:
         split, _, position = image.partition("/")
         assert split == "train" and names[labels[int(position)]] == name
-    plan = Run(tmp_path / "0.1").read()[1]
+    plan = RunDir(tmp_path / "0.1").read_config()[1]
     assert plan.num_examples == len(chosen[0.1])
 
 
@@ -86,7 +86,7 @@ def test_listed_images_are_those_of_the_folder_that_were_learnt_from(pretrained,
     assert all((tmp_path / "photos" / file).is_file() for file in files)
     classes = [row["class"].removeprefix("'") for row in listed]
     assert classes == [file.partition("/")[0] for file in files]
-    assert len(files) == Run(tmp_path / "run").read()[1].num_examples
+    assert len(files) == RunDir(tmp_path / "run").read_config()[1].num_examples
     source = simclr_tf.data.open_source(*photos.values(), storage_size=24)
     rest, held_out = source.holdout(0.25, 0)
     assert set(files) <= set(rest.image_ids(np.arange(rest.num_examples)))
@@ -142,7 +142,7 @@ def test_resumed_run_equals_an_unbroken_one(pretrained, tmp_path, monkeypatch):
         patch.setattr(CheckpointCallback, "save", save_and_die)
         with pytest.raises(_Killed):
             finetune(settings, tmp_path / "broken")
-    assert Run(tmp_path / "broken").latest_step() == 3
+    assert RunDir(tmp_path / "broken").latest_step() == 3
     resumed = finetune(settings, tmp_path / "broken")
     for ours, theirs in zip(resumed.variables, whole.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
@@ -186,8 +186,8 @@ def test_learns_and_is_measured(pretrained, tmp_path):
 
 
 def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
-    run = Run(pretrained)
-    before, plan = run.read()
+    run = RunDir(pretrained)
+    before, plan = run.read_config()
     splits = Splits.of(before.data)
     settings = supervised_config(before, plan, splits)
     for section in ("augmentation", "encoder", "projection_head"):
@@ -196,7 +196,7 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     fewer = dataclasses.replace(splits, train_split="train[:10%]")
     assert supervised_config(before, plan, fewer).optimization.train_steps == plan.total_steps
     place = train_supervised(run, splits)
-    after, its_plan = Run(place).read()
+    after, its_plan = RunDir(place).read_config()
     assert its_plan.total_steps == plan.total_steps
     assert its_plan.peak_learning_rate == plan.peak_learning_rate
     assert after.finetuning.views_per_image == 2
@@ -204,7 +204,7 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
 
 
 def test_supervised_baselines_of_other_splits_lie_elsewhere():
-    run = Run(Path("run"))
+    run = RunDir(Path("run"))
     assert run.supervised_dir("train") == Path("run/supervised/train")
     splits = ("train", "train[:50%]", "train[:50]", "train[50:]", "train+test", "train_test")
     assert len({run.supervised_dir(split) for split in splits}) == len(splits)
@@ -212,7 +212,7 @@ def test_supervised_baselines_of_other_splits_lie_elsewhere():
 
 
 def test_supervised_baseline_learns_from_what_pretraining_held_out(pretrained):
-    before, plan = Run(pretrained).read()
+    before, plan = RunDir(pretrained).read_config()
     held = changed(before, data={"validation_fraction": 0.25})
     assert supervised_config(held, plan, Splits.of(held.data)).data.validation_fraction == 0
 

@@ -16,7 +16,7 @@ from simclr_tf.evaluation.tables import table_of_runs
 from simclr_tf.exporter.export_run import Export, export_run
 from simclr_tf.models.keras_cv_backbones import build_backbone, load_preset_weights, read_backbone
 from simclr_tf.models.keras_cv_backbones import save_preset as save
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.finetune import finetune, supervised_config
 from simclr_tf.training.pretrain import pretrain
 from tests.training.test_finetune import tuned
@@ -118,7 +118,7 @@ def test_it_is_exported_and_the_card_tells_no_place(run_dir, place):
 
 @pytest.mark.parametrize("after", [-1, 4])
 def test_it_is_fine_tuned(run_dir, tmp_path, after):
-    pretrained, _ = Run(run_dir).read()
+    pretrained, _ = RunDir(run_dir).read_config()
     settings = tuned(run_dir, steps=2, fine_tune_after_block=after)
     settings = changed(settings, encoder=vars(pretrained.encoder))
     model = finetune(settings, tmp_path, **QUIET)
@@ -135,7 +135,7 @@ def test_it_is_fine_tuned(run_dir, tmp_path, after):
 def test_the_supervised_baseline_starts_from_nothing(run_dir):
     from simclr_tf.evaluation.options import Splits
 
-    before, plan = Run(run_dir).read()
+    before, plan = RunDir(run_dir).read_config()
     settings = supervised_config(before, plan, Splits.of(before.data))
     assert settings.encoder.backbone == before.encoder.backbone
     assert not settings.encoder.preset_weights

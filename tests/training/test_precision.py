@@ -7,7 +7,7 @@ import pytest
 
 from simclr_tf import config
 from simclr_tf.models.build import build_encoder
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training import precision
 from simclr_tf.training.distribution import Replicas, one_device
 from simclr_tf.training.precision import keep_precision, time_precisions, try_precisions
@@ -69,11 +69,11 @@ def test_the_trial_times_float32_and_then_bfloat16(monkeypatch):
 
 
 def test_a_run_that_goes_on_keeps_what_was_chosen(tmp_path):
-    run, said = Run(tmp_path), []
+    run, said = RunDir(tmp_path), []
     begun = dataclasses.replace(
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="bfloat16")
     )
-    run.write(begun, config.TrainingPlan(64, 10, 10, 0, 8.0, 0.1))
+    run.write_config(begun, config.TrainingPlan(64, 10, 10, 0, 8.0, 0.1))
     assert keep_precision(AUTO, run, said.append) == begun
     assert said == [f"--precision=auto: bfloat16 (as {tmp_path} began)"]
 
@@ -83,7 +83,7 @@ def test_a_precision_that_is_named_is_left_alone(tmp_path):
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="float16")
     )
     assert chosen_for(named) == (named, [])
-    assert keep_precision(named, Run(tmp_path), print) == named
+    assert keep_precision(named, RunDir(tmp_path), print) == named
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_the_command_says_what_it_chose_and_resumes_with_it(tmp_path, run_cli):
     flags = ["pretrain", *TINY, "--precision=auto", f"--model_dir={tmp_path}"]
     first = run_cli(*flags, "--train_steps=2")
     assert first.returncode == 0, first.stderr
-    chosen = Run(tmp_path).read()[0].optimization.precision
+    chosen = RunDir(tmp_path).read_config()[0].optimization.precision
     assert f"--precision=auto: {chosen} (here bfloat16 is " in first.stdout
     again = run_cli(*flags, "--train_steps=2")
     assert again.returncode == 0, again.stderr

@@ -18,7 +18,7 @@ from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model
 from simclr_tf.optimizers import WarmupCosine
-from simclr_tf.runs.run_dir import Run
+from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import Replicas
 from simclr_tf.training.online_eval import probe, validation
 from simclr_tf.training.pretrain import pretrain
@@ -114,7 +114,7 @@ def test_load_gives_the_trained_model(run_dir):
     features = model.encoder(images, training=False)
     np.testing.assert_array_equal(features, again.encoder(images, training=False))
     # A model of the same seed that was not restored answers otherwise.
-    fresh = build_model(*Run(run_dir).read())
+    fresh = build_model(*RunDir(run_dir).read_config())
     assert not np.allclose(features, fresh.encoder(images, training=False))
 
 
@@ -187,7 +187,7 @@ def test_replicas_train_probe_and_go_on_as_one_device(tmp_path, mirrored):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert ours["linear_loss"] == pytest.approx(theirs["linear_loss"], rel=1e-3)
     assert [row["step"] for row in rows(two) if "knn_top1" in row] == [6, 10]
-    assert Run(two).read()[1].num_replicas == 2
+    assert RunDir(two).read_config()[1].num_replicas == 2
 
     # What was trained on two devices is loaded and resumed on one, and the other way round.
     loaded = simclr_tf.load(two)
@@ -217,8 +217,8 @@ def test_files_dealt_out_to_workers_stay_with_as_many(tmp_path):
         def shard_by_file(self, num_workers, worker_index):
             return self
 
-    run = Run(tmp_path)
-    run.write(TINY, dataclasses.replace(PLAN, num_workers=2))
+    run = RunDir(tmp_path)
+    run.write_config(TINY, dataclasses.replace(PLAN, num_workers=2))
     records, files = (kind("it", np.zeros((4, 8, 8, 3), np.uint8)) for kind in (ArraySource, Dealt))
     check_shards(run, PLAN, records)
     check_shards(run, dataclasses.replace(PLAN, num_workers=2), files)
@@ -270,7 +270,7 @@ def test_checkpoint_starts_from_other_weights(run_dir, tmp_path):
         for new, kept in zip(ours.trainable_variables, theirs.trainable_variables, strict=True):
             np.testing.assert_allclose(new, kept, atol=1e-7)
         # One step moves batch norm's statistics a tenth of the way to its batch's.
-        fresh = getattr(build_model(*Run(tmp_path / "new").read()), part)
+        fresh = getattr(build_model(*RunDir(tmp_path / "new").read_config()), part)
         moved, anew = (
             sum(np.abs(a - b).mean() for a, b in zip(w, theirs.get_weights(), strict=True))
             for w in (ours.get_weights(), fresh.get_weights())
@@ -324,7 +324,7 @@ def test_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
     with pytest.raises(UserError, match=r"not finite at step [2-4]: try"):
         pretrain(wild, tmp_path)
     # Weights that are not numbers are not kept.
-    assert Run(tmp_path).latest_checkpoint() is None
+    assert RunDir(tmp_path).latest_checkpoint() is None
 
 
 @pytest.mark.slow
@@ -372,20 +372,20 @@ def test_an_image_that_fails_to_decode_is_named_and_the_run_goes_on_without_it(
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_anew(tmp_path):
     model_dir = tmp_path / "run"
-    Run(model_dir).write(TINY.resolve(), PLAN)
+    RunDir(model_dir).write_config(TINY.resolve(), PLAN)
     said = []
     pretrain(
         changed(optimization={"train_steps": 1, "learning_rate": 0.2}), model_dir, say=said.append
     )
     assert any("no checkpoint yet" in line for line in said)
-    assert Run(model_dir).read()[0].optimization.learning_rate == 0.2
+    assert RunDir(model_dir).read_config()[0].optimization.learning_rate == 0.2
 
 
 def test_a_changed_number_of_images_or_classes_is_refused(run_dir):
-    config_, plan = Run(run_dir).read()
+    config_, plan = RunDir(run_dir).read_config()
     for field, name in ("num_examples", "images"), ("num_classes", "classes"):
         with pytest.raises(UserError, match=rf"the number of {name} \(was .*, now 3\)"):
-            Run(run_dir).check_same(config_, dataclasses.replace(plan, **{field: 3}))
+            RunDir(run_dir).check_resumable(config_, dataclasses.replace(plan, **{field: 3}))
 
 
 def test_probes_leave_out_what_has_no_label():
@@ -490,7 +490,7 @@ def test_another_loss_trains_is_validated_and_comes_back(tmp_path):
     found = validation(held_out, 32)(model)
     for name, value in found.items():
         assert last[name] == pytest.approx(value, rel=1e-5)
-    assert Run(tmp_path).read()[0].contrastive_loss == settings.contrastive_loss
+    assert RunDir(tmp_path).read_config()[0].contrastive_loss == settings.contrastive_loss
     # The same weights under NT-Xent: another loss, the same accuracy.
     plain = build_model(changed(settings, contrastive_loss={"loss": "nt_xent"}).resolve(), PLAN)
     plain.set_weights(model.get_weights())

@@ -7,18 +7,18 @@ import threading
 import pytest
 
 from simclr_tf.utils.files import (
-    bounded_name,
-    file_name,
-    locked,
-    replacing,
-    write_atomically,
+    atomic_path,
+    atomic_write,
+    directory_lock,
+    slugify,
+    truncate_filename,
     write_csv,
 )
 
 
 def test_others_may_read_what_they_could_read_before(tmp_path):
     path = tmp_path / "made" / "file.json"
-    write_atomically(path, "é\n")
+    atomic_write(path, "é\n")
     assert path.read_text(encoding="utf-8") == "é\n"
     plain = tmp_path / "plain"
     plain.touch()
@@ -27,14 +27,14 @@ def test_others_may_read_what_they_could_read_before(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    write_atomically(path, "old")
+    atomic_write(path, "old")
 
     def full(_):
         raise OSError("no space left")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
-        write_atomically(path, "new")
+        atomic_write(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -44,7 +44,7 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path):
     order = []
 
     def hold():
-        with locked(tmp_path / "made"):
+        with directory_lock(tmp_path / "made"):
             held.set()
             may_go.wait(60)
             order.append("first")
@@ -52,7 +52,7 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path):
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(60)
-    with locked(tmp_path / "made", waiting=may_go.set):
+    with directory_lock(tmp_path / "made", on_wait=may_go.set):
         order.append("second")
     thread.join()
     assert may_go.is_set() and order == ["first", "second"]
@@ -60,12 +60,12 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path):
 
 
 def test_texts_have_names_of_their_own():
-    assert file_name("train") == "train"
-    names = {file_name(text) for text in ("train[:50%]", "train[:50]", "train[50:]", "train-50")}
+    assert slugify("train") == "train"
+    names = {slugify(text) for text in ("train[:50%]", "train[:50]", "train[50:]", "train-50")}
     assert len(names) == 4
     assert all(name.startswith("train-50") for name in names)
-    assert file_name("folder:../é/<b>").startswith("folder-..-é-b-")
-    assert len(file_name("a/" * 1000)) < 80
+    assert slugify("folder:../é/<b>").startswith("folder-..-é-b-")
+    assert len(slugify("a/" * 1000)) < 80
 
 
 def test_a_table_may_hold_any_files_name(tmp_path):
@@ -76,17 +76,17 @@ def test_a_table_may_hold_any_files_name(tmp_path):
 
 
 def test_a_file_or_directory_appears_whole(tmp_path):
-    with replacing(tmp_path / "made" / "file") as place:
+    with atomic_path(tmp_path / "made" / "file") as place:
         place.write_text("new")
         assert not (tmp_path / "made" / "file").exists()
     assert (tmp_path / "made" / "file").read_text() == "new"
     for text in ("first", "second"):
         (tmp_path / ".replaced.place").mkdir()  # of a kill
-        with replacing(tmp_path / "place") as place:
+        with atomic_path(tmp_path / "place") as place:
             place.mkdir()
             (place / text).write_text(text)
         assert [file.name for file in (tmp_path / "place").iterdir()] == [text]
-    with pytest.raises(OSError, match="full"), replacing(tmp_path / "place") as place:
+    with pytest.raises(OSError, match="full"), atomic_path(tmp_path / "place") as place:
         place.mkdir()
         (place / "third").touch()
         raise OSError("full")
@@ -95,7 +95,7 @@ def test_a_file_or_directory_appears_whole(tmp_path):
 
 
 def test_a_name_that_is_too_long_is_cut_and_stays_its_own():
-    assert bounded_name("5859-shapes") == "5859-shapes"
-    names = [bounded_name("図" * 300 + end) for end in "ab"]
+    assert truncate_filename("5859-shapes") == "5859-shapes"
+    names = [truncate_filename("図" * 300 + end) for end in "ab"]
     assert all(len(name.encode()) <= 240 and name.startswith("図") for name in names)
     assert names[0] != names[1]

@@ -1,0 +1,30 @@
+"""Console output of the package's loggers."""
+
+import logging
+import sys
+
+from tqdm import tqdm
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints messages to the current `sys.stdout`, above any progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Errors propagate as they do from `print`: a closed pipe ends the command.
+        with tqdm.external_write_mode(file=sys.stdout):
+            print(self.format(record), flush=True)
+
+
+def show_progress() -> None:
+    """Prints the messages that the package logs at level INFO and above, as plain lines.
+
+    Commands and functions of the Python API call this first. It changes nothing where the
+    application has already configured logging so that these messages are handled.
+    """
+    logger = logging.getLogger("simclr_tf")
+    is_handled = logging.getLogger().handlers and logger.isEnabledFor(logging.INFO)
+    if logger.handlers or is_handled:
+        return
+    logger.addHandler(_ConsoleHandler())
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
