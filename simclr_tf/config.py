@@ -140,7 +140,7 @@ class Encoder(OptionGroup):
             self._check_keras_cv()
         if self.resnet_depth not in (18, 34, 50, 101, 152, 200):
             raise UserError(
-                f"--resnet_depth={self.resnet_depth}: must be one of 18, 34, 50, 101, 152, 200"
+                f"--resnet_depth={self.resnet_depth}: expected one of 18, 34, 50, 101, 152, 200"
             )
 
     def _check_keras_cv(self) -> None:

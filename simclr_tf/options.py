@@ -5,9 +5,15 @@ Python API, validation, config.json and the documentation are generated from it.
 """
 
 import dataclasses
+import difflib
 import math
+import numbers
 import operator
-from typing import Any
+import os
+import types
+import typing
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from simclr_tf.errors import UserError
 
@@ -23,16 +29,21 @@ def option(
     max: float | None = None,
     exclusive_min: float | None = None,
     exclusive_max: float | None = None,
+    heading: str = "",
     added_in_later_version: bool = False,
 ) -> Any:
     """Returns a dataclass field that is an option.
 
+    The annotation of the field is its type: bool, int, float or str, or one of these `| None`. A
+    list is a str with commas; Python callers may pass a sequence.
+
     Args:
-        default: the default value. Its type is the annotation of the field.
+        default: the default value.
         help: a sentence for `--help` and the documentation.
         choices: allowed values; None allows all.
         min, max: inclusive limits. Integers are at most `MAX_INT` without a `max`.
         exclusive_min, exclusive_max: limits that are themselves not allowed.
+        heading: where `--help` lists the option; the group's heading if empty.
         added_in_later_version: accept a config.json without this option, which was written
             before the option existed. The default must reproduce the earlier behavior.
     """
@@ -46,44 +57,147 @@ def option(
         "help": help,
         "choices": choices,
         "limits": limits,
+        "heading": heading,
         "added_in_later_version": added_in_later_version,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
-_LIMITS = {
-    "min": ("at least", operator.ge),
-    "max": ("at most", operator.le),
-    "exclusive_min": ("above", operator.gt),
-    "exclusive_max": ("below", operator.lt),
-}
-
-
-def validate(name: str, value: Any, metadata: Any) -> None:
-    """Raises UserError naming the option if the value is not allowed."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--{name}={value}: must be a finite number")
-    choices, limits = metadata["choices"], metadata["limits"]
-    if choices and value not in choices:
-        raise UserError(f"--{name}={value}: must be one of {', '.join(choices)}")
-    for key, (words, holds) in _LIMITS.items():
-        limit = limits[key]
-        if limit is not None and not holds(value, limit):
-            raise UserError(f"--{name}={value}: must be {words} {limit:g}")
-
-
 @dataclasses.dataclass(frozen=True)
 class OptionGroup:
-    """Base class: every option is validated on construction.
+    """Base class: every option is converted to its type and validated on construction.
 
     The first line of the docstring of a subclass is the heading of the group in `--help`.
     """
 
     def __post_init__(self):
         for field in option_fields(self):
-            validate(field.name, getattr(self, field.name), field.metadata)
+            value = convert(field, getattr(self, field.name))
+            validate(field, value)
+            object.__setattr__(self, field.name, value)
+
+
+class OptionSet(NamedTuple):
+    """An option group as a function or command takes it.
+
+    Attributes:
+        heading: title of the group in `--help` and in the documentation.
+        group: the option group.
+        defaults: other defaults than the group's, by option; None: depends on other options.
+    """
+
+    heading: str
+    group: type[OptionGroup]
+    defaults: Mapping[str, Any] = types.MappingProxyType({})
+
+    @classmethod
+    def of(cls, group: type[OptionGroup], **defaults: Any) -> "OptionSet":
+        """Returns the set of a group under its own heading."""
+        return cls((group.__doc__ or "").strip().splitlines()[0], group, defaults)
 
 
 def option_fields(group: Any) -> list[dataclasses.Field]:
     """Returns the fields of an option group that users set; other fields are computed."""
     return [field for field in dataclasses.fields(group) if "help" in field.metadata]
+
+
+def make_group(group: Any, options: Mapping[str, Any], base: Any = None) -> Any:
+    """Returns an option group with the values of `options` that belong to it.
+
+    Args:
+        group: an OptionGroup class.
+        options: values by option name, also of other groups; None means omitted.
+        base: an instance with the values of the omitted options; None: the defaults.
+
+    Raises:
+        UserError: if a value is not allowed.
+    """
+    given = {
+        field.name: options[field.name]
+        for field in option_fields(group)
+        if options.get(field.name) is not None
+    }
+    return group(**given) if base is None else dataclasses.replace(base, **given)
+
+
+def option_type(field: dataclasses.Field) -> type:
+    """Returns bool, int, float or str: the type of an option, without `| None`."""
+    members = [t for t in typing.get_args(field.type) or (field.type,) if t is not types.NoneType]
+    return typing.cast(type, members[0])
+
+
+def convert(field: dataclasses.Field, value: Any) -> Any:
+    """Returns a value as the type of its option: paths and sequences as str, no NumPy scalars.
+
+    Raises:
+        UserError: if it is of another type.
+    """
+    kind = option_type(field)
+    if value is None and types.NoneType in typing.get_args(field.type):
+        return None
+    is_bool = isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
+    if kind is bool and is_bool:
+        return bool(value)
+    if kind is int and isinstance(value, numbers.Integral) and not is_bool:
+        return int(value)
+    if kind is float and isinstance(value, numbers.Real) and not is_bool:
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    if kind is str:
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, list | tuple):
+            return ",".join(str(os.fspath(v) if isinstance(v, os.PathLike) else v) for v in value)
+        if isinstance(value, str | numbers.Real) and not is_bool:
+            return str(value)
+    expected = {bool: "True or False", int: "an integer", float: "a number", str: "text"}[kind]
+    raise UserError(f"--{field.name}={value}: expected {expected}, got {type(value).__name__}")
+
+
+_LIMITS = {
+    "min": ("of at least", operator.ge),
+    "max": ("of at most", operator.le),
+    "exclusive_min": ("above", operator.gt),
+    "exclusive_max": ("below", operator.lt),
+}
+
+
+def validate(field: dataclasses.Field, value: Any) -> None:
+    """Raises UserError naming the option if the value is not allowed."""
+    if value is None:
+        return
+    kind = "an integer" if option_type(field) is int else "a number"
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{field.name}={value}: expected a finite number")
+    choices, limits = field.metadata["choices"], dict(field.metadata["limits"])
+    if choices and value not in choices:
+        expected = ", ".join(choice or "''" for choice in choices)
+        raise UserError(
+            f"--{field.name}={value}: expected one of {expected}{suggest(str(value), choices)}"
+        )
+    if kind == "an integer" and limits["max"] is None:
+        limits["max"] = MAX_INT
+    for key, (words, holds) in _LIMITS.items():
+        limit = limits[key]
+        if limit is not None and not holds(value, limit):
+            shown = limit if isinstance(limit, int) else f"{limit:g}"
+            raise UserError(f"--{field.name}={value}: expected {kind} {words} {shown}")
+
+
+def suggest(name: str, known: Collection[str], prefix: str = "") -> str:
+    """Returns `. Fix: did you mean A or B?` for the closest known names, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f". Fix: did you mean {' or '.join(prefix + n for n in near)}?" if near else ""
+
+
+def check_known(names: Collection[str], known: Collection[str], owner: str) -> None:
+    """Raises UserError naming the closest options if one of the names is no option.
+
+    Args:
+        names: the names that a user set.
+        known: the options that exist.
+        owner: the function or command that takes them.
+    """
+    for name in names:
+        if name not in known:
+            hint = suggest(name, known, "--") or f". Fix: see the options of {owner}"
+            raise UserError(f"--{name}: {owner} has no such option{hint}")

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simclr_tf import config
 from simclr_tf.errors import UserError
-from simclr_tf.options import option_fields
+from simclr_tf.options import option_fields, option_type
 
 RUN = config.PretrainConfig(config.Data(dataset="shapes"), optimization=config.Optimization(seed=3))
 
@@ -91,11 +92,53 @@ def test_block_groups_are_of_resnets_alone():
     ("settings", "message"),
     [
         ({}, "--teacher is missing"),
-        ({"teacher": "a", "distill_alpha": 1.5}, "--distill_alpha=1.5: must be at most 1"),
-        ({"teacher": "a", "distill_temperature": 0.0}, "--distill_temperature=0.0: must be above"),
+        (
+            {"teacher": "a", "distill_alpha": 1.5},
+            "=1.5: expected a number of at most 1",
+        ),
+        (
+            {"teacher": "a", "distill_temperature": 0.0},
+            "_temperature=0.0: expected a number above",
+        ),
         ({"teacher": "a", "labels_per_class": 3}, "give a --distill_alpha below 1"),
     ],
 )
 def test_a_distillation_has_a_teacher_and_labels_only_on_demand(settings, message):
     with pytest.raises(UserError, match=message):
         config.Distillation(**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("train_batch_size", 10**20, "expected an integer of at most 2147483647"),
+        ("microbatch_size", 10**20, "expected an integer of at most 2147483647"),
+        ("train_steps", 2.5, "expected an integer, got float"),
+        ("train_steps", True, "expected an integer, got bool"),
+        ("learning_rate", "fast", "expected a number, got str"),
+        ("optimizer", "momentun", "Fix: did you mean momentum?"),
+    ],
+)
+def test_option_of_wrong_type_or_out_of_range_is_refused(name, value, message):
+    with pytest.raises(UserError) as caught:
+        config.Optimization(**{name: value})
+    assert str(caught.value).startswith(f"--{name}={value}: expected ")
+    assert message in str(caught.value)
+
+
+def test_every_integer_option_has_an_upper_bound():
+    groups = [config.Data, config.Augmentation, config.Encoder, config.ProjectionHead]
+    groups += [config.ContrastiveLoss, config.Optimization, config.FineTuning, config.Monitoring]
+    groups += [config.Checkpoints, config.Distribution]
+    required = {config.Data: {"dataset": "shapes"}}
+    for group in groups:
+        for field in option_fields(group):
+            if option_type(field) is int:
+                with pytest.raises(UserError, match=f"--{field.name}=9{{20}}: expected"):
+                    group(**required.get(group, {}), **{field.name: 10**20 - 1})
+
+
+def test_options_are_stored_as_plain_python_values():
+    data = config.Data(dataset=Path("folder:photos"), storage_size=np.int64(24))
+    assert (data.dataset, type(data.storage_size)) == ("folder:photos", int)
+    assert config.from_json(config.Data, json.loads(json.dumps(config.to_json(data)))) == data

@@ -75,7 +75,7 @@ def test_want_of_memory_is_told(answered, error):
     [
         ({"width_multipliers": "1,wide"}, "--width_multipliers=1,wide: must be numbers above 0"),
         ({"width_multipliers": "0"}, "--width_multipliers=0: must be numbers above 0"),
-        ({"width_multipliers": "0.01"}, "--width_multiplier=0.01: must be at least"),
+        ({"width_multipliers": "0.01"}, "--width_multiplier=0.01: expected a number of at least"),
         ({"precisions": "float32,int8"}, "--precisions: 'int8' is none of float32"),
         ({"resnet_depth": 19}, "--resnet_depth=19"),
         ({"image_size": 4}, "--image_size=4"),

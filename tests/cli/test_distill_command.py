@@ -92,7 +92,7 @@ def test_a_terminated_student_goes_on(teacher, tmp_path):
         (["--image_size=24"], "--image_size=24: the teacher"),
         (["--microbatch_size=8"], "--microbatch_size"),
         (["--label_fraction=0.5"], "give a --distill_alpha below 1"),
-        (["--distill_temperature=0"], "--distill_temperature=0.0: must be above 0"),
+        (["--distill_temperature=0"], "--distill_temperature=0.0: expected a number above 0"),
         (["--checkpoint=nowhere"], "nowhere holds no run"),
         (["--eval_split=dev"], "no split 'dev'"),
         (["--train_mode=finetune"], "--train_mode=finetune is another command"),

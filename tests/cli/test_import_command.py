@@ -213,7 +213,7 @@ def test_a_place_that_is_no_checkpoint_is_refused(tmp_path):
 
 
 def test_flags_are_checked_before_the_file_is_opened(saved_model, imported, tmp_path):
-    assert "--image_size=4: must be at least 8" in refused(tmp_path, "nowhere", "--image_size=4")
+    assert "=4: expected an integer of at least 8" in refused(tmp_path, "nowhere", "--image_size=4")
     path, _ = imported
     for place, what in ((path, "holds a run already"), (path.parent, "is not empty")):
         status, _, error = run("import", "--checkpoint=nowhere", f"--model_dir={place}")

@@ -91,7 +91,7 @@ def test_multiples_keep_the_type():
     settings = configured(cell, BASE, 0).optimization
     assert settings.train_batch_size == 32 and isinstance(settings.train_batch_size, int)
     assert settings.train_epochs == 0.3  # and not 0.30000000000000004
-    with pytest.raises(UserError, match="--train_batch_size=1: must be at least 2"):
+    with pytest.raises(UserError, match="--train_batch_size=1: expected an integer of at least 2"):
         configured(Cell(("tiny",), {"train_batch_size": Times(1 / 64)}), BASE, 0)
 
 
