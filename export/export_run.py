@@ -12,8 +12,7 @@ from simclr_tf.augment import eval_transform
 from simclr_tf.config import DistillConfig, PretrainConfig, to_json
 from simclr_tf.data import decode_errors_name_image, open_source, sequential_batches
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.fitted_classifier import FittedClassifier
-from simclr_tf.evaluation.protocols import AffineClassifier
+from simclr_tf.evaluation.protocols import AffineClassifier, FittedClassifier
 from simclr_tf.exporter.keras_tflite import export_keras, export_tflite
 from simclr_tf.exporter.model_card import FORMS, loading, model_card, placeless
 from simclr_tf.exporter.output_path import check_free, remove_older

@@ -71,7 +71,7 @@ def run(values: flags.FlagValues) -> None:
     devices = read_section(values, config.Distribution)
     note_no_effect(values, _OF_PRETRAINING)
 
-    from simclr_tf.evaluation.evaluate_run import evaluate_classifier
+    from simclr_tf.evaluation.evaluate import evaluate_classifier
     from simclr_tf.exporter.export_run import export_run
     from simclr_tf.training.distill import distill
     from simclr_tf.training.distribution import open_replicas
@@ -121,8 +121,8 @@ def _sections(values: flags.FlagValues, teacher: str, checkpoint: str) -> dict[s
 
 def _is_measured(values: flags.FlagValues, run: config.DistillConfig) -> bool:
     """Whether eval_split can judge the student; where one was asked for, it must."""
-    from simclr_tf.evaluation.evaluate_run import open_judged
-    from simclr_tf.evaluation.options import Splits
+    from simclr_tf.evaluation.evaluate import open_test_split
+    from simclr_tf.evaluation.splits import Splits
     from simclr_tf.models.teacher import open_teacher
     from simclr_tf.runs.run_dir import RunDir
 
@@ -131,7 +131,7 @@ def _is_measured(values: flags.FlagValues, run: config.DistillConfig) -> bool:
     else:
         names = open_teacher(run.distillation.teacher).class_names
     try:
-        open_judged(Splits.of(run.resolve().data), names, with_labels=False)
+        open_test_split(Splits.from_config(run.resolve().data), names, with_labels=False)
     except UserError as error:
         if values["eval_split"].present:
             raise

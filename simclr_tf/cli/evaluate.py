@@ -142,14 +142,14 @@ def run(values: flags.FlagValues) -> None:
                 f"{', '.join(_WITH_HEAD)} in --protocols, one dataset and a --model_dir"
             )
 
-    from simclr_tf.evaluation.evaluate_run import check_runs, evaluate_run, evaluate_saved_model
-    from simclr_tf.evaluation.options import Request
-    from simclr_tf.evaluation.tables import table_of_runs
+    from simclr_tf.evaluation.evaluate import check_runs, evaluate_run, evaluate_saved_model
+    from simclr_tf.evaluation.options import EvalOptions
+    from simclr_tf.evaluation.run_table import format_run_table
     from simclr_tf.exporter.export_run import export_run
     from simclr_tf.runs.results_file import format_results, read_evaluations
     from simclr_tf.training.finetune import train_supervised
 
-    request = Request(
+    request = EvalOptions(
         protocols=_protocols(values, names, neighbours, temperatures),
         baselines=baselines,
         transformations=_transformations(values) if "probes" in names else (),
@@ -178,7 +178,7 @@ def run(values: flags.FlagValues) -> None:
         if values.save_classifier:
             export_run(model_dir)
     if values.table:
-        print(f"\n{table_of_runs(runs)}")
+        print(f"\n{format_run_table(runs)}")
     elif not values.save_classifier:
         print(f"next: simclr-tf export --model_dir={runs[0]}")
 

@@ -91,8 +91,8 @@ def run(values: flags.FlagValues) -> None:
     check_no_microbatch(finetune_config)
     note_no_effect(values, (*NO_EFFECT, *_OF_PRETRAINING))
 
-    from simclr_tf.evaluation.evaluate_run import evaluate_classifier
-    from simclr_tf.evaluation.options import check_evaluation
+    from simclr_tf.evaluation.evaluate import evaluate_classifier
+    from simclr_tf.evaluation.splits import check_evaluation
     from simclr_tf.exporter.export_run import export_run
     from simclr_tf.training.distribution import open_replicas
     from simclr_tf.training.finetune import finetune

@@ -37,8 +37,9 @@ def run(values: flags.FlagValues) -> None:
     note_no_effect(values, (*NO_EFFECT, *_OF_FINETUNE))
 
     from simclr_tf.evaluation import KNN, Logistic
-    from simclr_tf.evaluation.evaluate_run import evaluate_run
-    from simclr_tf.evaluation.options import Request, check_evaluation
+    from simclr_tf.evaluation.evaluate import evaluate_run
+    from simclr_tf.evaluation.options import EvalOptions
+    from simclr_tf.evaluation.splits import check_evaluation
     from simclr_tf.exporter.export_run import export_run
     from simclr_tf.training.distribution import open_replicas
     from simclr_tf.training.pretrain import pretrain
@@ -59,7 +60,7 @@ def run(values: flags.FlagValues) -> None:
     def given(name):  # what was not said is the run's
         return values[name].value if values[name].present else ""
 
-    request = Request(
+    request = EvalOptions(
         protocols,
         datasets=[given("dataset")] if given("dataset") else (),
         train_split=given("train_split"),

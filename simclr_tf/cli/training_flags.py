@@ -115,12 +115,12 @@ def sections_of_run(
 
     Another dataset comes with its usual splits.
     """
-    from simclr_tf.evaluation.transfer_datasets import transfer_set
+    from simclr_tf.evaluation.transfer_datasets import lookup_transfer_dataset
 
     before = {name: getattr(of_run, name) for name in names}
     dataset = values.dataset
     if dataset and dataset != before["data"].dataset:  # the run's splits say nothing of it
-        usual = transfer_set(dataset)
+        usual = lookup_transfer_dataset(dataset)
         before["data"] = dataclasses.replace(
             before["data"],
             train_split=usual.train_split or "train",

@@ -18,10 +18,13 @@ from simclr_tf.embedding.projector import write_projector
 from simclr_tf.embedding.query import Query, resolve_query
 from simclr_tf.embedding.writers import write_ids, write_npy, write_parquet
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.encoders import TrainedEncoder, encoder_of_run, encoder_of_saved_model
-from simclr_tf.evaluation.feature_store import FeatureStore
-from simclr_tf.evaluation.features import Encoder, FeatureExtractor
-from simclr_tf.evaluation.options import Splits
+from simclr_tf.evaluation.features import Encoder, FeatureExtractor, FeatureStore
+from simclr_tf.evaluation.load_encoder import (
+    FrozenEncoder,
+    encoder_from_run,
+    encoder_from_saved_model,
+)
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import atomic_write, slugify
 
@@ -94,8 +97,8 @@ def embed_run(model_dir: str | Path, request: EmbedOptions, output: str | Path |
     """
     run = RunDir(Path(model_dir))
     config, _ = run.read_config()
-    splits = request.splits(Splits.of(config.data))
-    encoder = encoder_of_run(model_dir)
+    splits = request.splits(Splits.from_config(config.data))
+    encoder = encoder_from_run(model_dir)
     dataset = splits.dataset
     if dataset.startswith(FOLDER_PREFIX):
         dataset = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve().name
@@ -113,14 +116,14 @@ def embed_saved_model(encoder: str | Path, request: EmbedOptions, output: str | 
     Raises:
         UserError: the encoder, the data, the output or the query do not allow it.
     """
-    loaded = encoder_of_saved_model(encoder)
-    splits = request.splits(Splits.of_exported(loaded.image_size))
+    loaded = encoder_from_saved_model(encoder)
+    splits = request.splits(Splits.for_exported_model(loaded.image_size))
     _embed(loaded, request, splits, Path(output), Path(output) / "features")
     return Path(output)
 
 
 def _embed(
-    encoder: TrainedEncoder, request: EmbedOptions, splits: Splits, output: Path, cache: Path
+    encoder: FrozenEncoder, request: EmbedOptions, splits: Splits, output: Path, cache: Path
 ) -> None:
     function, identity = _representation(encoder, request.representation)
     source = open_source(
@@ -141,7 +144,7 @@ def _embed(
     extract = FeatureExtractor(
         function, encoder.image_size, request.batch_size, cache, identity, _say
     )
-    place = extract.place(source)
+    place = extract.cache_path(source)
     assert place is not None
     ends = source.image_ids(np.array([0, count - 1]))
     about = {
@@ -156,7 +159,7 @@ def _embed(
     try:
         _claim(output, about)
         _say(f"embedding {count:,} images of {source.name} at {encoder.image_size} px in {output}")
-        if FeatureStore(place, count).complete:
+        if FeatureStore(place, count).is_complete:
             _say(f"their features are in {place} already")
         features = extract(source)
         rows = EmbeddedDataset(source, features.features, features.labels)
@@ -172,10 +175,10 @@ def _embed(
     _say(_next(rows, request, output))
 
 
-def _representation(encoder: TrainedEncoder, name: str) -> tuple[Encoder, str]:
+def _representation(encoder: FrozenEncoder, name: str) -> tuple[Encoder, str]:
     if name == "h":
-        return encoder.encoder, encoder.identity
-    represent = encoder.represent
+        return encoder.encoder, encoder.fingerprint
+    represent = encoder.outputs_fn
     if represent is None:
         raise UserError(
             f"--representation={name}: this encoder has no projection head; take --representation=h"
@@ -185,7 +188,7 @@ def _representation(encoder: TrainedEncoder, name: str) -> tuple[Encoder, str]:
         del training
         return represent(images)[name]
 
-    return project, f"{name} {encoder.identity} {encoder.head_identity}"
+    return project, f"{name} {encoder.fingerprint} {encoder.head_fingerprint}"
 
 
 def _claim(output: Path, about: Mapping[str, object]) -> None:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.embedding.query import Query
+from simclr_tf.evaluation import knn
 from simclr_tf.evaluation.features import FeatureExtractor
-from simclr_tf.evaluation.knn import neighbours
 from simclr_tf.utils.files import atomic_write
 
 _COLUMNS = 6
@@ -47,7 +47,7 @@ def nearest_neighbors(
         wanted = np.array(rows.features[query.position])[np.newaxis]
     else:
         wanted = extract(query.image).features
-    similarity, found = (part[0] for part in neighbours(rows.features, wanted, count))
+    similarity, found = (part[0] for part in knn.nearest_neighbors(rows.features, wanted, count))
     names: Sequence[str | None] = rows.class_names(found) or [None] * count
     parts = zip(found.tolist(), similarity.tolist(), rows.image_ids(found), names, strict=True)
     return [Neighbor(*part) for part in parts]

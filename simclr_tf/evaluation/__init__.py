@@ -2,9 +2,9 @@
 
 from simclr_tf.evaluation.evaluate import (
     BASELINES,
+    EvalContext,
     Evaluation,
     Representation,
-    Setting,
     check_splits,
     evaluate,
 )
@@ -17,13 +17,13 @@ from simclr_tf.runs.results_file import append_evaluations, format_results, read
 __all__ = [
     "BASELINES",
     "KNN",
+    "EvalContext",
     "Evaluation",
     "FeatureExtractor",
     "Features",
     "Linear",
     "Logistic",
     "Representation",
-    "Setting",
     "append_evaluations",
     "check_splits",
     "evaluate",

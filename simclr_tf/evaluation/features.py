@@ -1,6 +1,9 @@
-"""Frozen features of a whole split: the input of every evaluation protocol."""
+"""Features on their way to a file: in parts, so that what is cut short goes on from the last."""
 
-from collections.abc import Callable, Iterable
+import io
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,143 @@ from simclr_tf.augment import eval_transform
 from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches
 from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.feature_store import FeatureStore
-from simclr_tf.utils.files import directory_lock
+from simclr_tf.utils.files import atomic_write, directory_lock
 from simclr_tf.utils.progress import LineProgress
+
+_PART_BYTES = 2**26
+_PART_ROWS = 2**14
+_PART_SECONDS = 60.0  # what a kill costs at most
+
+
+class FeatureStore:
+    """Rows of features and labels, in memory or in a directory.
+
+    The directory holds part-START-features.npy and part-START-labels.npy while rows are added, and
+    in the end features.npy and labels.npy, which are read memory-mapped. A part that is there in
+    full is not asked for again; one that was cut short is.
+
+    Args:
+        directory: where the rows are kept; None: in memory.
+        num_rows: N, how many there will be.
+    """
+
+    def __init__(self, directory: Path | None, num_rows: int):
+        self._directory, self._num_rows = directory, num_rows
+        self._pending: list[tuple[np.ndarray, np.ndarray]] = []
+        self._starts: list[int] = []
+        self.count = 0  # rows so far
+        if directory is not None and not self.is_complete:
+            while (rows := self._part(self.count)) is not None:
+                self._starts.append(self.count)
+                self.count += len(rows[1])
+        self._kept, self._kept_at = self.count, time.monotonic()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all rows are there already."""
+        return self._directory is not None and self._final("labels").exists()
+
+    def add(self, features: np.ndarray, labels: np.ndarray) -> None:
+        """Add the next rows: float32 [n, D] and int64 [n] or [n, C]."""
+        self._pending.append((features, labels))
+        self.count += len(features)
+        pending = self.count - self._kept
+        full = pending >= _PART_ROWS or pending * features[0].nbytes >= _PART_BYTES
+        full = full or time.monotonic() - self._kept_at > _PART_SECONDS
+        if self._directory is not None and full:
+            self._keep()
+
+    def finish(self) -> None:
+        """Put the parts together, once all rows are there."""
+        if self._directory is None:
+            return
+        self._keep()
+        for kind in ("features", "labels"):  # the labels last: they say that all is there
+            final = self._final(kind)
+            unfinished = final.with_suffix(".incomplete")
+            first = _read(self._name(kind, 0))
+            whole = np.lib.format.open_memmap(
+                unfinished, "w+", first.dtype, (self._num_rows, *first.shape[1:])
+            )
+            for start in self._starts:
+                part = _read(self._name(kind, start))
+                whole[start : start + len(part)] = part
+            whole.flush()
+            del whole
+            unfinished.replace(final)
+        for start in self._starts:
+            for kind in ("features", "labels"):
+                self._name(kind, start).unlink()
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (features [N, D], labels [N] or [N, C]), once all rows are there."""
+        if self._directory is None:
+            features, labels = zip(*self._pending, strict=True)
+            return np.concatenate(features), np.concatenate(labels)
+        return _read(self._final("features")), np.array(_read(self._final("labels")))
+
+    def _keep(self) -> None:
+        if not self._pending:
+            return
+        features, labels = zip(*self._pending, strict=True)
+        for kind, rows in (("features", features), ("labels", labels)):
+            atomic_write(self._name(kind, self._kept), _npy(np.concatenate(rows)))
+        self._starts.append(self._kept)
+        self._kept, self._pending, self._kept_at = self.count, [], time.monotonic()
+
+    def _part(self, start: int) -> tuple[np.ndarray, np.ndarray] | None:
+        if not all(self._name(kind, start).exists() for kind in ("features", "labels")):
+            return None
+        try:
+            features, labels = (_read(self._name(kind, start)) for kind in ("features", "labels"))
+        except (ValueError, EOFError):  # damaged: made again
+            return None
+        return (features, labels) if len(features) == len(labels) else None
+
+    def _name(self, kind: str, start: int) -> Path:
+        assert self._directory is not None
+        return self._directory / f"part-{start:09}-{kind}.npy"
+
+    def _final(self, kind: str) -> Path:
+        assert self._directory is not None
+        return self._directory / f"{kind}.npy"
+
+
+def _npy(rows: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, rows, allow_pickle=False)
+    return file.getvalue()
+
+
+def _read(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def kept(path: Path | None, compute: Callable[[], Arrays]) -> Arrays:
+    """Return what an earlier call with this path computed, or else compute and keep it.
+
+    Args:
+        path: an .npz file, named by the content of all that the arrays depend on; None: nothing is
+            kept. A damaged one is made again.
+        compute: returns arrays of numbers or strings, by name.
+    """
+    if path is not None and path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                return dict(found)
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            pass
+    arrays = {name: np.asarray(value) for name, value in compute().items()}
+    if path is not None:
+        file = io.BytesIO()
+        # Told not to pickle, NumPy before 2.2 would keep `allow_pickle` as one more array.
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        atomic_write(path, file.getvalue())
+    return arrays
+
 
 # A keras.Model or a loaded SavedModel: called as encoder(images [N, S, S, 3], training=False).
 Encoder = Callable[..., tf.Tensor]
@@ -27,7 +164,7 @@ class Features:
 
     `features` is float32 [N, D], perhaps mapped from a file; `labels` is int64 [N], -1 where an
     image has none, or where an image has any number of classes [N, C] of 1 (there), 0 (not there)
-    and -1 (there, but not judged).
+    and -1 (present but excluded from the metric).
     """
 
     features: np.ndarray
@@ -75,7 +212,7 @@ class FeatureExtractor:
                 )
             return tf.cast(outputs, tf.float32)
 
-        self._embed = traced(embed)
+        self._embed = trace_per_shape(embed)
 
     def __call__(self, source: ImageSource) -> Features:
         """Return the features of every example of `source`, in the source's order.
@@ -86,14 +223,14 @@ class FeatureExtractor:
         """
         if not source.num_examples:
             raise UserError(f"{source.name} holds no images; choose another split")
-        place = self.place(source)
+        place = self.cache_path(source)
         if place is None:
             return self._stored(source, FeatureStore(None, source.num_examples))
         wait = f"another process is at the features of {source.name}: waiting for it"
         with directory_lock(place, lambda: self._say(wait)):
             return self._stored(source, FeatureStore(place, source.num_examples))
 
-    def place(self, source: ImageSource) -> Path | None:
+    def cache_path(self, source: ImageSource) -> Path | None:
         """Return the directory of this encoder and source in the cache, None without one."""
         if self._cache_dir is None:
             return None
@@ -101,7 +238,7 @@ class FeatureExtractor:
         return self._cache_dir / key[:16]
 
     def _stored(self, source: ImageSource, store: FeatureStore) -> Features:
-        if not store.complete:
+        if not store.is_complete:
             with decode_errors_name_image(source):
                 self._extract(source, store)
         return Features(*store.read())
@@ -137,7 +274,7 @@ def require_finite(features: np.ndarray, start: int, source: ImageSource) -> Non
         )
 
 
-def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+def trace_per_shape(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function of tensors (or None) as graphs, one for all calls of the same shapes.
 
     TensorFlow warns of functions that are traced again and again, and takes those of several
@@ -164,6 +301,6 @@ def extract_features(
     return FeatureExtractor(encoder, image_size, batch_size)(source)
 
 
-def weights_identity(variables: Iterable[Any]) -> str:
+def hash_weights(variables: Iterable[Any]) -> str:
     """Return a digest of variables' values, for a FeatureExtractor's `identity`."""
     return content_hash(*(variable.numpy() for variable in variables))

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.protocols import Prediction, Task
+from simclr_tf.evaluation.protocols import Prediction, ProtocolInputs
 
 # What is held at once of the bank and of the similarities: 2^25 float32 take 128 MiB.
 _BLOCK_ELEMENTS = 2**25
@@ -40,13 +40,15 @@ class KNN:
             if not 0 < temperature < float("inf"):
                 raise UserError(f"--knn_temperature={temperature} must be above 0 and finite")
 
-    def predict(self, task: Task) -> list[Prediction]:
+    def predict(self, task: ProtocolInputs) -> list[Prediction]:
         """Classify the test images by their neighbours, which are searched for once."""
         train = task.train
-        similarity, nearest = neighbours(train.features, task.test.features, max(self.k))
+        similarity, nearest = nearest_neighbors(train.features, task.test.features, max(self.k))
         return [
             Prediction(
-                votes(similarity[:, :k], train.labels[nearest[:, :k]], task.num_classes, t),
+                weighted_votes(
+                    similarity[:, :k], train.labels[nearest[:, :k]], task.num_classes, t
+                ),
                 f"k={k}, T={t:g}",
             )
             for k in self.k
@@ -54,7 +56,9 @@ class KNN:
         ]
 
 
-def neighbours(bank: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_neighbors(
+    bank: np.ndarray, queries: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (cosine similarity float32 [M, k], row int64 [M, k]) of the k nearest, best first.
 
     Of rows that are equally near the first counts. Bank and queries are worked through in blocks,
@@ -77,12 +81,12 @@ def neighbours(bank: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarra
     nearest = np.empty((len(queries), 0), np.int64)
     with _all_digits():
         for start in range(0, num_bank, rows):
-            block = tf.constant(unit_rows(bank[start : start + rows]))
+            block = tf.constant(l2_normalize_rows(bank[start : start + rows]))
             best, places = [], []
             for first in range(0, len(queries), _QUERIES):
                 part = slice(first, first + _QUERIES)
                 values, indices = _merge(
-                    tf.constant(unit_rows(queries[part])),
+                    tf.constant(l2_normalize_rows(queries[part])),
                     block,
                     tf.constant(similarity[part]),
                     tf.constant(nearest[part]),
@@ -106,7 +110,7 @@ def _all_digits() -> Iterator[None]:
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-# At module level, so that a probe that is run again finds it traced.
+# At module level, so that repeated probes reuse its graph.
 @tf.function(autograph=False, reduce_retracing=True)
 def _merge(queries, block, similarity, nearest, start, k):
     """The best k of those found so far and of a block of the bank."""
@@ -123,7 +127,7 @@ def _merge(queries, block, similarity, nearest, start, k):
     return best, tf.where(places < before, old, new)
 
 
-def votes(
+def weighted_votes(
     similarity: np.ndarray, labels: np.ndarray, num_classes: int, temperature: float
 ) -> np.ndarray:
     """Return the sums of votes, float32 [M, C].
@@ -169,14 +173,14 @@ def knn_predict(
     Raises:
         ValueError: k does not lie between 1 and N, or a label is not in its range.
     """
-    similarity, nearest = neighbours(train_features, test_features, k)
+    similarity, nearest = nearest_neighbors(train_features, test_features, k)
     if not 0 <= np.min(train_labels) <= np.max(train_labels) < num_classes:
         raise ValueError(f"train labels must lie in [0, {num_classes})")
-    scores = votes(similarity, np.asarray(train_labels)[nearest], num_classes, temperature)
+    scores = weighted_votes(similarity, np.asarray(train_labels)[nearest], num_classes, temperature)
     return np.argsort(-scores, axis=1, kind="stable")[:, :5]
 
 
-def unit_rows(features: np.ndarray) -> np.ndarray:
+def l2_normalize_rows(features: np.ndarray) -> np.ndarray:
     """Return float32 [N, D], each row over its length; a row of zeros stays."""
     # In float64, where the square of no float32 is lost; NumPy converts piece by piece.
     norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))

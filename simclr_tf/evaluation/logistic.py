@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Features
-from simclr_tf.evaluation.linear_head import LinearHead, falling, shuffled_batches
-from simclr_tf.evaluation.metrics import average_precision_11, top_k
-from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, Task
+from simclr_tf.evaluation.linear import LinearHead, cosine_optimizer, shuffled_batches
+from simclr_tf.evaluation.metrics import top_k, voc07_mean_average_precision
+from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, ProtocolInputs
 from simclr_tf.training.durations import resolve_steps
 
 # The paper's 45 values of L2 [v1 §B.8].
@@ -59,7 +59,7 @@ class Logistic:
             least = "20 images with --l2_sweep" if self.sweep else "two images"
             raise UserError(f"--train_split needs at least {least} for the protocol logistic")
 
-    def predict(self, task: Task) -> list[Prediction]:
+    def predict(self, task: ProtocolInputs) -> list[Prediction]:
         """Fit on train, whose labels are of at least two classes, and score test."""
         fit = self._by_lbfgs if self.solver == "lbfgs" else self._by_adam
         notices: list[str] = []
@@ -81,12 +81,12 @@ class Logistic:
             )
         ]
 
-    def _choose(self, task: Task, fit: Callable, notices: list[str]) -> float:
+    def _choose(self, task: ProtocolInputs, fit: Callable, notices: list[str]) -> float:
         features, labels = task.train.features, task.train.labels
         several = labels.ndim == 2
         learn, judge = _hold_out(labels, task.seed)
         part = Features(features[learn], labels[learn])
-        judged, truth = features[judge], labels[judge]
+        val_features, truth = features[judge], labels[judge]
         if several and not truth.any():
             raise UserError(
                 f"--l2_sweep: none of the {len(judge)} images that it holds out of --train_split "
@@ -96,8 +96,10 @@ class Logistic:
         unfinished: list[str] = []
         for l2 in L2_SWEEP[::-1]:  # from the strongest: each fit starts where the last one ended
             head = fit(task, part, l2, head, unfinished)
-            logits = head.logits(judged)
-            value = average_precision_11(logits, truth) if several else top_k(logits, truth)[0]
+            logits = head.logits(val_features)
+            value = (
+                voc07_mean_average_precision(logits, truth) if several else top_k(logits, truth)[0]
+            )
             if value > best:
                 best, chosen = value, l2
         if unfinished:
@@ -108,7 +110,12 @@ class Logistic:
         return float(chosen)
 
     def _by_lbfgs(
-        self, task: Task, train: Features, l2: float, start: "_Head | None", notices: list[str]
+        self,
+        task: ProtocolInputs,
+        train: Features,
+        l2: float,
+        start: "_Head | None",
+        notices: list[str],
     ) -> "_Head":
         scaler = start.scaler if start else _scaler(train.features)
         inputs = scaler.transform(train.features)
@@ -139,7 +146,12 @@ class Logistic:
         return _Head(scaler, kernel, bias, models)
 
     def _by_adam(
-        self, task: Task, train: Features, l2: float, start: "_Head | None", notices: list[str]
+        self,
+        task: ProtocolInputs,
+        train: Features,
+        l2: float,
+        start: "_Head | None",
+        notices: list[str],
     ) -> "_Head":
         del notices
         scaler = start.scaler if start else _scaler(train.features)
@@ -149,7 +161,7 @@ class Logistic:
         head = LinearHead(
             dims,
             task.num_classes,
-            falling("adam", _ADAM_RATE, steps),
+            cosine_optimizer("adam", _ADAM_RATE, steps),
             multi_label=train.labels.ndim == 2,
             l2=l2,
         )

@@ -24,12 +24,12 @@ def top_k(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 def mean_per_class(scores: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean over the classes among labels [M] of the share of each that is found."""
-    matrix = confusion(scores, labels, scores.shape[1])
+    matrix = confusion_matrix(scores, labels, scores.shape[1])
     there = matrix.sum(axis=1) > 0
     return float(np.mean(matrix.diagonal()[there] / matrix.sum(axis=1)[there]))
 
 
-def average_precision_11(scores: np.ndarray, labels: np.ndarray) -> float:
+def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     """Return VOC 2007's mean average precision, in [0, 1], of labels [M, C] of 1, 0 and -1.
 
     A class's average precision is the mean over the recalls 0, 0.1, … 1 of the best precision at
@@ -50,7 +50,7 @@ def average_precision_11(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(found))
 
 
-def confusion(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+def confusion_matrix(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Return int64 [C, C]: how many images of the row's class are taken for the column's."""
     answers = np.argmax(scores, axis=1)
     pairs = np.bincount(labels * num_classes + answers, minlength=num_classes**2)
@@ -60,5 +60,5 @@ def confusion(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> np.nd
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "top-1": lambda scores, labels: top_k(scores, labels)[0],
     "mean per class": mean_per_class,
-    "11-point mAP": average_precision_11,
+    "11-point mAP": voc07_mean_average_precision,
 }

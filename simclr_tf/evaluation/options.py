@@ -2,71 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
-from simclr_tf.config import Data
-from simclr_tf.data import ImageSource, open_source
+from simclr_tf.data import ImageSource
 from simclr_tf.data.label_subset import sample_labeled
-from simclr_tf.evaluation.evaluate import Setting, check_splits
 from simclr_tf.evaluation.protocols import EvaluationProtocol
-from simclr_tf.evaluation.transfer_datasets import transfer_set
+from simclr_tf.evaluation.splits import Splits
+from simclr_tf.evaluation.transfer_datasets import lookup_transfer_dataset
 
 
 @dataclasses.dataclass(frozen=True)
-class Splits:
-    """The labelled data of an evaluation: what is learnt from, and what is judged on."""
-
-    dataset: str
-    train_split: str
-    test_split: str
-    data_dir: str = ""
-    storage_size: int | None = None
-    skip_unreadable: bool = False
-    metric: str = "top-1"
-
-    @classmethod
-    def of(cls, data: Data) -> "Splits":
-        """Those that a run's data settings name."""
-        return cls(
-            data.dataset,
-            data.train_split,
-            data.eval_split,
-            data.data_dir,
-            data.storage_size,
-            data.skip_unreadable,
-            transfer_set(data.dataset).metric,
-        )
-
-    @classmethod
-    def of_exported(cls, image_size: int) -> "Splits":
-        """None, but stored as a run at that size would store them."""
-        return cls("", "", "", storage_size=round(1.5 * image_size))
-
-    def open(self) -> tuple[ImageSource, ImageSource]:
-        """Opens both splits.
-
-        Raises:
-            UserError: if one is not to be had.
-        """
-        train, test = (
-            open_source(
-                self.dataset,
-                split,
-                data_dir=self.data_dir or None,
-                storage_size=self.storage_size,
-                skip_unreadable=self.skip_unreadable,
-            )
-            for split in (self.train_split, self.test_split)
-        )
-        return train, test
-
-    def setting(self, **rest: Any) -> Setting:
-        """Returns what figures on them are about."""
-        return Setting(self.dataset, self.train_split, self.test_split, metric=self.metric, **rest)
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
+class EvalOptions:
     """What is to be measured, whatever the encoder.
 
     Attributes:
@@ -75,7 +20,7 @@ class Request:
         transformations: any of TRANSFORMATIONS: told from the encoder's and the head's outputs.
         datasets: labelled datasets; empty: the run's own.
         train_split, test_split, metric: for all of them; "": the run's for its own dataset, else
-            those that `transfer_set` knows.
+            those that `lookup_transfer_dataset` knows.
         data_dir: where TFDS datasets are prepared; "": the run's.
         skip_unreadable: leave out files that are not images.
         label_fraction, labels_per_class: how many of the labels are learnt from, class by class.
@@ -102,7 +47,7 @@ class Request:
     def splits(self, dataset: str, own: Splits) -> Splits:
         """Returns the splits of a dataset: what was asked for, the run's, or the usual ones."""
         usual = own if dataset == own.dataset else None
-        known = transfer_set(dataset)
+        known = lookup_transfer_dataset(dataset)
         return dataclasses.replace(
             own,
             dataset=dataset,
@@ -126,14 +71,3 @@ class Request:
             )
             train = train.subset(positions)
         return train, test
-
-
-def check_evaluation(data: Data, protocols: Sequence[EvaluationProtocol]) -> None:
-    """Checks what `evaluate_run` will need, before the run that it is to follow.
-
-    Raises:
-        UserError: if the splits that `data` names cannot be evaluated on.
-    """
-    splits = Splits.of(data)
-    train, test = splits.open()
-    check_splits(train, test, protocols, splits.setting())

@@ -1,5 +1,7 @@
 """What an evaluation protocol is, what it works on, and what it answers."""
 
+import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -7,12 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from simclr_tf.data import ImageSource
-from simclr_tf.evaluation.array_cache import Arrays
-from simclr_tf.evaluation.features import Encoder, Features
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation.features import Arrays, Encoder, Features
+from simclr_tf.utils.files import atomic_write
 
 
 @dataclass(frozen=True)
-class Task:
+class ProtocolInputs:
     """Frozen features of two splits, and for those who look again, the images behind them.
 
     Attributes:
@@ -83,5 +86,57 @@ class EvaluationProtocol(Protocol):
     def check(self, num_train: int) -> None:
         """Raise UserError where the settings do not go with `num_train` train examples."""
 
-    def predict(self, task: Task) -> list[Prediction]:
+    def predict(self, task: ProtocolInputs) -> list[Prediction]:
         """Learn from `task.train` and predict `task.test`, once for every setting."""
+
+
+@dataclass(frozen=True)
+class FittedClassifier:
+    """A head and what it was fitted as.
+
+    Attributes:
+        classifier: of features [N, D].
+        class_names: of its C logits.
+        protocol: "logistic" or "linear".
+        dataset: whose labels it learned.
+        step: of the encoder's training.
+    """
+
+    classifier: AffineClassifier
+    class_names: tuple[str, ...]
+    protocol: str
+    dataset: str
+    step: int
+
+    def save(self, path: Path) -> None:
+        """Write it as a NumPy archive, whole or not at all."""
+        file = io.BytesIO()
+        np.savez(
+            file,
+            kernel=self.classifier.kernel,
+            bias=self.classifier.bias,
+            class_names=np.array(self.class_names),
+            about=np.array([self.protocol, self.dataset, str(self.step)]),
+        )
+        atomic_write(path, file.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> "FittedClassifier":
+        """Read one back.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                kernel, bias = kept["kernel"], kept["bias"]
+                names = tuple(str(name) for name in kept["class_names"])
+                protocol, dataset, step = (str(word) for word in kept["about"])
+            if kernel.ndim != 2 or bias.shape != (kernel.shape[1],) or len(names) != len(bias):
+                raise ValueError(f"shapes {kernel.shape}, {bias.shape}, {len(names)} classes")
+            return cls(AffineClassifier(kernel, bias), names, protocol, dataset, int(step))
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} is no classifier that evaluate --save_classifier wrote ({error}); remove "
+                "it, or save it again"
+            ) from None

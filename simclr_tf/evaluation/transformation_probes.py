@@ -20,8 +20,7 @@ from simclr_tf.augment.ops import gaussian_noise, rotate90, sobel
 from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches
 from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.array_cache import kept
-from simclr_tf.evaluation.features import require_finite, traced
+from simclr_tf.evaluation.features import kept, require_finite, trace_per_shape
 
 _NUM_TRAIN, _NUM_TEST = 10_000, 2_000
 _LEAST = 40
@@ -29,7 +28,7 @@ _NOISE_STD = 0.1
 _HIDDEN = 256
 
 # Called on images float32 [N, S, S, 3] in [0, 1]; returns [N, D] by name.
-Represent = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+OutputsFn = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ TRANSFORMATIONS = {
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeResult:
     """How well one representation tells the ways of one transformation apart."""
 
     transformation: str
@@ -83,7 +82,7 @@ def check_probes(train: ImageSource, test: ImageSource) -> None:
 
 
 def probe_transformations(
-    represent: Represent,
+    represent: OutputsFn,
     train: ImageSource,
     test: ImageSource,
     image_size: int,
@@ -93,7 +92,7 @@ def probe_transformations(
     seed: int = 0,
     cache_dir: Path | None = None,
     identity: str = "",
-) -> Iterator[Probed]:
+) -> Iterator[ProbeResult]:
     """Yield what an MLP with one hidden layer of 256 learns of each representation.
 
     Every image is shown in one way, drawn from the seed with all ways equally often: colour or
@@ -144,7 +143,7 @@ def probe_transformations(
             path = cache_dir / f"probe-{name}-{key[:16]}.npz"
         found = kept(path, answers)
         for key in (entry.removesuffix(" scores") for entry in found if entry.endswith(" scores")):
-            yield Probed(
+            yield ProbeResult(
                 name,
                 key,
                 TRANSFORMATIONS[name].names,
@@ -163,7 +162,7 @@ def _evenly(source: ImageSource, most: int) -> ImageSource:
 
 
 def _represented(
-    represent: Represent,
+    represent: OutputsFn,
     source: ImageSource,
     image_size: int,
     name: str,
@@ -176,7 +175,7 @@ def _represented(
     ways = np.arange(count) % len(transformation.names)
     ways = np.random.Generator(np.random.Philox(seed)).permutation(ways)
 
-    @traced
+    @trace_per_shape
     def show(images, aspect, labels, offset):
         images = eval_transform(images, image_size, aspect)
         return represent(transformation.apply(images, labels, view_seed(seed, 0, 0), offset))

@@ -7,7 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.features import weights_identity
+from simclr_tf.evaluation.features import hash_weights
 from simclr_tf.models import Classifier
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
@@ -62,7 +62,7 @@ def _of_run(run: RunDir) -> Teacher:
             images = part(images, training=False)
         return images
 
-    identity = weights_identity(variable for part in parts for variable in part.variables)
+    identity = hash_weights(variable for part in parts for variable in part.variables)
     return Teacher(logits, identity, config.augmentation.image_size, plan.class_names)
 
 
@@ -92,4 +92,4 @@ def _of_saved_model(path: str | Path) -> Teacher:
         del keep  # a function of a SavedModel does not keep its variables
         return classify(images=images)["logits"]
 
-    return Teacher(logits, weights_identity(variables), size, names)
+    return Teacher(logits, hash_weights(variables), size, names)

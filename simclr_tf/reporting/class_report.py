@@ -10,10 +10,9 @@ import plotly.graph_objects as go
 
 from simclr_tf.embedding.embedded_dataset import escape_control_chars
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.confusion import CONFUSION_FILE, PER_CLASS_FILE
-from simclr_tf.evaluation.knn import neighbours, votes
-from simclr_tf.evaluation.metrics import confusion
-from simclr_tf.evaluation.results import place_of
+from simclr_tf.evaluation.knn import nearest_neighbors, weighted_votes
+from simclr_tf.evaluation.metrics import confusion_matrix
+from simclr_tf.evaluation.results import CONFUSION_FILE, PER_CLASS_FILE, result_dir
 from simclr_tf.reporting.embedded_split import EmbeddedSplit
 from simclr_tf.reporting.html import Plot, Table, escape_for_plotly
 from simclr_tf.reporting.nearest_neighbors import drop_self
@@ -56,11 +55,11 @@ def class_report_from_evaluations(
         and "/" not in record["protocol"]
         and not record["protocol"].startswith("probe:")
     ]
-    own = [record for record in own if (place_of(run, record) / PER_CLASS_FILE).exists()]
+    own = [record for record in own if (result_dir(run, record) / PER_CLASS_FILE).exists()]
     if not own:
         return None
     best = max(own, key=lambda record: record["value"])
-    place = place_of(run, best)
+    place = result_dir(run, best)
     setting = f" ({best['setting']})" if best["setting"] else ""
     source = (
         f"{best['protocol']}{setting} of {best['dataset']}: learnt from {best['num_train']:,} "
@@ -94,10 +93,12 @@ def class_report_from_knn(bank: EmbeddedSplit, judged: EmbeddedSplit | None) -> 
     if len(features) <= alone or not len(queries):
         return None
     k = min(_K, len(features) - alone)
-    similarity, rows = neighbours(features, queries, k + alone)
+    similarity, rows = nearest_neighbors(features, queries, k + alone)
     if alone:
         similarity, rows = drop_self(similarity, rows, np.arange(len(rows)))
-    matrix = confusion(votes(similarity, labels[rows], len(names), _TEMPERATURE), truth, len(names))
+    matrix = confusion_matrix(
+        weighted_votes(similarity, labels[rows], len(names), _TEMPERATURE), truth, len(names)
+    )
     of = "each other, " if alone else f"{len(features):,} images of {bank.split}, "
     share = matrix.trace() / matrix.sum()
     source = (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.tables import name_of_classifier
+from simclr_tf.evaluation.run_table import classifier_label
 from simclr_tf.reporting.bars import NONE, bars, judging
 from simclr_tf.reporting.html import Plot, Table, write_page
 from simclr_tf.reporting.plots import plot_runs_curves
@@ -88,7 +88,7 @@ def result_tables(runs: Mapping[str, RunInfo]) -> tuple[list[tuple[str, Table]],
 def _kind(record: Record, most: int) -> tuple[str, ...]:
     """The protocol as in the tables of several runs, the labels if fewer, and the baseline."""
     labels = f"{record['num_train']:,} labels" if record["num_train"] < most else ""
-    return name_of_classifier(record), labels, record["protocol"].partition("/")[2]
+    return classifier_label(record), labels, record["protocol"].partition("/")[2]
 
 
 def _percent(value: float | None) -> str:

@@ -12,9 +12,8 @@ from simclr_tf.augment import eval_transform, to_uint8
 from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset, escape_control_chars
 from simclr_tf.embedding.projector import evenly_spaced_sample, make_sprite
-from simclr_tf.evaluation.encoders import TrainedEncoder
-from simclr_tf.evaluation.feature_store import FeatureStore
-from simclr_tf.evaluation.features import FeatureExtractor
+from simclr_tf.evaluation.features import FeatureExtractor, FeatureStore
+from simclr_tf.evaluation.load_encoder import FrozenEncoder
 
 Say = Callable[[str], None]
 
@@ -64,7 +63,7 @@ def _lines(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def embed_split(
-    encoder: TrainedEncoder, source: ImageSource, split: str, most: int, cache: Path, say: Say
+    encoder: FrozenEncoder, source: ImageSource, split: str, most: int, cache: Path, say: Say
 ) -> EmbeddedSplit:
     """Return up to `most` images of a split with their features, which are kept in `cache`.
 
@@ -72,7 +71,7 @@ def embed_split(
         UserError: an image cannot be read, or the encoder gives no finite vector per image.
     """
     extract = FeatureExtractor(
-        encoder.encoder, encoder.image_size, _BATCH, cache, encoder.identity, say
+        encoder.encoder, encoder.image_size, _BATCH, cache, encoder.fingerprint, say
     )
     total = source.num_examples
     if total <= most:
@@ -82,8 +81,8 @@ def embed_split(
         )
     positions = evenly_spaced_sample(total, most)
     part = source.subset(positions)
-    place = extract.place(source)
-    if place is not None and FeatureStore(place, total).complete:  # by `evaluate` or `embed`
+    place = extract.cache_path(source)
+    if place is not None and FeatureStore(place, total).is_complete:  # by `evaluate` or `embed`
         whole = extract(source)
         rows = EmbeddedDataset(part, whole.features[positions], whole.labels[positions])
     else:

@@ -14,7 +14,7 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.knn import unit_rows
+from simclr_tf.evaluation.knn import l2_normalize_rows
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, sprite_uri
 from simclr_tf.reporting.html import LEGEND, Plot, Table, escape_for_plotly
 
@@ -62,7 +62,7 @@ def make_embedding_map(looked: EmbeddedSplit, method: str, most: int) -> Embeddi
     positions = looked.evenly_spaced_sample(most)
     if len(positions) < _FEWEST:
         return None
-    features = unit_rows(looked.rows.features[positions])
+    features = l2_normalize_rows(looked.rows.features[positions])
     names, groups, grouping = _groups(looked, positions, features)
     uri, columns = sprite_uri(looked.rows, positions)
     images = f"{len(positions):,} of {looked.total:,} images of {looked.split}"

@@ -8,7 +8,7 @@ import tensorflow as tf
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import batches_at, decode_errors_name_image
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor
-from simclr_tf.evaluation.knn import neighbours
+from simclr_tf.evaluation.knn import nearest_neighbors
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, Say, data_uri, seen
 
 QUERIES = 8
@@ -83,8 +83,8 @@ def _best(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(cosine, row) [M, count] of the nearest, without the queries' own rows in the bank."""
     if itself is None:
-        return neighbours(bank, queries, count)
-    similarity, rows = neighbours(bank, queries, count + 1)
+        return nearest_neighbors(bank, queries, count)
+    similarity, rows = nearest_neighbors(bank, queries, count + 1)
     return drop_self(similarity, rows, itself)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from simclr_tf.augment import to_uint8
 from simclr_tf.data import ImageSource, open_source
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.encoders import encoder_of_model
-from simclr_tf.evaluation.options import Splits
+from simclr_tf.evaluation.load_encoder import encoder_from_model
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.build import build_model
 from simclr_tf.reporting.class_report import class_report_from_evaluations, class_report_from_knn
@@ -103,7 +103,7 @@ def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path
     else:
         check_output_path(run.path, "model_dir")
     notes = list(info.notes)
-    splits = request.splits(Splits.of(info.config.data))
+    splits = request.splits(Splits.from_config(info.config.data))
     train = _open(splits, splits.train_split, notes)
     test = None
     if train is not None and splits.test_split != splits.train_split:
@@ -189,7 +189,7 @@ def _look(
     model: SimCLR | Classifier,
 ) -> None:
     """Adds to the content, one by one, what the encoder makes of the images."""
-    encoder = encoder_of_model(model, info.config)
+    encoder = encoder_from_model(model, info.config)
     size = encoder.image_size
 
     def looked(source: ImageSource, split: str) -> EmbeddedSplit:

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from simclr_tf.augment import to_uint8, view_seed
 from simclr_tf.data import batches_at, decode_errors_name_image
-from simclr_tf.evaluation.features import traced
-from simclr_tf.evaluation.knn import neighbours, unit_rows
+from simclr_tf.evaluation.features import trace_per_shape
+from simclr_tf.evaluation.knn import l2_normalize_rows, nearest_neighbors
 from simclr_tf.losses.pairs import l2_normalize
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, data_uri, seen
@@ -63,7 +63,7 @@ def score_positive_pairs(
         outputs = [_represent(model, view) for view in views]
         return views, outputs
 
-    run = traced(compare)
+    run = trace_per_shape(compare)
     first, second = [], []
     worst: list[tuple[float, int, tuple[np.ndarray, np.ndarray]]] = []
     offset = 0
@@ -157,11 +157,11 @@ def find_duplicates(sets: list[EmbeddedSplit], image_size: int) -> Duplicates:
     images = " and ".join(map(str, sets))
     if len(features) < 2:
         return Duplicates([], 0, 0, 0, images)
-    _, nearest = neighbours(features, features, 2)
+    _, nearest = nearest_neighbors(features, features, 2)
     own = np.arange(len(features))
     partner = np.where(nearest[:, 0] == own, nearest[:, 1], nearest[:, 0])
     pairs = np.unique(np.sort(np.stack([own, partner], axis=1), axis=1), axis=0)
-    unit = unit_rows(features)
+    unit = l2_normalize_rows(features)
     cosines = np.einsum("nd,nd->n", unit[pairs[:, 0]], unit[pairs[:, 1]])
     best = np.argsort(-cosines, kind="stable")[:_CANDIDATES]
     pairs, cosines = pairs[best], cosines[best]

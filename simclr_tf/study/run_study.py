@@ -12,7 +12,7 @@ import tensorflow as tf
 from simclr_tf import __version__
 from simclr_tf.config import PretrainConfig, to_json
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.options import check_evaluation
+from simclr_tf.evaluation.splits import check_evaluation
 from simclr_tf.models.build import with_backbone
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.study.grid import Cell, Study

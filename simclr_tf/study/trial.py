@@ -13,9 +13,9 @@ from simclr_tf.evaluation import (
     evaluate,
     read_evaluations,
 )
-from simclr_tf.evaluation.encoders import TrainedEncoder, untrained_encoder
-from simclr_tf.evaluation.evaluate_run import evaluate_classifier
-from simclr_tf.evaluation.options import Splits
+from simclr_tf.evaluation.evaluate import evaluate_classifier
+from simclr_tf.evaluation.load_encoder import FrozenEncoder, untrained_encoder
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.runs.metrics_log import read_metrics
 from simclr_tf.runs.results_file import with_defaults
 from simclr_tf.runs.run_dir import RunDir
@@ -106,18 +106,18 @@ class Judging:
         without = [c for c in columns if c not in _OF_TRAINING and not c.endswith("/projection")]
         return [*without, OWN_HEAD]
 
-    def judge(self, run: RunDir, trained: TrainedEncoder) -> None:
+    def judge(self, run: RunDir, trained: FrozenEncoder) -> None:
         """Judges the encoder of a run; the figures go into its evaluations.json.
 
         Raises:
             UserError: images or features turn out unusable.
         """
         config, _ = run.read_config()
-        splits = Splits.of(config.data)
+        splits = Splits.from_config(config.data)
         train, test = splits.open()
-        own = [Representation("", lambda: (trained.encoder, trained.identity))]
-        if self.of_head and trained.represent is not None:
-            represent, identity = trained.represent, trained.identity + trained.head_identity
+        own = [Representation("", lambda: (trained.encoder, trained.fingerprint))]
+        if self.of_head and trained.outputs_fn is not None:
+            represent, identity = trained.outputs_fn, trained.fingerprint + trained.head_fingerprint
             of_head = lambda images, training: represent(images)["projection"]  # noqa: E731
             own.append(Representation("projection", lambda: (of_head, identity)))
         untrained = [Representation("random", lambda: untrained_encoder(config))]

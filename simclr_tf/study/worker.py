@@ -106,7 +106,7 @@ def _carry_out(trial: "Trial", judging: "Judging", replicas: "Replicas") -> None
     import tf_keras as keras
 
     from simclr_tf.config import FinetuneConfig
-    from simclr_tf.evaluation.encoders import encoder_of_model, encoder_of_run
+    from simclr_tf.evaluation.load_encoder import encoder_from_model, encoder_from_run
     from simclr_tf.runs.run_dir import RunDir
     from simclr_tf.training.finetune import finetune
     from simclr_tf.training.pretrain import pretrain
@@ -122,7 +122,7 @@ def _carry_out(trial: "Trial", judging: "Judging", replicas: "Replicas") -> None
         train = finetune if isinstance(trial.config, FinetuneConfig) else pretrain
         model = train(trial.config, trial.path, replicas)  # type: ignore[arg-type]
         if replicas.count > 1:
-            trained = encoder_of_run(trial.path)
+            trained = encoder_from_run(trial.path)
         else:
-            trained = encoder_of_model(model, run.read_config()[0])
+            trained = encoder_from_model(model, run.read_config()[0])
         judging.judge(run, trained)

@@ -11,7 +11,7 @@ from simclr_tf.config import FinetuneConfig, PretrainConfig, TrainingPlan
 from simclr_tf.data import ImageSource
 from simclr_tf.data.label_subset import sample_labeled
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.options import Splits
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models import Classifier
 from simclr_tf.models.classifier import first_layers
 from simclr_tf.runs.load import load_model

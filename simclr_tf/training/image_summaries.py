@@ -15,7 +15,7 @@ from simclr_tf.data.cache import load_into_memory
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.embedding.projector import evenly_spaced_sample, write_projector
 from simclr_tf.evaluation import FeatureExtractor
-from simclr_tf.evaluation.knn import neighbours
+from simclr_tf.evaluation.knn import nearest_neighbors
 from simclr_tf.losses import l2_normalize
 from simclr_tf.models import SimCLR
 from simclr_tf.models.multi_view import StepwiseModel
@@ -83,7 +83,7 @@ def neighbour_grid(rows: EmbeddedDataset) -> np.ndarray:
     """Returns uint8 [H, W, 3]: lines of an image and those nearest to it; at least two rows."""
     queries = evenly_spaced_sample(len(rows), _QUERIES)
     count = min(_NEIGHBOURS, len(rows) - 1)
-    _, near = neighbours(rows.features, rows.features[queries], count + 1)
+    _, near = nearest_neighbors(rows.features, rows.features[queries], count + 1)
     # Without itself, which duplicates may keep from being the first.
     lines = [
         [query, *[i for i in found if i != query][:count]]

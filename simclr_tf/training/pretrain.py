@@ -9,7 +9,7 @@ import tf_keras as keras
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.data import ImageSource, open_source
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.options import Splits
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models import SimCLR
 from simclr_tf.runs.load import load_model
 from simclr_tf.training.callbacks import Every
@@ -101,7 +101,7 @@ def _evaluators(
 
 def _probe(config: PretrainConfig) -> Evaluator:
     data = config.data
-    splits = Splits.of(data)
+    splits = Splits.from_config(data)
     if config.monitoring.probe_dataset:
         splits = dataclasses.replace(
             splits, dataset=config.monitoring.probe_dataset, train_split="train"

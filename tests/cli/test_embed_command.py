@@ -129,7 +129,7 @@ def test_a_saved_model_and_a_projection_head_embed(run_cli, run_dir, own_feature
 KILLED = """
 import os, sys
 from simclr_tf.cli.main import main
-from simclr_tf.evaluation import feature_store
+from simclr_tf.evaluation import features as feature_store
 
 feature_store._PART_ROWS = 64
 keep = feature_store.FeatureStore._keep

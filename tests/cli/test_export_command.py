@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 
 import simclr_tf
-from simclr_tf.evaluation.fitted_classifier import FittedClassifier
-from simclr_tf.evaluation.protocols import AffineClassifier
+from simclr_tf.evaluation.protocols import AffineClassifier, FittedClassifier
 from simclr_tf.runs.run_dir import RunDir
 from tests.processes import TINY, finish, pretrain
 

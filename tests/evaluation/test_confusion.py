@@ -5,7 +5,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from simclr_tf.evaluation.confusion import (
+from simclr_tf.evaluation.results import (
     confusion_image,
     write_average_precisions,
     write_confusion,

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import KNN, Linear, Logistic, Representation, Setting, evaluate
-from simclr_tf.evaluation.metrics import average_precision_11
+from simclr_tf.evaluation import KNN, EvalContext, Linear, Logistic, Representation, evaluate
+from simclr_tf.evaluation.metrics import voc07_mean_average_precision
 
 NAMES = ("red", "green", "blue")
 PROTOCOLS = (KNN(k=(5,)), Logistic())
@@ -53,7 +53,7 @@ def _noise(images, training):
 
 def _evaluate(encoder=_colour, splits=None, protocols=PROTOCOLS, random=None, **changes):
     train, test = splits or _splits()
-    setting = Setting("colours", "train", "test", image_size=8, step=12, batch_size=8)
+    setting = EvalContext("colours", "train", "test", image_size=8, step=12, batch_size=8)
     compared = [Representation("", lambda: (encoder, "trained"))]
     if random:
         compared.append(Representation("random", lambda: (random, "random")))
@@ -209,7 +209,7 @@ def test_what_is_there_but_not_judged_is_not_there_to_learn_from_and_left_out_of
     for ours, theirs in zip(found, same, strict=True):
         np.testing.assert_array_equal(ours.scores, theirs.scores)
         np.testing.assert_array_equal(ours.labels, truth)
-        assert ours.value == average_precision_11(ours.scores, truth)
+        assert ours.value == voc07_mean_average_precision(ours.scores, truth)
 
 
 def test_a_class_that_train_holds_unjudged_only_is_lacking():

@@ -10,8 +10,8 @@ import tensorflow as tf
 from simclr_tf import config
 from simclr_tf.data import open_source
 from simclr_tf.evaluation import KNN, extract_features, read_evaluations
-from simclr_tf.evaluation.evaluate_run import evaluate_run
-from simclr_tf.evaluation.options import Request
+from simclr_tf.evaluation.evaluate import evaluate_run
+from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.models.build import build_model
 from simclr_tf.runs.run_dir import RunDir
 
@@ -43,14 +43,14 @@ def run(tmp_path):
 
 
 def test_a_head_of_zeros_leaves_chance_to_the_projection_alone(run):
-    evaluate_run(run.path, Request(transformations=["sobel"]), say=lambda line: None)
+    evaluate_run(run.path, EvalOptions(transformations=["sobel"]), say=lambda line: None)
     found = {r["protocol"]: r["top1"] for r in read_evaluations(run.evaluations_file)}
     assert found["probe:sobel/projection"] == 0.5
     assert found["probe:sobel"] > 0.8
 
 
 def test_the_random_baseline_is_the_run_before_its_first_step(run):
-    request = Request(protocols=[KNN((5,), (0.1,))], baselines=["random"])
+    request = EvalOptions(protocols=[KNN((5,), (0.1,))], baselines=["random"])
     tf.random.uniform([3])  # a draw of someone else's
     evaluate_run(run.path, request, say=lambda line: None)
     first = build_model(CONFIG, PLAN).encoder
@@ -62,7 +62,7 @@ def test_the_random_baseline_is_the_run_before_its_first_step(run):
 
 
 def test_what_the_supervised_baseline_takes_in_memory_is_said_first(run):
-    request = Request(baselines=["supervised"])
+    request = EvalOptions(baselines=["supervised"])
 
     def said(pieces, replicas):
         settings = dataclasses.replace(CONFIG.optimization, microbatch_size=pieces)

@@ -9,8 +9,8 @@ import tf_keras as keras
 
 from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import feature_store
-from simclr_tf.evaluation.features import FeatureExtractor, extract_features, weights_identity
+from simclr_tf.evaluation import features as feature_store
+from simclr_tf.evaluation.features import FeatureExtractor, extract_features, hash_weights
 from simclr_tf.utils import progress
 
 
@@ -149,35 +149,35 @@ def test_features_that_are_there_are_not_computed_again(tmp_path):
     np.testing.assert_array_equal(found.features, first.features)
     np.testing.assert_array_equal(found.labels, first.labels)
     assert isinstance(found.features, np.memmap)
-    assert sorted(p.name for p in _cached(again, tmp_path).place(source).iterdir()) == [
+    assert sorted(p.name for p in _cached(again, tmp_path).cache_path(source).iterdir()) == [
         *("features.npy", "labels.npy")
     ]
 
 
 def test_other_weights_images_or_sizes_are_other_features(tmp_path):
     _, source = _source(count=10)
-    places = {_cached(None, tmp_path).place(source)}
-    places.add(_cached(None, tmp_path, identity="other").place(source))
-    places.add(_cached(None, tmp_path, size=6).place(source))
-    places.add(_cached(None, tmp_path).place(source.subset(np.arange(9))))
+    places = {_cached(None, tmp_path).cache_path(source)}
+    places.add(_cached(None, tmp_path, identity="other").cache_path(source))
+    places.add(_cached(None, tmp_path, size=6).cache_path(source))
+    places.add(_cached(None, tmp_path).cache_path(source.subset(np.arange(9))))
     changed = source._images.copy()
     changed[3, 0, 0, 0] ^= 1
     places.add(
-        _cached(None, tmp_path).place(
+        _cached(None, tmp_path).cache_path(
             ArraySource("random", changed, source.labels(), source.class_names)
         )
     )
     assert len(places) == 5
     _, same = _source(count=10)
-    assert _cached(None, tmp_path, batch_size=7).place(same) in places
+    assert _cached(None, tmp_path, batch_size=7).cache_path(same) in places
 
 
 def test_identity_follows_every_variable():
     a, b = tf.Variable([1.0, 2.0]), tf.Variable([3.0])
-    before = weights_identity([a, b])
-    assert weights_identity([tf.Variable([1.0, 2.0]), tf.Variable([3.0])]) == before
+    before = hash_weights([a, b])
+    assert hash_weights([tf.Variable([1.0, 2.0]), tf.Variable([3.0])]) == before
     b.assign([3.0000002])
-    assert weights_identity([a, b]) != before
+    assert hash_weights([a, b]) != before
 
 
 def test_a_killed_extraction_goes_on_with_another_batch(tmp_path, monkeypatch):
@@ -187,7 +187,7 @@ def test_a_killed_extraction_goes_on_with_another_batch(tmp_path, monkeypatch):
     killed = _Counting(fail_after=20)
     with pytest.raises(tf.errors.UnknownError, match="killed"):
         _cached(killed, tmp_path)(source)
-    place = _cached(killed, tmp_path).place(source)
+    place = _cached(killed, tmp_path).cache_path(source)
     # Two parts of 8 are there. One is cut, and so made again.
     last = place / "part-000000008-features.npy"
     last.write_bytes(last.read_bytes()[:-10])

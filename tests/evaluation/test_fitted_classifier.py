@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.fitted_classifier import FittedClassifier
-from simclr_tf.evaluation.protocols import AffineClassifier
+from simclr_tf.evaluation.protocols import AffineClassifier, FittedClassifier
 
 
 def _fitted(classes=("Käse", "b")):

@@ -10,8 +10,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import knn
 from simclr_tf.evaluation.features import Features
-from simclr_tf.evaluation.knn import KNN, knn_predict, neighbours
-from simclr_tf.evaluation.protocols import Task
+from simclr_tf.evaluation.knn import KNN, knn_predict, nearest_neighbors
+from simclr_tf.evaluation.protocols import ProtocolInputs
 
 
 def _data(num_train=70, num_test=23, dims=6, num_classes=7, seed=0):
@@ -62,10 +62,10 @@ def test_equals_scikit_learn():
 def test_blocks_change_nothing(monkeypatch, k):
     train, _, test, _ = _data()
     train[40] = 2 * train[5]  # equally near, in another block: the first counts
-    similarity, nearest = neighbours(train, test, k)
+    similarity, nearest = nearest_neighbors(train, test, k)
     monkeypatch.setattr(knn, "_QUERIES", 5)  # 23 test items: 4 blocks and 3
     monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 16 * 6)  # 70 train items: 4 blocks and 6
-    blocked_similarity, blocked = neighbours(train, test, k)
+    blocked_similarity, blocked = nearest_neighbors(train, test, k)
     np.testing.assert_array_equal(blocked, nearest)
     np.testing.assert_allclose(blocked_similarity, similarity, atol=1e-6)
     order = [list(row) for row in nearest]
@@ -79,7 +79,7 @@ def test_a_bank_in_a_file_is_not_copied_whole(tmp_path, monkeypatch):
     queries = np.array(bank[:50])
     monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 2**16)
     tracemalloc.start()
-    _, nearest = neighbours(bank, queries, 3)
+    _, nearest = nearest_neighbors(bank, queries, 3)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert list(nearest[:, 0]) == list(range(50))
@@ -88,10 +88,12 @@ def test_a_bank_in_a_file_is_not_copied_whole(tmp_path, monkeypatch):
 
 def test_every_pair_of_settings_is_answered_from_one_search(monkeypatch):
     train, labels, test, num_classes = _data()
-    task = Task(Features(train, labels), Features(test, np.zeros(len(test), int)), num_classes)
+    task = ProtocolInputs(
+        Features(train, labels), Features(test, np.zeros(len(test), int)), num_classes
+    )
     searches = []
-    search = knn.neighbours
-    monkeypatch.setattr(knn, "neighbours", lambda *a: searches.append(a[2]) or search(*a))
+    search = knn.nearest_neighbors
+    monkeypatch.setattr(knn, "nearest_neighbors", lambda *a: searches.append(a[2]) or search(*a))
     answers = KNN(k=(3, 20), temperature=(0.05, 1.0)).predict(task)
     assert searches == [20]
     assert [a.setting for a in answers] == [
@@ -108,7 +110,11 @@ def test_several_labels_each_get_the_vote():
     asked = Features(test, np.zeros(len(test), int))
 
     def scores(labels):
-        return KNN(k=(10,)).predict(Task(Features(train, labels), asked, num_classes))[0].scores
+        return (
+            KNN(k=(10,))
+            .predict(ProtocolInputs(Features(train, labels), asked, num_classes))[0]
+            .scores
+        )
 
     each = np.eye(num_classes, dtype=np.int64)
     both = scores(np.concatenate([each[labels], each[others]], axis=1))

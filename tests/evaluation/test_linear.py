@@ -10,9 +10,8 @@ import tf_keras as keras
 from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Features, extract_features
-from simclr_tf.evaluation.linear import Linear
-from simclr_tf.evaluation.linear_head import shuffled_batches
-from simclr_tf.evaluation.protocols import Task
+from simclr_tf.evaluation.linear import Linear, shuffled_batches
+from simclr_tf.evaluation.protocols import ProtocolInputs
 
 NAMES = ("red", "green", "blue")
 
@@ -40,7 +39,7 @@ def _encoder():
 
 def _task(encoder, scratch=None):
     train, test = _source(48, 0), _source(30, 1)
-    return Task(
+    return ProtocolInputs(
         extract_features(encoder, train, 8),
         extract_features(encoder, test, 8),
         3,
@@ -78,7 +77,7 @@ def test_equals_a_transcription_of_nesterov_and_cosine(several):
         onehot = labels > 0
     train = Features(values.astype(np.float32), labels.astype(np.int64))
     settings = Linear(epochs=5, batch_size=12, learning_rate=4.0, cached=True)
-    (answer,) = settings.predict(Task(train, train, 3))
+    (answer,) = settings.predict(ProtocolInputs(train, train, 3))
 
     kernel, bias = np.zeros((4, 3)), np.zeros(3)
     velocity = [np.zeros((4, 3)), np.zeros(3)]
@@ -121,7 +120,7 @@ def test_views_are_cropped_and_flipped_and_nothing_else():
 
         source = ArraySource("plain", images, np.arange(12) % 3, NAMES)
         features = extract_features(encoder, source, 8)
-        task = Task(features, features, 3, encoder=encoder, source=source, image_size=8)
+        task = ProtocolInputs(features, features, 3, encoder=encoder, source=source, image_size=8)
         Linear(epochs=3, batch_size=12).predict(task)
         return np.concatenate([views.numpy() for views in seen[1:]])
 

@@ -13,7 +13,7 @@ from simclr_tf.evaluation import logistic
 from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.logistic import Logistic
 from simclr_tf.evaluation.metrics import top_k
-from simclr_tf.evaluation.protocols import Task
+from simclr_tf.evaluation.protocols import ProtocolInputs
 
 
 def _data(num_train=150, num_test=60, dims=4, classes=(0, 1, 2, 3, 4, 5, 6), seed=0):
@@ -52,7 +52,7 @@ def _ranked(answer):
 
 
 def _fit(train, test, num_classes, **settings):
-    (answer,) = Logistic(**settings).predict(Task(train, test, num_classes))
+    (answer,) = Logistic(**settings).predict(ProtocolInputs(train, test, num_classes))
     return answer
 
 
@@ -138,7 +138,7 @@ def test_each_fit_of_the_sweep_starts_from_the_one_before(monkeypatch, solver, s
     monkeypatch.setattr(logistic, "L2_SWEEP", np.logspace(-6, -4, 4))
     train, test = _data()
     labels = np.eye(7, dtype=np.int64)[train.labels] if several else train.labels
-    task = Task(Features(train.features, labels), test, 7)
+    task = ProtocolInputs(Features(train.features, labels), test, 7)
     settings = Logistic(sweep=True, solver=solver, max_iter=1)
     assert settings.predict(task)[0].setting.endswith("chosen of 4")
 
@@ -195,7 +195,9 @@ def test_several_labels_are_a_regression_for_each_class(monkeypatch, solver):
     several = (values + 0.8 * rng.normal(size=(200, 3)) > 0).astype(np.int64)
     # One is never there, and one always.
     several = np.concatenate([several, np.tile([0, 1], (200, 1))], axis=1)
-    task = Task(Features(values[:150], several[:150]), Features(values[150:], several[150:]), 5)
+    task = ProtocolInputs(
+        Features(values[:150], several[:150]), Features(values[150:], several[150:]), 5
+    )
     (answer,) = Logistic(solver=solver).predict(task)
     assert answer.classifier is None
     scaler = StandardScaler().fit(values[:150])

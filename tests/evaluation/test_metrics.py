@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
+from sklearn import metrics as sklearn_metrics
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from simclr_tf.evaluation.metrics import (
     METRICS,
-    average_precision_11,
-    confusion,
+    confusion_matrix,
     mean_per_class,
     top_k,
+    voc07_mean_average_precision,
 )
 
 
@@ -28,7 +29,9 @@ def test_single_labels_equal_scikit_learn():
     assert top5 == pytest.approx(top_k_accuracy_score(labels, scores, k=5))
     answers = scores.argmax(axis=1)
     assert mean_per_class(scores, labels) == pytest.approx(balanced_accuracy_score(labels, answers))
-    np.testing.assert_array_equal(confusion(scores, labels, 7), confusion_matrix(labels, answers))
+    np.testing.assert_array_equal(
+        confusion_matrix(scores, labels, 7), sklearn_metrics.confusion_matrix(labels, answers)
+    )
     # A class without an image counts neither for nor against.
     few = labels < 5
     assert mean_per_class(scores[few], labels[few]) == pytest.approx(
@@ -41,7 +44,8 @@ def test_of_equal_scores_the_first_class_counts():
 
 
 def test_several_labels_are_found_by_any():
-    labels = np.array([[0, 1, 1], [1, 0, 0], [-1, -1, 0]])  # the last: nothing that is judged
+    # The last image has no class at all.
+    labels = np.array([[0, 1, 1], [1, 0, 0], [-1, -1, 0]])
     assert top_k(np.array([[0.0, 2.0, 1.0]] * 3), labels) == (1 / 3, 2 / 3)
 
 
@@ -49,11 +53,11 @@ def test_average_precision_of_a_known_ranking():
     # Ranked: yes, no, yes. Precisions 1, 1/2, 2/3 at recalls 1/2, 1/2, 1: six levels of 11 have 1
     # and five have 2/3. The second class has no image.
     scores, labels = np.array([[3.0, 0], [2.0, 0], [1.0, 0]]), np.array([[1, 0], [0, 0], [1, 0]])
-    assert average_precision_11(scores, labels) == pytest.approx((6 + 5 * 2 / 3) / 11)
+    assert voc07_mean_average_precision(scores, labels) == pytest.approx((6 + 5 * 2 / 3) / 11)
     # Three, a miss, seven more: the recall 3/10 is the level 0.3, which as 3 · 0.1 lies above it.
     found = np.array([[1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1]]).T
     falling = np.arange(11.0, 0, -1)[:, None]
-    assert average_precision_11(falling, found) == pytest.approx((4 + 7 * 10 / 11) / 11)
+    assert voc07_mean_average_precision(falling, found) == pytest.approx((4 + 7 * 10 / 11) / 11)
 
 
 @pytest.mark.parametrize("difficult", [False, True])
@@ -75,7 +79,7 @@ def test_average_precision_equals_a_transcription_of_vocs_kit(difficult):
         levels = [max((p for r, p in points if r >= t / 10 - 1e-9), default=0) for t in range(11)]
         wanted.append(sum(levels) / 11)
     labels = np.choose(truth + 1, [0, -1, 1])
-    assert average_precision_11(scores, labels) == pytest.approx(np.mean(wanted))
+    assert voc07_mean_average_precision(scores, labels) == pytest.approx(np.mean(wanted))
 
 
 def test_metrics_by_name():

@@ -6,7 +6,7 @@ import pytest
 
 from simclr_tf import config
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.tables import table_of_runs
+from simclr_tf.evaluation.run_table import format_run_table
 from simclr_tf.runs.results_file import append_evaluations
 from simclr_tf.runs.run_dir import RunDir
 
@@ -60,7 +60,7 @@ def runs(tmp_path):
 
 
 def test_seeds_are_merged_and_all_else_is_not(runs):
-    lines = table_of_runs(runs).splitlines()
+    lines = format_run_table(runs).splitlines()
     assert lines[0] == "sha|pes: learnt from train, judged on test"
     assert lines[4:] == [
         "| k-NN, k=5, T=0.1 | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 100 "
@@ -84,7 +84,7 @@ KNN = ("knn", "k=5, T=0.1", 100)
 
 
 def _rows(*runs):
-    return table_of_runs(runs).splitlines()[4:]
+    return format_run_table(runs).splitlines()[4:]
 
 
 def test_other_settings_are_not_merged_and_told_apart(tmp_path):
@@ -142,11 +142,11 @@ def test_a_moved_checkpoint_and_a_supervised_baseline_of_fewer_images(tmp_path):
 def test_the_newest_figure_of_a_run_counts(tmp_path):
     _run(tmp_path, 0, {("knn", "k=5, T=0.1", 100): 0.1})
     _run(tmp_path, 0, {("knn", "k=5, T=0.1", 100): 0.2})
-    assert "| 20.0 |" in table_of_runs([tmp_path]) and "10.0" not in table_of_runs([tmp_path])
+    assert "| 20.0 |" in format_run_table([tmp_path]) and "10.0" not in format_run_table([tmp_path])
 
 
 def test_nothing_to_show(tmp_path):
     with pytest.raises(UserError, match="nothing has been evaluated"):
-        table_of_runs([_run(tmp_path, 0, {})])
+        format_run_table([_run(tmp_path, 0, {})])
     with pytest.raises(UserError, match="holds no run"):
-        table_of_runs([tmp_path / "none"])
+        format_run_table([tmp_path / "none"])

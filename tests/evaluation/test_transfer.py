@@ -6,7 +6,11 @@ import pytest
 import tensorflow_datasets as tfds
 
 from simclr_tf.evaluation.metrics import METRICS
-from simclr_tf.evaluation.transfer_datasets import TRANSFER_SETS, transfer_set, transfer_table
+from simclr_tf.evaluation.transfer_datasets import (
+    TRANSFER_DATASETS,
+    format_transfer_table,
+    lookup_transfer_dataset,
+)
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
 
@@ -31,10 +35,10 @@ Oxford 102 Flowers  | oxford_flowers102          | train+validation | test      
 @pytest.mark.parametrize("line", TWELVE.strip().splitlines())
 def test_each_of_the_twelve_is_the_papers(line):
     name, dataset, train, test, metric = (cell.strip() for cell in line.split("|"))
-    known = transfer_set(dataset)
+    known = lookup_transfer_dataset(dataset)
     found = (known.name, known.train_split, known.test_split, known.metric)
     assert found == (name, train, test, metric)
-    assert known in TRANSFER_SETS
+    assert known in TRANSFER_DATASETS
     cells = (dataset.replace("folder:", "folder:…/"), train, test)
     row = f"| {name} | {' | '.join(f'`{cell}`' for cell in cells)} | {metric} |"
     assert row in DOCUMENT.read_text(encoding="utf-8")
@@ -42,19 +46,19 @@ def test_each_of_the_twelve_is_the_papers(line):
 
 def test_imagenet_is_judged_on_its_validation_split():
     for dataset in ("imagenet2012", "imagenet2012:5.1.0", "imagenet2012_subset/10pct"):
-        assert transfer_set(dataset).test_split == "validation"
-    assert not transfer_set("imagenet_v2").test_split
+        assert lookup_transfer_dataset(dataset).test_split == "validation"
+    assert not lookup_transfer_dataset("imagenet_v2").test_split
 
 
 def test_there_are_twelve_and_tfds_knows_ten():
-    assert len(TRANSFER_SETS) == 12
-    by_name = [known for known in TRANSFER_SETS if known.dataset]
+    assert len(TRANSFER_DATASETS) == 12
+    by_name = [known for known in TRANSFER_DATASETS if known.dataset]
     assert len(by_name) == 10
     for known in by_name:
         name, _, configuration = known.dataset.partition("/")
         builder = tfds.builder_cls(name)
         assert configuration in {"", *(c.name for c in builder.BUILDER_CONFIGS)}
-    assert all(known.metric in METRICS for known in TRANSFER_SETS)
+    assert all(known.metric in METRICS for known in TRANSFER_DATASETS)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +75,10 @@ def test_there_are_twelve_and_tfds_knows_ten():
     ],
 )
 def test_a_dataset_has_its_usual_metric(dataset, name, metric):
-    known = transfer_set(dataset)
+    known = lookup_transfer_dataset(dataset)
     assert (known.name, known.metric) == (name, metric)
-    assert bool(known.train_split) == (known in TRANSFER_SETS)
+    assert bool(known.train_split) == (known in TRANSFER_DATASETS)
 
 
 def test_the_document_has_the_table():
-    assert transfer_table() in DOCUMENT.read_text(encoding="utf-8")
+    assert format_transfer_table() in DOCUMENT.read_text(encoding="utf-8")

@@ -207,9 +207,9 @@ def test_a_large_split_is_looked_at_in_part(tmp_path):
         taken.append(batch.shape[0])
         return tf.reduce_mean(batch, axis=[1, 2])
 
-    from simclr_tf.evaluation.encoders import TrainedEncoder
+    from simclr_tf.evaluation.load_encoder import FrozenEncoder
 
-    trained = TrainedEncoder(encoder, "mean", 16)
+    trained = FrozenEncoder(encoder, "mean", 16)
     part = embed_split(trained, source, "train", 20, tmp_path, print)
     assert str(part) == "20 of 50 images of train"
     names = [int(name) for name in part.rows.image_ids(np.arange(20))]

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.evaluate import Setting, judged
-from simclr_tf.evaluation.results import Recorder
+from simclr_tf.evaluation.results import EvalContext, ResultWriter, make_evaluation
 from simclr_tf.runs.results_file import append_evaluations, format_results, read_evaluations
 
 
@@ -130,8 +129,8 @@ def test_each_metric_has_its_table():
 
 def test_what_is_shown_is_there_to_stay(tmp_path):
     scores, labels = np.eye(2), np.array([0, 1])
-    figure = judged(
-        Setting("shapes", "train", "test"),
+    figure = make_evaluation(
+        EvalContext("shapes", "train", "test"),
         scores,
         labels,
         **{"protocol": "knn", "num_train": 2, "seconds": 0.5, "setting": "", "notice": "a note"},
@@ -143,7 +142,7 @@ def test_what_is_shown_is_there_to_stay(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Recorder(tmp_path, killed).add(figure, ("a", "b"))
+        ResultWriter(tmp_path, killed).add(figure, ("a", "b"))
     assert [record["protocol"] for record in seen] == ["knn"]
 
 

@@ -15,9 +15,9 @@ import simclr_tf
 from simclr_tf import config
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import KNN
-from simclr_tf.evaluation.evaluate_run import evaluate_classifier, evaluate_run
-from simclr_tf.evaluation.options import Request
-from simclr_tf.evaluation.tables import table_of_runs
+from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
+from simclr_tf.evaluation.options import EvalOptions
+from simclr_tf.evaluation.run_table import format_run_table
 from simclr_tf.exporter.export_run import export_run
 from simclr_tf.models.teacher import open_teacher
 from simclr_tf.runs.run_dir import RunDir
@@ -243,8 +243,8 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
     assert of_guide["top1"] > 0.9 and of_student["top1"] > 0.9  # chance is 0.5
 
     # It is a run like others, and a teacher in its turn.
-    evaluate_run(place, Request([KNN((20,))], datasets=[labelled["dataset"]]), **QUIET)
-    table = table_of_runs([place])
+    evaluate_run(place, EvalOptions([KNN((20,))], datasets=[labelled["dataset"]]), **QUIET)
+    table = format_run_table([place])
     assert "| its own head, T=1 | distilled encoder | R18 × 0.0625 | 32 | – | " in table
     assert f" | 0 | {100 * of_student['top1']:.1f} |" in table
     output = export_run(place, **QUIET)
@@ -253,7 +253,7 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
     assert str(tmp_path) not in card
     assert open_teacher(output).class_names == open_teacher(guide).class_names == ("cold", "warm")
     with pytest.raises(UserError, match="exports its own classifier"):
-        evaluate_run(place, Request(save_classifier=True), **QUIET)
+        evaluate_run(place, EvalOptions(save_classifier=True), **QUIET)
 
 
 def test_images_without_labels_or_of_other_classes(teacher, tmp_path):

@@ -15,8 +15,9 @@ import simclr_tf
 from simclr_tf import config
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import read_evaluations
-from simclr_tf.evaluation.evaluate_run import evaluate_classifier, evaluate_run
-from simclr_tf.evaluation.options import Request, Splits
+from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
+from simclr_tf.evaluation.options import EvalOptions
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models.classifier import first_layers
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.finetune import (
@@ -179,7 +180,7 @@ def test_learns_and_is_measured(pretrained, tmp_path):
     with pytest.raises(UserError, match="has other classes"):
         evaluate_classifier(tmp_path, data=others | {"train_split": "train"})
     with pytest.raises(UserError, match="exports its own classifier"):
-        evaluate_run(tmp_path, Request(save_classifier=True))
+        evaluate_run(tmp_path, EvalOptions(save_classifier=True))
     assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"]
     assert {"loss", "accuracy"} <= set(rows(tmp_path)[-1])
     assert int(model.step) == 40
@@ -188,7 +189,7 @@ def test_learns_and_is_measured(pretrained, tmp_path):
 def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     run = RunDir(pretrained)
     before, plan = run.read_config()
-    splits = Splits.of(before.data)
+    splits = Splits.from_config(before.data)
     settings = supervised_config(before, plan, splits)
     for section in ("augmentation", "encoder", "projection_head"):
         assert getattr(settings, section) == getattr(before, section)
@@ -214,7 +215,9 @@ def test_supervised_baselines_of_other_splits_lie_elsewhere():
 def test_supervised_baseline_learns_from_what_pretraining_held_out(pretrained):
     before, plan = RunDir(pretrained).read_config()
     held = changed(before, data={"validation_fraction": 0.25})
-    assert supervised_config(held, plan, Splits.of(held.data)).data.validation_fraction == 0
+    assert (
+        supervised_config(held, plan, Splits.from_config(held.data)).data.validation_fraction == 0
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import tensorflow as tf
 import simclr_tf
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import KNN
-from simclr_tf.evaluation.evaluate_run import evaluate_classifier, evaluate_run
-from simclr_tf.evaluation.options import Request
-from simclr_tf.evaluation.tables import table_of_runs
+from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
+from simclr_tf.evaluation.options import EvalOptions
+from simclr_tf.evaluation.run_table import format_run_table
 from simclr_tf.exporter.export_run import Export, export_run
 from simclr_tf.models.keras_cv_backbones import build_backbone, load_preset_weights, read_backbone
 from simclr_tf.models.keras_cv_backbones import save_preset as save
@@ -92,11 +92,11 @@ def test_without_the_preset_it_is_loaded_resumed_and_measured(run_dir, preset, t
     for ours, theirs in zip(resumed.variables, loaded.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
 
-    evaluate_run(run_dir, Request([KNN()], baselines=["random"]), **QUIET)
+    evaluate_run(run_dir, EvalOptions([KNN()], baselines=["random"]), **QUIET)
     records = json.loads((run_dir / "evaluations.json").read_text(encoding="utf-8"))
     assert {record["protocol"] for record in records} == {"knn", "knn/random"}
     width = loaded.encoder.output_shape[-1]
-    assert f"| MobileNetV3Backbone | {width} | 16 | " in table_of_runs([run_dir])
+    assert f"| MobileNetV3Backbone | {width} | 16 | " in format_run_table([run_dir])
 
     with pytest.raises(UserError, match="neither a directory nor one of"):
         pretrain(_settings(preset), tmp_path / "new", **QUIET)
@@ -133,9 +133,9 @@ def test_it_is_fine_tuned(run_dir, tmp_path, after):
 
 
 def test_the_supervised_baseline_starts_from_nothing(run_dir):
-    from simclr_tf.evaluation.options import Splits
+    from simclr_tf.evaluation.splits import Splits
 
     before, plan = RunDir(run_dir).read_config()
-    settings = supervised_config(before, plan, Splits.of(before.data))
+    settings = supervised_config(before, plan, Splits.from_config(before.data))
     assert settings.encoder.backbone == before.encoder.backbone
     assert not settings.encoder.preset_weights

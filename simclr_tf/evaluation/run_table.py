@@ -38,7 +38,7 @@ class _Line:
     settings: frozenset[tuple[str, str]]
 
 
-def table_of_runs(model_dirs: Sequence[Path]) -> str:
+def format_run_table(model_dirs: Sequence[Path]) -> str:
     """Return Markdown: the evaluations of pretraining and fine-tuning runs, a line for each kind.
 
     Figures of runs that differ in their seeds alone stand in one line, as their median, range and
@@ -81,7 +81,7 @@ def _lines(run: RunDir) -> dict[_Line, tuple[int, float]]:
         about = _about(pretraining, epochs, column, record["num_train"])
         table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
         labels = plan.num_labels if protocol == "distill" else record["num_train"]
-        cells = (name_of_classifier(record), features, *about, labels)
+        cells = (classifier_label(record), features, *about, labels)
         settings = everything if column not in ("pca", "random") else _of_images(config, column)
         line = _Line(table, tuple(map(str, cells)), frozenset(settings.items()))
         found[line] = (config.optimization.seed, record["value"])
@@ -139,7 +139,7 @@ def _about(config: PretrainConfig, epochs: str, column: str, images: int) -> tup
     return (name, dims, projection, "–" if column == "random" else epochs)
 
 
-def name_of_classifier(record: Any) -> str:
+def classifier_label(record: Any) -> str:
     """Return what a protocol is called, with the setting that is not of one seed alone."""
     protocol, setting = record["protocol"].partition("/")[0], record["setting"]
     name = _CLASSIFIERS.get(protocol, protocol)
