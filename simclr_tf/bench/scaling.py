@@ -143,15 +143,15 @@ def _measure(options, count):
     import tensorflow as tf
 
     from simclr_tf.models.build import build_model
-    from simclr_tf.training.distribution import one_device, open_replicas
+    from simclr_tf.training.distribution import make_distribution, single_device
 
     settings = options.pretrain_config()
     devices = config.Distribution(strategy="mirrored", num_replicas=count)
-    replicas = open_replicas(devices) if count > 1 else one_device()
+    replicas = make_distribution(devices) if count > 1 else single_device()
     strategy, size = replicas.strategy, options.train_batch_size
     with strategy.scope():
         model = build_model(settings, plan(size))
-    batch = _batch(strategy, replicas.share(size), settings.data.storage_size)
+    batch = _batch(strategy, replicas.per_replica_batch_size(size), settings.data.storage_size)
 
     @tf.function
     def step():

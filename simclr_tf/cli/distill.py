@@ -73,11 +73,11 @@ def run(values: flags.FlagValues) -> None:
 
     from simclr_tf.evaluation.evaluate import evaluate_classifier
     from simclr_tf.exporter.export_run import export_run
-    from simclr_tf.training.distill import distill
-    from simclr_tf.training.distribution import open_replicas
+    from simclr_tf.training.distribution import make_distribution
+    from simclr_tf.training.tasks import distill
 
     if values.mode != "eval":
-        replicas = open_replicas(devices)
+        replicas = make_distribution(devices)
     measured = values.mode != "train" and _is_measured(values, distill_config)
     if values.mode != "eval":
         distill(distill_config, values.model_dir, replicas, devices.steps_per_execution)

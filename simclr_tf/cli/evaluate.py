@@ -147,7 +147,7 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.evaluation.run_table import format_run_table
     from simclr_tf.exporter.export_run import export_run
     from simclr_tf.runs.results_file import format_results, read_evaluations
-    from simclr_tf.training.finetune import train_supervised
+    from simclr_tf.training.tasks import train_supervised_baseline
 
     request = EvalOptions(
         protocols=_protocols(values, names, neighbours, temperatures),
@@ -174,7 +174,7 @@ def run(values: flags.FlagValues) -> None:
     if names:
         check_runs(runs)
     for model_dir in runs if names else ():
-        evaluate_run(model_dir, request, train_supervised=train_supervised)
+        evaluate_run(model_dir, request, train_supervised=train_supervised_baseline)
         if values.save_classifier:
             export_run(model_dir)
     if values.table:

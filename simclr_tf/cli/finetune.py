@@ -94,13 +94,13 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.evaluation.evaluate import evaluate_classifier
     from simclr_tf.evaluation.splits import check_evaluation
     from simclr_tf.exporter.export_run import export_run
-    from simclr_tf.training.distribution import open_replicas
-    from simclr_tf.training.finetune import finetune
+    from simclr_tf.training.distribution import make_distribution
+    from simclr_tf.training.tasks import finetune
 
     if values.mode == "train_then_eval":
         check_evaluation(finetune_config.resolve().data, ())
     if values.mode != "eval":
-        replicas = open_replicas(devices)
+        replicas = make_distribution(devices)
         finetune(
             finetune_config,
             values.model_dir,

@@ -41,14 +41,14 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.evaluation.options import EvalOptions
     from simclr_tf.evaluation.splits import check_evaluation
     from simclr_tf.exporter.export_run import export_run
-    from simclr_tf.training.distribution import open_replicas
-    from simclr_tf.training.pretrain import pretrain
+    from simclr_tf.training.distribution import make_distribution
+    from simclr_tf.training.tasks import pretrain
 
     protocols = KNN(), Logistic()
     if values.mode == "train_then_eval":
         check_evaluation(pretrain_config.resolve().data, protocols)
     if values.mode != "eval":
-        replicas = open_replicas(devices)
+        replicas = make_distribution(devices)
         pretrain(pretrain_config, values.model_dir, replicas, devices.steps_per_execution)
         if not replicas.is_chief:
             return

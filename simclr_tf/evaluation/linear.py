@@ -17,7 +17,7 @@ from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, ProtocolInputs
 from simclr_tf.optimizers import WarmupCosine, build_optimizer
-from simclr_tf.training.durations import resolve_steps
+from simclr_tf.training.schedule import resolve_steps
 from simclr_tf.utils.files import atomic_write
 
 

@@ -19,7 +19,7 @@ from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.linear import LinearHead, cosine_optimizer, shuffled_batches
 from simclr_tf.evaluation.metrics import top_k, voc07_mean_average_precision
 from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, ProtocolInputs
-from simclr_tf.training.durations import resolve_steps
+from simclr_tf.training.schedule import resolve_steps
 
 # The paper's 45 values of L2 [v1 §B.8].
 L2_SWEEP = np.logspace(-6, 5, 45)

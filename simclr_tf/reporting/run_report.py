@@ -32,7 +32,7 @@ from simclr_tf.reporting.run_info import (
 from simclr_tf.reporting.view_pairs import find_duplicates, score_positive_pairs
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.online_eval import view_grid
+from simclr_tf.training.online_eval import make_view_grid
 from simclr_tf.utils.files import check_output_path, format_bytes
 
 _say = functools.partial(print, flush=True)
@@ -170,7 +170,7 @@ def _views(
 ) -> dict[str, object]:
     """The picture of views; they need no weights."""
     model = model or build_model(info.config, info.plan)
-    picture = view_grid(source, info.config.optimization.seed)(model)
+    picture = make_view_grid(source, info.config.optimization.seed)(model)
     return {
         "uri": data_uri(to_uint8(picture)),
         "width": picture.shape[1],

@@ -20,9 +20,9 @@ from simclr_tf.study.plot import draw
 from simclr_tf.study.results import Report, Result
 from simclr_tf.study.runner import run_trials, slots_for
 from simclr_tf.study.trial import Judging, Trial, trials_of
-from simclr_tf.training.distribution import one_device
-from simclr_tf.training.pretrain import open_train
+from simclr_tf.training.distribution import single_device
 from simclr_tf.training.schedule import check_trainable, make_plan
+from simclr_tf.training.tasks import open_training_data
 from simclr_tf.utils.files import atomic_write, check_output_path, directory_lock
 
 Say = Callable[[str], None]
@@ -180,10 +180,10 @@ def _check_data(request: Request, trials: Sequence[Trial]) -> None:
     """Raises UserError if the images cannot be learnt from or judged on."""
     data = request.base.resolve().data
     check_evaluation(data, request.judging.protocols)
-    train, _ = open_train(request.base.resolve())
+    train, _ = open_training_data(request.base.resolve())
     for trial in trials:
         try:
-            make_plan(trial.config, train, one_device())
+            make_plan(trial.config, train, single_device())
         except UserError as error:
             raise UserError(f"{trial.cell.name}: {error}") from None
 

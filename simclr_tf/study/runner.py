@@ -17,7 +17,7 @@ from tqdm import tqdm
 from simclr_tf.errors import UserError
 from simclr_tf.study.trial import Judging, Trial
 from simclr_tf.study.worker import Slot, work
-from simclr_tf.training.interruption import signals
+from simclr_tf.training.interruption import catch_signals
 
 _TRIALS_PER_PROCESS = 20  # TensorFlow keeps some 40 MB of each
 _SAID_EVERY = 30.0  # seconds between a trial's lines
@@ -118,7 +118,7 @@ def run_trials(
     waiting, processes = deque(trials), [_Process(slot) for slot in slots]
     began, count = time.monotonic(), already + len(trials)
     done_images, left_images = 0.0, sum(trial.images for trial in trials)
-    with signals() as received:
+    with catch_signals() as received:
         try:
             while not received:
                 for process in processes:

@@ -20,7 +20,7 @@ from simclr_tf.errors import UserError
 
 if TYPE_CHECKING:  # TensorFlow comes after the process has its cores
     from simclr_tf.study.trial import Judging, Trial
-    from simclr_tf.training.distribution import Replicas
+    from simclr_tf.training.distribution import DistributionContext
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,20 +96,19 @@ def _print_into(path: Path) -> None:
 
 def _open_replicas(count):
     from simclr_tf.config import Distribution
-    from simclr_tf.training.distribution import open_replicas
+    from simclr_tf.training.distribution import make_distribution
 
     strategy = "mirrored" if count else "one_device"
-    return open_replicas(Distribution(strategy=strategy, num_replicas=count))
+    return make_distribution(Distribution(strategy=strategy, num_replicas=count))
 
 
-def _carry_out(trial: "Trial", judging: "Judging", replicas: "Replicas") -> None:
+def _carry_out(trial: "Trial", judging: "Judging", replicas: "DistributionContext") -> None:
     import tf_keras as keras
 
     from simclr_tf.config import FinetuneConfig
     from simclr_tf.evaluation.load_encoder import encoder_from_model, encoder_from_run
     from simclr_tf.runs.run_dir import RunDir
-    from simclr_tf.training.finetune import finetune
-    from simclr_tf.training.pretrain import pretrain
+    from simclr_tf.training.tasks import finetune, pretrain
     from simclr_tf.utils.files import directory_lock
 
     keras.backend.clear_session()  # what the trial before has left, however it ended
@@ -121,7 +120,7 @@ def _carry_out(trial: "Trial", judging: "Judging", replicas: "Replicas") -> None
     with directory_lock(run.checkpoint_dir, lambda: print(waiting)):
         train = finetune if isinstance(trial.config, FinetuneConfig) else pretrain
         model = train(trial.config, trial.path, replicas)  # type: ignore[arg-type]
-        if replicas.count > 1:
+        if replicas.num_replicas > 1:
             trained = encoder_from_run(trial.path)
         else:
             trained = encoder_from_model(model, run.read_config()[0])

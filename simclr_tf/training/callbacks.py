@@ -14,14 +14,14 @@ from tqdm import tqdm
 from simclr_tf.errors import UserError
 from simclr_tf.models.multi_view import StepwiseModel
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.distribution import Replicas
-from simclr_tf.training.gradient_norms import Norms
+from simclr_tf.training.distribution import DistributionContext
+from simclr_tf.training.gradient_norms import GradientNormMonitor
 from simclr_tf.training.online_eval import Evaluator
-from simclr_tf.training.tensorboard import Board
+from simclr_tf.training.tensorboard import TensorBoardWriter
 
 
 @dataclass(frozen=True)
-class Every:
+class ScheduledEvaluator:
     """An evaluator and how often it runs; it runs at the last step, too."""
 
     steps: int
@@ -57,14 +57,14 @@ class LoggingCallback(keras.callbacks.Callback):
         steps_per_epoch: float,
         global_batch: int,
         log_every: int,
-        evaluators: Sequence[Every],
+        evaluators: Sequence[ScheduledEvaluator],
         picture: Callable,
-        norms: Norms,
-        replicas: Replicas,
+        norms: GradientNormMonitor,
+        distribution: DistributionContext,
         copy: keras.Model | None = None,
     ):
         super().__init__()
-        self._replicas, self._copy = replicas, copy
+        self._distribution, self._copy = distribution, copy
         self._run, self._log_every, self._evaluators = run, log_every, evaluators
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
         self._global_batch, self._picture, self._norms = global_batch, picture, norms
@@ -72,8 +72,8 @@ class LoggingCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self._first = self._step = int(self.model.step.numpy())
         self._picture_due = self._step == 0
-        if self._replicas.is_chief:
-            self._board = Board(self._run, self._step)
+        if self._distribution.is_chief:
+            self._board = TensorBoardWriter(self._run, self._step)
             self._terminal = _Terminal(self._step, self._total)
         self._started, self._from = time.monotonic(), self._step
         self._timing = False
@@ -93,7 +93,7 @@ class LoggingCallback(keras.callbacks.Callback):
             return last or self._step // steps > before // steps
 
         due = [every for every in self._evaluators if falls_due(every.steps)]
-        if self._replicas.is_chief:
+        if self._distribution.is_chief:
             self._terminal.advance(self._step)
         measured = falls_due(self._log_every)
         if due or measured:
@@ -102,7 +102,7 @@ class LoggingCallback(keras.callbacks.Callback):
             self._restart_clock()
 
     def _restart_clock(self):
-        if not self._timing and self._replicas.is_chief:
+        if not self._timing and self._distribution.is_chief:
             self._terminal.restart(self._step)
         self._timing = True
         self._started, self._from = time.monotonic(), self._step
@@ -115,16 +115,16 @@ class LoggingCallback(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         views = self.model.views_per_image * self._global_batch * (self._step - self._from)
         row["views_per_second"] = views / seconds
-        check_finite(self.model)
+        raise_if_diverged(self.model)
         self.model.reset_metrics()
         norms, ratios = self._norms.read() if measured else ({}, np.empty(0))
         row |= norms
-        if due and self._replicas.count > 1:
+        if due and self._distribution.num_replicas > 1:
             for i, part in enumerate(self.model.layers):
                 weights = part.get_weights()
                 if self._copy:
                     self._copy.layers[i].set_weights(weights)
-        if self._replicas.is_chief:
+        if self._distribution.is_chief:
             self._write(row, due, ratios)
         self._restart_clock()  # the evaluators' time is not the training's
 
@@ -211,7 +211,7 @@ class _Terminal:
             self._bar.close()
 
 
-def check_finite(model: StepwiseModel) -> None:
+def raise_if_diverged(model: StepwiseModel) -> None:
     """Raises UserError with the step if any loss since the last look was not finite."""
     step = int(model.first_bad_step.numpy())
     if step >= 0:

@@ -9,11 +9,11 @@ import tf_keras as keras
 
 from simclr_tf.errors import UserError
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.distribution import Replicas
-from simclr_tf.training.interruption import is_aborted
+from simclr_tf.training.distribution import DistributionContext
+from simclr_tf.training.interruption import is_peer_failure
 
 
-class CannotSaveError(UserError):
+class CheckpointWriteError(UserError):
     """A checkpoint cannot be written."""
 
 
@@ -46,13 +46,13 @@ class CheckpointCallback(keras.callbacks.Callback):
         keep: int,
         healthy: Callable[[], None],
         stop: Callable[[], int | None],
-        replicas: Replicas,
+        distribution: DistributionContext,
     ):
         super().__init__()
         self._every, self._total, self._keep = every, total_steps, keep
         self._healthy, self._stop = healthy, stop
         self._directory = str(run.checkpoint_dir)
-        if not replicas.is_chief:
+        if not distribution.is_chief:
             self._discarded = tempfile.TemporaryDirectory(prefix="simclr_tf-")
             self._directory = self._discarded.name
 
@@ -78,17 +78,17 @@ class CheckpointCallback(keras.callbacks.Callback):
         """Saves what has been trained, at any moment between two steps.
 
         Raises:
-            CannotSaveError: if the file system does not take it.
+            CheckpointWriteError: if the file system does not take it.
         """
         self._healthy()
         step = int(self.model.step.numpy())
         try:
             self._manager.save(checkpoint_number=step)
         except (OSError, tf.errors.OpError) as error:
-            if isinstance(error, tf.errors.OpError) and is_aborted(error):
+            if isinstance(error, tf.errors.OpError) and is_peer_failure(error):
                 raise
             reason = str(error).strip().splitlines()[0]
-            raise CannotSaveError(
+            raise CheckpointWriteError(
                 f"the checkpoint of step {step} cannot be written to {self._directory}: {reason}; "
                 "make room, and start the same command again: it goes on from the one before"
             ) from error

@@ -11,7 +11,7 @@ from simclr_tf.config import Distribution
 from simclr_tf.errors import UserError
 
 
-def cluster_of_flags(devices: Distribution) -> tuple[Sequence[str], int]:
+def cluster_from_flags(devices: Distribution) -> tuple[Sequence[str], int]:
     """Returns the workers and this one's place that --workers and --worker_index name."""
     workers = [worker.strip() for worker in devices.workers.split(",")]
     check_addresses("--workers", workers)
@@ -23,7 +23,7 @@ def cluster_of_flags(devices: Distribution) -> tuple[Sequence[str], int]:
     return workers, devices.worker_index
 
 
-def cluster_of_environment() -> tuple[Sequence[str], int] | None:
+def cluster_from_tf_config() -> tuple[Sequence[str], int] | None:
     """Returns the workers and this one's place that TF_CONFIG names, or None."""
     text = os.environ.get("TF_CONFIG")
     if not text:
@@ -61,7 +61,7 @@ def check_addresses(where: str, addresses: Sequence[str]) -> None:
         raise UserError(f"{where}: a worker is named twice")
 
 
-def await_workers(
+def wait_for_workers(
     workers: Sequence[str], index: int, timeout: float, say: Callable[[str], None]
 ) -> None:
     """Waits until every other worker answers, listening at this one's own port."""
@@ -76,10 +76,10 @@ def await_workers(
         ) from None
     with listener:
         others = [worker for i, worker in enumerate(workers) if i != index]
-        await_answers(others, timeout, "start it there with the same --workers", say)
+        wait_for_addresses(others, timeout, "start it there with the same --workers", say)
 
 
-def await_answers(
+def wait_for_addresses(
     addresses: Sequence[str], timeout: float, remedy: str, say: Callable[[str], None]
 ) -> None:
     """Waits until every host:port answers; TensorFlow itself would wait for ever.

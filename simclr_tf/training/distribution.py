@@ -12,16 +12,16 @@ import tensorflow as tf
 from simclr_tf.config import Distribution
 from simclr_tf.errors import UserError
 from simclr_tf.training.cluster import (
-    await_answers,
-    await_workers,
     check_addresses,
-    cluster_of_environment,
-    cluster_of_flags,
+    cluster_from_flags,
+    cluster_from_tf_config,
+    wait_for_addresses,
+    wait_for_workers,
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Replicas:
+class DistributionContext:
     """The replicas that train together.
 
     Attributes:
@@ -37,7 +37,7 @@ class Replicas:
     worker_index: int = 0
 
     @property
-    def count(self) -> int:
+    def num_replicas(self) -> int:
         """How many replicas there are on all workers."""
         return self.strategy.num_replicas_in_sync
 
@@ -45,29 +45,29 @@ class Replicas:
     def is_chief(self) -> bool:
         return self.worker_index == 0
 
-    def share(self, global_batch: int) -> int:
+    def per_replica_batch_size(self, global_batch: int) -> int:
         """Returns a replica's share of the global batch.
 
         Raises:
             UserError: if the batch does not divide.
         """
-        if global_batch % self.count:
-            below = global_batch - global_batch % self.count
-            near = " or ".join(str(b) for b in (below, below + self.count) if b)
+        if global_batch % self.num_replicas:
+            below = global_batch - global_batch % self.num_replicas
+            near = " or ".join(str(b) for b in (below, below + self.num_replicas) if b)
             raise UserError(
-                f"--train_batch_size={global_batch} does not divide among {self.count} replicas: "
-                f"choose a multiple, such as {near}"
+                f"--train_batch_size={global_batch} does not divide among {self.num_replicas} "
+                f"replicas: choose a multiple, such as {near}"
             )
-        return global_batch // self.count
+        return global_batch // self.num_replicas
 
     def describe(self, global_batch: int) -> str:
         """Returns the line that says what trains what."""
         words = f"{self.name}: global batch {global_batch}"
         if self.num_workers > 1:
             words += f", {global_batch // self.num_workers} per worker"
-        return f"{words}, {self.share(global_batch)} per replica"
+        return f"{words}, {self.per_replica_batch_size(global_batch)} per replica"
 
-    def check_agreement(self, facts: dict[str, int]) -> None:
+    def check_workers_agree(self, facts: dict[str, int]) -> None:
         """Makes sure that all workers are about to do the same.
 
         Args:
@@ -76,11 +76,13 @@ class Replicas:
         Raises:
             UserError: naming the first fact that is not the same on all workers.
         """
-        for name, values in zip(facts, self.gather(list(facts.values())).T, strict=True):
+        for name, values in zip(
+            facts, self.gather_across_workers(list(facts.values())).T, strict=True
+        ):
             if len(set(values)) > 1:
                 raise UserError(f"the workers differ in {name}")
 
-    def gather(self, values: Sequence[int]) -> np.ndarray:
+    def gather_across_workers(self, values: Sequence[int]) -> np.ndarray:
         """Returns every worker's values, int64 [rows, values]; all workers must ask together."""
         mine = tf.constant([list(values)], tf.int64)
         if self.num_workers == 1:
@@ -93,12 +95,14 @@ class Replicas:
         return all_of_them().numpy()
 
 
-def one_device() -> Replicas:
+def single_device() -> DistributionContext:
     """Returns TensorFlow's default strategy: all on the first GPU, or on the CPU."""
-    return Replicas(tf.distribute.get_strategy())
+    return DistributionContext(tf.distribute.get_strategy())
 
 
-def open_replicas(devices: Distribution, say: Callable[[str], None] = print) -> Replicas:
+def make_distribution(
+    devices: Distribution, say: Callable[[str], None] = print
+) -> DistributionContext:
     """Makes the strategy that a user asks for.
 
     Args:
@@ -116,7 +120,7 @@ def open_replicas(devices: Distribution, say: Callable[[str], None] = print) -> 
         return _multi_worker(devices, say)
     if kind == "mirrored":
         return _mirrored(devices.num_replicas)
-    return one_device()
+    return single_device()
 
 
 def _choose(devices: Distribution) -> str:
@@ -141,19 +145,19 @@ def _choose(devices: Distribution) -> str:
         raise UserError("--worker_index needs --workers: host:port of every worker process")
     if kind is not None:
         return kind
-    if cluster_of_environment():
+    if cluster_from_tf_config():
         return "multi_worker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
 
 
-def _mirrored(count: int) -> Replicas:
+def _mirrored(count: int) -> DistributionContext:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus:
         if count > gpus:
             raise UserError(f"--num_replicas={count}: {gpus} GPUs are visible")
         count = count or gpus
         strategy = tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
-        return Replicas(strategy, _counted(count, "GPU"))
+        return DistributionContext(strategy, _counted(count, "GPU"))
     count = count or 1
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or [cpu]) < count:
@@ -167,15 +171,15 @@ def _mirrored(count: int) -> Replicas:
                 "replicas before its first operation"
             ) from None
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
-    return Replicas(strategy, _counted(count, "CPU device"))
+    return DistributionContext(strategy, _counted(count, "CPU device"))
 
 
-def _tpu(devices: Distribution, say: Callable[[str], None]) -> Replicas:
+def _tpu(devices: Distribution, say: Callable[[str], None]) -> DistributionContext:
     name = devices.tpu_name or "local"
     if name.startswith("grpc://"):
         address = name.removeprefix("grpc://")
         check_addresses("--tpu_name", [address])
-        await_answers([address], devices.worker_timeout, "see that the TPU runs", say)
+        wait_for_addresses([address], devices.worker_timeout, "see that the TPU runs", say)
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
             tpu=name, zone=devices.tpu_zone or None, project=devices.gcp_project or None
@@ -190,15 +194,15 @@ def _tpu(devices: Distribution, say: Callable[[str], None]) -> Replicas:
             f"no TPU ({name}): {reason}; run on a TPU VM with TensorFlow's TPU build, name another "
             "--tpu_name, or leave --use_tpu out"
         ) from None
-    return Replicas(strategy, _counted(strategy.num_replicas_in_sync, "TPU core"))
+    return DistributionContext(strategy, _counted(strategy.num_replicas_in_sync, "TPU core"))
 
 
-def _multi_worker(devices: Distribution, say: Callable[[str], None]) -> Replicas:
-    environment = cluster_of_environment()
+def _multi_worker(devices: Distribution, say: Callable[[str], None]) -> DistributionContext:
+    environment = cluster_from_tf_config()
     if devices.workers and environment:
         raise UserError("both --workers and TF_CONFIG name a cluster: leave out or unset one")
     if devices.workers:
-        workers, index = cluster_of_flags(devices)
+        workers, index = cluster_from_flags(devices)
     elif environment:
         workers, index = environment
     else:
@@ -206,7 +210,7 @@ def _multi_worker(devices: Distribution, say: Callable[[str], None]) -> Replicas
             "--strategy=multi_worker: name the processes with --workers=host:port,… and "
             "--worker_index, or with TF_CONFIG"
         )
-    await_workers(workers, index, devices.worker_timeout, say)
+    wait_for_workers(workers, index, devices.worker_timeout, say)
     cluster = tf.train.ClusterSpec({"worker": list(workers)})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         cluster, task_type="worker", task_id=index, rpc_layer="grpc"
@@ -217,7 +221,7 @@ def _multi_worker(devices: Distribution, say: Callable[[str], None]) -> Replicas
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the cluster {','.join(workers)} did not start: {reason}") from None
     name = f"worker {index} of {len(workers)}, {_counted(strategy.num_replicas_in_sync, 'replica')}"
-    return Replicas(strategy, name, len(workers), index)
+    return DistributionContext(strategy, name, len(workers), index)
 
 
 def _counted(count: int, what: str) -> str:

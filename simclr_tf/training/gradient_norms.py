@@ -9,7 +9,7 @@ from simclr_tf.models.multi_view import StepwiseModel
 from simclr_tf.optimizers.base import Pairs
 
 
-class Norms:
+class GradientNormMonitor:
     """Watches the optimizer of a model every `every` steps, and in the last one.
 
     A branch of the step's own graph measures where it is due, and other steps pass it by: with

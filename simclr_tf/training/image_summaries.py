@@ -28,7 +28,7 @@ _FRAME = 3
 _SAME, _OTHER, _PLAIN = (0, 114, 178), (230, 159, 0), (255, 255, 255)  # blue, orange, white
 
 
-class Pictures:
+class EmbeddingSummaries:
     """An evaluator: what the encoder makes of a fixed sample of up to 1000 training images.
 
     Gives `nearest_neighbours`, in each row an image and the eight nearest to it of the sample, by

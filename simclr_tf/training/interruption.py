@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from simclr_tf.errors import UserError
-from simclr_tf.training.distribution import Replicas
+from simclr_tf.training.distribution import DistributionContext
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
+def catch_signals() -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT instead of dying of them; a second one of a kind kills."""
     received: list[int] = []
 
@@ -31,7 +31,9 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def agreed_signal(received: list[int], replicas: Replicas) -> Callable[[], int | None]:
+def synchronized_stop_signal(
+    received: list[int], distribution: DistributionContext
+) -> Callable[[], int | None]:
     """Returns a function to call after every step: the signal to stop for at once, or None.
 
     Several workers sum up who has received what, 8 bytes a step, and look at the sum of the step
@@ -41,10 +43,10 @@ def agreed_signal(received: list[int], replicas: Replicas) -> Callable[[], int |
         received: the signals that this process has received so far; it grows.
         replicas: who must agree.
     """
-    if replicas.num_workers == 1:
+    if distribution.num_workers == 1:
         return lambda: received[0] if received else None
 
-    strategy = replicas.strategy
+    strategy = distribution.strategy
     last: tf.Tensor | None = None
 
     @tf.function
@@ -63,13 +65,13 @@ def agreed_signal(received: list[int], replicas: Replicas) -> Callable[[], int |
 _ABORTED = "Collective ops is aborted by"
 
 
-def is_aborted(error: tf.errors.OpError) -> bool:
+def is_peer_failure(error: tf.errors.OpError) -> bool:
     """Whether a replica's error is only the echo of what happened to another replica."""
     return _ABORTED in str(error.message)
 
 
 @contextlib.contextmanager
-def losing_workers(replicas: Replicas) -> Iterator[None]:
+def peer_failure_as_user_error(distribution: DistributionContext) -> Iterator[None]:
     """Turns the error of a worker whose peer is gone into words.
 
     Raises:
@@ -78,7 +80,7 @@ def losing_workers(replicas: Replicas) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        if replicas.num_workers == 1 or not is_aborted(error):
+        if distribution.num_workers == 1 or not is_peer_failure(error):
             raise
         cause = str(error.message).partition(_ABORTED)[2].partition("The error could be")[0]
         raise UserError(

@@ -16,22 +16,27 @@ from simclr_tf.runs.load import restore
 from simclr_tf.runs.metrics_log import truncate_metrics
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.runs.status import check_not_running, track_status
-from simclr_tf.training.callbacks import Every, LoggingCallback, check_finite
-from simclr_tf.training.checkpoints import CannotSaveError, CheckpointCallback
-from simclr_tf.training.distribution import Replicas, one_device
-from simclr_tf.training.gradient_norms import Norms
-from simclr_tf.training.image_summaries import Pictures
-from simclr_tf.training.interruption import agreed_signal, is_aborted, losing_workers, signals
-from simclr_tf.training.online_eval import view_grid
-from simclr_tf.training.precision import keep_precision, try_precisions
+from simclr_tf.training.callbacks import LoggingCallback, ScheduledEvaluator, raise_if_diverged
+from simclr_tf.training.checkpoints import CheckpointCallback, CheckpointWriteError
+from simclr_tf.training.distribution import DistributionContext, single_device
+from simclr_tf.training.gradient_norms import GradientNormMonitor
+from simclr_tf.training.image_summaries import EmbeddingSummaries
+from simclr_tf.training.interruption import (
+    catch_signals,
+    is_peer_failure,
+    peer_failure_as_user_error,
+    synchronized_stop_signal,
+)
+from simclr_tf.training.online_eval import make_view_grid
+from simclr_tf.training.precision import resolve_auto_precision, reuse_run_precision
 from simclr_tf.training.profile import ProfileCallback
 from simclr_tf.training.schedule import (
-    check_shards,
+    check_same_sharding,
     check_trainable,
-    checkpoint_every,
+    checkpoint_interval,
+    config_checksum,
     describe,
-    epochs_in_steps,
-    fingerprint,
+    epochs_to_steps,
     make_plan,
 )
 from simclr_tf.utils.files import check_output_path
@@ -57,7 +62,7 @@ class Prepared:
 
     config: PretrainConfig
     source: ImageSource
-    evaluators: Callable[[TrainingPlan], list[Every]]
+    evaluators: Callable[[TrainingPlan], list[ScheduledEvaluator]]
     fill: Callable[[keras.Model], None]
     plan: Callable[[TrainingPlan], TrainingPlan] = lambda plan: plan
     equip: Callable[[keras.Model], None] = lambda model: None
@@ -67,7 +72,7 @@ class Prepared:
 def train(
     config: PretrainConfig,
     model_dir: str | Path,
-    replicas: Replicas | None,
+    distribution: DistributionContext | None,
     steps_per_execution: int,
     say: Say,
     prepare: Callable[[PretrainConfig, Say], Prepared],
@@ -77,16 +82,16 @@ def train(
     Arguments, result and errors are those of `pretrain`; `prepare` opens the data of the resolved
     config.
     """
-    replicas = replicas or one_device()
+    distribution = distribution or single_device()
     run = RunDir(Path(model_dir))
-    with track_status(run) as begin, losing_workers(replicas):
-        return _train(config.resolve(), run, replicas, steps_per_execution, say, prepare, begin)
+    with track_status(run) as begin, peer_failure_as_user_error(distribution):
+        return _train(config.resolve(), run, distribution, steps_per_execution, say, prepare, begin)
 
 
 def _train(
     config: PretrainConfig,
     run: RunDir,
-    replicas: Replicas,
+    distribution: DistributionContext,
     steps_per_execution: int,
     say: Say,
     prepare: Callable[[PretrainConfig, Say], Prepared],
@@ -99,48 +104,48 @@ def _train(
     #  3. config.json without a checkpoint (killed before the first one): as 1 or 2, anew;
     #  4. config.json and a checkpoint: resumed at its step, everything restored. --checkpoint has
     #     no more effect; other settings that change the computation are refused by name.
-    check_trainable(config, replicas.count)
+    check_trainable(config, distribution.num_replicas)
     check_output_path(run.path, "model_dir")
-    if replicas.is_chief:
+    if distribution.is_chief:
         check_not_running(run)
     resuming = run.latest_checkpoint() is not None
     config = with_backbone(config, run.read_config()[0].encoder if resuming else None)
-    prepared = prepare(config, say if replicas.is_chief else _silence)
+    prepared = prepare(config, say if distribution.is_chief else _silence)
     config, train = prepared.config, prepared.source
-    say(replicas.describe(config.optimization.train_batch_size))
-    if not replicas.is_chief:
+    say(distribution.describe(config.optimization.train_batch_size))
+    if not distribution.is_chief:
         say = _silence  # the chief says it all
-    plan = prepared.plan(make_plan(config, train, replicas))
+    plan = prepared.plan(make_plan(config, train, distribution))
     if plan.warmup_steps > plan.total_steps:
         say(
             f"note: --warmup_epochs ({plan.warmup_steps} steps) is longer than the run "
             f"({plan.total_steps} steps): the learning rate never reaches its peak"
         )
     if resuming:
-        config = keep_precision(config, run, say)
+        config = reuse_run_precision(config, run, say)
         run.check_resumable(config, plan)
-        check_shards(run, plan, train)
+        check_same_sharding(run, plan, train)
     elif run.config_file.exists():
         say(f"note: {run.path} holds no checkpoint yet: its run starts anew")
     evaluators = prepared.evaluators(plan)
     if config.monitoring.pictures_every_epochs:
-        every = epochs_in_steps(config, plan, config.monitoring.pictures_every_epochs)
-        pictures = Pictures(train, config.augmentation.image_size, run.tensorboard_dir)
-        evaluators.append(Every(every, pictures))
+        every = epochs_to_steps(config, plan, config.monitoring.pictures_every_epochs)
+        pictures = EmbeddingSummaries(train, config.augmentation.image_size, run.tensorboard_dir)
+        evaluators.append(ScheduledEvaluator(every, pictures))
     # Before the model is built: workers with other shapes could not even exchange its weights.
-    replicas.check_agreement(
+    distribution.check_workers_agree(
         {
             "the checkpoints in --model_dir (it must be one directory that all share)": (
                 run.latest_step()
             ),
-            "their settings or their images": fingerprint(config, plan, steps_per_execution),
+            "their settings or their images": config_checksum(config, plan, steps_per_execution),
         }
     )
-    config = try_precisions(config, replicas, say)
-    with replicas.strategy.scope():
+    config = resolve_auto_precision(config, distribution, say)
+    with distribution.strategy.scope():
         model = build_model(config, plan, steps_per_execution)
         prepared.equip(model)
-        norms = Norms(model, config.monitoring.log_every, plan.total_steps)
+        norms = GradientNormMonitor(model, config.monitoring.log_every, plan.total_steps)
     if resuming:
         restore(model, run)
         say(f"resuming {run.path} at step {int(model.step.numpy())} of {plan.total_steps}")
@@ -152,7 +157,7 @@ def _train(
         kind = "its weights" if loaded else "random weights, for it has none"
         say(f"starting {config.encoder.encoder} from {kind}")
     start = int(model.step.numpy())
-    if replicas.is_chief:
+    if distribution.is_chief:
         begin(start)
         run.write_config(config, plan)
         prepared.note(run)
@@ -173,10 +178,10 @@ def _train(
             start_step=start,
             num_workers=workers,
             worker_index=context.input_pipeline_id,
-            num_replicas=replicas.count // workers,
+            num_replicas=distribution.num_replicas // workers,
         )
 
-    batches = replicas.strategy.distribute_datasets_from_function(batches_of)
+    batches = distribution.strategy.distribute_datasets_from_function(batches_of)
     logging = LoggingCallback(
         run,
         total_steps=plan.total_steps,
@@ -184,25 +189,25 @@ def _train(
         global_batch=batch,
         log_every=config.monitoring.log_every,
         evaluators=evaluators,
-        picture=view_grid(train, seed),
+        picture=make_view_grid(train, seed),
         norms=norms,
-        replicas=replicas,
+        distribution=distribution,
         copy=(
             build_model(config, plan)
-            if evaluators and replicas.count > 1 and replicas.is_chief
+            if evaluators and distribution.num_replicas > 1 and distribution.is_chief
             else None
         ),
     )
     profile = ProfileCallback(run.tensorboard_dir, say) if config.monitoring.profile else None
-    with signals() as received:
+    with catch_signals() as received:
         checkpoints = CheckpointCallback(
             run,
-            every=checkpoint_every(config, plan),
+            every=checkpoint_interval(config, plan),
             total_steps=plan.total_steps,
             keep=config.checkpoints.keep_checkpoint_max,
-            healthy=lambda: check_finite(model),
-            stop=agreed_signal(received, replicas),
-            replicas=replicas,
+            healthy=lambda: raise_if_diverged(model),
+            stop=synchronized_stop_signal(received, distribution),
+            distribution=distribution,
         )
         say("compiling the first step …")
         try:
@@ -214,13 +219,13 @@ def _train(
                 verbose=0,
                 callbacks=[logging, *([profile] if profile else []), checkpoints],
             )
-        except CannotSaveError:
+        except CheckpointWriteError:
             raise
         except UserError as error:  # of an evaluator; a loss that is not finite is not saved
-            saved = _save(checkpoints, model, run, replicas)
+            saved = _save(checkpoints, model, run, distribution)
             raise UserError(f"{error}. {saved}") from error
         except tf.errors.OpError as error:
-            if not isinstance(error, READ_ERRORS) and not is_aborted(error):
+            if not isinstance(error, READ_ERRORS) and not is_peer_failure(error):
                 raise
             # tf.data reads ahead, and hands on the error as soon as it has it.
             explained = find_undecodable_image(
@@ -232,7 +237,7 @@ def _train(
             if explained is None:
                 raise
             raise UserError(
-                f"{explained}. {_save(checkpoints, model, run, replicas)} and goes on once the "
+                f"{explained}. {_save(checkpoints, model, run, distribution)} and goes on once the "
                 "image is replaced; without it, start another --model_dir with "
                 f"--checkpoint={run.path}"
             ) from error
@@ -247,10 +252,13 @@ def _train(
 
 
 def _save(
-    checkpoints: CheckpointCallback, model: keras.Model, run: RunDir, replicas: Replicas
+    checkpoints: CheckpointCallback,
+    model: keras.Model,
+    run: RunDir,
+    distribution: DistributionContext,
 ) -> str:
     """Saves, where this process can do it alone; returns the words that say what is saved."""
-    if replicas.num_workers == 1:
+    if distribution.num_workers == 1:
         checkpoints.save()
         return f"The run is saved at step {int(model.step.numpy())}"
     return f"The run is saved at step {run.latest_step()}"

@@ -20,7 +20,7 @@ from simclr_tf.models.multi_view import StepwiseModel
 Evaluator = Callable[[Any], Mapping[str, float | np.ndarray]]
 
 
-def probe(train: ImageSource, test: ImageSource, image_size: int) -> Evaluator:
+def probe_evaluator(train: ImageSource, test: ImageSource, image_size: int) -> Evaluator:
     """Returns an evaluator: how well frozen features tell the classes apart.
 
     `knn_top1` is the k-NN of the evaluation protocol; `linear_probe_top1` a ridge classifier on
@@ -59,7 +59,7 @@ def _labelled(features: Features, source: ImageSource) -> Features:
     return Features(features.features[known], features.labels[known])
 
 
-def validation(source: ImageSource, batch_size: int) -> Evaluator:
+def validation_loss_evaluator(source: ImageSource, batch_size: int) -> Evaluator:
     """Returns an evaluator: the loss and contrastive accuracy on images held out of training.
 
     The encoder runs in inference mode; the views are the same at every call. The loss depends on
@@ -85,7 +85,7 @@ def validation(source: ImageSource, batch_size: int) -> Evaluator:
     return evaluate
 
 
-def accuracy(source: ImageSource, image_size: int) -> Evaluator:
+def accuracy_evaluator(source: ImageSource, image_size: int) -> Evaluator:
     """Returns an evaluator: a classifier's accuracy on labelled images held out of training."""
     extract = None
 
@@ -100,7 +100,9 @@ def accuracy(source: ImageSource, image_size: int) -> Evaluator:
     return evaluate
 
 
-def agreement(source: ImageSource, image_size: int, teacher: Callable[[Any], Any]) -> Evaluator:
+def agreement_evaluator(
+    source: ImageSource, image_size: int, teacher: Callable[[Any], Any]
+) -> Evaluator:
     """Returns an evaluator: how often a classifier answers as the teacher does on such images."""
 
     def answer(images, training):
@@ -120,7 +122,7 @@ def agreement(source: ImageSource, image_size: int, teacher: Callable[[Any], Any
     return evaluate
 
 
-def view_grid(source: ImageSource, seed: int) -> Callable[[StepwiseModel], np.ndarray]:
+def make_view_grid(source: ImageSource, seed: int) -> Callable[[StepwiseModel], np.ndarray]:
     """Returns a picture maker: the views of the run's first images, those of one side by side."""
     count = min(16, source.num_examples)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from simclr_tf.config import PretrainConfig
 from simclr_tf.models.build import build_encoder
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.distribution import Replicas
+from simclr_tf.training.distribution import DistributionContext
 
 _WORTH = 1.05  # times as fast bfloat16 must be to be taken
 _PIXELS = 2**16  # of all views together that a processor tries
@@ -17,7 +17,7 @@ _ROUNDS = 5
 _SECONDS = 2.0  # after which no other round begins
 
 
-def keep_precision(
+def reuse_run_precision(
     config: PretrainConfig, run: RunDir, say: Callable[[str], None]
 ) -> PretrainConfig:
     """Returns the config of a run that goes on, with the run's own precision in place of "auto".
@@ -30,8 +30,8 @@ def keep_precision(
     return _with(config, run.read_config()[0].optimization.precision, f"as {run.path} began", say)
 
 
-def try_precisions(
-    config: PretrainConfig, replicas: Replicas, say: Callable[[str], None]
+def resolve_auto_precision(
+    config: PretrainConfig, distribution: DistributionContext, say: Callable[[str], None]
 ) -> PretrainConfig:
     """Returns the config with a precision in place of "auto", and says which and why.
 
@@ -41,10 +41,12 @@ def try_precisions(
     """
     if config.optimization.precision != "auto":
         return config
-    if isinstance(replicas.strategy, tf.distribute.TPUStrategy):
+    if isinstance(distribution.strategy, tf.distribute.TPUStrategy):
         return _with(config, "bfloat16", "a TPU's own", say)
-    share = replicas.share(config.optimization.train_batch_size)
-    times = replicas.gather([int(1e9 * s) for s in time_precisions(config, share)]).sum(axis=0)
+    share = distribution.per_replica_batch_size(config.optimization.train_batch_size)
+    times = distribution.gather_across_workers(
+        [int(1e9 * s) for s in time_precisions(config, share)]
+    ).sum(axis=0)
     faster = times[0] / times[1]
     chosen = "bfloat16" if faster >= _WORTH else "float32"
     return _with(config, chosen, f"here bfloat16 is {faster:.2f} times as fast as float32", say)

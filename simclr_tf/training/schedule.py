@@ -12,11 +12,12 @@ from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import check_optimizer, peak_learning_rate
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.distribution import Replicas
-from simclr_tf.training.durations import resolve_steps
+from simclr_tf.training.distribution import DistributionContext
 
 
-def make_plan(config: PretrainConfig, train: ImageSource, replicas: Replicas) -> TrainingPlan:
+def make_plan(
+    config: PretrainConfig, train: ImageSource, distribution: DistributionContext
+) -> TrainingPlan:
     """Resolves durations and the learning rate against the training images.
 
     Raises:
@@ -44,13 +45,13 @@ def make_plan(config: PretrainConfig, train: ImageSource, replicas: Replicas) ->
         peak_learning_rate=peak_learning_rate(
             settings.learning_rate, batch, settings.learning_rate_scaling
         ),
-        num_replicas=replicas.count,
-        num_workers=replicas.num_workers,
+        num_replicas=distribution.num_replicas,
+        num_workers=distribution.num_workers,
         class_names=names if isinstance(config, FinetuneConfig) else (),
     )
 
 
-def checkpoint_every(config: PretrainConfig, plan: TrainingPlan) -> int:
+def checkpoint_interval(config: PretrainConfig, plan: TrainingPlan) -> int:
     """Returns the steps between checkpoints."""
     settings = config.checkpoints
     return max(
@@ -64,7 +65,7 @@ def checkpoint_every(config: PretrainConfig, plan: TrainingPlan) -> int:
     )
 
 
-def epochs_in_steps(config: PretrainConfig, plan: TrainingPlan, epochs: float) -> int:
+def epochs_to_steps(config: PretrainConfig, plan: TrainingPlan, epochs: float) -> int:
     """Returns how many steps such a part of the run takes, at least one."""
     batch = config.optimization.train_batch_size
     return max(1, resolve_steps(plan.num_examples, batch, epochs=epochs))
@@ -111,7 +112,7 @@ def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
         )
 
 
-def check_shards(run: RunDir, plan: TrainingPlan, train: ImageSource) -> None:
+def check_same_sharding(run: RunDir, plan: TrainingPlan, train: ImageSource) -> None:
     """Refuses to go on with files dealt out to another number of workers: another stream."""
     before, now = run.read_config()[1].num_workers, plan.num_workers
     if before != now and train.shard_by_file(max(before, now), 0) is not None:
@@ -121,8 +122,25 @@ def check_shards(run: RunDir, plan: TrainingPlan, train: ImageSource) -> None:
         )
 
 
-def fingerprint(config: PretrainConfig, plan: TrainingPlan, steps_per_execution: int) -> int:
+def config_checksum(config: PretrainConfig, plan: TrainingPlan, steps_per_execution: int) -> int:
     """A number that is the same for all workers who are about to do the same."""
     config = config.override({"data": {"data_dir": ""}, "monitoring": {"profile": False}})
     document = [to_json(config), to_json(plan), steps_per_execution]
     return zlib.crc32(json.dumps(document).encode())
+
+
+def resolve_steps(
+    num_examples: int, global_batch: int, *, epochs: float = 0, steps: int = 0
+) -> int:
+    """Returns a duration in steps: `steps` where given, else floor(N·E/B).
+
+    Raises:
+        UserError: if a duration is negative.
+    """
+    if steps < 0 or epochs < 0:
+        raise UserError(f"a duration must not be negative: epochs {epochs}, steps {steps}")
+    if steps:
+        return steps
+    # Of the whole product: flooring N/B first would lose up to E steps. The billionth is for
+    # fractions such as 0.29, which floating point puts a little below a whole number of steps.
+    return math.floor(num_examples * epochs / global_batch + 1e-9)

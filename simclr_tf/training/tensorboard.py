@@ -15,7 +15,7 @@ from simclr_tf.config import to_json
 from simclr_tf.runs.run_dir import RunDir, identity_settings
 
 
-class Board:
+class TensorBoardWriter:
     """Writes for TensorBoard.
 
     Args:

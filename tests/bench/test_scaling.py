@@ -108,7 +108,7 @@ def test_one_replica_exchanges_nothing():
 
 def test_one_replica_is_measured_under_the_default_strategy(monkeypatch):
     opened = []
-    monkeypatch.setattr("simclr_tf.training.distribution.open_replicas", opened.append)
+    monkeypatch.setattr("simclr_tf.training.distribution.make_distribution", opened.append)
     monkeypatch.setattr("simclr_tf.models.build.build_model", lambda settings, plan: small_model())
     options = scaling.Options(replicas="1", train_batch_size=4, image_size=SIDE, steps=3)
     # The small encoder's own side: what is stored is half as large again.

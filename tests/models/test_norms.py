@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.optimizers import build_optimizer
-from simclr_tf.training.gradient_norms import Norms
+from simclr_tf.training.gradient_norms import GradientNormMonitor
 from tests.models.tiny_simclr import BATCH, batches, build, optimizer_named
 from tests.optional import needs
 
@@ -45,7 +45,7 @@ def expected(name: str, steps: int) -> tuple[float, np.ndarray]:
     return norm, np.array(ratios)
 
 
-def check(norms: Norms, model: keras.Model, steps: int) -> None:
+def check(norms: GradientNormMonitor, model: keras.Model, steps: int) -> None:
     """What was found is of step `steps`, and of the weights as they are."""
     found, ratios = norms.read()
     gradient, wanted = expected("lars", steps)
@@ -58,7 +58,7 @@ def check(norms: Norms, model: keras.Model, steps: int) -> None:
 def test_the_last_step_that_is_due_is_what_is_found(steps_per_execution):
     model = build(optimizer_named("lars"))
     model.compile(model.optimizer, steps_per_execution=steps_per_execution)
-    norms = Norms(model, EVERY, TOTAL)
+    norms = GradientNormMonitor(model, EVERY, TOTAL)
     assert set(norms.read()[0]) == {"weight_norm"} and not len(norms.read()[1])
     model.fit(data(), steps_per_epoch=3, verbose=0)
     check(norms, model, 2)  # not 3, which is not due
@@ -70,7 +70,7 @@ def test_replicas_find_what_one_device_finds(mirrored):
     strategy = mirrored(2)
     with strategy.scope():
         model = build(optimizer_named("lars"))
-        norms = Norms(model, EVERY, TOTAL)
+        norms = GradientNormMonitor(model, EVERY, TOTAL)
     shares = strategy.distribute_datasets_from_function(data)
     model.fit(shares, steps_per_epoch=2, verbose=0)
     check(norms, model, 2)
@@ -90,7 +90,7 @@ def test_every_optimizer_is_watched_and_a_scaled_loss_without_its_scale(name, po
     if policy == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=256)
     model = build(optimizer, policy=policy)
-    norms = Norms(model, 1, TOTAL)
+    norms = GradientNormMonitor(model, 1, TOTAL)
     model.fit(data(), steps_per_epoch=1, verbose=0)
     found, ratios = norms.read()
     # But the linear head's, which is not adapted.
@@ -105,7 +105,7 @@ def test_other_steps_compute_nothing_more_and_checkpoints_hold_nothing_more(tmp_
     def traced(watched):
         model = build(optimizer_named("lars"))
         if watched:
-            Norms(model, EVERY, TOTAL)
+            GradientNormMonitor(model, EVERY, TOTAL)
         step = tf.function(model.train_step).get_concrete_function(BATCHES[0])
         path = tf.train.Checkpoint(model=model).write(str(tmp_path / str(watched)))
         operations = Counter(operation.type for operation in step.graph.get_operations())
@@ -122,6 +122,6 @@ def test_other_steps_compute_nothing_more_and_checkpoints_hold_nothing_more(tmp_
 
 def test_the_watched_step_compiles_under_xla():
     model = build(optimizer_named("lars"))
-    norms = Norms(model, 1, TOTAL)
+    norms = GradientNormMonitor(model, 1, TOTAL)
     tf.function(model.train_step, jit_compile=True)(BATCHES[0])
     check(norms, model, 1)

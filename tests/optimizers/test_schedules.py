@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import WarmupCosine, peak_learning_rate
-from simclr_tf.training.durations import resolve_steps
+from simclr_tf.training.schedule import resolve_steps
 
 
 def test_published_cifar10_run():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simclr_tf.cli.main import main
-from simclr_tf.training.pretrain import pretrain
+from simclr_tf.training.tasks import pretrain
 from tests.reporting import chromium
 from tests.reporting.tiny_runs import CLOSING, IMAGE, SCRIPT, picture, tiny
 

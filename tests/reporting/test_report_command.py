@@ -14,7 +14,7 @@ from simclr_tf.config import CONFIGS
 from simclr_tf.reporting.command import command_of
 from simclr_tf.reporting.run_info import load_run_info
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.pretrain import pretrain
+from simclr_tf.training.tasks import pretrain
 from tests.reporting.tiny_runs import picture, tiny
 
 

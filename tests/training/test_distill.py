@@ -21,10 +21,8 @@ from simclr_tf.evaluation.run_table import format_run_table
 from simclr_tf.exporter.export_run import export_run
 from simclr_tf.models.teacher import open_teacher
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.distill import distill
-from simclr_tf.training.distribution import Replicas
-from simclr_tf.training.finetune import finetune
-from simclr_tf.training.pretrain import pretrain
+from simclr_tf.training.distribution import DistributionContext
+from simclr_tf.training.tasks import distill, finetune, pretrain
 from tests.processes import rows
 from tests.training.test_pretrain import changed
 
@@ -150,7 +148,7 @@ def test_replicas_each_have_the_teacher(teacher, tmp_path, mirrored):
     settings = student(teacher, steps=3, monitoring={"log_every": 1})
     one, two = tmp_path / "one", tmp_path / "two"
     distill(settings, one, **QUIET)
-    distill(settings, two, Replicas(mirrored(2)), **QUIET)
+    distill(settings, two, DistributionContext(mirrored(2)), **QUIET)
     for ours, theirs in zip(rows(two), rows(one), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from simclr_tf.config import Distribution
 from simclr_tf.errors import UserError
-from simclr_tf.training.distribution import one_device, open_replicas
+from simclr_tf.training.distribution import make_distribution, single_device
 from tests.processes import free_workers
 
 
@@ -22,26 +22,26 @@ def quiet(line):
 
 
 def test_auto_is_one_device_here():
-    replicas = open_replicas(Distribution())
-    assert replicas.count == 1 and replicas.is_chief
+    replicas = make_distribution(Distribution())
+    assert replicas.num_replicas == 1 and replicas.is_chief
     assert replicas.describe(64) == "one device: global batch 64, 64 per replica"
 
 
 def test_replicas_are_logical_cpu_devices_where_there_is_no_gpu():
-    replicas = open_replicas(Distribution(num_replicas=4))
+    replicas = make_distribution(Distribution(num_replicas=4))
     assert isinstance(replicas.strategy, tf.distribute.MirroredStrategy)
-    assert replicas.count == 4
+    assert replicas.num_replicas == 4
     assert replicas.describe(64) == "4 CPU devices: global batch 64, 16 per replica"
     with pytest.raises(UserError, match=r"--train_batch_size=66 does not .* 4 .* 64 or 68"):
         replicas.describe(66)
     with pytest.raises(UserError, match=r"such as 4$"):
-        replicas.share(3)
+        replicas.per_replica_batch_size(3)
 
 
 def test_devices_are_settled_before_the_first_operation():
     tf.constant(0)
     with pytest.raises(UserError, match="--num_replicas=9: TensorFlow already runs"):
-        open_replicas(Distribution(num_replicas=9))
+        make_distribution(Distribution(num_replicas=9))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_devices_are_settled_before_the_first_operation():
 )
 def test_contradictions_are_named(devices, message):
     with pytest.raises(UserError, match=message):
-        open_replicas(devices, quiet)
+        make_distribution(devices, quiet)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_contradictions_are_named(devices, message):
 def test_a_wrong_environment_is_named(monkeypatch, value, message):
     monkeypatch.setenv("TF_CONFIG", value)
     with pytest.raises(UserError, match=message):
-        open_replicas(Distribution(), quiet)
+        make_distribution(Distribution(), quiet)
 
 
 def test_two_descriptions_of_a_cluster_are_refused(monkeypatch):
     cluster = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     with pytest.raises(UserError, match="both --workers and TF_CONFIG"):
-        open_replicas(Distribution(workers="a:1", worker_index=0), quiet)
+        make_distribution(Distribution(workers="a:1", worker_index=0), quiet)
 
 
 def test_workers_that_do_not_answer_are_named(monkeypatch):
@@ -108,21 +108,21 @@ def test_workers_that_do_not_answer_are_named(monkeypatch):
     with socket.create_server(("127.0.0.1", int(workers[2].rpartition(":")[2]))):
         with pytest.raises(UserError, match=f"{workers[0]}: no answer within 1 s") as caught:
             devices = Distribution(workers=",".join(workers), worker_index=1, worker_timeout=1)
-            open_replicas(devices, lines.append)
+            make_distribution(devices, lines.append)
         assert workers[2] not in str(caught.value)
         # The same cluster by TF_CONFIG, where the chief comes first; this one's port is taken.
         cluster = {"chief": workers[:1], "worker": workers[1:]}
         task = {"type": "worker", "index": 1}
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
         with pytest.raises(UserError, match=f"cannot listen at {workers[2]}"):
-            open_replicas(Distribution(), quiet)
+            make_distribution(Distribution(), quiet)
     assert lines[0].startswith("waiting up to 1 s")
 
 
 def test_a_tpu_that_does_not_answer_is_named():
     (address,) = free_workers(1).split(",")
     with pytest.raises(UserError, match=f"{address}: no answer within 1 s; see that the TPU runs"):
-        open_replicas(Distribution(tpu_name=f"grpc://{address}", worker_timeout=1), quiet)
+        make_distribution(Distribution(tpu_name=f"grpc://{address}", worker_timeout=1), quiet)
 
 
 def test_a_machine_without_tpu_says_so(run_cli, tmp_path):
@@ -134,4 +134,4 @@ def test_a_machine_without_tpu_says_so(run_cli, tmp_path):
 
 
 def test_one_device_agrees_with_itself():
-    one_device().check_agreement({"anything": 1})
+    single_device().check_workers_agree({"anything": 1})

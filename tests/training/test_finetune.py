@@ -20,13 +20,13 @@ from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models.classifier import first_layers
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.finetune import (
+from simclr_tf.training.tasks import (
     finetune,
-    supervised_config,
-    train_supervised,
-    with_fitting_batch,
+    pretrain,
+    shrink_batch,
+    supervised_baseline_config,
+    train_supervised_baseline,
 )
-from simclr_tf.training.pretrain import pretrain
 from tests.processes import rows
 from tests.training.test_pretrain import changed
 
@@ -96,7 +96,7 @@ def test_listed_images_are_those_of_the_folder_that_were_learnt_from(pretrained,
 
 def test_a_batch_that_shrinks_divides_among_the_replicas(pretrained):
     def shrunk(count, replicas):
-        settings = with_fitting_batch(tuned(pretrained), count, replicas, lambda line: None)
+        settings = shrink_batch(tuned(pretrained), count, replicas, lambda line: None)
         return settings.optimization.train_batch_size
 
     assert [shrunk(n, 4) for n in (15, 16, 100)] == [12, 16, 16]
@@ -190,13 +190,15 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     run = RunDir(pretrained)
     before, plan = run.read_config()
     splits = Splits.from_config(before.data)
-    settings = supervised_config(before, plan, splits)
+    settings = supervised_baseline_config(before, plan, splits)
     for section in ("augmentation", "encoder", "projection_head"):
         assert getattr(settings, section) == getattr(before, section)
     # On other splits too it has the run's number of steps, not its epochs.
     fewer = dataclasses.replace(splits, train_split="train[:10%]")
-    assert supervised_config(before, plan, fewer).optimization.train_steps == plan.total_steps
-    place = train_supervised(run, splits)
+    assert (
+        supervised_baseline_config(before, plan, fewer).optimization.train_steps == plan.total_steps
+    )
+    place = train_supervised_baseline(run, splits)
     after, its_plan = RunDir(place).read_config()
     assert its_plan.total_steps == plan.total_steps
     assert its_plan.peak_learning_rate == plan.peak_learning_rate
@@ -216,7 +218,10 @@ def test_supervised_baseline_learns_from_what_pretraining_held_out(pretrained):
     before, plan = RunDir(pretrained).read_config()
     held = changed(before, data={"validation_fraction": 0.25})
     assert (
-        supervised_config(held, plan, Splits.from_config(held.data)).data.validation_fraction == 0
+        supervised_baseline_config(
+            held, plan, Splits.from_config(held.data)
+        ).data.validation_fraction
+        == 0
     )
 
 

@@ -17,8 +17,7 @@ from simclr_tf.exporter.export_run import Export, export_run
 from simclr_tf.models.keras_cv_backbones import build_backbone, load_preset_weights, read_backbone
 from simclr_tf.models.keras_cv_backbones import save_preset as save
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.finetune import finetune, supervised_config
-from simclr_tf.training.pretrain import pretrain
+from simclr_tf.training.tasks import finetune, pretrain, supervised_baseline_config
 from tests.training.test_finetune import tuned
 from tests.training.test_pretrain import changed
 
@@ -136,6 +135,6 @@ def test_the_supervised_baseline_starts_from_nothing(run_dir):
     from simclr_tf.evaluation.splits import Splits
 
     before, plan = RunDir(run_dir).read_config()
-    settings = supervised_config(before, plan, Splits.from_config(before.data))
+    settings = supervised_baseline_config(before, plan, Splits.from_config(before.data))
     assert settings.encoder.backbone == before.encoder.backbone
     assert not settings.encoder.preset_weights

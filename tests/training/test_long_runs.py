@@ -11,7 +11,7 @@ from simclr_tf import config
 from simclr_tf.augment import per_image as imagewise
 from simclr_tf.evaluation import features
 from simclr_tf.models import SimCLR, build
-from simclr_tf.training.pretrain import pretrain
+from simclr_tf.training.tasks import pretrain
 from tests.processes import TINY, finish
 from tests.processes import pretrain as start
 

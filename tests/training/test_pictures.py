@@ -8,7 +8,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.training import image_summaries as pictures
-from simclr_tf.training.image_summaries import Pictures, neighbour_grid, similarities
+from simclr_tf.training.image_summaries import EmbeddingSummaries, neighbour_grid, similarities
 
 BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
 RNG = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def test_similarities_are_of_first_and_last_views_in_the_order_of_classes():
 def test_the_sample_is_spread_over_all_images_bounded_and_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(pictures, "_IMAGES", 12)
     source = made(120).source
-    make = Pictures(source, 16, tmp_path)
+    make = EmbeddingSummaries(source, 16, tmp_path)
     found = make(Known())
     assert set(found) == {"nearest_neighbours", "similarity_matrix"}
     assert all(p.dtype == np.uint8 and p.shape[-1] == 3 for p in found.values())
@@ -100,7 +100,7 @@ def test_the_sample_is_spread_over_all_images_bounded_and_kept(monkeypatch, tmp_
     # Large images are fewer, and one alone has no neighbours.
     monkeypatch.setattr(pictures, "_BYTES", 1)
     monkeypatch.setattr(pictures, "_BATCH", 1)
-    assert set(Pictures(source, 16, tmp_path)(Known())) == {"similarity_matrix"}
+    assert set(EmbeddingSummaries(source, 16, tmp_path)(Known())) == {"similarity_matrix"}
     assert len(metadata(tmp_path)) == 1
 
 

@@ -9,8 +9,12 @@ from simclr_tf import config
 from simclr_tf.models.build import build_encoder
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training import precision
-from simclr_tf.training.distribution import Replicas, one_device
-from simclr_tf.training.precision import keep_precision, time_precisions, try_precisions
+from simclr_tf.training.distribution import DistributionContext, single_device
+from simclr_tf.training.precision import (
+    resolve_auto_precision,
+    reuse_run_precision,
+    time_precisions,
+)
 from tests.processes import TINY, rows
 
 AUTO = config.PretrainConfig(
@@ -23,7 +27,7 @@ AUTO = config.PretrainConfig(
 
 def chosen_for(settings=AUTO, replicas=None):
     said = []
-    return try_precisions(settings, replicas or one_device(), said.append), said
+    return resolve_auto_precision(settings, replicas or single_device(), said.append), said
 
 
 @pytest.mark.parametrize(
@@ -44,11 +48,11 @@ def test_takes_bfloat16_only_where_it_is_clearly_faster(monkeypatch, seconds, ch
 def test_the_times_of_all_workers_decide(monkeypatch):
     monkeypatch.setattr(precision, "time_precisions", lambda settings, share: (1.0, 0.5))
 
-    class TwoWorkers(Replicas):
-        def gather(self, values):
+    class TwoWorkers(DistributionContext):
+        def gather_across_workers(self, values):
             return np.array([values, [1e9, 3e9]])  # the other one is slower in bfloat16
 
-    settings, _ = chosen_for(replicas=TwoWorkers(one_device().strategy))
+    settings, _ = chosen_for(replicas=TwoWorkers(single_device().strategy))
     assert settings.optimization.precision == "float32"
 
 
@@ -74,7 +78,7 @@ def test_a_run_that_goes_on_keeps_what_was_chosen(tmp_path):
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="bfloat16")
     )
     run.write_config(begun, config.TrainingPlan(64, 10, 10, 0, 8.0, 0.1))
-    assert keep_precision(AUTO, run, said.append) == begun
+    assert reuse_run_precision(AUTO, run, said.append) == begun
     assert said == [f"--precision=auto: bfloat16 (as {tmp_path} began)"]
 
 
@@ -83,7 +87,7 @@ def test_a_precision_that_is_named_is_left_alone(tmp_path):
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="float16")
     )
     assert chosen_for(named) == (named, [])
-    assert keep_precision(named, RunDir(tmp_path), print) == named
+    assert reuse_run_precision(named, RunDir(tmp_path), print) == named
 
 
 @pytest.mark.slow

@@ -19,10 +19,10 @@ from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model
 from simclr_tf.optimizers import WarmupCosine
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.distribution import Replicas
-from simclr_tf.training.online_eval import probe, validation
-from simclr_tf.training.pretrain import pretrain
-from simclr_tf.training.schedule import check_shards, check_trainable
+from simclr_tf.training.distribution import DistributionContext
+from simclr_tf.training.online_eval import probe_evaluator, validation_loss_evaluator
+from simclr_tf.training.schedule import check_same_sharding, check_trainable
+from simclr_tf.training.tasks import pretrain
 from tests.optional import needs
 from tests.processes import rows
 
@@ -180,7 +180,7 @@ def test_replicas_train_probe_and_go_on_as_one_device(tmp_path, mirrored):
     one, two = tmp_path / "one", tmp_path / "two"
     pretrain(config_, one)
     said = []
-    replicas = Replicas(mirrored(2), "2 CPU devices")
+    replicas = DistributionContext(mirrored(2), "2 CPU devices")
     model = pretrain(config_, two, replicas, say=said.append)
     assert said[0] == "2 CPU devices: global batch 32, 16 per replica"
     for ours, theirs in zip(rows(two)[:3], rows(one)[:3], strict=True):
@@ -194,7 +194,7 @@ def test_replicas_train_probe_and_go_on_as_one_device(tmp_path, mirrored):
     for ours, theirs in zip(loaded.encoder.variables, model.encoder.variables, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
     _, held_out = open_source("shapes", "train[:256]").holdout(0.25, 0)
-    measured = validation(held_out, 32)(loaded)["validation_loss"]
+    measured = validation_loss_evaluator(held_out, 32)(loaded)["validation_loss"]
     assert measured == pytest.approx(rows(two)[-1]["validation_loss"], rel=1e-5)
     (two / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "step-5"\n')
     said.clear()
@@ -207,7 +207,7 @@ def test_replicas_with_statistics_of_their_own_stay_as_many(tmp_path, mirrored):
     pretrain(local, tmp_path)
     with pytest.raises(UserError, match=r"--global_bn \(was False, now True\);"):
         pretrain(changed(optimization={"train_steps": 1}), tmp_path)
-    replicas = Replicas(mirrored(2))
+    replicas = DistributionContext(mirrored(2))
     with pytest.raises(UserError, match=r"the number of replicas \(was 1, now 2\)"):
         pretrain(local, tmp_path, replicas)
 
@@ -220,10 +220,10 @@ def test_files_dealt_out_to_workers_stay_with_as_many(tmp_path):
     run = RunDir(tmp_path)
     run.write_config(TINY, dataclasses.replace(PLAN, num_workers=2))
     records, files = (kind("it", np.zeros((4, 8, 8, 3), np.uint8)) for kind in (ArraySource, Dealt))
-    check_shards(run, PLAN, records)
-    check_shards(run, dataclasses.replace(PLAN, num_workers=2), files)
+    check_same_sharding(run, PLAN, records)
+    check_same_sharding(run, dataclasses.replace(PLAN, num_workers=2), files)
     with pytest.raises(UserError, match="trained by 2 workers, this is 1, and the files of it"):
-        check_shards(run, PLAN, files)
+        check_same_sharding(run, PLAN, files)
 
 
 def test_a_microbatch_must_divide_a_replicas_images(tmp_path):
@@ -356,7 +356,7 @@ def test_an_image_that_fails_to_decode_is_named_and_the_run_goes_on_without_it(
         settings = changed(settings, monitoring={"probe_dataset": photos, "knn_every_epochs": 1.0})
     run = tmp_path / "run"
     with pytest.raises(UserError, match=str(victim)) as raised:
-        pretrain(settings, run, Replicas(mirrored(2)) if replicas == 2 else None)
+        pretrain(settings, run, DistributionContext(mirrored(2)) if replicas == 2 else None)
     saved = int(simclr_tf.load(run).step)
     assert f"saved at step {saved}" in str(raised.value)
     if probed:
@@ -395,10 +395,10 @@ def test_probes_leave_out_what_has_no_label():
     names = ("a", "b")
     known = ArraySource("known", images[:20], labels[:20], names)
     half = ArraySource("half", images, np.where(np.arange(40) < 20, labels, -1), names)
-    assert probe(half, half, 16)(model) == probe(known, known, 16)(model)
+    assert probe_evaluator(half, half, 16)(model) == probe_evaluator(known, known, 16)(model)
     none = ArraySource("none", images, np.full(40, -1), names)
     with pytest.raises(UserError, match="no image of none has a label"):
-        probe(known, none, 16)(model)
+        probe_evaluator(known, none, 16)(model)
 
 
 def stored(path: Path, name: str, label: str, feature: object, labels: object) -> dict:
@@ -487,14 +487,14 @@ def test_another_loss_trains_is_validated_and_comes_back(tmp_path):
     first, last = rows(tmp_path)
     model = simclr_tf.load(tmp_path)
     _, held_out = open_source("shapes", "train[:256]").holdout(0.25, 0)
-    found = validation(held_out, 32)(model)
+    found = validation_loss_evaluator(held_out, 32)(model)
     for name, value in found.items():
         assert last[name] == pytest.approx(value, rel=1e-5)
     assert RunDir(tmp_path).read_config()[0].contrastive_loss == settings.contrastive_loss
     # The same weights under NT-Xent: another loss, the same accuracy.
     plain = build_model(changed(settings, contrastive_loss={"loss": "nt_xent"}).resolve(), PLAN)
     plain.set_weights(model.get_weights())
-    other = validation(held_out, 32)(plain)
+    other = validation_loss_evaluator(held_out, 32)(plain)
     name = "validation_contrastive_accuracy"
     assert abs(found.pop("validation_loss") - other.pop("validation_loss")) > 1e-3
     assert found == other == {name: last[name]}
