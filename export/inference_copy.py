@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.errors import UserError
-from simclr_tf.models.layers import without_dropout
+from simclr_tf.models.layers import disable_dropout
 
 
 def plain_copy(model: keras.Model, float16: bool = False) -> keras.Model:
@@ -38,7 +38,7 @@ def plain_copy(model: keras.Model, float16: bool = False) -> keras.Model:
     inputs = keras.Input(model.input_shape[1:], dtype=tf.float32, name=model.input_names[0])
     copy = keras.models.clone_model(model, input_tensors=inputs, clone_function=plain)
     copy.set_weights(model.get_weights())
-    without_dropout(copy)
+    disable_dropout(copy)
     if float16 and not all(np.isfinite(weights).all() for weights in copy.get_weights()):
         raise UserError(
             "--format: the encoder has weights above 65,504, which half precision cannot hold; "

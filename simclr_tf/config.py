@@ -131,7 +131,7 @@ class Encoder(OptionGroup):
         0.9, "Momentum of batch norm's moving statistics.", min=0, exclusive_max=1
     )
     global_bn: bool = option(True, "Batch statistics over all replicas.")
-    # Of a KerasCV encoder: what `models.keras_cv.read_backbone` found, enough to build it again.
+    # Of a KerasCV encoder: what `models.keras_cv.describe_preset` found, enough to build it again.
     backbone: dict | None = dataclasses.field(default=None, metadata=ADDED_IN_LATER_VERSION)
 
     def __post_init__(self):

@@ -134,9 +134,9 @@ import tensorflow as tf
 tf.keras.Model  # Keras 3: touched before simclr_tf could choose
 from simclr_tf.errors import UserError
 from simclr_tf.models import ResNet
-from simclr_tf.models.keras_cv_backbones import read_backbone
+from simclr_tf.models.keras_cv_backbones import describe_preset
 try:
-    read_backbone("resnet18_v2", 32)
+    describe_preset("resnet18_v2", 32)
 except UserError as error:
     print(ResNet(18, 0.125).output_shape, error)
 """)

@@ -115,13 +115,13 @@ def device_views(images: Any, image_size: int, vectorized: bool | None = None) -
     import tensorflow as tf
 
     from simclr_tf.augment import SimCLRAugment
-    from simclr_tf.models.multi_view import StepwiseModel
+    from simclr_tf.models.multi_view import MultiViewModel
 
     settings = recipe(image_size)
     augment = SimCLRAugment(
         image_size, settings.color_jitter_strength, settings.use_blur, vectorized=vectorized
     )
-    model = StepwiseModel(augment, seed=0, figures=[], views_per_image=2, name="views")
+    model = MultiViewModel(augment, seed=0, metric_names=[], views_per_image=2, name="views")
     batch = {"image": tf.constant(images)}
 
     @tf.function

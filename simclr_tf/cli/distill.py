@@ -123,13 +123,13 @@ def _is_measured(values: flags.FlagValues, run: config.DistillConfig) -> bool:
     """Whether eval_split can judge the student; where one was asked for, it must."""
     from simclr_tf.evaluation.evaluate import open_test_split
     from simclr_tf.evaluation.splits import Splits
-    from simclr_tf.models.teacher import open_teacher
+    from simclr_tf.models.teacher import load_teacher
     from simclr_tf.runs.run_dir import RunDir
 
     if values.mode == "eval":  # its teacher may be gone
         names = RunDir(Path(values.model_dir)).read_config()[1].class_names
     else:
-        names = open_teacher(run.distillation.teacher).class_names
+        names = load_teacher(run.distillation.teacher).class_names
     try:
         open_test_split(Splits.from_config(run.resolve().data), names, with_labels=False)
     except UserError as error:

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from simclr_tf import optimizers
 from simclr_tf.augment import SimCLRAugment, view_seed
 from simclr_tf.data import decode_errors_name_image, train_batches
 from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, ProtocolInputs
-from simclr_tf.optimizers import WarmupCosine, build_optimizer
 from simclr_tf.training.schedule import resolve_steps
 from simclr_tf.utils.files import atomic_write
 
@@ -85,7 +85,7 @@ class LinearHead:
 
 def cosine_optimizer(name: str, rate: float, steps: int) -> keras.optimizers.Optimizer:
     """Return the optimizer `momentum` (Nesterov 0.9) or `adam`, its rate half a cosine to 0."""
-    return build_optimizer(name, WarmupCosine(rate, 0, steps))
+    return optimizers.get(name, optimizers.WarmupCosine(rate, 0, steps))
 
 
 def shuffled_batches(

@@ -1,21 +1,56 @@
-"""Loss functions: pure functions of two views' projections."""
+"""Loss functions of two views' projections, and of logits."""
 
-from simclr_tf.losses.build import build_loss
+import functools
+from collections.abc import Callable
+
+from simclr_tf.losses.contrastive import LossOutputs, l2_normalize
 from simclr_tf.losses.dcl import dcl
 from simclr_tf.losses.distillation import distillation
-from simclr_tf.losses.margin_triplet import margin_triplet
-from simclr_tf.losses.nt_logistic import nt_logistic
-from simclr_tf.losses.nt_xent import nt_xent
-from simclr_tf.losses.pairs import l2_normalize
+from simclr_tf.losses.nt_xent import NTXent, nt_xent
 from simclr_tf.losses.supcon import supcon
+from simclr_tf.losses.triplet import margin_triplet, nt_logistic
 
 __all__ = [
-    "build_loss",
+    "NTXent",
     "dcl",
     "distillation",
+    "get",
     "l2_normalize",
     "margin_triplet",
     "nt_logistic",
     "nt_xent",
     "supcon",
 ]
+
+
+def get(name: str, margin: float = 0.8) -> Callable[..., LossOutputs]:
+    """Returns the contrastive loss function that `--loss` selects.
+
+    Args:
+        name: "nt_xent", "nt_logistic", "nt_logistic_semi_hard", "margin", "margin_semi_hard",
+            "supcon" or "dcl".
+        margin: of "margin" and of the semi-hard losses, in cosines.
+
+    Returns:
+        A function with the arguments and results of `nt_xent`; `supcon` also takes `labels`.
+
+    Raises:
+        ValueError: `name` is none of these.
+
+    Example:
+    >>> import simclr_tf as st
+    >>> st.losses.get("nt_xent") is st.losses.nt_xent
+    True
+    """
+    losses: dict[str, Callable[..., LossOutputs]] = {
+        "nt_xent": nt_xent,
+        "nt_logistic": nt_logistic,
+        "nt_logistic_semi_hard": functools.partial(nt_logistic, margin=margin, semi_hard=True),
+        "margin": functools.partial(margin_triplet, margin=margin),
+        "margin_semi_hard": functools.partial(margin_triplet, margin=margin, semi_hard=True),
+        "supcon": supcon,
+        "dcl": dcl,
+    }
+    if name not in losses:
+        raise ValueError(f"loss must be one of {', '.join(losses)}, got {name!r}")
+    return losses[name]

@@ -1,109 +1,248 @@
-"""Anchors against all other views: whole, or in blocks of rows with the gradient on the way.
+"""Shared parts of the contrastive losses: gathering, per-anchor losses, reduction.
 
-Indices: M anchors, K others, D the projection's width.
+Indices: R replicas, B images on each, N = R·B images in all, D the width of the projections,
+M = 2B anchors (both views of this replica's images), K = 2N candidates (both views of all images).
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
-# Another loss of an anchor: (logits [M, K], those of the positives [M], and bool [M, K] each where
-# the positives and the negatives are) → losses [M].
-Rule = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# (loss, accuracy, entropy), scalars.
+LossOutputs = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+# (similarities [M, K], positive logits [M], is_positive bool [M, K], is_negative bool [M, K])
+# → losses [M].
+AnchorLossFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def contrast(
+class ContrastiveBatch(NamedTuple):
+    """Anchors of one replica and candidates of all replicas, in at least float32.
+
+    Attributes:
+        anchors: [M, D], divided by the temperature.
+        candidates: [K, D].
+        self_index: int32 [M], the candidate that is the anchor itself.
+        positive_index: int32 [M], the candidate that is the other view of the same image.
+    """
+
+    anchors: tf.Tensor
+    candidates: tf.Tensor
+    self_index: tf.Tensor
+    positive_index: tf.Tensor
+
+
+def contrastive_loss(
+    z_a: tf.Tensor,
+    z_b: tf.Tensor,
+    temperature: float,
+    normalize: bool,
+    loss_fn: AnchorLossFn | None = None,
+) -> LossOutputs:
+    """Computes the mean over all 2N anchors of a per-anchor loss, with dense [M, K] logits.
+
+    Arguments and errors are those of `gather_pairs`, results those of `nt_xent`.
+    """
+    batch = gather_pairs(z_a, z_b, temperature, normalize)
+    per_anchor, _ = anchor_losses(*batch, loss_fn)
+    return reduce_mean_across_replicas(tf.reduce_sum(tf.stack(per_anchor), axis=1), batch)
+
+
+def gather_pairs(
+    z_a: tf.Tensor, z_b: tf.Tensor, temperature: float, normalize: bool
+) -> ContrastiveBatch:
+    """Gathers the views of all replicas and computes the index of each anchor among them.
+
+    Arguments are those of `nt_xent`.
+
+    Raises:
+        ValueError: `temperature` is not above 0, or the shapes differ.
+    """
+    if not tf.is_tensor(temperature) and not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
+    z_a.shape.assert_is_compatible_with(z_b.shape)
+    dtype = tf.float64 if z_a.dtype == tf.float64 else tf.float32
+    z_a, z_b = tf.cast(z_a, dtype), tf.cast(z_b, dtype)
+    if normalize:
+        z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
+
+    views = tf.stack([z_a, z_b])  # [2, B, D]
+    gathered, position = all_gather(views)  # [2, N, D]
+    width = views.shape[-1]
+    local_batch, global_batch = tf.shape(views)[1], tf.shape(gathered)[1]
+    #                columns:  views a of replicas 0, 1, …   views b of replicas 0, 1, …
+    #   row i      (view a):   itself at position + i         positive at N + position + i
+    #   row B + i  (view b):   positive at position + i       itself at N + position + i
+    index = position + tf.range(local_batch)
+    return ContrastiveBatch(
+        anchors=tf.reshape(views, [-1, width]) / temperature,
+        candidates=tf.reshape(gathered, [-1, width]),
+        self_index=tf.concat([index, global_batch + index], axis=0),
+        positive_index=tf.concat([global_batch + index, index], axis=0),
+    )
+
+
+def anchor_losses(
     anchors: tf.Tensor,
-    others: tf.Tensor,
-    itself: tf.Tensor,
-    positive: tf.Tensor,
-    rule: Rule | None = None,
+    candidates: tf.Tensor,
+    self_index: tf.Tensor,
+    positive_index: tf.Tensor,
+    loss_fn: AnchorLossFn | None = None,
 ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Tells each anchor's positive from all others but itself.
+    """Computes the contrastive loss of each anchor against all candidates but itself.
 
     Args:
-        anchors: [M, D], divided by the temperature; others: [K, D].
-        itself: int32 [M], which of the others the anchor is; positive: likewise its positive.
-        rule: what the losses are; None: NT-Xent's.
+        anchors: [M, D], divided by the temperature.
+        candidates: [K, D].
+        self_index: int32 [M].
+        positive_index: int32 [M].
+        loss_fn: per-anchor loss; None: NT-Xent.
 
     Returns:
-        ((losses, found, entropies), p): [M] each, of which the losses alone have a gradient:
-        `log Σ_{k≠itself} exp(a·o_k) − a·o_positive` or the rule's; 1 where the positive alone has
-        the largest logit, else 0; the entropy of the softmax p in nats. p is [M, K], 0 at itself.
+        ((losses, is_correct, entropies), p): [M] each, of which only the losses have a gradient:
+        `log Σ_{k≠self} exp(a·c_k) − a·c_positive`, or those of `loss_fn`; 1 where the positive
+        alone has the largest logit, else 0; the entropy of the softmax p in nats. p is [M, K], 0
+        at the anchor itself.
     """
     dtype = anchors.dtype
-    every = tf.matmul(anchors, others, transpose_b=True)  # [M, K]
-    columns = tf.range(tf.shape(others)[0])[tf.newaxis, :]
-    excluded = columns == itself[:, tf.newaxis]
-    logits = tf.where(excluded, tf.constant(-float("inf"), dtype), every)
-    attraction = tf.gather(logits, positive, batch_dims=1)  # [M]
+    similarities = tf.matmul(anchors, candidates, transpose_b=True)  # [M, K]
+    columns = tf.range(tf.shape(candidates)[0])[tf.newaxis, :]
+    is_self = columns == self_index[:, tf.newaxis]
+    logits = tf.where(is_self, tf.constant(-float("inf"), dtype), similarities)
+    positive_logit = tf.gather(logits, positive_index, batch_dims=1)  # [M]
     log_sum = tf.reduce_logsumexp(logits, axis=1)  # [M]
-    if rule is None:
-        losses = log_sum - attraction
+    if loss_fn is None:
+        losses = log_sum - positive_logit
     else:
-        is_positive = columns == positive[:, tf.newaxis]
-        losses = rule(every, attraction, is_positive, ~(excluded | is_positive))
+        is_positive = columns == positive_index[:, tf.newaxis]
+        losses = loss_fn(similarities, positive_logit, is_positive, ~(is_self | is_positive))
 
     logits, log_sum = tf.stop_gradient(logits), tf.stop_gradient(log_sum)
-    # An exact tie is not a find: a collapsed encoder must not read as a perfect one.
-    rivals = tf.reduce_sum(tf.cast(logits >= attraction[:, tf.newaxis], dtype), axis=1) - 1.0
+    # A tie counts as an error, because a collapsed encoder would otherwise score 100 %.
+    is_rival = logits >= positive_logit[:, tf.newaxis]
+    num_rivals = tf.reduce_sum(tf.cast(is_rival, dtype), axis=1) - 1.0
     log_p = logits - log_sum[:, tf.newaxis]
     p = tf.exp(log_p)
     entropies = -tf.reduce_sum(tf.math.multiply_no_nan(log_p, p), axis=1)
-    return (losses, tf.cast(rivals == 0, dtype), entropies), p
+    return (losses, tf.cast(num_rivals == 0, dtype), entropies), p
 
 
-def contrast_in_blocks(
+def blockwise_nt_xent(
     anchors: tf.Tensor,
-    others: tf.Tensor,
-    itself: tf.Tensor,
-    positive: tf.Tensor,
+    candidates: tf.Tensor,
+    self_index: tf.Tensor,
+    positive_index: tf.Tensor,
     block_size: int,
 ) -> tf.Tensor:
-    """The sums of `contrast` over all anchors, [3], with [block_size, K] logits at a time.
+    """Computes the sums [3] of NT-Xent's `anchor_losses` with [block_size, K] logits at a time.
 
-    The gradient of the summed losses, p − (1 at the positive), times the others and times the
-    anchors, is taken while p is there; a pass backward over the blocks would compute p again.
+    The gradient of the summed losses, p − (1 at the positive), times the candidates and times the
+    anchors, is computed while p exists; a backward pass over the blocks would compute p again.
     """
     rows, width = tf.shape(anchors)[0], anchors.shape[-1]
-    blocks = -(-rows // block_size)
-    missing = blocks * block_size - rows
+    num_blocks = -(-rows // block_size)
+    num_missing = num_blocks * block_size - rows
 
-    def in_blocks(values, fill=0):
-        padding = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
+    def split_into_blocks(values, fill=0):
+        padding = [[0, num_missing]] + [[0, 0]] * (values.shape.rank - 1)
         padded = tf.pad(values, padding, constant_values=fill)
-        return tf.reshape(padded, [blocks, block_size, *values.shape[1:]])
+        return tf.reshape(padded, [num_blocks, block_size, *values.shape[1:]])
 
-    itself, positive = in_blocks(itself, -1), in_blocks(positive)
-    real = in_blocks(tf.ones([rows], anchors.dtype))
+    self_index, positive_index = (
+        split_into_blocks(self_index, -1),
+        split_into_blocks(positive_index),
+    )
+    valid_mask = split_into_blocks(tf.ones([rows], anchors.dtype))
 
     @tf.custom_gradient
-    def summed(anchors, others):
-        parts = in_blocks(anchors)
+    def summed(anchors, candidates):
+        blocks = split_into_blocks(anchors)
 
-        def block(i, sums, d_anchors, d_others):
-            rows_sums, p = contrast(parts[i], others, itself[i], positive[i])
-            sums += tf.linalg.matvec(tf.stack(rows_sums), real[i])
-            d = p - tf.one_hot(positive[i], tf.shape(others)[0], dtype=p.dtype)
+        def add_block(i, sums, d_anchors, d_candidates):
+            per_anchor, p = anchor_losses(blocks[i], candidates, self_index[i], positive_index[i])
+            sums += tf.linalg.matvec(tf.stack(per_anchor), valid_mask[i])
+            d = p - tf.one_hot(positive_index[i], tf.shape(candidates)[0], dtype=p.dtype)
             # Padding adds nothing: its anchors are zeros, and its own rows are cut off below.
-            d_others += tf.matmul(d, parts[i], transpose_a=True)
-            return i + 1, sums, d_anchors.write(i, tf.matmul(d, others)), d_others
+            d_candidates += tf.matmul(d, blocks[i], transpose_a=True)
+            return i + 1, sums, d_anchors.write(i, tf.matmul(d, candidates)), d_candidates
 
         start = [
             tf.constant(0),
             tf.zeros([3], anchors.dtype),
-            tf.TensorArray(anchors.dtype, blocks, element_shape=[block_size, width]),
-            tf.zeros_like(others),
+            tf.TensorArray(anchors.dtype, num_blocks, element_shape=[block_size, width]),
+            tf.zeros_like(candidates),
         ]
-        _, sums, d_anchors, d_others = tf.while_loop(
-            lambda i, *_: i < blocks, block, start, parallel_iterations=1
+        _, sums, d_anchors, d_candidates = tf.while_loop(
+            lambda i, *_: i < num_blocks, add_block, start, parallel_iterations=1
         )
         d_anchors = tf.reshape(d_anchors.stack(), [-1, width])[:rows]
 
         def gradient(upstream):
-            # Of the losses' sum; the other two have none.
-            return upstream[0] * d_anchors, upstream[0] * d_others
+            # Only the sum of the losses has a gradient; accuracy and entropy have none.
+            return upstream[0] * d_anchors, upstream[0] * d_candidates
 
         return sums, gradient
 
-    return summed(anchors, others)
+    return summed(anchors, candidates)
+
+
+def reduce_mean_across_replicas(sums: tf.Tensor, batch: ContrastiveBatch) -> LossOutputs:
+    """Converts sums [3] over this replica's anchors into means over all 2N anchors.
+
+    The values are equal on every replica; the gradient is this replica's part, so that the sum over
+    replicas is the gradient of the global mean.
+    """
+    local_means = sums / tf.cast(tf.shape(batch.candidates)[0], sums.dtype)
+    value, accuracy, entropy = tf.unstack(all_reduce_sum(tf.stop_gradient(local_means)))
+    return local_means[0] + tf.stop_gradient(value - local_means[0]), accuracy, entropy
+
+
+def all_gather(views: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | int]:
+    """Gathers the views of all replicas, with gradient.
+
+    Each replica writes its [V, B, D] into zeros of [V, R, B, D], and these are summed over the
+    replicas. A sum is the one collective that every strategy, XLA and TPUs support, with gradient.
+
+    Exchanged: an all-reduce of V·N·D numbers (4·V·N·D bytes in float32), and one of equal size in
+    the backward pass, which sums the gradients of all replicas for these views. A ring sends and
+    receives 2·(R - 1)/R times that on every replica.
+
+    Args:
+        views: floating [V, B, D], this replica's V views of each image.
+
+    Returns:
+        ([V, N, D], position): all views in the order of the replicas, and the global index of this
+        replica's first image.
+    """
+    context = tf.distribute.get_replica_context()
+    num_replicas = context.num_replicas_in_sync if context else 1
+    if num_replicas == 1:
+        return views, 0
+    replica = context.replica_id_in_sync_group
+    one_hot_replica = tf.one_hot(replica, num_replicas, dtype=views.dtype)
+    slots = one_hot_replica[:, tf.newaxis, tf.newaxis] * views[:, tf.newaxis]  # [V, R, B, D]
+    gathered = context.all_reduce(tf.distribute.ReduceOp.SUM, slots)
+    num_views, batch, width = views.shape
+    return tf.reshape(gathered, [num_views, num_replicas * batch, width]), replica * batch
+
+
+def all_reduce_sum(value: tf.Tensor) -> tf.Tensor:
+    """Sums a small tensor over the replicas; the result is equal on each."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return value
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def l2_normalize(z: tf.Tensor) -> tf.Tensor:
+    """Scales each row of z [N, D] to length 1; a zero row stays zero, with a finite gradient.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> from simclr_tf.losses import l2_normalize
+    >>> l2_normalize(tf.constant([[3.0, 4.0]])).numpy().round(2).tolist()
+    [[0.6, 0.8]]
+    """
+    return z * tf.math.rsqrt(tf.maximum(tf.reduce_sum(z * z, axis=-1, keepdims=True), 1e-24))

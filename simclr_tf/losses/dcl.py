@@ -2,34 +2,43 @@
 
 import tensorflow as tf
 
-from simclr_tf.losses.pairs import Results, dense_loss
+from simclr_tf.losses.contrastive import LossOutputs, contrastive_loss
 
 
 def dcl(
     z_a: tf.Tensor, z_b: tf.Tensor, temperature: float = 0.1, normalize: bool = True
-) -> Results:
+) -> LossOutputs:
     """Computes NT-Xent without the positive in the denominator.
 
     `loss = mean_i(-z_i·z_p(i)/τ + log Σ_{k≠i,p(i)} exp(z_i·z_k/τ))` over all 2N anchors: a positive
-    that is found already no longer weakens the gradient, which it does most in small batches. Has
-    no lower bound of 0.
+    that is already recognized no longer weakens the gradient, an effect that is largest in small
+    batches. The loss has no lower bound of 0. All [2B, 2N] logits are held at once.
 
     Args:
-        z_a, z_b, temperature, normalize: as in `nt_xent`; at least two images in the global batch.
+        z_a: as in `nt_xent`; at least two images in the global batch.
+        z_b: as in `nt_xent`.
+        temperature: as in `nt_xent`.
+        normalize: as in `nt_xent`.
 
     Returns:
-        (loss, accuracy, entropy) as `nt_xent`, and as there under replicas; the last two do not
-        depend on the loss. All [2B, 2N] logits are held at once.
+        (loss, accuracy, entropy) as `nt_xent`; the last two do not depend on the loss.
 
     Raises:
-        ValueError: as `nt_xent`, or the global batch is known to be one image.
+        ValueError: as in `nt_xent`, or the global batch is known to be one image.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> import simclr_tf as st
+    >>> z = tf.reshape(tf.sin(1.3 * tf.range(32.0) + 0.5), (8, 4))
+    >>> loss, accuracy, entropy = st.losses.dcl(z[:4], z[4:], temperature=0.5)
     """
-    return dense_loss(z_a, z_b, temperature, normalize, _decoupled)
+    return contrastive_loss(z_a, z_b, temperature, normalize, _decoupled)
 
 
-def _decoupled(logits, attraction, positive, negative):
-    del positive
-    if logits.shape[1] == 2:
-        raise ValueError("dcl needs two images at least: one alone has no negatives")
-    negatives = tf.where(negative, logits, tf.constant(-float("inf"), logits.dtype))
-    return tf.reduce_logsumexp(negatives, axis=1) - attraction
+def _decoupled(similarities, positive_logit, is_positive, is_negative):
+    del is_positive
+    if similarities.shape[1] == 2:
+        raise ValueError("dcl needs a batch of at least 2 images: a single one has no negatives")
+    minus_infinity = tf.constant(-float("inf"), similarities.dtype)
+    negatives = tf.where(is_negative, similarities, minus_infinity)
+    return tf.reduce_logsumexp(negatives, axis=1) - positive_logit

@@ -1,15 +1,23 @@
-"""NT-Xent, the normalised temperature-scaled cross entropy loss [v1 eq. 1].
+"""NT-Xent, the normalized temperature-scaled cross-entropy loss [v1 eq. 1].
 
-Indices: N the global batch, B = N / R the batch of one of R replicas, D the projection's width.
+Indices: N the global batch, B = N / R the batch of one of R replicas, D the width of the
+projections.
 """
 
+from typing import Any
+
 import tensorflow as tf
+import tf_keras as keras
 
-from simclr_tf.losses.contrastive import contrast, contrast_in_blocks
-from simclr_tf.losses.pairs import Results, means, pair_up
+from simclr_tf.losses.contrastive import (
+    LossOutputs,
+    anchor_losses,
+    blockwise_nt_xent,
+    gather_pairs,
+    reduce_mean_across_replicas,
+)
 
-# Of float32 that are held at once: 64 MiB, a quarter of it in blocks.
-_MOST_LOGITS = 2**24
+_MAX_DENSE_LOGITS = 2**24  # 64 MiB in float32; blocks use a quarter of it
 
 
 def nt_xent(
@@ -18,48 +26,119 @@ def nt_xent(
     temperature: float = 0.1,
     normalize: bool = True,
     block_size: int | None = None,
-) -> Results:
-    """Computes the loss of one batch of pairs, and how well the pairs are told apart.
+) -> LossOutputs:
+    """Computes NT-Xent, contrastive accuracy and entropy of a batch of pairs [v1 eq. 1].
 
     For each of the 2N anchors the positive is the other view of the same image and the 2N - 2
-    others are negatives: `loss = mean_i(-z_i·z_p(i)/τ + log Σ_{k≠i} exp(z_i·z_k/τ))` [v1 eq. 1].
+    others are negatives: `loss = mean_i(-z_i·z_p(i)/τ + log Σ_{k≠i} exp(z_i·z_k/τ))`.
 
     In a replica context the negatives are those of the global batch. The value returned is the mean
-    over the global 2N anchors, the same on every replica. The gradient on a replica is that
-    replica's share: what the *sum* over replicas completes to the gradient of the global mean.
+    over the global 2N anchors, equal on every replica. The gradient on a replica is the part of
+    that replica: the *sum* over replicas is the gradient of the global mean.
 
     The dense form holds all [2B, 2N] logits and what their gradient needs. In blocks only
-    [block_size, 2N] exist at a time, and the gradient is computed on the way: the same value and
-    gradient, in as many multiplications.
+    [block_size, 2N] exist at a time, and the gradient is computed in the forward pass: the same
+    value and gradient, in as many multiplications.
 
     Args:
-        z_a, z_b: [B, D] projections of the two views, row i of both from the same image. Floating;
-            computed in float32, or in float64 where the input is.
+        z_a: [B, D] projections of the first views. Floating; computed in float32, or in float64
+            where the input is.
+        z_b: [B, D] projections of the second views, in the same order of images.
         temperature: τ > 0.
-        normalize: whether the projections are L2-normalised first.
-        block_size: anchors per block, which need not divide 2B; 0 for the dense form; None takes
-            blocks where the dense logits would exceed 64 MiB.
+        normalize: whether the projections are L2-normalized first.
+        block_size: anchors per block, which need not divide 2B; 0: the dense form; None: blocks
+            where the dense logits would exceed 64 MiB.
 
     Returns:
-        (loss, accuracy, entropy), scalars in the computing precision. The accuracy is the share of
-        anchors whose positive alone has the largest of all 2N - 1 logits; the entropy that of the
-        softmax over those logits, in nats, its mean over the anchors.
+        (loss, accuracy, entropy), scalars in the computing precision. The accuracy is the fraction
+        of anchors whose positive alone has the largest of all 2N - 1 logits; the entropy is that of
+        the softmax over those logits, in nats, averaged over the anchors.
 
     Raises:
-        ValueError: if `temperature` is not above 0, `block_size` is negative or the shapes differ.
+        ValueError: `temperature` is not above 0, `block_size` is negative or the shapes differ.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> import simclr_tf as st
+    >>> z = tf.reshape(tf.sin(1.3 * tf.range(32.0) + 0.5), (8, 4))
+    >>> loss, accuracy, entropy = st.losses.nt_xent(z[:4], z[4:], temperature=0.5)
+    >>> round(float(loss), 4)
+    3.0767
     """
     if block_size is not None and block_size < 0:
-        raise ValueError(f"block_size must be None, 0 or positive, not {block_size}")
-    pairs = pair_up(z_a, z_b, temperature, normalize)
+        raise ValueError(f"block_size must be None, 0 or positive, got {block_size}")
+    batch = gather_pairs(z_a, z_b, temperature, normalize)
     if block_size is None:
-        block_size = choose_block_size(pairs.anchors.shape[0], pairs.others.shape[0])
+        block_size = choose_block_size(batch.anchors.shape[0], batch.candidates.shape[0])
     if block_size:
-        return means(contrast_in_blocks(*pairs, block_size), pairs)
-    return means(tf.reduce_sum(tf.stack(contrast(*pairs)[0]), axis=1), pairs)
+        sums = blockwise_nt_xent(*batch, block_size)
+    else:
+        sums = tf.reduce_sum(tf.stack(anchor_losses(*batch)[0]), axis=1)
+    return reduce_mean_across_replicas(sums, batch)
 
 
-def choose_block_size(rows: int | None, columns: int | None) -> int:
-    """0 where the dense logits take up to 64 MiB in float32 (or sizes are unknown), else blocks."""
-    if rows is None or columns is None or rows * columns <= _MOST_LOGITS:
+@keras.utils.register_keras_serializable(package="simclr_tf")
+class NTXent(keras.losses.Loss):
+    """NT-Xent as a Keras loss of stacked projections [v1 eq. 1].
+
+    Called as `loss(y_true, y_pred)`: `y_pred` [2N, D] holds the projections of the first views of
+    all images, then those of the second views; `y_true` is ignored. Returns the scalar loss of
+    `nt_xent`, with the same values and gradients under a distribution strategy.
+
+    Args:
+        temperature: τ > 0.
+        normalize: whether the projections are L2-normalized first.
+        block_size: as in `nt_xent`.
+        name: of the Keras loss.
+
+    Raises:
+        ValueError: an argument lies outside its range.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> import simclr_tf as st
+    >>> z = tf.reshape(tf.sin(1.3 * tf.range(32.0) + 0.5), (8, 4))
+    >>> round(float(st.losses.NTXent(temperature=0.5)(None, z)), 4)
+    3.0767
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        normalize: bool = True,
+        block_size: int | None = None,
+        name: str = "nt_xent",
+    ):
+        if not temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {temperature}")
+        if block_size is not None and block_size < 0:
+            raise ValueError(f"block_size must be None, 0 or positive, got {block_size}")
+        # Keras divides other reductions by the number of replicas, and the gradients of `nt_xent`
+        # are already parts of a sum.
+        super().__init__(reduction=keras.losses.Reduction.SUM, name=name)
+        self.temperature = temperature
+        self.normalize = normalize
+        self.block_size = block_size
+
+    def call(self, y_true: Any, y_pred: tf.Tensor) -> tf.Tensor:
+        del y_true
+        z_a, z_b = tf.split(y_pred, 2)
+        loss, _, _ = nt_xent(z_a, z_b, self.temperature, self.normalize, self.block_size)
+        return loss
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "temperature": self.temperature,
+            "normalize": self.normalize,
+            "block_size": self.block_size,
+            "name": self.name,
+        }
+
+
+def choose_block_size(
+    rows: int | None, columns: int | None, max_dense_logits: int = _MAX_DENSE_LOGITS
+) -> int:
+    """Returns 0 (dense) for up to `max_dense_logits` logits or unknown sizes, else a block size."""
+    if rows is None or columns is None or rows * columns <= max_dense_logits:
         return 0
-    return max(1, _MOST_LOGITS // 4 // columns)
+    return max(1, max_dense_logits // 4 // columns)

@@ -2,8 +2,7 @@
 
 import tensorflow as tf
 
-from simclr_tf.losses import collectives as replicas
-from simclr_tf.losses.pairs import Results, dense_loss
+from simclr_tf.losses.contrastive import LossOutputs, all_gather, contrastive_loss
 
 
 def supcon(
@@ -12,39 +11,50 @@ def supcon(
     labels: tf.Tensor,
     temperature: float = 0.1,
     normalize: bool = True,
-) -> Results:
+) -> LossOutputs:
     """Computes NT-Xent with all views of the same class as positives.
 
-    `loss_i = mean_{p∈P(i)}(-z_i·z_p/τ) + log Σ_{k≠i} exp(z_i·z_k/τ)`; P(i) is i's other view and,
-    where i has a label, both views of every other image of that label in the global batch. The loss
-    is the mean over all 2N anchors. Without any label it is NT-Xent.
+    `loss_i = mean_{p∈P(i)}(-z_i·z_p/τ) + log Σ_{k≠i} exp(z_i·z_k/τ)`. P(i) is the other view of
+    anchor i and, where i has a label, both views of every other image of that label in the global
+    batch. The loss is the mean over all 2N anchors. Without any label it is NT-Xent. All [2B, 2N]
+    logits are held at once.
 
     Args:
-        z_a, z_b, temperature, normalize: as in `nt_xent`.
-        labels: int [B], below 2²⁴; -1: an image without one.
+        z_a: as in `nt_xent`.
+        z_b: as in `nt_xent`.
+        labels: int [B], below 2²⁴; -1: no label.
+        temperature: as in `nt_xent`.
+        normalize: as in `nt_xent`.
 
     Returns:
-        (loss, accuracy, entropy) as `nt_xent`, and as there under replicas; the last two do not
-        depend on the loss: to be found, here too, is the image's other view. All [2B, 2N] logits
-        are held at once.
+        (loss, accuracy, entropy) as `nt_xent`; the last two do not depend on the labels: the
+        accuracy counts the other view of the same image only.
 
     Raises:
-        ValueError: as `nt_xent`, or `labels` is not of shape [B].
+        ValueError: as in `nt_xent`, or `labels` is not of shape [B].
+
+    Example:
+    >>> import tensorflow as tf
+    >>> import simclr_tf as st
+    >>> z = tf.reshape(tf.sin(1.3 * tf.range(32.0) + 0.5), (8, 4))
+    >>> loss, accuracy, entropy = st.losses.supcon(z[:4], z[4:], labels=[0, 1, 0, -1])
     """
     labels = tf.convert_to_tensor(labels)
     labels.shape.assert_is_compatible_with(tf.convert_to_tensor(z_a).shape[:1])
-    # As floats, which every collective takes.
-    mine = tf.cast(labels, tf.float32)[tf.newaxis, :, tf.newaxis]
-    everyones, _ = replicas.gather(mine)
-    rows, columns = (tf.tile(tf.reshape(part, [-1]), [2]) for part in (mine, everyones))
-    same = (rows[:, tf.newaxis] == columns) & (rows[:, tf.newaxis] >= 0)  # [2B, 2N]
+    # As floats, which every collective supports.
+    local_labels = tf.cast(labels, tf.float32)[tf.newaxis, :, tf.newaxis]
+    all_labels, _ = all_gather(local_labels)
+    rows, columns = (tf.tile(tf.reshape(x, [-1]), [2]) for x in (local_labels, all_labels))
+    same_class = (rows[:, tf.newaxis] == columns) & (rows[:, tf.newaxis] >= 0)  # [2B, 2N]
 
-    def rule(logits, attraction, positive, negative):
-        del attraction
-        others = tf.where(positive | negative, logits, tf.constant(-float("inf"), logits.dtype))
-        positive |= same & negative
-        attractions = tf.reduce_sum(tf.where(positive, logits, tf.zeros_like(logits)), axis=1)
-        count = tf.reduce_sum(tf.cast(positive, logits.dtype), axis=1)
-        return tf.reduce_logsumexp(others, axis=1) - attractions / count
+    def loss_fn(similarities, positive_logit, is_positive, is_negative):
+        del positive_logit
+        minus_infinity = tf.constant(-float("inf"), similarities.dtype)
+        not_self = tf.where(is_positive | is_negative, similarities, minus_infinity)
+        is_positive |= same_class & is_negative
+        positive_logits = tf.where(is_positive, similarities, tf.zeros_like(similarities))
+        count = tf.reduce_sum(tf.cast(is_positive, similarities.dtype), axis=1)
+        mean_positive_logit = tf.reduce_sum(positive_logits, axis=1) / count
+        return tf.reduce_logsumexp(not_self, axis=1) - mean_positive_logit
 
-    return dense_loss(z_a, z_b, temperature, normalize, rule)
+    return contrastive_loss(z_a, z_b, temperature, normalize, loss_fn)

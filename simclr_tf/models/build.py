@@ -5,6 +5,7 @@ from typing import Any
 
 import tf_keras as keras
 
+from simclr_tf import losses, optimizers
 from simclr_tf.augment import NamedTransforms, RandAugment, SimCLRAugment
 from simclr_tf.config import (
     Augmentation,
@@ -15,12 +16,10 @@ from simclr_tf.config import (
     TrainingPlan,
 )
 from simclr_tf.errors import UserError
-from simclr_tf.losses import build_loss
-from simclr_tf.models import Classifier, ResNet, SimCLR, Student, projection_head
-from simclr_tf.models.classifier import first_layers, freeze
-from simclr_tf.models.keras_cv_backbones import build_backbone, read_backbone
+from simclr_tf.models import Classifier, DistilledClassifier, ResNet, SimCLR, build_projection_head
+from simclr_tf.models.classifier import freeze_through_block, truncate_projection_head
+from simclr_tf.models.keras_cv_backbones import build_backbone, describe_preset
 from simclr_tf.models.multi_view import Augment
-from simclr_tf.optimizers import WarmupCosine, build_optimizer
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -44,7 +43,7 @@ def build_encoder(encoder: Encoder, precision: str = "float32") -> keras.Model:
     )
 
 
-def with_backbone(config: PretrainConfig, known: Encoder | None = None) -> PretrainConfig:
+def resolve_encoder(config: PretrainConfig, known: Encoder | None = None) -> PretrainConfig:
     """Returns the config with what its KerasCV preset, if it has one, is.
 
     Args:
@@ -52,7 +51,7 @@ def with_backbone(config: PretrainConfig, known: Encoder | None = None) -> Pretr
         known: of a run to go on with: its preset need not be there any more.
 
     Raises:
-        UserError: as `read_backbone`.
+        UserError: as `describe_preset`.
     """
     encoder = config.encoder
     for description in (encoder.backbone, known and known.backbone):
@@ -60,7 +59,7 @@ def with_backbone(config: PretrainConfig, known: Encoder | None = None) -> Pretr
             break
     else:
         size = config.augmentation.image_size
-        description = read_backbone(encoder.preset, size) if encoder.preset else None
+        description = describe_preset(encoder.preset, size) if encoder.preset else None
     return config.override({"encoder": {"backbone": description}})
 
 
@@ -101,7 +100,7 @@ def _simclr(config: PretrainConfig, plan: TrainingPlan) -> SimCLR:
         encoder,
         _projection_head(config, width),
         _augment(config.augmentation),
-        contrastive_loss=build_loss(loss.loss, loss.margin),
+        contrastive_loss=losses.get(loss.loss, loss.margin),
         temperature=loss.temperature,
         normalize=loss.hidden_norm,
         linear_head=(
@@ -122,14 +121,14 @@ def _classifier(config: FinetuneConfig, plan: TrainingPlan) -> Classifier:
     if finetuning.ft_proj_selector:
         head = _projection_head(config, width)
         try:
-            projection = first_layers(head, finetuning.ft_proj_selector)
+            projection = truncate_projection_head(head, finetuning.ft_proj_selector)
         except ValueError as error:
             raise UserError(
                 f"--ft_proj_selector={finetuning.ft_proj_selector}: {error}; choose a layer that "
                 "it has, or 0 for the encoder itself"
             ) from None
         width = projection.output_shape[-1]
-    freeze(encoder, finetuning.fine_tune_after_block)
+    freeze_through_block(encoder, finetuning.fine_tune_after_block)
     if projection is not None and finetuning.fine_tune_after_block == 4:
         projection.trainable = False
     return Classifier(
@@ -158,16 +157,17 @@ def _augment(views: Augmentation) -> Augment | tuple[Augment, Augment]:
     }
     if views.transformations:
         names = views.transformation_names
-        return NamedTransforms(views.image_size, **how), NamedTransforms(
-            views.image_size, names, **how
+        return (
+            NamedTransforms(views.image_size, **how),
+            NamedTransforms(views.image_size, names, **how),
         )
     return SimCLRAugment(views.image_size, use_blur=views.use_blur, **how)
 
 
-def _student(config: DistillConfig, plan: TrainingPlan) -> Student:
+def _student(config: DistillConfig, plan: TrainingPlan) -> DistilledClassifier:
     """Without its teacher, which only training needs."""
     encoder = build_encoder(config.encoder, config.optimization.precision)
-    return Student(
+    return DistilledClassifier(
         encoder,
         _linear_head(encoder.output_shape[-1], plan.num_classes),
         _augment(config.augmentation),
@@ -179,7 +179,7 @@ def _student(config: DistillConfig, plan: TrainingPlan) -> Student:
 
 def _projection_head(config: PretrainConfig, width: int) -> keras.Model:
     head = config.projection_head
-    return projection_head(
+    return build_projection_head(
         head.proj_head_mode,
         head.num_proj_layers,
         head.proj_out_dim,
@@ -201,9 +201,9 @@ def _linear_head(width: int, classes: int | None, zero: bool = False) -> keras.l
 
 def _optimizer(config: PretrainConfig, plan: TrainingPlan) -> keras.optimizers.Optimizer:
     settings = config.optimization
-    optimizer = build_optimizer(
+    optimizer = optimizers.get(
         settings.optimizer,
-        WarmupCosine(plan.peak_learning_rate, plan.warmup_steps, plan.total_steps),
+        optimizers.WarmupCosine(plan.peak_learning_rate, plan.warmup_steps, plan.total_steps),
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )

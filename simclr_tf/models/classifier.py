@@ -6,12 +6,18 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.models.multi_view import Augment, StepwiseModel, cross_entropy
+from simclr_tf.models.multi_view import Augment, MultiViewModel, cross_entropy
 
-BLOCKS = ("initial_max_pool", "block_group1", "block_group2", "block_group3", "block_group4")
+BLOCK_ENDPOINTS = (
+    "initial_max_pool",
+    "block_group1",
+    "block_group2",
+    "block_group3",
+    "block_group4",
+)
 
 
-class Classifier(StepwiseModel):
+class Classifier(MultiViewModel):
     """Trains an encoder and the linear head on top of it by the labels [v1 §B.5].
 
     `fit` on a dataset of {"image": uint8 [B, H, W, 3], "label": int [B]}, with "aspect" float [B]
@@ -28,7 +34,7 @@ class Classifier(StepwiseModel):
             layers of a projection head [v2 §2.2], or None.
         seed: the run's seed; the views follow from it, the step and the position in the batch.
         views_per_image: how many views of each image a step learns from.
-        figures: names of the scalars that a step reports.
+        metric_names: names of the scalars that a step reports.
     """
 
     def __init__(
@@ -40,9 +46,9 @@ class Classifier(StepwiseModel):
         seed: int = 0,
         views_per_image: int = 1,
         name: str = "classifier",
-        figures: Sequence[str] = ("loss", "accuracy"),
+        metric_names: Sequence[str] = ("loss", "accuracy"),
     ):
-        super().__init__(augment, seed, figures, views_per_image, name)
+        super().__init__(augment, seed, metric_names, views_per_image, name)
         self.encoder = encoder
         self.projection = projection
         self.head = head
@@ -54,7 +60,7 @@ class Classifier(StepwiseModel):
         return self.head(hidden)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Trains on a replica's share of a global batch; returns this step's figures."""
+        """Trains on a replica's share of a global batch; returns this step's metric_names."""
         views = self.make_views(batch, self.step)
         targets = self._targets(batch, views)
         with tf.GradientTape() as tape:
@@ -62,9 +68,9 @@ class Classifier(StepwiseModel):
             if self.losses:
                 loss += tf.cast(tf.add_n(self.losses), loss.dtype)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            scaled = self._scaled(loss / replicas)
+            scaled = self._scale_loss(loss / replicas)
         gradients = tape.gradient(scaled, self.trainable_variables)
-        self._update(gradients, statistics, own=["loss"])
+        self._apply_gradients(gradients, statistics, per_replica_losses=["loss"])
         return statistics
 
     def _targets(self, batch: Any, views: tf.Tensor) -> Any:
@@ -73,12 +79,12 @@ class Classifier(StepwiseModel):
         return tf.tile(batch["label"], [self.views_per_image])
 
     def _loss(self, logits: tf.Tensor, targets: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """The loss, whose gradients add up over replicas of as many images, and the figures."""
+        """Returns the loss, whose gradients add up over replicas, and the logs."""
         loss, mean, accuracy = cross_entropy(logits, targets)
         return loss, {"loss": mean, "accuracy": accuracy}
 
 
-def freeze(encoder: keras.Model, after_block: int) -> None:
+def freeze_through_block(encoder: keras.Model, after_block: int) -> None:
     """Freezes the first part of a ResNet, so that training starts after it.
 
     Args:
@@ -96,11 +102,11 @@ def freeze(encoder: keras.Model, after_block: int) -> None:
     elif after_block >= 0:
         # In the order of the graph: whatever leads to the block's output stands before it.
         names = [layer.name for layer in encoder.layers]
-        for layer in encoder.layers[: names.index(BLOCKS[after_block]) + 1]:
+        for layer in encoder.layers[: names.index(BLOCK_ENDPOINTS[after_block]) + 1]:
             layer.trainable = False
 
 
-def first_layers(head: keras.Model, count: int) -> keras.Model:
+def truncate_projection_head(head: keras.Model, count: int) -> keras.Model:
     """Returns the first `count` layers of a projection head as a model, sharing its weights.
 
     Raises:

@@ -11,7 +11,7 @@ from simclr_tf.models.classifier import Classifier
 from simclr_tf.models.multi_view import Augment, cross_entropy
 
 
-class Student(Classifier):
+class DistilledClassifier(Classifier):
     """Trains an encoder and its linear head to answer as a teacher does [v2 §2, eq. 2 and 3].
 
     Teacher and student see the same views. With `alpha` below 1 the images' own labels count, too:
@@ -38,7 +38,7 @@ class Student(Classifier):
         figures = ["loss", "agreement"]
         if alpha < 1:
             figures += ["distillation_loss", "labelled_loss", "accuracy"]
-        super().__init__(encoder, head, augment, seed=seed, name=name, figures=figures)
+        super().__init__(encoder, head, augment, seed=seed, name=name, metric_names=figures)
         self.temperature = temperature
         self.alpha = alpha
         # images [N, S, S, 3] → logits [N, C]; a plain function, which Keras does not track.

@@ -19,7 +19,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.errors import UserError
-from simclr_tf.models.layers import resolve_policy, without_dropout
+from simclr_tf.models.layers import disable_dropout, resolve_policy
 from simclr_tf.utils.files import atomic_write
 
 # Those of KerasCV 0.9 for images that can be built, trained in half precision and built again from
@@ -74,11 +74,11 @@ def backbone_encoder(
             module.momentum = batch_norm_momentum
             if synchronized:  # for which there is no fused kernel
                 module.synchronized, module.fused = True, False
-    without_dropout(backbone)
+    disable_dropout(backbone)
     return keras.Model(backbone.inputs, features, name=backbone.name)
 
 
-def read_backbone(preset: str, image_size: int) -> dict[str, Any]:
+def describe_preset(preset: str, image_size: int) -> dict[str, Any]:
     """Return what a preset's backbone is, to be built again without the preset.
 
     Args:
@@ -111,7 +111,7 @@ def build_backbone(
     global_bn: bool = True,
     dtype: str | keras.mixed_precision.Policy | None = None,
 ) -> keras.Model:
-    """Build the encoder that `read_backbone` described, with random weights.
+    """Build the encoder that `describe_preset` described, with random weights.
 
     Further arguments as in `ResNet`.
 

@@ -27,7 +27,7 @@ def resolve_policy(
     return keras.mixed_precision.Policy(name)
 
 
-def without_dropout(model: keras.Model) -> None:
+def disable_dropout(model: keras.Model) -> None:
     """Switch off dropout and stochastic depth: all layers that drop at a `rate`."""
     for module in model.submodules:
         if isinstance(getattr(module, "rate", None), int | float):

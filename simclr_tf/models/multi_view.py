@@ -1,4 +1,4 @@
-"""What every model here does at a step, whatever its loss: views, update, watch, count."""
+"""Base class of the trained models: view generation, gradient update, step counter, metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,46 +7,48 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.augment import view_seed
-from simclr_tf.losses.collectives import all_reduce
+from simclr_tf.losses.contrastive import all_reduce_sum
 
 Augment = Callable[..., tf.Tensor]  # called as (images, seed, offset, aspect)
 
 
-class StepwiseModel(keras.Model):
-    """A model whose views follow from (seed, step, position, view), and which counts its steps.
+class MultiViewModel(keras.Model):
+    """A model whose views follow from (seed, step, position, view), with a step counter.
 
     Args:
         augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
-            one such for each view.
-        seed: the run's seed; all views follow from it, the step and the position in the batch.
-        figures: names of the scalars that a step reports; their means are the metrics.
-        views_per_image: how many views of each image a step makes.
+            one such function per view.
+        seed: seed of the run; all views follow from it, the step and the position in the batch.
+        metric_names: names of the scalars that a step returns; their means are the metrics.
+        views_per_image: number of views of each image per step.
         name: of the Keras model.
 
     Raises:
-        ValueError: there are policies for another number of views.
+        ValueError: the number of functions differs from `views_per_image`.
     """
 
     def __init__(
         self,
         augment: Augment | Sequence[Augment],
         seed: int,
-        figures: Sequence[str],
+        metric_names: Sequence[str],
         views_per_image: int,
         name: str,
     ):
         super().__init__(name=name)
         policies = augment if isinstance(augment, Sequence) else [augment] * views_per_image
         if len(policies) != views_per_image:
-            raise ValueError(f"{len(policies)} policies are not for {views_per_image} views")
+            raise ValueError(
+                f"augment: expected one function per view ({views_per_image}), got {len(policies)}"
+            )
         self.policies = tuple(policies)
         self.seed = seed
         self.views_per_image = views_per_image
-        self.step = _counter("step", 0)
-        # The step of the first loss that was not finite, or -1: seen without asking the device.
-        self.first_bad_step = _counter("first_bad_step", -1)
-        self._means = {name: keras.metrics.Mean(name=name) for name in figures}
-        # What `fit` passes on of a step is the first replica's, not a sum over all of them.
+        self.step = _step_counter("step", 0)
+        # Step of the first loss that was not finite, or -1: recorded without a wait for the device.
+        self.first_bad_step = _step_counter("first_bad_step", -1)
+        self._means = {name: keras.metrics.Mean(name=name) for name in metric_names}
+        # `fit` returns the logs of the first replica instead of a sum over replicas.
         self.distribute_reduction_method = "first"
 
     @property
@@ -59,112 +61,107 @@ class StepwiseModel(keras.Model):
         step: int | tf.Tensor,
         first: int | tf.Tensor = 0,
         count: int | None = None,
+        *,
+        offset: int | tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Makes the views of a replica's batch, or of a slice of it, the same as in the whole.
+        """Makes the views of a replica's batch, or of a slice of it, equal to those in the whole.
 
         Args:
-            batch: the replica's, "image" [B, H, W, 3] and perhaps "aspect" [B].
-            step: that the views are for.
-            first: the slice's first image in the replica's batch.
-            count: n, images in the slice; None for all, from 0.
+            batch: of this replica: "image" [B, H, W, 3] and optionally "aspect" [B].
+            step: the training step.
+            first: index in the batch of the slice's first image.
+            count: n, images in the slice; None: all images.
+            offset: index in the global batch of this batch's first image; None: derived from the
+                replica, for which B must be static.
 
         Returns:
             float32 [V·n, S, S, 3], view 0 of all images first.
 
         Raises:
-            ValueError: B is not known beforehand.
+            ValueError: B is not static.
         """
-        images, aspect, share = batch["image"], batch.get("aspect"), share_of(batch)
+        images, aspect = batch["image"], batch.get("aspect")
+        if offset is None:
+            context = tf.distribute.get_replica_context()
+            replica = context.replica_id_in_sync_group if context else 0
+            offset = replica * static_batch_size(batch)
         if count is not None:
-            images = _rows(images, first, count)
-            aspect = None if aspect is None else _rows(aspect, first, count)
-        context = tf.distribute.get_replica_context()
-        offset = context.replica_id_in_sync_group * share if context else 0
-        return self.views_of(images, step, offset + first, aspect)
-
-    def views_of(
-        self,
-        images: tf.Tensor,
-        step: int | tf.Tensor,
-        offset: int | tf.Tensor,
-        aspect: tf.Tensor | None,
-    ) -> tf.Tensor:
-        """Makes the views of images [N, H, W, 3] that stand from `offset` on in a global batch.
-
-        Returns:
-            float32 [V·N, S, S, 3], view 0 of all images first.
-        """
+            images = _slice_rows(images, first, count)
+            aspect = None if aspect is None else _slice_rows(aspect, first, count)
         views = [
-            policy(images, view_seed(self.seed, step, view), offset, aspect)
+            policy(images, view_seed(self.seed, step, view), offset + first, aspect)
             for view, policy in enumerate(self.policies)
         ]
         return tf.concat(views, axis=0)
 
-    def _scaled(self, loss):
-        return self.optimizer.get_scaled_loss(loss) if self._scales_loss else loss
+    def _scale_loss(self, loss):
+        return self.optimizer.get_scaled_loss(loss) if self._uses_loss_scaling else loss
 
     @property
-    def _scales_loss(self):
+    def _uses_loss_scaling(self):
         return isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
 
-    def _update(self, gradients, statistics, own=()):
-        """Ends a step: moves the weights, and counts.
+    def _apply_gradients(self, gradients, logs, per_replica_losses=()):
+        """Ends a step: updates the weights, the step counter and the metrics.
 
         Args:
-            gradients: of `trainable_variables`, of the scaled loss.
-            statistics: this step's figures.
-            own: names of the losses among them that each replica has for itself.
+            gradients: of the scaled loss with respect to `trainable_variables`.
+            logs: the scalars of this step.
+            per_replica_losses: names of the losses in `logs` that differ between replicas.
         """
-        if self._scales_loss:
+        if self._uses_loss_scaling:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         finite = tf.constant(True)
-        for name in dict.fromkeys(["loss", *own]):
-            loss = all_reduce(statistics[name]) if name in own else statistics[name]
+        for name in dict.fromkeys(["loss", *per_replica_losses]):
+            loss = all_reduce_sum(logs[name]) if name in per_replica_losses else logs[name]
             finite &= tf.math.is_finite(loss)
-        # The first step whose loss is not finite, the same step on every replica.
+        # The first step with a loss that is not finite, equal on every replica.
         bad = tf.logical_and(~finite, self.first_bad_step < 0)
         self.first_bad_step.assign(tf.where(bad, self.step, self.first_bad_step))
         self.step.assign_add(1)
         for name, mean in self._means.items():
-            mean.update_state(statistics[name])
+            mean.update_state(logs[name])
 
 
-def share_of(batch: Any) -> int:
-    """B, the images of a replica's batch.
+def static_batch_size(batch: Any) -> int:
+    """Returns B, the static number of images in a replica's batch.
 
     Raises:
-        ValueError: it is not known beforehand.
+        ValueError: B is not static.
     """
-    share = batch["image"].shape[0]
-    if share is None:
-        raise ValueError("the batch must be of fixed size: use batch(…, drop_remainder=True)")
-    return share
+    size = batch["image"].shape[0]
+    if size is None:
+        raise ValueError(
+            "expected batches of a fixed size, got an unknown size. Fix: "
+            "dataset.batch(…, drop_remainder=True)"
+        )
+    return size
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Softmax cross-entropy in at least float32; images of label -1 are left out.
+    """Computes softmax cross-entropy in at least float32, without the images of label -1.
 
     Args:
         logits: [N, C].
         labels: int [N].
 
     Returns:
-        (loss, mean, accuracy): `loss` is the sum over the labelled images divided by N, whose
-        gradients add up over replicas, because N is the same at every step and replica and the
-        number of labels is not; `mean` and `accuracy` are per labelled image.
+        (loss, mean_loss, accuracy): `loss` is the sum over the labeled images divided by N. Its
+        gradients add up over replicas, because N is equal on every replica and step; the number of
+        labels is not. `mean_loss` and `accuracy` are per labeled image.
     """
     logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
-    labelled = tf.cast(labels >= 0, logits.dtype)
+    has_label = tf.cast(labels >= 0, logits.dtype)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
-    loss = tf.reduce_mean(labelled * losses)
-    found = tf.argmax(logits, axis=1, output_type=labels.dtype) == labels
-    share = tf.maximum(tf.reduce_mean(labelled), 1 / labels.shape[0])
-    accuracy = tf.reduce_mean(tf.cast(found, logits.dtype)) / share
-    return loss, tf.stop_gradient(loss) / share, accuracy
+    loss = tf.reduce_mean(has_label * losses)
+    is_correct = tf.argmax(logits, axis=1, output_type=labels.dtype) == labels
+    labeled_fraction = tf.maximum(tf.reduce_mean(has_label), 1 / labels.shape[0])
+    accuracy = tf.reduce_mean(tf.cast(is_correct, logits.dtype)) / labeled_fraction
+    return loss, tf.stop_gradient(loss) / labeled_fraction, accuracy
 
 
-def _counter(name, value):
+def _step_counter(name, value):
     return tf.Variable(
         value,
         dtype=tf.int64,
@@ -174,8 +171,8 @@ def _counter(name, value):
     )
 
 
-def _rows(tensor, first, count):
-    """`count` rows of a tensor, `first` and on, their number static wherever they start."""
+def _slice_rows(tensor, first, count):
+    """Returns rows `first` to `first + count` of a tensor; the number of rows is static."""
     rest = tensor.shape[1:]
     begin = [first] + [0] * rest.rank
     return tf.slice(tensor, begin, [count, *(-1 if n is None else n for n in rest)])

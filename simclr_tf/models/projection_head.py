@@ -10,7 +10,7 @@ MODES = ("none", "linear", "nonlinear")
 MAX_LAYERS = 4
 
 
-def projection_head(
+def build_projection_head(
     mode: str = "nonlinear",
     num_layers: int = 3,
     out_dim: int = 128,

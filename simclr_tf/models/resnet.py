@@ -111,12 +111,12 @@ def feature_width(depth: int, width_multiplier: float) -> int:
     return int(512 * width_multiplier) * (4 if bottleneck else 1)
 
 
-def attention_width(filters: int, sk_ratio: float) -> int:
+def sk_hidden_width(filters: int, sk_ratio: float) -> int:
     """Return the hidden width of a selective kernel's attention."""
     return max(int(filters * sk_ratio), _MIN_ATTENTION_WIDTH)
 
 
-def squeeze_width(filters: int, se_ratio: float) -> int:
+def se_hidden_width(filters: int, se_ratio: float) -> int:
     """Return the hidden width of a block's squeeze-excitation."""
     return max(1, int(filters * se_ratio))
 
@@ -202,7 +202,7 @@ class _Block:
 
         attention = self._pool(x, f"{name}_pool")
         attention = self._add_streams(exact, attention, f"{name}_pool")
-        width = attention_width(filters, self.sk_ratio)
+        width = sk_hidden_width(filters, self.sk_ratio)
         attention = exact.conv_bn_relu(attention, width, 1, name, 1)
         attention = exact.conv(attention, 2 * filters, 1, f"{name}_conv2")
         for layer in (
@@ -232,7 +232,7 @@ class _Block:
     def _squeeze_excite(self, x: tf.Tensor, out_filters: int) -> tf.Tensor:
         make, exact, name = self.make, self._exact(), f"{self.name}_se"
         # The ratio is of the block's filters, not of the four times wider bottleneck output.
-        width = squeeze_width(self.filters, self.se_ratio)
+        width = se_hidden_width(self.filters, self.se_ratio)
         scale = self._pool(x, f"{name}_pool")
         scale = exact.conv(scale, width, 1, f"{name}_conv1", use_bias=True)
         scale = exact.activation(scale, "relu", f"{name}_relu1")

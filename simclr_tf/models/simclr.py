@@ -7,13 +7,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.losses import l2_normalize, nt_xent
-from simclr_tf.losses.pairs import Results
+from simclr_tf.losses import LossOutputs, l2_normalize, nt_xent
 from simclr_tf.models.gradient_cache import cached_gradients
-from simclr_tf.models.multi_view import Augment, StepwiseModel, cross_entropy, share_of
+from simclr_tf.models.multi_view import Augment, MultiViewModel, cross_entropy, static_batch_size
 
 
-class SimCLR(StepwiseModel):
+class SimCLR(MultiViewModel):
     """Trains an encoder by telling two views of an image from all other views of the batch.
 
     `fit` on a dataset of {"image": uint8 [B, H, W, 3]}, with "label" int [B] and "aspect" float [B]
@@ -57,7 +56,7 @@ class SimCLR(StepwiseModel):
         linear_head: keras.layers.Layer | None = None,
         seed: int = 0,
         microbatch_size: int = 0,
-        contrastive_loss: Callable[..., Results] = nt_xent,
+        contrastive_loss: Callable[..., LossOutputs] = nt_xent,
         name: str = "simclr",
     ):
         if microbatch_size < 0:
@@ -87,7 +86,7 @@ class SimCLR(StepwiseModel):
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         return self.projection_head(self.encoder(images, training=training), training=training)
 
-    def contrast(
+    def encode_and_contrast(
         self, views: tf.Tensor, training: bool, labels: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         """Encodes 2B views and contrasts them, with the labels [B] of the images if there are any.
@@ -105,7 +104,7 @@ class SimCLR(StepwiseModel):
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Trains on a replica's share of a global batch.
 
-        Exchanged between R replicas: the projections, as `losses.replicas.gather` says; the
+        Exchanged between R replicas: the projections, as `losses.contrastive.all_gather` says; the
         statistics of each batch norm of C channels, 3·C numbers forward and 2·C back (of each
         piece, and forward twice, where there is a `microbatch_size`); and the gradients, summed by
         the optimizer: one number per weight, 4 bytes in float32. All are all-reduces.
@@ -115,23 +114,24 @@ class SimCLR(StepwiseModel):
 
         Raises:
             ValueError: the batch's size is not known beforehand, or no multiple of
-                `microbatch_size`; or as `contrast`.
+                `microbatch_size`; or as `encode_and_contrast`.
         """
         variables = self.trainable_variables
-        if self.microbatch_size in (0, share_of(batch)):
+        if self.microbatch_size in (0, static_batch_size(batch)):
             views = self.make_views(batch, self.step)
             with tf.GradientTape() as tape:
                 loss, statistics = self._loss(self._encode(views, training=True), batch)
             gradients = tape.gradient(loss, variables)
         else:
             gradients, statistics = self._cached_gradients(batch, variables)
-        self._update(gradients, statistics, own=() if self.linear_head is None else ["linear_loss"])
+        per_replica = [] if self.linear_head is None else ["linear_loss"]
+        self._apply_gradients(gradients, statistics, per_replica)
         # Not the means: each would be summed over the replicas, at every step.
         return statistics
 
     def _cached_gradients(self, batch, variables):
         """What the plain step has, `microbatch_size` images at a time: (gradients, statistics)."""
-        share, size = share_of(batch), self.microbatch_size
+        share, size = static_batch_size(batch), self.microbatch_size
         if share % size:
             raise ValueError(
                 f"microbatch_size={size} must divide the {share} images of a replica's share"
@@ -177,7 +177,7 @@ class SimCLR(StepwiseModel):
         if penalties:
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss += tf.cast(tf.add_n(penalties), loss.dtype) / replicas
-        return self._scaled(loss), statistics
+        return self._scale_loss(loss), statistics
 
     def _contrast(self, outputs, labels):
         z_a, z_b = tf.split(outputs["projections"], 2)
@@ -191,7 +191,7 @@ class SimCLR(StepwiseModel):
             "loss": loss,
             "contrastive_accuracy": accuracy,
             "contrastive_entropy": entropy,
-            **collapse_statistics(outputs["features"], z_a, z_b),
+            **collapse_metrics(outputs["features"], z_a, z_b),
         }
         return loss, statistics
 
@@ -209,9 +209,7 @@ def _in_order(pieces):
     return tf.reshape(tf.concat(tf.split(pieces, 2, axis=1), axis=0), [count * views, *rest])
 
 
-def collapse_statistics(
-    features: tf.Tensor, z_a: tf.Tensor, z_b: tf.Tensor
-) -> dict[str, tf.Tensor]:
+def collapse_metrics(features: tf.Tensor, z_a: tf.Tensor, z_b: tf.Tensor) -> dict[str, tf.Tensor]:
     """Shows without labels whether the representation collapses.
 
     Args:

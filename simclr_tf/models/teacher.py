@@ -35,7 +35,7 @@ class Teacher:
     class_names: tuple[str, ...]
 
 
-def open_teacher(path: str | Path) -> Teacher:
+def load_teacher(path: str | Path) -> Teacher:
     """Return the classifier of a run's newest checkpoint, or of an exported SavedModel.
 
     Its variables are made in the strategy in scope.

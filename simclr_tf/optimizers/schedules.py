@@ -1,4 +1,4 @@
-"""The learning rate: its peak from the batch, its course over the run [v1 §2.3]."""
+"""Learning rate schedule, and scaling by the batch size [v1 §2.3]."""
 
 import math
 
@@ -15,7 +15,12 @@ def peak_learning_rate(base: float, global_batch: int, scaling: str = "linear") 
         scaling: "linear" (base·B/256), "sqrt" (base·√B) or "none" (base).
 
     Raises:
-        ValueError: if `scaling` is none of these.
+        ValueError: `scaling` is none of these.
+
+    Example:
+    >>> import simclr_tf as st
+    >>> st.optimizers.peak_learning_rate(1.0, 512)
+    2.0
     """
     if scaling == "linear":
         return base * global_batch / 256.0
@@ -23,17 +28,23 @@ def peak_learning_rate(base: float, global_batch: int, scaling: str = "linear") 
         return base * math.sqrt(global_batch)
     if scaling == "none":
         return base
-    raise ValueError(f"scaling must be 'linear', 'sqrt' or 'none', not {scaling!r}")
+    raise ValueError(f"scaling must be 'linear', 'sqrt' or 'none', got {scaling!r}")
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear from 0 to the peak, then half a cosine to 0 at the last step.
+    """Linear warm-up from 0 to the peak, then half a cosine to 0 at the last step [v1 §2.3].
 
     Args:
-        peak: the rate at step `warmup_steps`.
-        warmup_steps: ≥ 0; may exceed `total_steps`, and the run then ends within its warm-up.
+        peak: learning rate at step `warmup_steps`.
+        warmup_steps: at least 0; if it exceeds `total_steps`, the run ends during its warm-up.
         total_steps: steps of the run.
+
+    Example:
+    >>> import simclr_tf as st
+    >>> schedule = st.optimizers.WarmupCosine(peak=2.0, warmup_steps=10, total_steps=100)
+    >>> [float(schedule(step)) for step in (0, 5, 10, 55, 100)]
+    [0.0, 1.0, 2.0, 1.0, 0.0]
     """
 
     def __init__(self, peak: float, warmup_steps: int, total_steps: int):
@@ -43,11 +54,11 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step):
         step = tf.cast(step, tf.float32)
-        warm = step / max(1, self.warmup_steps)
+        warmup = step / max(1, self.warmup_steps)
         decay_steps = max(1, self.total_steps - self.warmup_steps)
-        share = tf.clip_by_value((step - self.warmup_steps) / decay_steps, 0.0, 1.0)
-        cosine = 0.5 * (1.0 + tf.cos(math.pi * share))
-        return self.peak * tf.where(step < self.warmup_steps, warm, cosine)
+        progress = tf.clip_by_value((step - self.warmup_steps) / decay_steps, 0.0, 1.0)
+        cosine = 0.5 * (1.0 + tf.cos(math.pi * progress))
+        return self.peak * tf.where(step < self.warmup_steps, warmup, cosine)
 
     def get_config(self) -> dict[str, float]:
         return {

@@ -1,4 +1,4 @@
-"""TensorFlow Addons, which looks for the inside of Keras under the name that it had then."""
+"""Import of TensorFlow Addons, which expects tf_keras under the module name `keras`."""
 
 import importlib
 import sys
@@ -11,16 +11,16 @@ import tf_keras as keras
 from simclr_tf.errors import UserError
 
 
-def import_addons() -> ModuleType:
-    """Imports TensorFlow Addons while `keras` means tf_keras, and afterwards what it did before.
+def import_tensorflow_addons() -> ModuleType:
+    """Imports TensorFlow Addons while the module name `keras` temporarily refers to tf_keras.
 
     Raises:
-        UserError: it is not installed, or TensorFlow has chosen Keras 3 already.
+        UserError: it is not installed, or TensorFlow already uses Keras 3.
     """
-    if tf.keras.Model is not keras.Model:  # noqa: TID251 (of TensorFlow's choice)
+    if tf.keras.Model is not keras.Model:  # noqa: TID251 (the Keras that TensorFlow uses)
         raise UserError(
-            "--optimizer=lamb: TensorFlow Addons needs TF_USE_LEGACY_KERAS=1 in the environment "
-            "before TensorFlow's Keras is first used"
+            "--optimizer=lamb: expected tf.keras to be tf_keras, got Keras 3. Fix: set "
+            "TF_USE_LEGACY_KERAS=1 in the environment, or import simclr_tf before using tf.keras"
         )
     before = _modules_of("keras")
     for name in before:
@@ -28,15 +28,15 @@ def import_addons() -> ModuleType:
     sys.modules.update({n.removeprefix("tf_"): m for n, m in _modules_of("tf_keras").items()})
     try:
         with warnings.catch_warnings():
-            # Of its end, and that it does not know this TensorFlow.
+            # It announces its end of life, and that it was not tested with this TensorFlow.
             warnings.simplefilter("ignore", UserWarning)
             return importlib.import_module("tensorflow_addons")
     except ImportError as error:
         raise UserError(
-            f"--optimizer=lamb needs TensorFlow Addons ({error}): pip install "
-            "'tensorflow-addons<0.24', under Python 3.11, the last that it has wheels for (this is "
-            f"{sys.version_info.major}.{sys.version_info.minor}); or, for a new run, take another "
-            "optimizer, such as lars"
+            f"--optimizer=lamb: expected TensorFlow Addons to be installed, got: {error}. Fix: pip "
+            "install 'tensorflow-addons<0.24' under Python 3.11, the last version with wheels "
+            f"(this is {sys.version_info.major}.{sys.version_info.minor}); or choose another "
+            "optimizer for a new run, such as lars"
         ) from None
     finally:
         for name in _modules_of("keras"):

@@ -1,33 +1,69 @@
-"""Which variables take weight decay, and momentum and Adam with an L2 term in the gradient."""
+"""Base class of the optimizers, and the momentum and Adam optimizers with L2 weight decay."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.optimizers.base import Watched
+GradsAndVars = Sequence[tuple[tf.Tensor | None, tf.Variable]]
 
 
-def decayed(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:
-    """Whether a variable takes weight decay (and, in LARS, adaptation).
+class GradientHookOptimizer(keras.optimizers.Optimizer):
+    """Keras optimizer with a callback that receives each step's aggregated gradients.
 
-    Kernels do. Vectors do not: in convolutions, dense layers and normalisation over the last axis,
-    biases, betas and gammas have rank 1 and kernels at least 2, so the rank tells them apart where
-    a name could change (not so in Keras's attention and recurrent layers). Nor does what the
-    optimizer's `exclude_from_weight_decay` was given, such as the concurrent linear head.
+    Attributes:
+        on_gradients: called on each replica with the (gradient, variable) pairs, summed over the
+            replicas, before they are applied; or None.
+    """
+
+    on_gradients: Callable[[GradsAndVars], Any] | None = None
+
+    def aggregate_gradients(self, grads_and_vars: GradsAndVars) -> GradsAndVars:
+        summed = super().aggregate_gradients(grads_and_vars)
+        if self.on_gradients:
+            self.on_gradients(summed)
+        return summed
+
+    def trust_ratio(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor | None:
+        """Returns the factor of layer-wise adaptation in this step, None for no adaptation."""
+        del gradient, variable
+        return None
+
+
+def uses_weight_decay(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:
+    """Returns whether a variable takes weight decay (in LARS and LAMB also layer-wise adaptation).
+
+    Kernels do. Vectors do not: in convolutions, dense layers and normalization over the last axis,
+    biases, betas and gammas have rank 1 and kernels at least 2, so the rank distinguishes them
+    where a name could change (not so in Keras's attention and recurrent layers). Variables passed
+    to the optimizer's `exclude_from_weight_decay`, such as the concurrent linear head, do not
+    either.
     """
     return variable.shape.rank > 1 and optimizer._use_weight_decay(variable)
 
 
-class _L2(Watched):
-    """Adds `l2`·w to the gradient of kernels, which here is already the sum over the replicas."""
+def layerwise_trust_ratio(
+    weights: tf.Tensor, update: tf.Tensor, coefficient: float = 1.0
+) -> tf.Tensor:
+    """Returns coefficient·‖weights‖ / ‖update‖, or 1 where either norm is 0."""
+    weight_norm, update_norm = tf.norm(weights), tf.norm(update)
+    return tf.where(
+        tf.logical_and(weight_norm > 0, update_norm > 0),
+        coefficient * tf.math.divide_no_nan(weight_norm, update_norm),
+        tf.ones_like(update_norm),
+    )
+
+
+class _L2Mixin(GradientHookOptimizer):
+    """Adds `l2`·w to the gradients of kernels, after they were summed over the replicas."""
 
     def __init__(self, *args: Any, l2: float = 0.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.l2 = l2
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
-        if self.l2 and decayed(self, variable):
+        if self.l2 and uses_weight_decay(self, variable):
             gradient += self.l2 * variable
         super().update_step(gradient, variable)
 
@@ -36,18 +72,18 @@ class _L2(Watched):
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
-class MomentumL2(_L2, keras.optimizers.SGD):
-    """Keras's SGD with `l2`·w in the gradient of kernels, as the reference has it."""
+class SGDL2(_L2Mixin, keras.optimizers.SGD):
+    """Keras's SGD with `l2`·w in the gradient of kernels, as in the reference implementation."""
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
-class AdamL2(_L2, keras.optimizers.Adam):
-    """Keras's Adam with `l2`·w in the gradient of kernels, as the reference has it."""
+class AdamL2(_L2Mixin, keras.optimizers.Adam):
+    """Keras's Adam with `l2`·w in the gradient of kernels, as in the reference implementation."""
 
 
 @keras.utils.register_keras_serializable(package="simclr_tf")
-class AdamW(Watched, keras.optimizers.AdamW):
-    """Keras's AdamW whose decay leaves biases and normalisation parameters alone."""
+class AdamW(GradientHookOptimizer, keras.optimizers.AdamW):
+    """Keras's AdamW without decay of biases and normalization parameters."""
 
     def _use_weight_decay(self, variable):
         return variable.shape.rank > 1 and super()._use_weight_decay(variable)

@@ -10,7 +10,7 @@ from simclr_tf.augment import to_uint8, view_seed
 from simclr_tf.data import batches_at, decode_errors_name_image
 from simclr_tf.evaluation.features import trace_per_shape
 from simclr_tf.evaluation.knn import l2_normalize_rows, nearest_neighbors
-from simclr_tf.losses.pairs import l2_normalize
+from simclr_tf.losses import l2_normalize
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, data_uri, seen
 from simclr_tf.reporting.html import LEGEND, Plot, Table

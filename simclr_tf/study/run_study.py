@@ -13,7 +13,7 @@ from simclr_tf import __version__
 from simclr_tf.config import PretrainConfig, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.splits import check_evaluation
-from simclr_tf.models.build import with_backbone
+from simclr_tf.models.build import resolve_encoder
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.study.grid import Cell, Study
 from simclr_tf.study.plot import draw
@@ -131,7 +131,7 @@ def _check_settings(request: Request, trials: Sequence[Trial]) -> None:
             "--precision=auto: every run of a study would find out its own; name one, bfloat16 or "
             "float32"
         )
-    with_backbone(request.base)
+    resolve_encoder(request.base)
     varied = {name for cell in request.cells for name in cell.overrides}
     if settings.train_steps and varied & {"train_epochs", "train_batch_size"}:
         raise UserError(

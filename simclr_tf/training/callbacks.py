@@ -12,7 +12,7 @@ import tf_keras as keras
 from tqdm import tqdm
 
 from simclr_tf.errors import UserError
-from simclr_tf.models.multi_view import StepwiseModel
+from simclr_tf.models.multi_view import MultiViewModel
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.gradient_norms import GradientNormMonitor
@@ -211,7 +211,7 @@ class _Terminal:
             self._bar.close()
 
 
-def raise_if_diverged(model: StepwiseModel) -> None:
+def raise_if_diverged(model: MultiViewModel) -> None:
     """Raises UserError with the step if any loss since the last look was not finite."""
     step = int(model.first_bad_step.numpy())
     if step >= 0:

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.models.multi_view import StepwiseModel
-from simclr_tf.optimizers.base import Pairs
+from simclr_tf.models.multi_view import MultiViewModel
+from simclr_tf.optimizers.weight_decay import GradsAndVars
 
 
 class GradientNormMonitor:
@@ -24,7 +24,7 @@ class GradientNormMonitor:
         total_steps: of the run.
     """
 
-    def __init__(self, model: StepwiseModel, every: int, total_steps: int):
+    def __init__(self, model: MultiViewModel, every: int, total_steps: int):
         self._step, self._every, self._total = model.step, every, total_steps
         optimizer: Any = model.optimizer
         self._optimizer = getattr(optimizer, "inner_optimizer", optimizer)
@@ -37,7 +37,7 @@ class GradientNormMonitor:
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
-        self._optimizer.watch = self._watch
+        self._optimizer.on_gradients = self._watch
 
     def read(self) -> tuple[dict[str, float], np.ndarray]:
         """Returns what was found last, on the step that is a multiple of `every`, or the last one.
@@ -57,12 +57,12 @@ class GradientNormMonitor:
     def _weight_norm(self) -> tf.Tensor:
         return tf.linalg.global_norm([tf.convert_to_tensor(weight) for weight in self._weights])
 
-    def _watch(self, pairs: Pairs) -> None:
+    def _watch(self, pairs: GradsAndVars) -> None:
         done = self._step + 1
         due = tf.logical_or(done % self._every == 0, done == self._total)
         tf.cond(due, lambda: self._measure(pairs), lambda: tf.constant(False))
 
-    def _measure(self, pairs: Pairs) -> tf.Tensor:
+    def _measure(self, pairs: GradsAndVars) -> tf.Tensor:
         ratios = [
             None if gradient is None else self._optimizer.trust_ratio(gradient, variable)
             for gradient, variable in pairs

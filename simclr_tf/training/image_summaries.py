@@ -18,7 +18,7 @@ from simclr_tf.evaluation import FeatureExtractor
 from simclr_tf.evaluation.knn import nearest_neighbors
 from simclr_tf.losses import l2_normalize
 from simclr_tf.models import SimCLR
-from simclr_tf.models.multi_view import StepwiseModel
+from simclr_tf.models.multi_view import MultiViewModel
 
 _IMAGES, _BYTES = 1000, 2**27  # the most that are looked at, and that they take
 _BATCH = 32  # images of the similarity matrix
@@ -48,7 +48,7 @@ class EmbeddingSummaries:
         self._sample: ArraySource | None = None
         self._extract: FeatureExtractor | None = None
 
-    def __call__(self, model: StepwiseModel) -> dict[str, np.ndarray]:
+    def __call__(self, model: MultiViewModel) -> dict[str, np.ndarray]:
         if self._sample is None or self._extract is None:  # kept: its graph serves all calls
             self._sample = _sample(self._source)
             self._extract = FeatureExtractor(
@@ -114,11 +114,11 @@ def _framed(image, colour):
     return framed
 
 
-def similarities(model: StepwiseModel, rows: EmbeddedDataset) -> np.ndarray:
+def similarities(model: MultiViewModel, rows: EmbeddedDataset) -> np.ndarray:
     """Returns cosines [n, n] of the first view of each of n images with the last of each."""
     positions = evenly_spaced_sample(len(rows), _BATCH)
     (batch,) = batches_at(rows.source, positions, len(positions))
-    views = model.views_of(batch["image"], 0, 0, batch.get("aspect"))
+    views = model.make_views(batch, 0, offset=0)
     of_views = model if isinstance(model, SimCLR) else model.encoder
     z = l2_normalize(tf.cast(of_views(views, training=False), tf.float32)).numpy()
     order = np.arange(len(positions))

@@ -10,7 +10,7 @@ import tf_keras as keras
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.data import READ_ERRORS, ImageSource, find_undecodable_image, train_batches
 from simclr_tf.errors import UserError
-from simclr_tf.models.build import build_model, with_backbone
+from simclr_tf.models.build import build_model, resolve_encoder
 from simclr_tf.models.keras_cv_backbones import load_preset_weights
 from simclr_tf.runs.load import restore
 from simclr_tf.runs.metrics_log import truncate_metrics
@@ -109,7 +109,7 @@ def _train(
     if distribution.is_chief:
         check_not_running(run)
     resuming = run.latest_checkpoint() is not None
-    config = with_backbone(config, run.read_config()[0].encoder if resuming else None)
+    config = resolve_encoder(config, run.read_config()[0].encoder if resuming else None)
     prepared = prepare(config, say if distribution.is_chief else _silence)
     config, train = prepared.config, prepared.source
     say(distribution.describe(config.optimization.train_batch_size))

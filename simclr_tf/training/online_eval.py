@@ -14,7 +14,7 @@ from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_bat
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import FeatureExtractor, Features, knn_predict
 from simclr_tf.models import Classifier, SimCLR
-from simclr_tf.models.multi_view import StepwiseModel
+from simclr_tf.models.multi_view import MultiViewModel
 
 # Called with the model; gives figures, and pictures uint8 [H, W, 3].
 Evaluator = Callable[[Any], Mapping[str, float | np.ndarray]]
@@ -71,8 +71,8 @@ def validation_loss_evaluator(source: ImageSource, batch_size: int) -> Evaluator
     @tf.function
     def contrast(model, batch, step):
         offset = step * batch_size
-        views = model.views_of(batch["image"], 0, offset, batch.get("aspect"))
-        _, _, statistics = model.contrast(views, False, batch.get("label"))
+        views = model.make_views(batch, 0, offset=offset)
+        _, _, statistics = model.encode_and_contrast(views, False, batch.get("label"))
         return tf.stack([statistics["loss"], statistics["contrastive_accuracy"]])
 
     def evaluate(model: SimCLR) -> dict[str, float]:
@@ -122,11 +122,11 @@ def agreement_evaluator(
     return evaluate
 
 
-def make_view_grid(source: ImageSource, seed: int) -> Callable[[StepwiseModel], np.ndarray]:
+def make_view_grid(source: ImageSource, seed: int) -> Callable[[MultiViewModel], np.ndarray]:
     """Returns a picture maker: the views of the run's first images, those of one side by side."""
     count = min(16, source.num_examples)
 
-    def picture(model: StepwiseModel) -> np.ndarray:
+    def picture(model: MultiViewModel) -> np.ndarray:
         with decode_errors_name_image(source):
             (batch,) = train_batches(source, batch_size=count, seed=seed, start_step=0, num_steps=1)
         views = np.split(model.make_views(batch, 0).numpy(), model.views_per_image)

@@ -10,7 +10,7 @@ from simclr_tf.augment.rand_augment import require_keras_cv
 from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, TrainingPlan, to_json
 from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
-from simclr_tf.optimizers import check_optimizer, peak_learning_rate
+from simclr_tf.optimizers import check_available, peak_learning_rate
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
 
@@ -94,7 +94,7 @@ def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
 
     What it needs is not installed, or the batch cannot be encoded in the pieces that are asked for.
     """
-    check_optimizer(config.optimization.optimizer)
+    check_available(config.optimization.optimizer)
     if config.augmentation.policy == "randaugment":
         require_keras_cv()
     share = config.optimization.train_batch_size // num_replicas

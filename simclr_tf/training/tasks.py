@@ -13,9 +13,9 @@ from simclr_tf.data import ImageSource, open_source
 from simclr_tf.data.label_subset import mask_labels, sample_labeled
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.splits import Splits
-from simclr_tf.models import Classifier, SimCLR, Student
-from simclr_tf.models.classifier import first_layers
-from simclr_tf.models.teacher import Teacher, open_teacher
+from simclr_tf.models import Classifier, DistilledClassifier, SimCLR
+from simclr_tf.models.classifier import truncate_projection_head
+from simclr_tf.models.teacher import Teacher, load_teacher
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.callbacks import ScheduledEvaluator
@@ -293,7 +293,7 @@ def _fill_finetune(model: keras.Model, config: FinetuneConfig) -> None:
     copy_weights(checkpoint, "encoder", other.encoder, model.encoder)
     if layers:
         head = getattr(other, "projection_head", None)
-        layers_of_other = None if head is None else first_layers(head, layers)
+        layers_of_other = None if head is None else truncate_projection_head(head, layers)
         copy_weights(checkpoint, "projection_head", layers_of_other, model.projection)
 
 
@@ -303,7 +303,7 @@ def distill(
     distribution: DistributionContext | None = None,
     steps_per_execution: int = 1,
     say: Callable[[str], None] = print,
-) -> Student:
+) -> DistilledClassifier:
     """Trains a student to its end, or from where it was left [v2 §2].
 
     Arguments, result and errors are those of `pretrain`. The student's encoder starts from that of
@@ -320,7 +320,7 @@ def _prepare_distill(
 ) -> Prepared:
     assert isinstance(config, DistillConfig)
     settings, size = config.distillation, config.augmentation.image_size
-    teacher = open_teacher(settings.teacher)
+    teacher = load_teacher(settings.teacher)
     if teacher.image_size != size:
         raise UserError(
             f"--image_size={size}: the teacher {settings.teacher} takes images of "
@@ -344,7 +344,7 @@ def _prepare_distill(
 
     def equip(model: keras.Model) -> None:
         # Several replicas each need the teacher's weights, made in the scope that is entered now.
-        own = teacher if distribution.num_replicas == 1 else open_teacher(settings.teacher)
+        own = teacher if distribution.num_replicas == 1 else load_teacher(settings.teacher)
         model.teacher = own.logits
 
     labels = _labels(config, source, teacher)

@@ -10,7 +10,7 @@ from typing import Any
 from simclr_tf.config import Encoder, ProjectionHead
 from simclr_tf.errors import UserError
 from simclr_tf.models.projection_head import MAX_LAYERS
-from simclr_tf.models.resnet import DEPTHS, STEMS, attention_width, squeeze_width
+from simclr_tf.models.resnet import DEPTHS, STEMS, se_hidden_width, sk_hidden_width
 from simclr_tf.weights_import.numbering import WAYS, Numbering
 from simclr_tf.weights_import.variables import Architecture, Variable, reference_variables
 
@@ -140,8 +140,8 @@ def _by_shapes(
     if not architecture.encoder.sk_ratio:  # with SK, the names have told the stem
         architecture = nearest("encoder", "stem", STEMS)
     for field, layer, width_of in (
-        ("sk_ratio", "sk_conv1", attention_width),
-        ("se_ratio", "se_conv1", squeeze_width),
+        ("sk_ratio", "sk_conv1", sk_hidden_width),
+        ("se_ratio", "se_conv1", se_hidden_width),
     ):
         if getattr(architecture.encoder, field):
             hidden = {group: last(f"{block}_{layer}/kernel") for group, block in blocks.items()}

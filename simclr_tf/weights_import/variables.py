@@ -7,7 +7,7 @@ import dataclasses
 import functools
 
 from simclr_tf.config import Encoder, ProjectionHead
-from simclr_tf.models.resnet import DEPTHS, attention_width, feature_width, squeeze_width
+from simclr_tf.models.resnet import DEPTHS, feature_width, se_hidden_width, sk_hidden_width
 
 _STATISTICS = ("moving_mean", "moving_variance")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -227,7 +227,7 @@ def _bottleneck(
 
 def _selective_kernel(walk: _Walk, ours: str, at: _At, filters: int, encoder: Encoder) -> None:
     name, key = f"{at[0]}/{walk.numbered('sk__conv2d')}", at[1]
-    width = attention_width(filters, encoder.sk_ratio)
+    width = sk_hidden_width(filters, encoder.sk_ratio)
     walk.conv(f"{ours}_conv2", (name, f"{key}/conv2d_fixed_padding"), 3, filters, 2 * filters)
     walk.batch_norm(f"{ours}_bn2", (name, f"{key}/batch_norm_relu"), 2 * filters)
     walk.conv(f"{ours}_sk_conv1", (name, f"{key}/conv2d_0"), 1, filters, width, plain=True)
@@ -239,7 +239,7 @@ def _squeeze_excite(
     walk: _Walk, ours: str, at: _At, filters: int, outputs: int, encoder: Encoder
 ) -> None:
     name, key = f"{at[0]}/{walk.numbered('se__layer')}", at[1]
-    width = squeeze_width(filters, encoder.se_ratio)
+    width = se_hidden_width(filters, encoder.se_ratio)
     walk.squeeze(f"{ours}_se_conv1", (name, f"{key}/se_reduce"), outputs, width)
     walk.squeeze(f"{ours}_se_conv2", (name, f"{key}/se_expand"), width, outputs)
 

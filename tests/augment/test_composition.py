@@ -11,7 +11,7 @@ from simclr_tf import config
 from simclr_tf.augment import NamedTransforms, SimCLRAugment, view_seed
 from simclr_tf.augment import rng as draws
 from simclr_tf.augment.ops import cutout, rotate90, sobel
-from simclr_tf.optimizers.tfa_compat import import_addons
+from simclr_tf.optimizers.tfa_compat import import_tensorflow_addons
 from tests.optional import needs
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -51,7 +51,7 @@ def test_cutout_covers_the_square_and_nothing_else(images, in_every_way):
 
 @needs("tensorflow_addons")
 def test_cutout_is_tensorflow_addons(images):
-    addons = import_addons()
+    addons = import_tensorflow_addons()
     centers = np.random.default_rng(0).integers(0, 12, (6, 2)).astype(np.int32)
     theirs = addons.image.cutout(images, (6, 6), centers, constant_values=0.5)
     np.testing.assert_array_equal(cutout(images, tf.constant(centers), 6), theirs)

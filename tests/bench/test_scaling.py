@@ -10,7 +10,7 @@ from simclr_tf.bench import scaling
 from simclr_tf.bench.measure import HardwareInfo, ProcessDiedError
 from simclr_tf.config import TrainingPlan
 from simclr_tf.errors import UserError
-from simclr_tf.models import SimCLR, projection_head
+from simclr_tf.models import SimCLR, build_projection_head
 from simclr_tf.models.build import build_model
 from simclr_tf.models.layers import LayerFactory, resolve_policy
 
@@ -23,7 +23,7 @@ def small_model(linear=False, global_bn=True, dtype="float32"):
     images = keras.Input((SIDE, SIDE, 3))
     x = make.conv_bn_relu(images, CHANNELS[0], 3, "small", 1)
     features = keras.layers.GlobalAveragePooling2D(dtype="float32")(x)
-    head = projection_head(
+    head = build_projection_head(
         "linear", out_dim=CHANNELS[1], input_dim=CHANNELS[0], global_bn=global_bn, dtype=dtype
     )
     linear_head = keras.layers.Dense(13, dtype="float32") if linear else None

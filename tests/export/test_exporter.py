@@ -17,7 +17,7 @@ from simclr_tf.evaluation.protocols import AffineClassifier
 from simclr_tf.exporter import export_saved_model
 from simclr_tf.exporter.output_path import remove_older
 from simclr_tf.exporter.saved_model import WEIGHTS
-from simclr_tf.models import ResNet, projection_head
+from simclr_tf.models import ResNet, build_projection_head
 
 SIZE = 16
 IMAGES = np.random.default_rng(0).uniform(size=(5, SIZE, SIZE, 3)).astype(np.float32)
@@ -57,7 +57,9 @@ def resnet():
 
 @pytest.fixture(scope="module")
 def head():
-    return _trained(projection_head("nonlinear", 2, 6, input_dim=32), np.ones((2, 32), np.float32))
+    return _trained(
+        build_projection_head("nonlinear", 2, 6, input_dim=32), np.ones((2, 32), np.float32)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +297,7 @@ def test_a_directory_that_is_there_is_not_touched(tmp_path):
 def test_a_failed_export_leaves_the_old_one(tmp_path):
     path = _export(_tiny(), tmp_path / "out")
     before = (path / "saved_model.pb").read_bytes()
-    misfit = projection_head("linear", out_dim=2, input_dim=77)
+    misfit = build_projection_head("linear", out_dim=2, input_dim=77)
     with pytest.raises(ValueError, match="77"):
         _export(_tiny(), tmp_path / "out", overwrite=True, projection_head=misfit)
     assert (path / "saved_model.pb").read_bytes() == before

@@ -6,8 +6,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.augment import view_seed
-from simclr_tf.models import Classifier, ResNet, projection_head
-from simclr_tf.models.classifier import BLOCKS, first_layers, freeze
+from simclr_tf.models import Classifier, ResNet, build_projection_head
+from simclr_tf.models.classifier import (
+    BLOCK_ENDPOINTS,
+    freeze_through_block,
+    truncate_projection_head,
+)
 from tests.models.tiny_simclr import (
     CLASSES,
     assert_equal,
@@ -22,8 +26,8 @@ from tests.models.tiny_simclr import (
 def _build(views=2, layers=1, optimizer="momentum"):
     keras.utils.set_random_seed(1)
     encoder = two_blocks()
-    whole = projection_head("nonlinear", 2, 6, input_dim=8, dtype="float64")
-    projection = first_layers(whole, layers) if layers else None
+    whole = build_projection_head("nonlinear", 2, 6, input_dim=8, dtype="float64")
+    projection = truncate_projection_head(whole, layers) if layers else None
     head = keras.layers.Dense(CLASSES, dtype="float64")
     head.build((None, 8))
     model = Classifier(encoder, head, dimmed, projection, views_per_image=views)
@@ -78,7 +82,7 @@ def test_step_is_cross_entropy_of_the_labelled_views(views):
 def test_what_is_frozen_does_not_change_by_a_bit(after_block):
     keras.utils.set_random_seed(0)
     encoder = ResNet(18, 1 / 16, "cifar")
-    freeze(encoder, after_block)
+    freeze_through_block(encoder, after_block)
     head = keras.layers.Dense(CLASSES)
     head.build((None, 32))
     model = Classifier(encoder, head, lambda i, *_: tf.cast(i, tf.float32) / 255.0)
@@ -94,7 +98,7 @@ def test_what_is_frozen_does_not_change_by_a_bit(after_block):
         ),
         verbose=0,
     )
-    names = ["initial_conv", *BLOCKS[1:]]
+    names = ["initial_conv", *BLOCK_ENDPOINTS[1:]]
     groups = {name: [] for name in names}
     for variable in encoder.variables:
         group = next((n for n in names if variable.name.startswith(n)), "initial_conv")
@@ -107,15 +111,20 @@ def test_what_is_frozen_does_not_change_by_a_bit(after_block):
 
 
 def test_first_layers_share_the_heads_weights():
-    head = projection_head("nonlinear", 3, 6, input_dim=5)
+    head = build_projection_head("nonlinear", 3, 6, input_dim=5)
     features = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     hidden = tf.constant(features)
     for count in (1, 2, 3):
         hidden = head.get_layer(f"layer{count}_bn")(head.get_layer(f"layer{count}_dense")(hidden))
         if count < 3:
             hidden = tf.nn.relu(hidden)
-        np.testing.assert_allclose(first_layers(head, count)(features), hidden, atol=1e-6)
-    assert first_layers(head, 1).variables[0] is head.variables[0]
-    for bad in (projection_head("none", input_dim=5), projection_head("linear", input_dim=5)):
+        np.testing.assert_allclose(
+            truncate_projection_head(head, count)(features), hidden, atol=1e-6
+        )
+    assert truncate_projection_head(head, 1).variables[0] is head.variables[0]
+    for bad in (
+        build_projection_head("none", input_dim=5),
+        build_projection_head("linear", input_dim=5),
+    ):
         with pytest.raises(ValueError, match="no layer 2"):
-            first_layers(bad, 2)
+            truncate_projection_head(bad, 2)

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from simclr_tf import losses
 from simclr_tf.augment import SimCLRAugment
 from simclr_tf.config import Augmentation, Data, Encoder, Optimization, PretrainConfig, TrainingPlan
-from simclr_tf.losses import build_loss
-from simclr_tf.models import SimCLR, projection_head
+from simclr_tf.models import SimCLR, build_projection_head
 from simclr_tf.models.build import build_model
 from simclr_tf.models.gradient_cache import cached_gradients
 from simclr_tf.models.layers import LayerFactory
@@ -49,7 +49,7 @@ def normed_parts(global_bn=False):
     x = make.conv_bn_relu(images, 6, 3, "first", 1)
     x = make.conv(x, 8, 3, "second")
     encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype="float64")(x))
-    head = projection_head(
+    head = build_projection_head(
         "linear", out_dim=6, input_dim=8, global_bn=global_bn, dtype=make.policy.name
     )
     return encoder, head
@@ -68,7 +68,7 @@ def build(parts, size=0, optimizer=None, linear=True, augment=dimmed, loss="nt_x
         0.3,
         linear_head=linear_head,
         microbatch_size=size,
-        contrastive_loss=build_loss(loss),
+        contrastive_loss=losses.get(loss),
     )
     model.compile(optimizer or keras.optimizers.SGD(0.125))
     model.optimizer.build(model.trainable_variables)

@@ -13,8 +13,8 @@ from simclr_tf.models import ResNet, backbone_encoder
 from simclr_tf.models.keras_cv_backbones import (
     BACKBONES,
     build_backbone,
+    describe_preset,
     load_preset_weights,
-    read_backbone,
     save_preset,
 )
 from tests.models.tiny_backbones import TINY, description
@@ -139,7 +139,7 @@ def presets(tmp_path_factory):
 
 def test_a_preset_of_keras_cvs_own_making(presets, tmp_path):
     place, backbone = presets
-    found = read_backbone(str(place / "whole"), 48)
+    found = describe_preset(str(place / "whole"), 48)
     assert json.loads(json.dumps(found)) == found
     assert (found["class_name"], found["features"]) == ("ResNetV2Backbone", 8)
     encoder = build_backbone(found)
@@ -159,17 +159,17 @@ def test_a_preset_of_keras_cvs_own_making(presets, tmp_path):
 
 def test_a_fixed_size_is_the_runs(tmp_path):
     save_preset(_raw("ViTDetBackbone"), tmp_path)
-    assert read_backbone(str(tmp_path), 32)["features"] == 8
+    assert describe_preset(str(tmp_path), 32)["features"] == 8
     with pytest.raises(UserError, match=r"--image_size=64: the preset .* takes images of 32 × 32"):
-        read_backbone(str(tmp_path), 64)
+        describe_preset(str(tmp_path), 64)
 
 
 def test_a_preset_without_the_network_is_named():
     with pytest.raises(UserError, match=r"resnet18_v2 cannot be loaded .* without a network"):
-        read_backbone("resnet18_v2", 32)
+        describe_preset("resnet18_v2", 32)
     for name in ("nonsense", "kaggle://someone/model/keras/x", "mit_b0"):
         with pytest.raises(UserError, match=f"{name}: neither a directory nor one of KerasCV's"):
-            read_backbone(name, 32)
+            describe_preset(name, 32)
 
 
 @pytest.mark.parametrize(
@@ -201,21 +201,21 @@ def test_what_a_preset_may_not_say(presets, tmp_path, changes, message):
     (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8")
     (tmp_path / "model.weights.h5").write_bytes((source.parent / "model.weights.h5").read_bytes())
     with pytest.raises(UserError, match=message) as raised:
-        read_backbone(str(tmp_path), 32)
+        describe_preset(str(tmp_path), 32)
     assert "\n" not in str(raised.value)
 
 
 def test_damaged_files_are_named(presets, tmp_path):
     with pytest.raises(UserError, match=r"no preset of KerasCV .config.json: .*No such file"):
-        read_backbone(str(tmp_path), 32)
+        describe_preset(str(tmp_path), 32)
     config = (presets[0] / "whole" / "config.json").read_bytes()
     (tmp_path / "config.json").write_bytes(config[:50])
     with pytest.raises(UserError, match="no preset of KerasCV"):
-        read_backbone(str(tmp_path), 32)
+        describe_preset(str(tmp_path), 32)
     (tmp_path / "config.json").write_bytes(config)
     weights = (presets[0] / "whole" / "model.weights.h5").read_bytes()
     (tmp_path / "model.weights.h5").write_bytes(weights[: len(weights) // 2])
-    encoder = build_backbone(read_backbone(str(tmp_path), 32))
+    encoder = build_backbone(describe_preset(str(tmp_path), 32))
     with pytest.raises(UserError, match=r"cannot be loaded .*see that its files are whole"):
         load_preset_weights(encoder, str(tmp_path))
     # KerasCV leaves Keras without checkpoints of layers when that happens.
@@ -230,4 +230,4 @@ def test_damaged_files_are_named(presets, tmp_path):
 def test_without_keras_cv_it_is_asked_for(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "keras_cv", None)
     with pytest.raises(UserError, match=r"needs KerasCV .*: pip install 'simclr_tf\[keras-cv\]'"):
-        read_backbone("resnet18_v2", 32)
+        describe_preset("resnet18_v2", 32)

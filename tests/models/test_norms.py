@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.optimizers import build_optimizer
+from simclr_tf import optimizers
 from simclr_tf.training.gradient_norms import GradientNormMonitor
 from tests.models.tiny_simclr import BATCH, batches, build, optimizer_named
 from tests.optional import needs
@@ -86,7 +86,7 @@ def test_replicas_find_what_one_device_finds(mirrored):
     ],
 )
 def test_every_optimizer_is_watched_and_a_scaled_loss_without_its_scale(name, policy):
-    optimizer = build_optimizer(name, 0.01)
+    optimizer = optimizers.get(name, 0.01)
     if policy == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer, initial_scale=256)
     model = build(optimizer, policy=policy)

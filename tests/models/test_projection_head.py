@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.models import projection_head
+from simclr_tf.models import build_projection_head
 from tests.models import reference_weights
 
 
@@ -18,19 +18,19 @@ def features(n: int, d: int) -> np.ndarray:
     [(8_659_072, 2048, 3), (4_460_672, 2048, 2), (592_000, 512, 3), (328_832, 512, 2)],
 )
 def test_trainable_parameters(count, input_dim, num_layers):
-    head = projection_head("nonlinear", num_layers, input_dim=input_dim)
+    head = build_projection_head("nonlinear", num_layers, input_dim=input_dim)
     assert sum(variable.shape.num_elements() for variable in head.trainable_variables) == count
 
 
 def test_output_is_the_references(reference_npz):
-    head = projection_head("nonlinear", 3, input_dim=128)
+    head = build_projection_head("nonlinear", 3, input_dim=128)
     reference_weights.load(head, reference_npz, "projection_head")
     found = head(reference_npz["output/final_avg_pool"], training=False)
     np.testing.assert_allclose(found, reference_npz["output/proj_head_output"], atol=1e-4, rtol=0)
 
 
 def test_variable_shapes_are_the_references(reference_variables):
-    head = projection_head("nonlinear", 3, input_dim=2048)
+    head = build_projection_head("nonlinear", 3, input_dim=2048)
     ours = {name: v.shape.as_list() for name, v in reference_weights.ours(head).items()}
     named = dict(reference_variables["resnet50"]["variables"])
     assert ours == reference_weights.theirs(named, "projection_head")
@@ -38,7 +38,7 @@ def test_variable_shapes_are_the_references(reference_variables):
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
 def test_nonlinear_layers_and_their_outputs(num_layers):
-    head = projection_head("nonlinear", num_layers, 5, input_dim=7)
+    head = build_projection_head("nonlinear", num_layers, 5, input_dim=7)
     rng = np.random.default_rng(1)
     head.set_weights([rng.uniform(0.5, 1.5, w.shape) * 0.5 for w in head.get_weights()])
     ends = [f"layer{k}_relu" for k in range(1, num_layers)] + [f"layer{num_layers}_bn"]
@@ -59,7 +59,7 @@ def test_nonlinear_layers_and_their_outputs(num_layers):
 
 
 def test_linear_is_one_dense_and_a_batch_norm_without_beta():
-    head = projection_head("linear", out_dim=5, input_dim=7)
+    head = build_projection_head("linear", out_dim=5, input_dim=7)
     assert [v.name for v in head.trainable_variables] == [
         "layer1_dense/kernel:0",
         "layer1_bn/gamma:0",
@@ -70,13 +70,13 @@ def test_linear_is_one_dense_and_a_batch_norm_without_beta():
 
 
 def test_none_returns_the_features():
-    head = projection_head("none", input_dim=7)
+    head = build_projection_head("none", input_dim=7)
     assert head.variables == []
     np.testing.assert_array_equal(head(features(6, 7), training=True), features(6, 7))
 
 
 def test_kernels_start_as_a_normal_of_standard_deviation_one_hundredth():
-    kernel = projection_head(input_dim=256).get_layer("layer1_dense").kernel.numpy()
+    kernel = build_projection_head(input_dim=256).get_layer("layer1_dense").kernel.numpy()
     np.testing.assert_allclose(kernel.std(), 0.01, rtol=0.02)
     assert np.abs(kernel).max() > 0.03  # not truncated at two standard deviations
 
@@ -84,8 +84,8 @@ def test_kernels_start_as_a_normal_of_standard_deviation_one_hundredth():
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("mode", ["none", "linear", "nonlinear"])
 def test_mixed_precision_gives_float32_projections_from_float32_variables(mode, policy):
-    head = projection_head(mode, 2, 8, input_dim=16, dtype=policy)
-    exact = projection_head(mode, 2, 8, input_dim=16)
+    head = build_projection_head(mode, 2, 8, input_dim=16, dtype=policy)
+    exact = build_projection_head(mode, 2, 8, input_dim=16)
     head.set_weights(exact.get_weights())
     assert all(variable.dtype == tf.float32 for variable in head.variables)
     if mode == "nonlinear":
@@ -107,4 +107,4 @@ def test_mixed_precision_gives_float32_projections_from_float32_variables(mode, 
 )
 def test_a_wrong_argument_is_named_with_the_allowed_values(arguments, message):
     with pytest.raises(ValueError, match=message):
-        projection_head(**arguments, input_dim=8)
+        build_projection_head(**arguments, input_dim=8)

@@ -7,10 +7,9 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf import losses
+from simclr_tf import losses, optimizers
 from simclr_tf.models import SimCLR
-from simclr_tf.models.simclr import collapse_statistics
-from simclr_tf.optimizers import build_optimizer
+from simclr_tf.models.simclr import collapse_metrics
 from tests.models.tiny_simclr import (
     BATCH,
     CLASSES,
@@ -146,7 +145,7 @@ def test_the_linear_head_takes_neither_decay_nor_adaptation(name):
         # Its epsilon stands beside the square's root before the correction, LAMB's after it.
         "lamb": keras.optimizers.Adam(RATE[name], epsilon=1e-6 * np.sqrt(1 - 0.999)),
     }
-    model = build(build_optimizer(name, RATE[name], weight_decay=0.5))
+    model = build(optimizers.get(name, RATE[name], weight_decay=0.5))
     other = build(plain[name])
     train(model, 1)
     train(other, 1)
@@ -225,24 +224,24 @@ def test_what_cannot_be_trained_is_refused():
 
 
 def test_statistics_show_collapse():
-    collapsed = collapse_statistics(*[np.ones((n, 3)) for n in (8, 4, 4)])
+    collapsed = collapse_metrics(*[np.ones((n, 3)) for n in (8, 4, 4)])
     for value in collapsed.values():
         np.testing.assert_allclose(value, 0.0, atol=1e-3)
 
     axes = np.eye(4)
-    spread = collapse_statistics(np.concatenate([axes, -axes]), axes, -axes)
+    spread = collapse_metrics(np.concatenate([axes, -axes]), axes, -axes)
     np.testing.assert_allclose(spread["alignment"], 4.0, rtol=1e-6)
     np.testing.assert_allclose(spread["uniformity"], -4.0, rtol=1e-5)  # exp(-2·√2²)
     np.testing.assert_allclose(spread["feature_std"], 1.0, rtol=1e-6)
 
-    alone = collapse_statistics(np.ones((2, 3)), np.ones((1, 3)), np.ones((1, 3)))
+    alone = collapse_metrics(np.ones((2, 3)), np.ones((1, 3)), np.ones((1, 3)))
     assert float(alone["uniformity"]) == 0.0  # no pairs
 
 
 def test_statistics_equal_a_slow_transcription():
     random = np.random.default_rng(0)
     features, z_a, z_b = (random.normal(size=(n, d)) for n, d in ((12, 5), (6, 4), (6, 4)))
-    found = collapse_statistics(features, z_a, z_b)
+    found = collapse_metrics(features, z_a, z_b)
     features, z_a, z_b = (
         x / np.linalg.norm(x, axis=1, keepdims=True) for x in (features, z_a, z_b)
     )

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.augment import view_seed
-from simclr_tf.models import Student
+from simclr_tf.models import DistilledClassifier
 from tests.models.tiny_simclr import (
     BATCH,
     CLASSES,
@@ -34,7 +34,7 @@ def _teacher():
 
 def _build(alpha, optimizer="momentum"):
     encoder, head = _classifier(1)
-    model = Student(encoder, head, dimmed, temperature=0.5, alpha=alpha)
+    model = DistilledClassifier(encoder, head, dimmed, temperature=0.5, alpha=alpha)
     model.build((None, 8, 8, 3))
     model.compile(optimizer_named(optimizer))
     model.optimizer.build(model.trainable_variables)

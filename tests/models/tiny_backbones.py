@@ -63,5 +63,5 @@ TINY = {
 
 
 def description(name, **changes):
-    """As `read_backbone` returns it, but for the width."""
+    """As `describe_preset` returns it, but for the width."""
     return {"preset": "tiny", "class_name": name, "config": {**TINY[name], **changes}}

@@ -4,12 +4,12 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from simclr_tf import optimizers
 from simclr_tf.augment import SimCLRAugment
 from simclr_tf.augment import rng as draws
 from simclr_tf.losses import nt_xent
-from simclr_tf.models import SimCLR, projection_head
+from simclr_tf.models import SimCLR, build_projection_head
 from simclr_tf.models.layers import LayerFactory
-from simclr_tf.optimizers import build_optimizer
 
 BATCH, CLASSES = 8, 3
 RATE = {"lars": 0.3, "momentum": 0.1, "lamb": 0.01}
@@ -43,7 +43,7 @@ def two_blocks(policy="float64"):
 
 
 def optimizer_named(name):
-    return build_optimizer(name, RATE[name], weight_decay=0.01)
+    return optimizers.get(name, RATE[name], weight_decay=0.01)
 
 
 def build(optimizer=None, linear=True, encoder=None, policy="float64", loss=nt_xent):
@@ -51,7 +51,7 @@ def build(optimizer=None, linear=True, encoder=None, policy="float64", loss=nt_x
     keras.utils.set_random_seed(1)
     encoder = encoder or two_blocks(policy)
     width = encoder.output_shape[-1]
-    head = projection_head("nonlinear", 2, 6, input_dim=width, dtype=policy)
+    head = build_projection_head("nonlinear", 2, 6, input_dim=width, dtype=policy)
     wide = policy == "float64"
     linear_head = None
     if linear:

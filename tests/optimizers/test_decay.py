@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.optimizers import build_optimizer
+from simclr_tf import optimizers
 
 RATE, DECAY = 0.05, 0.1
 
@@ -52,7 +52,7 @@ def test_kernels_alone_are_decayed(name, slow):
     start = {"kernel": (4, 3), "bias": (3,), "excluded": (3, 2), "convolution": (3, 3, 2, 4)}
     start = {key: random.normal(size=shape) for key, shape in start.items()}
     variables = {key: tf.Variable(value, name=key) for key, value in start.items()}
-    optimizer = build_optimizer(name, RATE, weight_decay=DECAY)
+    optimizer = optimizers.get(name, RATE, weight_decay=DECAY)
     optimizer.exclude_from_weight_decay(var_list=[variables["excluded"]])
     optimizer.build(list(variables.values()))
     decayed = {"kernel": DECAY, "convolution": DECAY, "bias": 0.0, "excluded": 0.0}
@@ -69,4 +69,4 @@ def test_kernels_alone_are_decayed(name, slow):
 
 def test_an_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="momentum, adam, adamw, lars"):
-        build_optimizer("sgd", RATE)
+        optimizers.get("sgd", RATE)

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.optimizers import WarmupCosine, build_optimizer
+from simclr_tf import optimizers
+from simclr_tf.optimizers import WarmupCosine
 from tests.optional import needs
 
 needs_addons = needs("tensorflow_addons")
@@ -41,7 +42,7 @@ SCHEDULE = WarmupCosine(0.1, 2, 10)
 
 
 def fresh(*variables, excluded=(), rate=SCHEDULE, decay=0.1):
-    optimizer = build_optimizer("lamb", rate, weight_decay=decay)
+    optimizer = optimizers.get("lamb", rate, weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_list=list(excluded))
     optimizer.build(list(variables))
     return optimizer
@@ -158,7 +159,7 @@ def test_a_checkpoint_carries_the_moments(tmp_path):
 @needs_addons
 @pytest.mark.parametrize("rate", [0.25, WarmupCosine(1.0, 2, 6)])
 def test_config_round_trip(rate):
-    first = build_optimizer("lamb", rate, weight_decay=0.25)
+    first = optimizers.get("lamb", rate, weight_decay=0.25)
     second = type(first).from_config(first.get_config())
     assert second.get_config() == first.get_config()
     paths = []
@@ -187,8 +188,8 @@ import keras
 warnings.simplefilter("error")  # Addons' own are silenced
 there = {name: module for name, module in sys.modules.items() if name.startswith("keras")}
 assert keras.__version__.startswith("3.") and "keras.src" in there
-from simclr_tf.optimizers.tfa_compat import import_addons
-addons = import_addons()
+from simclr_tf.optimizers.tfa_compat import import_tensorflow_addons
+addons = import_tensorflow_addons()
 assert {name: module for name, module in sys.modules.items() if name in there} == there
 assert {n for n in sys.modules if n.partition(".")[0] == "keras"} <= set(there)
 import tf_keras
@@ -203,9 +204,9 @@ import tensorflow as tf
 assert tf.keras.__version__.startswith("3.")
 import simclr_tf
 from simclr_tf.errors import UserError
-from simclr_tf.optimizers import build_optimizer
+from simclr_tf import optimizers
 try:
-    build_optimizer("lamb", 0.1)
+    optimizers.get("lamb", 0.1)
 except UserError as error:
     print(error)
 """)

@@ -19,7 +19,7 @@ from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
 from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.run_table import format_run_table
 from simclr_tf.exporter.export_run import export_run
-from simclr_tf.models.teacher import open_teacher
+from simclr_tf.models.teacher import load_teacher
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.tasks import distill, finetune, pretrain
@@ -83,7 +83,7 @@ def exported(teacher) -> Path:
 
 
 def test_a_run_and_its_export_teach_the_same(teacher, exported, tmp_path):
-    of_run, of_export = map(open_teacher, (teacher, exported))
+    of_run, of_export = map(load_teacher, (teacher, exported))
     images = np.random.default_rng(0).uniform(size=(5, 16, 16, 3)).astype(np.float32)
     wanted = simclr_tf.load(teacher)(images, training=False)
     for opened in (of_run, of_export):
@@ -161,7 +161,7 @@ def test_the_students_checkpoint_holds_the_student_alone(teacher, tmp_path):
     assert of_teacher
     assert not of_teacher & {tuple(shape) for _, shape in stored}
     document = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
-    identity = open_teacher(teacher).identity
+    identity = load_teacher(teacher).identity
     assert identity.startswith(document["config"]["distillation"]["teacher_weights"])
 
 
@@ -249,7 +249,7 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "| distilled on | folder:bare, split train, without labels, 40 steps |" in card
     assert str(tmp_path) not in card
-    assert open_teacher(output).class_names == open_teacher(guide).class_names == ("cold", "warm")
+    assert load_teacher(output).class_names == load_teacher(guide).class_names == ("cold", "warm")
     with pytest.raises(UserError, match="exports its own classifier"):
         evaluate_run(place, EvalOptions(save_classifier=True), **QUIET)
 

@@ -18,7 +18,7 @@ from simclr_tf.evaluation import read_evaluations
 from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
 from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.splits import Splits
-from simclr_tf.models.classifier import first_layers
+from simclr_tf.models.classifier import truncate_projection_head
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.tasks import (
     finetune,
@@ -109,7 +109,7 @@ def test_starts_from_the_encoder_and_the_first_layers_of_the_head(pretrained, tm
     model = finetune(settings, tmp_path)
     for ours, theirs in zip(model.encoder.variables, source.encoder.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
-    wanted = first_layers(source.projection_head, 1).get_weights()
+    wanted = truncate_projection_head(source.projection_head, 1).get_weights()
     for ours, theirs in zip(model.projection.get_weights(), wanted, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

@@ -14,7 +14,7 @@ from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
 from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.run_table import format_run_table
 from simclr_tf.exporter.export_run import Export, export_run
-from simclr_tf.models.keras_cv_backbones import build_backbone, load_preset_weights, read_backbone
+from simclr_tf.models.keras_cv_backbones import build_backbone, describe_preset, load_preset_weights
 from simclr_tf.models.keras_cv_backbones import save_preset as save
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.tasks import finetune, pretrain, supervised_baseline_config
@@ -68,7 +68,7 @@ def test_starts_from_the_presets_weights_unless_told_not_to(run_dir, place):
     moved = place / "moved"
     still = {"train_steps": 1, "learning_rate": 1e-12}
     model = pretrain(_settings(moved, optimization=still), place / "still", **QUIET)
-    wanted = build_backbone(read_backbone(str(moved), 16))
+    wanted = build_backbone(describe_preset(str(moved), 16))
     assert load_preset_weights(wanted, str(moved))
     pairs = list(zip(model.encoder.trainable_variables, wanted.trainable_variables, strict=True))
     for ours, theirs in pairs:

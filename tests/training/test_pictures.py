@@ -69,8 +69,8 @@ class Known:
         assert not training
         return tf.reduce_mean(images, axis=[1, 2])
 
-    def views_of(self, images, step, offset, aspect):
-        images = tf.cast(images, tf.float32) / 255.0
+    def make_views(self, batch, step, offset):
+        images = tf.cast(batch["image"], tf.float32) / 255.0
         return tf.concat([images, 1.0 - images], axis=0)  # the second view is the negative
 
 
