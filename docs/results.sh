@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Remakes the table of docs/results.md: make results DATA_DIR=…
-# Some three hours on 2 cores, by its parts. Started again, it goes on where it was stopped.
+# Reproduces the table of docs/results.md: make results DATA_DIR=…
+# Takes about three hours on 2 cores. Run it again to resume after an interruption.
 set -euo pipefail
 DATA_DIR="${1:?usage: docs/results.sh DATA_DIR [RUNS]}"
 RUNS="${2:-runs}"

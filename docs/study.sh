@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Remakes the tables and pictures of docs/study.md: docs/study.sh DATA_DIR [OUTPUT]
-# Some 80 minutes on 2 cores. Started again, it goes on where it was stopped.
+# Reproduces the tables and pictures of docs/study.md: docs/study.sh DATA_DIR [OUTPUT]
+# Takes about 80 minutes on 2 cores. Run it again to resume after an interruption.
 set -euo pipefail
 DATA_DIR="${1:?usage: docs/study.sh DATA_DIR [OUTPUT]}"
 OUTPUT="${2:-runs/study}"
@@ -21,5 +21,5 @@ study cifar10 batch_epochs --train_batch_size=128 --train_epochs=2 --learning_ra
   --cells=B_4-E-linear,B_4-E-sqrt,B-E-linear,2B-E-linear,2B-E-sqrt,\
 B_4-2E-linear,B_4-2E-sqrt,B-2E-linear,2B-2E-linear,2B-2E-sqrt
 study shapes augmentations --cells=color-color,crop-color,color-crop
-# The margin losses do not train with every seed.
+# The margin losses fail to train with some seeds.
 study shapes losses --cells=nt_logistic,nt_logistic_semi_hard,nt_xent,dcl,supcon
