@@ -1,11 +1,12 @@
-"""Augmentation of batches on the device against images one by one on the host.
+"""Augmentation of batches on the device against augmentation of single images on the host.
 
-Times both views of a batch as the training step makes them, on images that lie on the device, and
-the same recipe written with tf.image for each image in tf.data's parallel map (see
-simclr_tf/bench/host_pipeline.py), delivered to the device. Lockstep is ours as accelerators run it,
-every operation on the whole batch; on a processor ours takes the images one by one. Up to 32 px as
-for CIFAR-10: images of that size, strength 0.5, no blur; above as for ImageNet: images 8/7 as
-large, strength 1, blur. Each size in a fresh process.
+Times both views of a batch as the training step makes them, from images on the device, and the same
+recipe written with tf.image for each image in tf.data's parallel map (see
+simclr_tf/bench/tf_image_baseline.py), delivered to the device. "vectorized" is the form for
+accelerators, every operation on the whole batch; "simclr_tf" chooses the form, which on a CPU
+transforms one image at a time. Sizes up to 32 px use the recipe of CIFAR-10: images of that size,
+strength 0.5, no blur. Larger sizes use that of ImageNet: images 8/7 as large, strength 1, blur.
+Each size runs in a fresh process.
 
   simclr-tf bench augment --image_sizes=32,224 --output=augment.json
 """
@@ -15,109 +16,81 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from simclr_tf.bench.measure import in_fresh_process, memory_for, spread_text, this_machine
-from simclr_tf.bench.options import integers
-from simclr_tf.bench.report import Report, rounds_note
-from simclr_tf.bench.setting import SMALL, noise, recipe
+from simclr_tf.bench import harness
+from simclr_tf.bench.workload import SMALL_IMAGE_MAX, paper_augmentation, parse_ints, random_images
 from simclr_tf.options import OptionGroup, option
-
-_COLUMNS = (
-    "px",
-    "from px",
-    "strength",
-    "blur",
-    "batch",
-    "ours, views/s",
-    "vectorized, views/s",
-    "host, views/s",
-    "ours / host",
-)
+from simclr_tf.utils.hardware import HardwareInfo
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(OptionGroup):
-    """What is measured"""
+    """Measurement"""
 
     image_sizes: str = option("32,224", "Sides of the views in pixels.")
-    batch_size: int = option(0, "Images of a batch; 0: 512 up to 32 px, 64 above.", min=0)
-    repeats: int = option(5, "Rounds; each measures both once.", min=1)
-    seconds: float = option(3.0, "That one measurement takes.", exclusive_min=0)
+    batch_size: int = option(0, "Images in a batch. 0: 512 up to 32 px, 64 above.", min=0)
+    repeats: int = option(5, "Rounds; each measures every form once.", min=1)
+    seconds: float = option(3.0, "Duration of one measurement in seconds.", exclusive_min=0)
 
     def __post_init__(self):
         super().__post_init__()
-        for size in integers("image_sizes", self.image_sizes):
-            recipe(size)
+        for size in parse_ints("image_sizes", self.image_sizes):
+            paper_augmentation(size)
+
+    def cases(self, hardware: HardwareInfo) -> dict[str, int]:
+        return {f"{size} px": size for size in parse_ints("image_sizes", self.image_sizes)}
+
+    def notes(self, hardware: HardwareInfo) -> list[str]:
+        return [harness.rounds_footnote(self.repeats)]
 
 
-def run(options: Options, say: Callable[[str], None]) -> Report:
-    """Measures what the options ask for; `say`, which processes are handed, takes progress.
+def measure(options: Options, size: int) -> dict[str, Any]:
+    """Measures both views of batches at a size, in views per second, in the current process."""
+    from simclr_tf.bench.tf_image_baseline import tf_image_dataset
 
-    Raises:
-        UserError: if the memory does not suffice.
-    """
-    machine = this_machine()
-    say(str(machine))
-    results = []
-    for size in integers("image_sizes", options.image_sizes):
-        case = _case(options, size)
-        with memory_for(f"{size} px", f"batch_size={case['batch_size']}"):
-            taken = in_fresh_process(_measure, options, case, say)
-        rates = {name: spread.to_json() for name, spread in taken.items()}
-        results.append(case | rates | {"ratio": taken["ours"].over(taken["host"]).to_json()})
-    return Report(
-        machine,
-        _COLUMNS,
-        [_row(result) for result in results],
-        [rounds_note(options.repeats)],
-        results,
+    augmentation, small = paper_augmentation(size), size <= SMALL_IMAGE_MAX
+    strength, use_blur = augmentation.color_jitter_strength, augmentation.use_blur
+    stored_size = size if small else round(size * 8 / 7)
+    batch = options.batch_size or (512 if small else 64)
+    images = random_images(batch, stored_size)
+    dataset = tf_image_dataset(images, batch, size, strength, use_blur)
+    quantities = {}
+    for name, vectorized in {"simclr_tf": None, "vectorized": True}.items():
+        views = device_views(images, size, vectorized)
+        views()  # compiles
+        quantities[name] = functools.partial(harness.throughput, views, 2 * batch, options.seconds)
+    quantities["tf_image"] = functools.partial(
+        harness.dataset_throughput, dataset, 2 * batch, options.seconds
     )
-
-
-def _case(options, size):
-    views = recipe(size)
+    label = f"{size} px, views/s"
+    samples = harness.measure_interleaved(quantities, options.repeats, label)
     return {
         "image_size": size,
-        "stored_size": size if size <= SMALL else round(size * 8 / 7),
-        "color_jitter_strength": views.color_jitter_strength,
-        "use_blur": views.use_blur,
-        "batch_size": options.batch_size or (512 if size <= SMALL else 64),
+        "stored_size": stored_size,
+        "color_jitter_strength": strength,
+        "use_blur": use_blur,
+        "batch_size": batch,
+        **{name: values.to_json() for name, values in samples.items()},
+        "ratio": samples["simclr_tf"].ratio_to(samples["tf_image"]).to_json(),
     }
 
 
-def _measure(options, case, say):
-    """In a process of its own: the spreads of "ours", "vectorized" and "host", in views/s."""
-    from simclr_tf.bench.host_pipeline import host_views
-    from simclr_tf.bench.rates import by_turns, delivery_rate, rate
-
-    size, batch = case["image_size"], case["batch_size"]
-    images = noise(batch, case["stored_size"])
-    host = host_views(images, batch, size, case["color_jitter_strength"], case["use_blur"])
-    rates = {}
-    for name, vectorized in {"ours": None, "vectorized": True}.items():
-        views = device_views(images, size, vectorized)
-        views()  # compiles
-        rates[name] = functools.partial(rate, views, 2 * batch, options.seconds)
-    rates["host"] = functools.partial(delivery_rate, host, 2 * batch, options.seconds)
-    return by_turns(rates, options.repeats, say, f"{size} px, views/s")
-
-
 def device_views(images: Any, image_size: int, vectorized: bool | None = None) -> Callable[[], Any]:
-    """Returns what makes both views of a batch as a training step does, other ones at each call.
+    """Returns a function that makes both views of a batch as the next training step does.
 
     Args:
         images: uint8 [B, H, W, 3].
         image_size: S.
-        vectorized: as `SimCLRAugment` has it.
+        vectorized: as in `SimCLRAugment`.
 
     Returns:
-        A compiled function to float32 [2B, S, S, 3].
+        A compiled function to float32 [2B, S, S, 3]; every call makes other views.
     """
     import tensorflow as tf
 
     from simclr_tf.augment import SimCLRAugment
     from simclr_tf.models.multi_view import MultiViewModel
 
-    settings = recipe(image_size)
+    settings = paper_augmentation(image_size)
     augment = SimCLRAugment(
         image_size, settings.color_jitter_strength, settings.use_blur, vectorized=vectorized
     )
@@ -132,12 +105,19 @@ def device_views(images: Any, image_size: int, vectorized: bool | None = None) -
     return views
 
 
-def _row(result):
-    return [
-        str(result["image_size"]),
-        str(result["stored_size"]),
-        f"{result['color_jitter_strength']:g}",
-        "yes" if result["use_blur"] else "no",
-        str(result["batch_size"]),
-        *(spread_text(result[key]) for key in ("ours", "vectorized", "host", "ratio")),
-    ]
+BENCHMARK = harness.Benchmark(
+    Options,
+    measure,
+    columns={
+        "px": "image_size",
+        "from px": "stored_size",
+        "strength": "color_jitter_strength",
+        "blur": "use_blur",
+        "batch": "batch_size",
+        "simclr_tf, views/s": "simclr_tf",
+        "vectorized, views/s": "vectorized",
+        "tf.image, views/s": "tf_image",
+        "simclr_tf / tf.image": "ratio",
+    },
+    memory_flag="batch_size",
+)

@@ -1,8 +1,8 @@
-"""Feature extraction, as evaluate and embed do it, against the bare encoder.
+"""Feature extraction, as evaluate and embed do it, against inference with the encoder alone.
 
-Times whole passes over images in memory, without the cache of features, and as their ceiling the
-encoder in inference mode on as many batches that lie ready on the device. Each width in a fresh
-process.
+Times whole passes over images in memory, without the cache of features. The upper bound,
+"encoder only", is the encoder in inference mode on the same number of batches, which are on the
+device already. Each width runs in a fresh process.
 
   simclr-tf bench embed --width_multipliers=1,0.25 --images=4096
 """
@@ -12,80 +12,85 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from simclr_tf import config
-from simclr_tf.bench.measure import in_fresh_process, memory_for, spread_text, this_machine
-from simclr_tf.bench.options import numbers
-from simclr_tf.bench.report import Report, rounds_note
-from simclr_tf.bench.setting import (
-    noise_source,
-    noise_views,
+from simclr_tf.bench import harness
+from simclr_tf.bench.workload import (
+    paper_augmentation,
+    parse_floats,
     pretrain_config,
-    recipe,
-    stored_side,
+    random_source,
+    random_views,
+    storage_size,
 )
-from simclr_tf.config import PRECISIONS
+from simclr_tf.config import PRECISIONS, PretrainConfig
 from simclr_tf.options import OptionGroup, option
-
-_COLUMNS = ("width", "extraction, images/s", "bare, images/s", "extraction / bare, %")
+from simclr_tf.utils.hardware import HardwareInfo
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(OptionGroup):
-    """What is measured"""
+    """Measurement"""
 
-    width_multipliers: str = option("1,0.25", "Factors of all filter counts.")
-    images: int = option(4096, "Of the split from which features are taken.", min=1)
+    width_multipliers: str = option("1,0.25", "Multipliers of all filter counts.")
+    images: int = option(4096, "Images in the split whose features are extracted.", min=1)
     batch_size: int = option(256, "Images per call of the encoder.", min=2)
     resnet_depth: int = option(18, "18, 34, 50, 101, 152 or 200.")
-    image_size: int = option(32, "Side in pixels at which the encoder sees the images.")
-    precision: str = option("float32", "Of the encoder.", choices=PRECISIONS)
+    image_size: int = option(32, "Side in pixels of the encoder's input.")
+    precision: str = option("float32", "Precision of the encoder.", choices=PRECISIONS)
     repeats: int = option(5, "Rounds; each measures both once.", min=1)
-    seconds: float = option(2.0, "That one measurement takes, at least one pass.", exclusive_min=0)
+    seconds: float = option(
+        2.0, "Duration of one measurement in seconds; at least one pass.", exclusive_min=0
+    )
 
     def __post_init__(self):
         super().__post_init__()
-        for width in numbers("width_multipliers", self.width_multipliers):
+        for width in parse_floats("width_multipliers", self.width_multipliers):
             self.pretrain_config(width)
 
-    def pretrain_config(self, width: float) -> config.PretrainConfig:
+    def pretrain_config(self, width: float) -> PretrainConfig:
         """Returns the run whose encoder is measured."""
-        views = recipe(self.image_size)
-        return pretrain_config(views, self.resnet_depth, width, self.batch_size, self.precision)
+        augmentation = paper_augmentation(self.image_size)
+        return pretrain_config(
+            augmentation, self.resnet_depth, width, self.batch_size, self.precision
+        )
+
+    def cases(self, hardware: HardwareInfo) -> dict[str, float]:
+        widths = parse_floats("width_multipliers", self.width_multipliers)
+        return {f"width {width:g}": width for width in widths}
+
+    def notes(self, hardware: HardwareInfo) -> list[str]:
+        return [
+            harness.rounds_footnote(self.repeats),
+            f"ResNet-{self.resnet_depth} at {self.image_size} px, {self.precision}; {self.images} "
+            f"images in batches of {self.batch_size}.",
+        ]
 
 
-def run(options: Options, say: Callable[[str], None]) -> Report:
-    """Measures what the options ask for; `say`, which processes are handed, takes progress.
-
-    Raises:
-        UserError: if the memory does not suffice.
-    """
-    machine = this_machine()
-    say(str(machine))
-    results = []
-    for width in numbers("width_multipliers", options.width_multipliers):
-        with memory_for(f"width {width:g}", f"batch_size={options.batch_size}"):
-            taken = in_fresh_process(_measure, options, width, say)
-        results.append(_result(width, **taken))
-    notes = [
-        rounds_note(options.repeats),
-        f"ResNet-{options.resnet_depth} at {options.image_size} px, {options.precision}; "
-        f"{options.images} images in batches of {options.batch_size}.",
-    ]
-    return Report(machine, _COLUMNS, [_row(result) for result in results], notes, results)
+def measure(options: Options, width: float) -> dict[str, Any]:
+    """Measures passes over the images at a width, in images per second."""
+    quantities = {
+        name: functools.partial(harness.throughput, work, count, options.seconds)
+        for name, (work, count) in passes(options, width).items()
+    }
+    label = f"width {width:g}, images/s"
+    samples = harness.measure_interleaved(quantities, options.repeats, label)
+    return {
+        "width_multiplier": width,
+        **{name: values.to_json() for name, values in samples.items()},
+        "ratio": samples["extraction"].ratio_to(samples["encoder_only"]).to_json(),
+    }
 
 
-def _measure(options, width, say):
-    """In a process of its own: the spreads of "extraction" and "bare", in images/s."""
-    from simclr_tf.bench.rates import by_turns, rate
+def passes(options: Options, width: float) -> dict[str, tuple[Callable[[], Any], int]]:
+    """Returns a compiled pass of each kind over the images, and the number of its images."""
     from simclr_tf.evaluation.features import FeatureExtractor
     from simclr_tf.models.build import build_encoder
 
-    settings = options.pretrain_config(width)
-    encoder = build_encoder(settings.encoder, options.precision)
+    config = options.pretrain_config(width)
+    encoder = build_encoder(config.encoder, options.precision)
     size, batch, count = options.image_size, options.batch_size, options.images
-    extract = FeatureExtractor(encoder, size, batch, say=lambda line: None)
-    source = noise_source(count, stored_side(settings))
-    infer = bare_inference(encoder, noise_views(batch, size))
+    extract = FeatureExtractor(encoder, size, batch)
+    source = random_source(count, storage_size(config))
+    infer = encoder_only_inference(encoder, random_views(batch, size))
     calls = -(-count // batch)
 
     def infer_all():
@@ -94,33 +99,28 @@ def _measure(options, width, say):
 
     extract(source)  # compiles
     infer()
-    rates = {
-        "extraction": functools.partial(rate, lambda: extract(source), count, options.seconds),
-        "bare": functools.partial(rate, infer_all, calls * batch, options.seconds),
+    # The extractor pads its last batch, so that it returns fewer features than the encoder makes.
+    return {
+        "extraction": (lambda: extract(source), count),
+        "encoder_only": (infer_all, calls * batch),
     }
-    return by_turns(rates, options.repeats, say, f"width {width:g}, images/s")
 
 
-def bare_inference(encoder: Any, images: Any) -> Callable[[], Any]:
-    """Returns the ceiling: the encoder's features of images [B, S, S, 3] in inference mode."""
+def encoder_only_inference(encoder: Any, images: Any) -> Callable[[], Any]:
+    """Returns a compiled function: features of images [B, S, S, 3] in inference mode."""
     import tensorflow as tf
 
     return tf.function(lambda: encoder(images, training=False), autograph=False)
 
 
-def _result(width, extraction, bare):
-    return {
-        "width_multiplier": width,
-        "extraction": extraction.to_json(),
-        "bare": bare.to_json(),
-        "ratio": extraction.over(bare).to_json(),
-    }
-
-
-def _row(result):
-    return [
-        f"{result['width_multiplier']:g}",
-        spread_text(result["extraction"]),
-        spread_text(result["bare"]),
-        spread_text(result["ratio"], 0.01),
-    ]
+BENCHMARK = harness.Benchmark(
+    Options,
+    measure,
+    columns={
+        "width": "width_multiplier",
+        "extraction, images/s": "extraction",
+        "encoder only, images/s": "encoder_only",
+        "extraction / encoder only, %": lambda r: harness.format_samples(r["ratio"], 0.01),
+    },
+    memory_flag="batch_size",
+)

@@ -1,9 +1,9 @@
-"""The input pipeline by itself: how many images a second reach the device.
+"""Input pipeline alone: images per second that reach the device.
 
-Reads as training does, without training: the built-in images in memory; JPEG files of varying
-sizes, written for it, which are resized as they are read; and with --dataset whatever else. For the
-JPEG files the ceiling is decoding alone, tf.io.decode_jpeg in a parallel map. Each source in a
-fresh process.
+Reads as training does, but without training: the built-in images in memory; JPEG files of varying
+sizes, written for this benchmark and resized when they are read; with --dataset any other dataset.
+The upper bound for the JPEG files is decoding alone, tf.io.decode_jpeg in a parallel map. Each
+source runs in a fresh process.
 
   simclr-tf bench input --dataset=folder:photos --image_size=224
 """
@@ -12,161 +12,145 @@ import dataclasses
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from simclr_tf import config
-from simclr_tf.bench.measure import in_fresh_process, memory_for, spread_text, this_machine
-from simclr_tf.bench.report import Report, rounds_note
+from simclr_tf.bench import harness
+from simclr_tf.config import Augmentation, Data, PretrainConfig
 from simclr_tf.options import OptionGroup, option
+from simclr_tf.utils.hardware import HardwareInfo
 
-_COLUMNS = ("source", "stored px", "images/s", "decoding alone, images/s", "of decoding, %")
 _SIDES = (300, 600)  # of the JPEG files, in pixels; ImageNet's are about 400 × 350
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(OptionGroup):
-    """What is measured"""
+    """Measurement"""
 
     image_size: int = option(224, "Side of the views; images are stored at 1.5 times that.", min=8)
-    train_batch_size: int = option(256, "Images of a batch.", min=2)
-    files: int = option(256, "JPEG files that are written and read again and again.", min=1)
-    dataset: str = option("", "One more source: a TFDS name or folder:PATH.")
-    data_dir: str = option("", "Where TFDS datasets are prepared; TFDS's own default if empty.")
-    train_split: str = option("train", "Of --dataset; slices such as train[:90%] work.")
-    repeats: int = option(5, "Rounds; each measures a source and its ceiling once.", min=1)
-    seconds: float = option(3.0, "That one measurement takes.", exclusive_min=0)
+    train_batch_size: int = option(256, "Images in a batch.", min=2)
+    files: int = option(256, "JPEG files that are written and read repeatedly.", min=1)
+    dataset: str = option("", "Additional source: a TFDS name or folder:PATH.")
+    data_dir: str = option("", "Directory of prepared TFDS datasets. Default: TFDS's own.")
+    train_split: str = option("train", "Split of --dataset; slices such as train[:90%] work.")
+    repeats: int = option(5, "Rounds; each measures a source and its upper bound once.", min=1)
+    seconds: float = option(3.0, "Duration of one measurement in seconds.", exclusive_min=0)
 
-    def data(self) -> config.Data:
-        """Returns what is read besides that which the bench makes itself, resolved."""
-        data = config.Data(self.dataset or "shapes", self.data_dir, self.train_split)
-        return (
-            config.PretrainConfig(data, config.Augmentation(image_size=self.image_size))
-            .resolve()
-            .data
-        )
+    def data(self) -> Data:
+        """Returns the resolved settings of the additional source, or of `shapes`."""
+        data = Data(self.dataset or "shapes", self.data_dir, self.train_split)
+        return PretrainConfig(data, Augmentation(image_size=self.image_size)).resolve().data
+
+    def cases(self, hardware: HardwareInfo) -> dict[str, str]:
+        # The user's dataset comes first, because its name may be wrong.
+        names = ["dataset"] * bool(self.dataset) + ["shapes", "JPEG files"]
+        return {name: name for name in names}
+
+    def notes(self, hardware: HardwareInfo) -> list[str]:
+        return [
+            harness.rounds_footnote(self.repeats),
+            f"Batches of {self.train_batch_size} images; JPEG files of {_SIDES[0]} to {_SIDES[1]} "
+            "px a side.",
+            "A step that makes V views per second needs V / 2 images per second.",
+        ]
 
 
-def run(options: Options, say: Callable[[str], None]) -> Report:
-    """Measures what the options ask for; `say`, which processes are handed, takes progress.
+def measure(options: Options, case: str) -> dict[str, Any]:
+    """Measures a source: the user's "dataset", "shapes" or "JPEG files".
 
-    Raises:
-        UserError: if --dataset cannot be read, or the memory does not suffice.
+    Returns:
+        "source", its name; "stored_size" in pixels; "input" and, for JPEG files, "decoding" as
+        `Samples.to_json`, in images per second; "ratio", of the two.
     """
-    machine = this_machine()
-    say(str(machine))
-    # What may be wrong comes first.
-    opened = ([_given] if options.dataset else []) + [_in_memory, _jpeg_files]
-    results = []
-    for opening in opened:
-        with memory_for("a source", f"train_batch_size={options.train_batch_size}"):
-            results.append(in_fresh_process(_measure, options, opening, say))
-    notes = [
-        rounds_note(options.repeats),
-        f"Batches of {options.train_batch_size} images; JPEG files of {_SIDES[0]} to {_SIDES[1]} "
-        "px a side.",
-        "A step that makes V views a second needs V / 2 images a second.",
-    ]
-    return Report(machine, _COLUMNS, [_row(result) for result in results], notes, results)
-
-
-def _measure(options, opening, say):
-    """In a process of its own: the result of one source."""
-    from simclr_tf.bench.rates import by_turns, delivery_rate
     from simclr_tf.data import train_batches
 
     size = options.train_batch_size
     with tempfile.TemporaryDirectory() as folder:
-        source, ceiling = opening(options, folder)
+        source, decoding = _open(options, case, folder)
         batches = {"input": train_batches(source, batch_size=size, seed=0, start_step=0)}
-        if ceiling is not None:
-            batches["decoding"] = ceiling
-        rates = {
-            name: functools.partial(delivery_rate, dataset, size, options.seconds)
+        if decoding is not None:
+            batches["decoding"] = decoding
+        quantities = {
+            name: functools.partial(harness.dataset_throughput, dataset, size, options.seconds)
             for name, dataset in batches.items()
         }
-        taken = by_turns(rates, options.repeats, say, f"{source.name}, images/s")
-    compared = "decoding" in taken
+        label = f"{source.name}, images/s"
+        samples = harness.measure_interleaved(quantities, options.repeats, label)
+    ratio = samples["input"].ratio_to(samples["decoding"]) if decoding is not None else None
     return {
         "source": source.name,
         "stored_size": source.image_shape[0],
-        "input": taken["input"].to_json(),
-        "decoding": taken["decoding"].to_json() if compared else None,
-        "ratio": taken["input"].over(taken["decoding"]).to_json() if compared else None,
+        "input": samples["input"].to_json(),
+        "decoding": samples["decoding"].to_json() if ratio else None,
+        "ratio": ratio.to_json() if ratio else None,
     }
 
 
-# Each opens a source: (source, a dataset that delivers as many at best, or None).
-
-
-def _given(options, folder):
+def _open(options, case, folder):
+    """Opens a source: (source, dataset of its upper bound or None)."""
     from simclr_tf.data import open_source
+    from simclr_tf.data.folder import FolderSource
 
-    del folder
     data = options.data()
-    return open_source(
+    if case == "shapes":
+        return open_source("shapes", "train"), None
+    if case == "JPEG files":
+        names = write_jpegs(folder, options.files)
+        paths = [os.path.join(folder, name) for name in names]
+        source = FolderSource(case, folder, names, data.storage_size)
+        return source, decode_only_dataset(paths, options.train_batch_size)
+    opened = open_source(
         data.dataset,
         data.train_split,
         data_dir=data.data_dir or None,
         storage_size=data.storage_size,
-    ), None
-
-
-def _in_memory(options, folder):
-    from simclr_tf.data import open_source
-
-    del options, folder
-    return open_source("shapes", "train"), None
-
-
-def _jpeg_files(options, folder):
-    from simclr_tf.data.folder import FolderSource
-
-    names = write_jpegs(folder, options.files)
-    source = FolderSource("JPEG files", folder, names, options.data().storage_size)
-    paths = [os.path.join(folder, name) for name in names]
-    return source, decoding(paths, options.train_batch_size)
+    )
+    return opened, None
 
 
 def write_jpegs(folder: str | Path, count: int) -> list[str]:
-    """Writes JPEG files whose sides and contents differ; returns their names.
+    """Writes JPEG files with different sides and contents; returns their names.
 
-    Smooth colours with some grain, so that they take about as many bytes a pixel as photographs.
+    Smooth colors with some grain, so that they have about as many bytes per pixel as photographs.
     """
     import tensorflow as tf
 
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     names = [f"{i}.jpg" for i in range(count)]
     for name in names:
-        height, width = draw.integers(_SIDES[0], _SIDES[1], size=2, endpoint=True)
-        coarse = draw.uniform(0, 255, (height // 16, width // 16, 3))
+        height, width = rng.integers(_SIDES[0], _SIDES[1], size=2, endpoint=True)
+        coarse = rng.uniform(0, 255, (height // 16, width // 16, 3))
         image = tf.image.resize(coarse, (height, width), "bicubic")
-        image += draw.normal(0, 8, (height, width, 1))
+        image += rng.normal(0, 8, (height, width, 1))
         pixels = tf.cast(tf.clip_by_value(image, 0, 255), tf.uint8)
         Path(folder, name).write_bytes(tf.io.encode_jpeg(pixels, quality=90).numpy())
     return names
 
 
-def decoding(paths: Sequence[str], batch_size: int) -> Any:
-    """Returns the ceiling: a dataset that decodes JPEG files without end and keeps a pixel each."""
+def decode_only_dataset(paths: Sequence[str], batch_size: int) -> Any:
+    """Returns an infinite dataset that decodes JPEG files and yields the first pixel of each."""
     import tensorflow as tf
 
-    def corner(path):
+    def decode_first_pixel(path):
         return tf.io.decode_jpeg(tf.io.read_file(path), channels=3)[0, 0]
 
     files = tf.data.Dataset.from_tensor_slices(list(paths)).repeat()
-    pixels = files.map(corner, num_parallel_calls=tf.data.AUTOTUNE)
+    pixels = files.map(decode_first_pixel, num_parallel_calls=tf.data.AUTOTUNE)
     return pixels.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def _row(result):
-    return [
-        result["source"],
-        str(result["stored_size"]),
-        spread_text(result["input"]),
-        spread_text(result["decoding"]) if result["decoding"] else "–",
-        spread_text(result["ratio"], 0.01) if result["ratio"] else "–",
-    ]
+BENCHMARK = harness.Benchmark(
+    Options,
+    measure,
+    columns={
+        "source": "source",
+        "stored px": "stored_size",
+        "images/s": "input",
+        "decoding alone, images/s": "decoding",
+        "of decoding, %": lambda result: harness.format_samples(result["ratio"], 0.01),
+    },
+    memory_flag="train_batch_size",
+)

@@ -1,8 +1,8 @@
 """Time and memory of NT-Xent: the dense form against blocks.
 
-Times the loss of N images with its gradient, in graph mode, and takes the most memory that it
-needs beyond its inputs, each form and size in a fresh process. The rounds alternate between the
-forms. A size that would not fit into the memory is not run, and the table says so.
+Times the loss of N images with its gradient, in graph mode, and measures the peak memory beyond its
+inputs, each form and size in a fresh process. The rounds alternate between sizes and forms. A size
+that would not fit into memory is not run, and the table says so.
 
   simclr-tf bench loss --batch_sizes=1024,8192 --output=loss.json
 """
@@ -12,31 +12,22 @@ import itertools
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from simclr_tf.bench.measure import (
-    PeakMemory,
-    ProcessDiedError,
-    Spread,
-    available_memory,
-    byte_text,
-    in_fresh_process,
-    significant,
-    spread_text,
-    this_machine,
-)
-from simclr_tf.bench.options import choices, integers
-from simclr_tf.bench.report import Report
+from simclr_tf.bench import harness
+from simclr_tf.bench.workload import parse_choices, parse_ints
 from simclr_tf.options import OptionGroup, option
+from simclr_tf.utils.files import format_bytes
+from simclr_tf.utils.hardware import HardwareInfo
 
-FORMS = ("dense", "blocks")
-_COLUMNS = ("N", "form", "block rows", "seconds, median (min–max)", "extra MiB", "time", "memory")
+VARIANTS = ("dense", "blocks")
 _MIB = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(OptionGroup):
-    """What is measured"""
+    """Measurement"""
 
     batch_sizes: str = option(
         "256,512,1024,2048,4096,8192,16384", "Images N; each gives two of the 2N views."
@@ -47,48 +38,28 @@ class Options(OptionGroup):
 
     def __post_init__(self):
         super().__post_init__()
-        integers("batch_sizes", self.batch_sizes, low=2)
-        choices("forms", self.forms, FORMS)
+        parse_ints("batch_sizes", self.batch_sizes, min=2)
+        parse_choices("forms", self.forms, VARIANTS)
 
+    def sizes_and_forms(self) -> list[tuple[int, str]]:
+        sizes = parse_ints("batch_sizes", self.batch_sizes, min=2)
+        return list(itertools.product(sizes, parse_choices("forms", self.forms, VARIANTS)))
 
-def run(options: Options, say: Callable[[str], None]) -> Report:
-    """Measures what the options ask for; `say` takes a line of progress."""
-    machine = this_machine()
-    say(str(machine))
-    sizes = integers("batch_sizes", options.batch_sizes, low=2)
-    cases = list(itertools.product(sizes, choices("forms", options.forms, FORMS)))
-    taken: dict[tuple[int, str], list[dict[str, Any]]] = {case: [] for case in cases}
-    not_run: dict[tuple[int, str], str] = {}
-    for turn in range(1, options.repeats + 1):
-        for case in cases:
-            if case in not_run:
-                continue
-            size, form = case
-            try:
-                outcome = in_fresh_process(_measure, size, options.dim, form)
-            except (MemoryError, ProcessDiedError):
-                outcome = {"not_run": "ended for want of memory"}
-            head = f"round {turn} of {options.repeats}, N = {size}, {form}:"
-            if "not_run" in outcome:
-                not_run[case] = outcome["not_run"]
-                say(f"{head} {not_run[case]}")
-                continue
-            taken[case].append(outcome)
-            say(f"{head} {significant(outcome['seconds'])} s, {_mib(outcome['extra_bytes'])} MiB")
-    results = [_result(*case, taken[case], not_run.get(case)) for case in cases]
-    _compare(results)
-    notes = [
-        f"Projections of width {options.dim}; time and memory of blocks as multiples of dense.",
-        "Extra memory is the peak beyond the inputs, some MiB of compiled graph in it.",
-    ]
-    return Report(machine, _COLUMNS, [_row(result) for result in results], notes, results)
+    def cases(self, hardware: HardwareInfo) -> dict[str, tuple[int, str]]:
+        return {f"N = {size}, {form}": (size, form) for size, form in self.sizes_and_forms()}
+
+    def notes(self, hardware: HardwareInfo) -> list[str]:
+        return [
+            f"Projections of width {self.dim}; time and memory of blocks as multiples of dense.",
+            "Extra memory is the peak beyond the inputs, including some MiB of compiled graph.",
+        ]
 
 
 def block_rows(batch_size: int, form: str) -> int:
-    """Returns the `block_size` of nt_xent: 0 for dense, for blocks what it takes itself if large.
+    """Returns the `block_size` of nt_xent: 0 for dense, for blocks its own choice if large.
 
     At sizes where nt_xent itself would be dense, blocks are as large as its rule for large logits
-    makes them, up to all 2N rows in one.
+    makes them, at most all 2N rows.
     """
     from simclr_tf.losses.nt_xent import choose_block_size
 
@@ -97,25 +68,40 @@ def block_rows(batch_size: int, form: str) -> int:
     return min(2 * batch_size, choose_block_size(sys.maxsize, 2 * batch_size))
 
 
-def needed_bytes(batch_size: int, dim: int, rows: int) -> int:
-    """Returns a generous estimate of the peak: that of the logits that are there at once.
+def estimate_peak_bytes(batch_size: int, dim: int, rows: int) -> int:
+    """Returns an upper estimate of the peak memory.
 
-    Forward and backward hold up to eight arrays of the logits' size at a time.
+    Forward and backward pass hold up to eight arrays of the logits' size at a time.
     """
     logits = (rows or 2 * batch_size) * 2 * batch_size
     return 4 * (9 * logits + 16 * 2 * batch_size * dim)
 
 
-def _measure(batch_size, dim, form):
-    """In a process of its own: {"seconds", "extra_bytes", "block_rows"} or {"not_run": why}."""
+def measure(
+    options: Options, case: tuple[int, str], available: int | None = None
+) -> dict[str, Any] | harness.NotRun:
+    """Measures the loss of a size and form in the current process.
+
+    Args:
+        options: `dim` is used.
+        case: (N, form).
+        available: free memory in bytes; None: it is detected.
+
+    Returns:
+        "seconds", "extra_bytes" and "block_rows", or the reason why the case does not fit.
+    """
     import tensorflow as tf
 
     from simclr_tf.losses import nt_xent
 
-    rows = block_rows(batch_size, form)
-    need, there = needed_bytes(batch_size, dim, rows), available_memory()
-    if there is not None and need > there:
-        return {"not_run": f"not run: needs about {byte_text(need)}, {byte_text(there)} are free"}
+    batch_size, form = case
+    dim, rows = options.dim, block_rows(batch_size, form)
+    required = estimate_peak_bytes(batch_size, dim, rows)
+    available = available_memory() if available is None else available
+    if available is not None and required > available:
+        return harness.NotRun(
+            f"requires about {format_bytes(required)}, {format_bytes(available)} are free"
+        )
 
     @tf.function
     def value_and_gradient(z_a, z_b):
@@ -133,63 +119,126 @@ def _measure(batch_size, dim, form):
         tf.test.experimental.sync_devices()
         return time.perf_counter() - start
 
-    # Another size first, that what TensorFlow starts once is not counted; then the trace.
+    # Another size first, so that TensorFlow's one-time initialization is not counted.
     timed(views(2 if batch_size != 2 else 3))
     inputs = views(batch_size)
     value_and_gradient.get_concrete_function(*inputs)
     memory = PeakMemory()
     # The first call must be counted in memory (the allocator gives nothing back, so that a later
-    # one may seem to need nothing) but not in time, for it compiles.
+    # one may seem to need nothing) but not in time, because it compiles.
     timed(inputs)
     seconds: list[float] = []
     while not seconds or (len(seconds) < 9 and sum(seconds) < 2.0):
         seconds.append(timed(inputs))
     return {
-        "seconds": Spread(tuple(seconds)).median,
-        "extra_bytes": memory.extra(),
+        "seconds": harness.Samples(tuple(seconds)).median,
+        "extra_bytes": memory.increase(),
         "block_rows": rows,
     }
 
 
-def _result(size, form, taken, not_run):
-    result = {"batch_size": size, "form": form, "not_run": not_run}
-    if not_run:
-        return result
-    seconds = Spread(tuple(outcome["seconds"] for outcome in taken))
-    result |= {"block_rows": taken[0]["block_rows"], "seconds": seconds.to_json()}
-    extra = [outcome["extra_bytes"] for outcome in taken]
-    result["extra_bytes"] = None if None in extra else Spread(tuple(extra)).to_json()
-    return result
-
-
-def _compare(results):
-    """Adds to each result of blocks its time and memory as multiples of those of dense."""
-    ran = {(r["batch_size"], r["form"]): r for r in results if not r["not_run"]}
-    for (size, form), result in ran.items():
-        dense = ran.get((size, "dense"))
-        if form == "dense" or dense is None:
+def summarize(options: Options, outcomes: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Returns a result for each size and form, with ratios of blocks to dense."""
+    results, dense = [], {}
+    for (size, form), taken in zip(options.sizes_and_forms(), outcomes.values(), strict=True):
+        result: dict[str, Any] = {"batch_size": size, "form": form, "not_run": None}
+        results.append(result)
+        if isinstance(taken[-1], harness.NotRun):
+            result["not_run"] = str(taken[-1])
+            continue
+        extra = tuple(outcome["extra_bytes"] for outcome in taken)
+        result["block_rows"] = taken[0]["block_rows"]
+        result["seconds"] = harness.Samples(tuple(o["seconds"] for o in taken)).to_json()
+        result["extra_bytes"] = None if None in extra else harness.Samples(extra).to_json()
+        if form == "dense":
+            dense[size] = result
+    for result in results:
+        base = dense.get(result["batch_size"])
+        if base is None or result["form"] == "dense" or result["not_run"]:
             continue
         for key in ("seconds", "extra_bytes"):
-            if result[key] and dense[key] and dense[key]["median"] > 0:
-                result[f"{key}_ratio"] = result[key]["median"] / dense[key]["median"]
+            if result[key] and base[key] and base[key]["median"] > 0:
+                result[f"{key}_ratio"] = result[key]["median"] / base[key]["median"]
+    return results
 
 
-def _row(result):
-    row = [str(result["batch_size"]), result["form"]]
-    if result["not_run"]:
-        return [*row, "", result["not_run"]]
-    extra = result["extra_bytes"]
-    return [
-        *row,
-        str(result["block_rows"] or "–"),
-        spread_text(result["seconds"]),
-        spread_text(extra, _MIB) if extra else "–",
-        *(
-            f"{result[f'{key}_ratio']:.2f} ×" if f"{key}_ratio" in result else "–"
-            for key in ("seconds", "extra_bytes")
+class PeakMemory:
+    """Peak memory of this process from now on, relative to its current memory.
+
+    On the first GPU, as its allocator counts it; without a GPU the resident memory that the system
+    counts, which includes what TensorFlow's allocator holds back for later.
+    """
+
+    def __init__(self):
+        import tensorflow as tf
+
+        self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
+        self._read: Callable[[str], int | None] = _memory_of_gpu if self._on_gpu else _proc_status
+        if self._on_gpu:
+            tf.config.experimental.reset_memory_stats("GPU:0")
+            self._before = self._read("current")
+            return
+        self._before = self._read("VmRSS")
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
+        except OSError:  # not Linux, or not all of it
+            self._before = None
+
+    def increase(self) -> int | None:
+        """Returns bytes; None where the system does not count them."""
+        peak = self._read("peak" if self._on_gpu else "VmHWM")
+        return None if self._before is None or peak is None else peak - self._before
+
+
+def available_memory() -> int | None:
+    """Returns the bytes that a process can still allocate on its device; None if unknown."""
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        from tensorflow.python.client import device_lib
+
+        devices = device_lib.list_local_devices()
+        return next((d.memory_limit for d in devices if d.device_type == "GPU"), None)
+    return _proc_field("/proc/meminfo", "MemAvailable")
+
+
+def _memory_of_gpu(name):
+    import tensorflow as tf
+
+    return tf.config.experimental.get_memory_info("GPU:0")[name]
+
+
+def _proc_status(name):
+    return _proc_field("/proc/self/status", name)
+
+
+def _proc_field(path, name):
+    """Returns a field in kB of a file in /proc, in bytes; None if it does not exist."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    values = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(values[0]) * 1024 if values else None
+
+
+def _format_multiple(value):
+    return None if value is None else f"{value:.2f} ×"
+
+
+BENCHMARK = harness.Benchmark(
+    Options,
+    measure,
+    columns={
+        "N": "batch_size",
+        "form": "form",
+        "block rows": lambda result: result.get("block_rows") or None,
+        "seconds, median (min–max)": lambda r: (
+            f"not run: {r['not_run']}" if r["not_run"] else r["seconds"]
         ),
-    ]
-
-
-def _mib(count):
-    return "–" if count is None else significant(count / _MIB)
+        "extra MiB": lambda r: harness.format_samples(r.get("extra_bytes"), _MIB),
+        "time": lambda result: _format_multiple(result.get("seconds_ratio")),
+        "memory": lambda result: _format_multiple(result.get("extra_bytes_ratio")),
+    },
+    summarize=summarize,
+)

@@ -1,120 +1,116 @@
-"""Training steps on one to many replicas, and what these exchange.
+"""Training step on one to many replicas, and the bytes that they exchange.
 
-Times the whole compiled training step on images that already lie on the devices, each number of
+Times the whole compiled training step on images that are on the devices already, each number of
 replicas in a fresh process, in alternating rounds. The global batch stays the same. Replicas are
-the visible GPUs, or logical CPU devices where there is none; these share the same cores, and then
-the bench shows what the exchange costs, not a speed-up.
+the visible GPUs, or logical CPU devices if there is none. These share the same cores, so that the
+benchmark then shows the cost of the exchange, not a speed-up.
 
   simclr-tf bench scaling --replicas=1,2,4 --train_batch_size=256
 """
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable
 from typing import Any
 
-from simclr_tf import config
-from simclr_tf.bench.measure import (
-    Spread,
-    byte_text,
-    in_fresh_process,
-    memory_for,
-    significant,
-    spread_text,
-    this_machine,
-)
-from simclr_tf.bench.options import integers
-from simclr_tf.bench.report import Report
-from simclr_tf.bench.setting import plan, pretrain_config
+from simclr_tf.bench import harness
+from simclr_tf.bench.workload import dummy_plan, parse_ints, pretrain_config
+from simclr_tf.config import PRECISIONS, Augmentation, Distribution, PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionGroup, option
+from simclr_tf.utils.files import format_bytes, pluralize
+from simclr_tf.utils.hardware import HardwareInfo
 
-KINDS = ("projections", "batch norm", "gradients", "scalars")
-_COLUMNS = ("replicas", "batch each", "step s, median (min–max)", "views/s", "speed", "efficiency")
+COLLECTIVES = ("projections", "batch norm", "gradients", "scalars")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(OptionGroup):
-    """What is measured"""
+    """Measurement"""
 
     replicas: str = option("1,2,4", "Numbers of replicas.")
     repeats: int = option(3, "Rounds; each measures every number of replicas once.", min=1)
-    steps: int = option(5, "Steps that one measurement times, after two that it does not.", min=1)
-    train_batch_size: int = option(256, "Global batch, in images; each gives two views.", min=2)
+    steps: int = option(5, "Steps in one measurement, after two that are not timed.", min=1)
+    train_batch_size: int = option(256, "Global batch in images; each gives two views.", min=2)
     resnet_depth: int = option(18, "18, 34, 50, 101, 152 or 200.")
-    width_multiplier: float = option(0.25, "Factor of all filter counts; fractions too.")
+    width_multiplier: float = option(0.25, "Multiplier of all filter counts; fractions too.")
     image_size: int = option(32, "Side of the views in pixels.")
-    precision: str = option("float32", "What the network computes in.", choices=config.PRECISIONS)
+    precision: str = option("float32", "Precision of the network.", choices=PRECISIONS)
 
     def __post_init__(self):
         super().__post_init__()
         self.pretrain_config()
-        for count in integers("replicas", self.replicas):
+        for count in self.counts():
             if self.train_batch_size % count:
                 raise UserError(
                     f"--train_batch_size={self.train_batch_size} does not divide among the "
-                    f"{count} replicas of --replicas={self.replicas}"
+                    f"{count} replicas of --replicas={self.replicas}. Fix: choose a multiple"
                 )
 
-    def pretrain_config(self) -> config.PretrainConfig:
-        """Returns the run whose step is measured; it checks the options as a run's."""
+    def pretrain_config(self) -> PretrainConfig:
+        """Returns the run whose step is measured; the options are validated as a run's."""
         return pretrain_config(
-            config.Augmentation(image_size=self.image_size),
+            Augmentation(image_size=self.image_size),
             self.resnet_depth,
             self.width_multiplier,
             self.train_batch_size,
             self.precision,
         )
 
+    def counts(self) -> list[int]:
+        return parse_ints("replicas", self.replicas)
 
-def run(options: Options, say: Callable[[str], None]) -> Report:
-    """Measures what the options ask for; `say` takes a line of progress.
+    def cases(self, hardware: HardwareInfo) -> dict[str, int]:
+        gpus, most = len(hardware.gpus), max(self.counts())
+        if gpus and most > gpus:
+            raise UserError(
+                f"--replicas={self.replicas}: expected at most {gpus}, the number of visible GPUs, "
+                f"got {most}"
+            )
+        return {pluralize(count, "replica"): count for count in self.counts()}
 
-    Raises:
-        UserError: if there are not so many GPUs, or the memory does not suffice.
-    """
-    machine = this_machine()
-    say(str(machine))
-    counts = integers("replicas", options.replicas)
-    if machine.gpus and max(counts) > len(machine.gpus):
-        raise UserError(
-            f"--replicas={options.replicas}: {len(machine.gpus)} of {max(counts)} GPUs are visible"
+    def notes(self, hardware: HardwareInfo) -> list[str]:
+        notes = [
+            "Speed: views/s as a multiple of one replica's; efficiency: that over the replicas.",
+            "The columns on the right: bytes that each replica puts into all-reduces in a step.",
+            "One replica uses fused batch norm; the synchronized one of several is slower.",
+        ]
+        if not hardware.gpus:
+            notes.append(
+                "Replicas are logical CPU devices that share the same cores: this measures the "
+                "cost of the exchange, not a speed-up."
+            )
+        return notes
+
+
+def summarize(options: Options, outcomes: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Returns a result for each number of replicas, with speed-ups over one replica."""
+    results: list[dict[str, Any]] = []
+    for count, taken in zip(options.counts(), outcomes.values(), strict=True):
+        seconds = harness.Samples(tuple(outcome["seconds"] for outcome in taken))
+        results.append(
+            {
+                "replicas": count,
+                "replica_batch_size": options.train_batch_size // count,
+                "step_seconds": seconds.to_json(),
+                "views_per_second": 2 * options.train_batch_size / seconds.median,
+                "exchanged_bytes": taken[0]["exchanged_bytes"],
+            }
         )
-    taken: dict[int, list[dict[str, Any]]] = {count: [] for count in counts}
-    for turn in range(1, options.repeats + 1):
-        for count in counts:
-            with memory_for(_counted(count), f"train_batch_size={options.train_batch_size}"):
-                outcome = in_fresh_process(_measure, options, count)
-            taken[count].append(outcome)
-            head = f"round {turn} of {options.repeats}, {_counted(count)}:"
-            say(f"{head} {significant(outcome['seconds'])} s a step")
-    results = [_result(options, count, taken[count]) for count in counts]
-    one = next((result for result in results if result["replicas"] == 1), None)
-    if one:
+    for base in [result for result in results if result["replicas"] == 1]:
         for result in results:
-            result["speed"] = result["views_per_second"] / one["views_per_second"]
+            result["speed"] = result["views_per_second"] / base["views_per_second"]
             result["efficiency"] = result["speed"] / result["replicas"]
-    notes = [
-        "Speed: views/s as a multiple of one replica's; efficiency: that over the replicas.",
-        "The right-hand columns: what each replica hands to all-reduces in a step.",
-        "One replica has the fused batch norm; that of several, synchronised, is slower in itself.",
-    ]
-    if not machine.gpus:
-        notes.append(
-            "Replicas are logical CPU devices that share the same cores: this measures what the "
-            "exchange costs, not a speed-up."
-        )
-    columns = (*_COLUMNS, *KINDS)
-    return Report(machine, columns, [_row(result) for result in results], notes, results)
+    return results
 
 
-def exchanged_bytes(model: Any, global_batch: int, replicas: int) -> dict[str, int]:
-    """Tells what each replica hands to all-reduces in a training step.
+def all_reduce_bytes_per_replica(model: Any, global_batch: int, replicas: int) -> dict[str, int]:
+    """Returns the bytes that each replica puts into all-reduces in a training step.
 
-    With N the global batch, D the projection's width and C the channels of all synchronised batch
-    norms together: projections 2·N·D numbers forward and as many back; batch norm 3·C forward
-    (sums, sums of squares, counts) and 2·C back, for the counts have no gradient; gradients one
-    number per weight; scalars 3 of the loss, and 1 of the linear head's loss where there is one.
+    With N the global batch, D the projection's width and C the channels of all synchronized batch
+    norms together: projections 2·N·D numbers forward and as many backward; batch norm 3·C forward
+    (sums, sums of squares, counts) and 2·C backward, because the counts have no gradient; gradients
+    one number per weight; scalars 3 of the loss, and 1 of the linear head's loss if there is one.
     Statistics and losses are float32 in mixed precision too. A ring sends and receives
     2·(R - 1)/R times these bytes at each of R replicas.
 
@@ -124,10 +120,10 @@ def exchanged_bytes(model: Any, global_batch: int, replicas: int) -> dict[str, i
         replicas: R.
 
     Returns:
-        Bytes by kind, in the order of `KINDS`.
+        Bytes by collective, in the order of `COLLECTIVES`.
     """
     if replicas == 1:
-        return dict.fromkeys(KINDS, 0)
+        return dict.fromkeys(COLLECTIVES, 0)
     layers = [*model.encoder.layers, *model.projection_head.layers]
     channels = sum(
         layer.moving_mean.shape[0] for layer in layers if getattr(layer, "synchronized", False)
@@ -135,23 +131,27 @@ def exchanged_bytes(model: Any, global_batch: int, replicas: int) -> dict[str, i
     width = model.projection_head.output_shape[-1]
     weights = sum(v.shape.num_elements() * v.dtype.size for v in model.trainable_variables)
     sizes = 4 * 2 * (2 * global_batch * width), 4 * 5 * channels, weights
-    return dict(zip(KINDS, (*sizes, 4 * (4 if model.linear_head else 3)), strict=True))
+    return dict(zip(COLLECTIVES, (*sizes, 4 * (4 if model.linear_head else 3)), strict=True))
 
 
-def _measure(options, count):
-    """In a process of its own: {"seconds" of a step, "exchanged_bytes" of a replica by kind}."""
+def measure(options: Options, count: int) -> dict[str, Any]:
+    """Returns the "seconds" of a step on `count` replicas, and the "exchanged_bytes" of each."""
     import tensorflow as tf
 
     from simclr_tf.models.build import build_model
     from simclr_tf.training.distribution import make_distribution, single_device
 
-    settings = options.pretrain_config()
-    devices = config.Distribution(strategy="mirrored", num_replicas=count)
-    replicas = make_distribution(devices) if count > 1 else single_device()
-    strategy, size = replicas.strategy, options.train_batch_size
+    config = options.pretrain_config()
+    distribution = (
+        make_distribution(Distribution(strategy="mirrored", num_replicas=count))
+        if count > 1
+        else single_device()
+    )
+    strategy, size = distribution.strategy, options.train_batch_size
     with strategy.scope():
-        model = build_model(settings, plan(size))
-    batch = _batch(strategy, replicas.per_replica_batch_size(size), settings.data.storage_size)
+        model = build_model(config, dummy_plan(size))
+    per_replica = distribution.per_replica_batch_size(size)
+    batch = random_batch(strategy, per_replica, config.data.storage_size)
 
     @tf.function
     def step():
@@ -160,60 +160,53 @@ def _measure(options, count):
     def timed(steps):
         start = time.perf_counter()
         for _ in range(steps):
-            statistics = step()
-        for loss in strategy.experimental_local_results(statistics["loss"]):
+            logs = step()
+        for loss in strategy.experimental_local_results(logs["loss"]):
             loss.numpy()  # waits for the device
         return time.perf_counter() - start
 
     timed(2)
     return {
         "seconds": timed(options.steps) / options.steps,
-        "exchanged_bytes": exchanged_bytes(model, size, count),
+        "exchanged_bytes": all_reduce_bytes_per_replica(model, size, count),
     }
 
 
-def _batch(strategy, share, side):
-    """A batch of each replica's own noise, on its own device."""
+def random_batch(strategy: Any, per_replica: int, side: int) -> Any:
+    """Returns a batch of random images for each replica, different ones, on its device."""
     import tensorflow as tf
 
-    def noise(replica):
-        shape = [share, side, side, 3]
-        numbers = tf.random.stateless_uniform(shape, [0, replica], 0, 256, tf.int32)
-        return {"image": tf.cast(numbers, tf.uint8)}
+    def random_images(replica):
+        shape = [per_replica, side, side, 3]
+        pixels = tf.random.stateless_uniform(shape, [0, replica], 0, 256, tf.int32)
+        return {"image": tf.cast(pixels, tf.uint8)}
 
-    def on_its_device(context):
+    def make_on_device(context):
         replica = context.replica_id_in_sync_group
         with tf.device(strategy.extended.worker_devices[replica]):
-            return noise(replica)
+            return random_images(replica)
 
     if strategy.num_replicas_in_sync == 1:
-        return noise(0)
-    return strategy.experimental_distribute_values_from_function(on_its_device)
+        return random_images(0)
+    return strategy.experimental_distribute_values_from_function(make_on_device)
 
 
-def _counted(count):
-    return "1 replica" if count == 1 else f"{count} replicas"
+def _format_exchanged(name, result):
+    return format_bytes(result["exchanged_bytes"][name])
 
 
-def _result(options, count, taken):
-    seconds = Spread(tuple(outcome["seconds"] for outcome in taken))
-    return {
-        "replicas": count,
-        "replica_batch_size": options.train_batch_size // count,
-        "step_seconds": seconds.to_json(),
-        "views_per_second": 2 * options.train_batch_size / seconds.median,
-        "exchanged_bytes": taken[0]["exchanged_bytes"],
-    }
-
-
-def _row(result):
-    compared = "efficiency" in result
-    return [
-        str(result["replicas"]),
-        str(result["replica_batch_size"]),
-        spread_text(result["step_seconds"]),
-        significant(result["views_per_second"]),
-        f"{result['speed']:.2f} ×" if compared else "–",
-        f"{result['efficiency']:.0%}" if compared else "–",
-        *(byte_text(result["exchanged_bytes"][kind]) for kind in KINDS),
-    ]
+BENCHMARK = harness.Benchmark(
+    Options,
+    measure,
+    columns={
+        "replicas": "replicas",
+        "batch each": "replica_batch_size",
+        "step s, median (min–max)": "step_seconds",
+        "views/s": lambda result: harness.format_3_digits(result["views_per_second"]),
+        "speed": lambda r: f"{r['speed']:.2f} ×" if "speed" in r else None,
+        "efficiency": lambda r: f"{r['efficiency']:.0%}" if "speed" in r else None,
+        **{name: functools.partial(_format_exchanged, name) for name in COLLECTIVES},
+    },
+    memory_flag="train_batch_size",
+    summarize=summarize,
+)

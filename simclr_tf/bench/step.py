@@ -1,14 +1,15 @@
-"""The pretraining step against the bare encoder: what the method adds.
+"""Pretraining step against the encoder alone: the cost of the method.
 
-Times the step of `simclr-tf pretrain` whole, from images in memory through input, augmentation,
-encoder, head, loss and optimizer to the metrics, and as its ceiling the encoder alone: forward and
-backward on a batch of as many views that lies ready on the device, at the same precision. Each
-width in a fresh process, in which all precisions of both alternate.
+Times the whole step of `simclr-tf pretrain`: images in memory, input pipeline, augmentation,
+encoder, projection head, loss, optimizer and metrics. The upper bound, "encoder only", is the
+forward and backward pass of the encoder on a batch of as many views, which is on the device
+already, at the same precision. Each width runs in a fresh process, in which all precisions of both
+alternate.
 
 FLOP/s are those of the encoder: counted for a forward pass, times three, times the step's views/s.
 
 The defaults take some minutes on 2 cores; --width_multipliers=0.25, --precisions=bfloat16 or a
-lower --repeats less.
+lower --repeats take less.
 
   simclr-tf bench step --width_multipliers=1,0.25 --precisions=float32,bfloat16
 """
@@ -19,148 +20,175 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from simclr_tf import config
-from simclr_tf.bench.flops import TRAINING_PASSES, forward_flops, peak_flops
-from simclr_tf.bench.measure import (
-    in_fresh_process,
-    memory_for,
-    significant,
-    spread_text,
-    this_machine,
-)
-from simclr_tf.bench.options import choices, numbers
-from simclr_tf.bench.report import Report, rounds_note
-from simclr_tf.bench.setting import (
+from simclr_tf.bench import harness
+from simclr_tf.bench.workload import (
     NUM_CLASSES,
-    noise_source,
-    noise_views,
-    plan,
+    dummy_plan,
+    paper_augmentation,
+    parse_choices,
+    parse_floats,
     pretrain_config,
-    recipe,
-    stored_side,
+    random_source,
+    random_views,
+    storage_size,
 )
-from simclr_tf.config import PRECISIONS
+from simclr_tf.config import PRECISIONS, PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionGroup, option
+from simclr_tf.utils.hardware import HardwareInfo, detect_hardware
 
-_COLUMNS = (
-    "width",
-    "precision",
-    "step, views/s",
-    "bare, views/s",
-    "step / bare, %",
-    "step / float32's",
-    "GFLOP/s",
-    "of peak",
-)
+# Forward, and as much again for the gradients of the inputs and of the weights.
+TRAINING_PASSES = 3
+
+# TFLOP/s of NVIDIA's data sheets without sparsity, by words of the device's name: float32 (as TF32,
+# which TensorFlow uses where the GPU has it), bfloat16, float16.
+_PEAK_TFLOPS = {
+    "H200 NVL": (417.5, 835.5, 835.5),
+    "H200": (494.5, 989.5, 989.5),
+    "H100 PCIe": (378.0, 756.5, 756.5),
+    "H100 NVL": (417.5, 835.5, 835.5),
+    "H100": (494.5, 989.5, 989.5),
+    "A100": (156.0, 312.0, 312.0),
+    "A10": (62.5, 125.0, 125.0),
+    "L40S": (183.0, 362.0, 362.0),
+    "L4": (60.0, 121.0, 121.0),
+    "V100 SXM2": (15.7, None, 125.0),
+    "V100 PCIE": (14.0, None, 112.0),
+    "T4": (8.1, None, 65.0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(OptionGroup):
-    """What is measured"""
+    """Measurement"""
 
-    width_multipliers: str = option("1,0.25", "Factors of all filter counts.")
+    width_multipliers: str = option("1,0.25", "Multipliers of all filter counts.")
     precisions: str = option("float32,bfloat16", f"Some of {', '.join(PRECISIONS)}.")
-    train_batch_size: int = option(512, "Images of a step; each gives two views.", min=2)
+    train_batch_size: int = option(512, "Images in a step; each gives two views.", min=2)
     resnet_depth: int = option(18, "18, 34, 50, 101, 152 or 200.")
     image_size: int = option(
         32, "Side of the views in pixels; above 32 they are blurred and jittered as for ImageNet."
     )
     repeats: int = option(5, "Rounds; each measures every precision of both once.", min=1)
-    seconds: float = option(2.0, "That one measurement takes, at least one step.", exclusive_min=0)
+    seconds: float = option(
+        2.0, "Duration of one measurement in seconds; at least one step.", exclusive_min=0
+    )
     peak_tflops: float = option(
         0.0,
-        "The device's best at the one precision, in TFLOP/s; 0: its data sheet's, where known.",
+        "Peak of the device in TFLOP/s, for a single precision. 0: its data sheet's, if known.",
         min=0,
     )
 
     def __post_init__(self):
         super().__post_init__()
-        precisions = choices("precisions", self.precisions, PRECISIONS)
-        widths = numbers("width_multipliers", self.width_multipliers)
+        precisions = parse_choices("precisions", self.precisions, PRECISIONS)
+        widths = parse_floats("width_multipliers", self.width_multipliers)
         for width, precision in itertools.product(widths, precisions):
             self.pretrain_config(width, precision)
         if self.peak_tflops and len(precisions) > 1:
             raise UserError(
-                f"--peak_tflops={self.peak_tflops:g} is of one precision: name one, such as "
-                f"--precisions={precisions[0]}"
+                f"--peak_tflops={self.peak_tflops:g}: expected a single precision, got "
+                f"--precisions={self.precisions}. Fix: --precisions={precisions[0]}"
             )
 
-    def pretrain_config(self, width: float, precision: str) -> config.PretrainConfig:
+    def pretrain_config(self, width: float, precision: str) -> PretrainConfig:
         """Returns the run whose step is measured."""
-        views = recipe(self.image_size)
-        return pretrain_config(views, self.resnet_depth, width, self.train_batch_size, precision)
+        augmentation = paper_augmentation(self.image_size)
+        return pretrain_config(
+            augmentation, self.resnet_depth, width, self.train_batch_size, precision
+        )
 
-    def peak(self, precision: str, gpus: Sequence[str]) -> float | None:
-        """Returns what the device does at best, in FLOP/s; None where not known."""
+    def peak_flops(self, precision: str, gpus: Sequence[str]) -> float | None:
+        """Returns the peak of the device in FLOP/s; None if unknown."""
         if self.peak_tflops:
             return 1e12 * self.peak_tflops
         return peak_flops(gpus[0], precision) if gpus else None
 
+    def cases(self, hardware: HardwareInfo) -> dict[str, float]:
+        widths = parse_floats("width_multipliers", self.width_multipliers)
+        return {f"width {width:g}": width for width in widths}
 
-def run(options: Options, say: Callable[[str], None]) -> Report:
-    """Measures what the options ask for; `say`, which processes are handed, takes progress.
-
-    Raises:
-        UserError: if the memory does not suffice.
-    """
-    machine = this_machine()
-    say(str(machine))
-    precisions = choices("precisions", options.precisions, PRECISIONS)
-    results = []
-    for width in numbers("width_multipliers", options.width_multipliers):
-        with memory_for(f"width {width:g}", f"train_batch_size={options.train_batch_size}"):
-            taken, flops = in_fresh_process(_measure, options, width, say)
-        for precision in precisions:
-            peak = options.peak(precision, machine.gpus)
-            results.append(_result(width, precision, taken, flops, peak))
-    notes = [
-        rounds_note(options.repeats),
-        f"ResNet-{options.resnet_depth} at {options.image_size} px, {options.train_batch_size} "
-        "images a step. Bare: the encoder's forward and backward alone.",
-        "FLOP/s: of the encoder in the step, at the median: its forward pass counted, times three.",
-    ]
-    return Report(machine, _COLUMNS, [_row(result) for result in results], notes, results)
+    def notes(self, hardware: HardwareInfo) -> list[str]:
+        return [
+            harness.rounds_footnote(self.repeats),
+            f"ResNet-{self.resnet_depth} at {self.image_size} px, {self.train_batch_size} images "
+            "per step. Encoder only: its forward and backward pass.",
+            "FLOP/s: of the encoder in the step, at the median: its forward pass counted, times "
+            "three.",
+        ]
 
 
-def _measure(options, width, say):
-    """In a process of its own: spreads of views/s, and the FLOPs of a view's forward pass."""
-    from simclr_tf.bench.rates import by_turns, rate
+def measure(options: Options, width: float) -> list[dict[str, Any]]:
+    """Measures all precisions at a width, in views per second, in the current process."""
     from simclr_tf.models.build import build_encoder, build_model
 
-    size, batch = options.image_size, options.train_batch_size
-    views = noise_views(2 * batch, size)
-    works = {}
-    for precision in choices("precisions", options.precisions, PRECISIONS):
-        settings = options.pretrain_config(width, precision)
-        model = build_model(settings, plan(batch, NUM_CLASSES))
-        encoder = build_encoder(settings.encoder, precision)
-        works[f"{precision} step"] = pretrain_step(model, settings)
-        works[f"{precision} bare"] = bare_step(encoder, views)
+    batch = options.train_batch_size
+    views = random_views(2 * batch, options.image_size)
+    steps = {}
+    for precision in parse_choices("precisions", options.precisions, PRECISIONS):
+        config = options.pretrain_config(width, precision)
+        model = build_model(config, dummy_plan(batch, NUM_CLASSES))
+        encoder = build_encoder(config.encoder, precision)
+        steps[f"{precision} step"] = pretrain_step(model, config)
+        steps[f"{precision} encoder_only"] = encoder_only_step(encoder, views)
     # Not before: build_model sets TensorFlow's seed, which drops what is compiled already.
-    for work in works.values():
-        work()
-    rates = {
-        name: functools.partial(rate, work, len(views), options.seconds)
-        for name, work in works.items()
+    for step in steps.values():
+        step()
+    quantities = {
+        name: functools.partial(harness.throughput, step, len(views), options.seconds)
+        for name, step in steps.items()
     }
-    taken = by_turns(rates, options.repeats, say, f"width {width:g}, views/s")
-    return taken, forward_flops(encoder, size)
+    label = f"width {width:g}, views/s"
+    samples = harness.measure_interleaved(quantities, options.repeats, label)
+    forward_flops = count_forward_flops(encoder, options.image_size)
+    return summarize(options, width, samples, forward_flops, detect_hardware().gpus)
 
 
-def pretrain_step(model: Any, settings: config.PretrainConfig) -> Callable[[], Any]:
-    """Returns what takes a model's next step as `fit` does, on noise in memory."""
+def summarize(
+    options: Options,
+    width: float,
+    samples: dict[str, harness.Samples],
+    forward_flops: int,
+    gpus: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Returns a result for each precision, from samples "PRECISION step" and "… encoder_only"."""
+    results = []
+    base = samples.get("float32 step")
+    for precision in parse_choices("precisions", options.precisions, PRECISIONS):
+        step, encoder_only = samples[f"{precision} step"], samples[f"{precision} encoder_only"]
+        to_float32 = step.ratio_to(base).to_json() if base and base is not step else None
+        peak = options.peak_flops(precision, gpus)
+        achieved = TRAINING_PASSES * forward_flops * step.median
+        results.append(
+            {
+                "width_multiplier": width,
+                "precision": precision,
+                "step": step.to_json(),
+                "encoder_only": encoder_only.to_json(),
+                "ratio": step.ratio_to(encoder_only).to_json(),
+                "ratio_to_float32": to_float32,
+                "forward_flops": forward_flops,
+                "flops_per_second": achieved,
+                "peak_flops_per_second": peak,
+                "fraction_of_peak": achieved / peak if peak else None,
+            }
+        )
+    return results
+
+
+def pretrain_step(model: Any, config: PretrainConfig) -> Callable[[], Any]:
+    """Returns a function that takes the model's next step as `fit` does, on random images."""
     from simclr_tf.data import train_batches
 
-    batch = settings.optimization.train_batch_size
-    source = noise_source(4 * batch, stored_side(settings))
+    batch = config.optimization.train_batch_size
+    source = random_source(4 * batch, storage_size(config))
     batches = iter(train_batches(source, batch_size=batch, seed=0, start_step=0))
     train = model.make_train_function()
     return lambda: train(batches)
 
 
-def bare_step(encoder: Any, views: Any) -> Callable[[], Any]:
-    """Returns the ceiling: the encoder's features of views [V, S, S, 3] and their gradients."""
+def encoder_only_step(encoder: Any, views: Any) -> Callable[[], Any]:
+    """Returns a compiled function: features of views [V, S, S, 3] and their gradients."""
     import tensorflow as tf
 
     @tf.function
@@ -172,33 +200,56 @@ def bare_step(encoder: Any, views: Any) -> Callable[[], Any]:
     return step
 
 
-def _result(width, precision, taken, flops, peak):
-    step, bare = taken[f"{precision} step"], taken[f"{precision} bare"]
-    base = taken.get("float32 step")
-    achieved = TRAINING_PASSES * flops * step.median
-    return {
-        "width_multiplier": width,
-        "precision": precision,
-        "step": step.to_json(),
-        "bare": bare.to_json(),
-        "ratio": step.over(bare).to_json(),
-        "ratio_to_float32": step.over(base).to_json() if base and base is not step else None,
-        "forward_flops": flops,
-        "flops_per_second": achieved,
-        "peak_flops_per_second": peak,
-        "share_of_peak": achieved / peak if peak else None,
-    }
+def count_forward_flops(encoder: Any, image_size: int) -> int:
+    """Counts the operations of one image's forward pass, as TensorFlow's profiler does.
+
+    A multiplication and an addition are two. Batch norm, which the profiler does not count, takes
+    few.
+
+    Args:
+        encoder: called as encoder(images [1, S, S, 3], training=False).
+        image_size: S.
+    """
+    import tensorflow as tf
+
+    spec = tf.TensorSpec([1, image_size, image_size, 3])
+    traced = tf.function(lambda images: encoder(images, training=False), autograph=False)
+    builder = tf.compat.v1.profiler.ProfileOptionBuilder
+    options = builder(builder.float_operation()).with_empty_output().build()
+    with harness.suppress_stderr():  # warnings about deprecated parts of the profiler itself
+        graph = traced.get_concrete_function(spec).graph
+        return tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
 
 
-def _row(result):
-    to_float32, share = result["ratio_to_float32"], result["share_of_peak"]
-    return [
-        f"{result['width_multiplier']:g}",
-        result["precision"],
-        spread_text(result["step"]),
-        spread_text(result["bare"]),
-        spread_text(result["ratio"], 0.01),
-        spread_text(to_float32) if to_float32 else "–",
-        significant(result["flops_per_second"] / 1e9),
-        f"{share:.1%}" if share else "–",
-    ]
+def peak_flops(device: str, precision: str) -> float | None:
+    """Returns the peak of a GPU by its name, in FLOP/s; None if unknown."""
+    words = set(device.replace("-", " ").split())
+    if "MIG" in words:  # a fraction of a GPU
+        return None
+    for name, peaks in _PEAK_TFLOPS.items():
+        if words.issuperset(name.split()):
+            peak = peaks[("float32", "bfloat16", "float16").index(precision)]
+            return peak and peak * 1e12
+    return None
+
+
+def _format_fraction(result):
+    fraction = result["fraction_of_peak"]
+    return None if fraction is None else f"{fraction:.1%}"
+
+
+BENCHMARK = harness.Benchmark(
+    Options,
+    measure,
+    columns={
+        "width": "width_multiplier",
+        "precision": "precision",
+        "step, views/s": "step",
+        "encoder only, views/s": "encoder_only",
+        "step / encoder only, %": lambda r: harness.format_samples(r["ratio"], 0.01),
+        "step / float32's": "ratio_to_float32",
+        "GFLOP/s": lambda r: harness.format_3_digits(r["flops_per_second"] / 1e9),
+        "of peak": _format_fraction,
+    },
+    memory_flag="train_batch_size",
+)

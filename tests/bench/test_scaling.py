@@ -1,4 +1,4 @@
-"""The bench of replicas: what it says they exchange against what a traced step reduces."""
+"""Benchmark of replicas: the exchanged bytes against the collectives of a traced step."""
 
 import collections
 
@@ -7,12 +7,13 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.bench import scaling
-from simclr_tf.bench.measure import HardwareInfo, ProcessDiedError
+from simclr_tf.bench.harness import BenchResult
 from simclr_tf.config import TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models import SimCLR, build_projection_head
 from simclr_tf.models.build import build_model
 from simclr_tf.models.layers import LayerFactory, resolve_policy
+from simclr_tf.utils.hardware import HardwareInfo
 
 GLOBAL_BATCH, SIDE = 24, 8
 CHANNELS = (5, 11)  # of the batch norms, so that they are told from all else by their size
@@ -82,12 +83,12 @@ def reduced_by_a_traced_step(strategy, model):
         pytest.param(resnet, {}, (4, 8, 16, 32, 128), marks=pytest.mark.slow),
     ],
 )
-def test_bytes_are_those_that_a_traced_step_reduces(mirrored, make, options, channels):
+def test_exchanged_bytes_equal_those_of_a_traced_step(mirrored, make, options, channels):
     strategy = mirrored(2)
     with strategy.scope():
         model = make(**options)
     width = model.projection_head.output_shape[-1]
-    counted = collections.Counter(dict.fromkeys(scaling.KINDS, 0))
+    counted = collections.Counter(dict.fromkeys(scaling.COLLECTIVES, 0))
     for numbers, size in reduced_by_a_traced_step(strategy, model):
         if numbers == 2 * GLOBAL_BATCH * width:
             kind = "projections"
@@ -98,88 +99,57 @@ def test_bytes_are_those_that_a_traced_step_reduces(mirrored, make, options, cha
         else:
             kind = "gradients"
         counted[kind] += size
-    assert scaling.exchanged_bytes(model, GLOBAL_BATCH, 2) == counted
-    assert all(counted[kind] for kind in scaling.KINDS if kind != "batch norm" or channels)
+    assert scaling.all_reduce_bytes_per_replica(model, GLOBAL_BATCH, 2) == counted
+    assert all(counted[kind] for kind in scaling.COLLECTIVES if kind != "batch norm" or channels)
 
 
 def test_one_replica_exchanges_nothing():
-    assert not any(scaling.exchanged_bytes(small_model(), GLOBAL_BATCH, 1).values())
+    assert not any(scaling.all_reduce_bytes_per_replica(small_model(), GLOBAL_BATCH, 1).values())
 
 
-def test_one_replica_is_measured_under_the_default_strategy(monkeypatch):
-    opened = []
-    monkeypatch.setattr("simclr_tf.training.distribution.make_distribution", opened.append)
-    monkeypatch.setattr("simclr_tf.models.build.build_model", lambda settings, plan: small_model())
-    options = scaling.Options(replicas="1", train_batch_size=4, image_size=SIDE, steps=3)
-    # The small encoder's own side: what is stored is half as large again.
-    monkeypatch.setattr(scaling, "_batch", lambda strategy, share, side: noise(share))
-    measured = scaling._measure(options, 1)
-    assert measured["seconds"] > 0 and not opened
+def test_step_of_one_replica_is_measured():
+    options = scaling.Options(
+        replicas="1", train_batch_size=4, width_multiplier=0.0625, image_size=SIDE, steps=1
+    )
+    measured = scaling.measure(options, 1)
+    assert measured["seconds"] > 0 and not any(measured["exchanged_bytes"].values())
 
 
-def noise(share):
-    return {"image": tf.ones([share, SIDE, SIDE, 3], tf.uint8)}
-
-
-def test_batches_lie_on_their_devices(mirrored):
+def test_random_batches_are_on_their_devices(mirrored):
     strategy = mirrored(2)
-    images = strategy.experimental_local_results(scaling._batch(strategy, 3, 8)["image"])
+    images = strategy.experimental_local_results(scaling.random_batch(strategy, 3, 8)["image"])
     assert [image.device[-5:] for image in images] == ["CPU:0", "CPU:1"]
     assert all(image.shape == (3, 8, 8, 3) and image.dtype == tf.uint8 for image in images)
     assert (images[0].numpy() != images[1].numpy()).any()
 
 
-@pytest.fixture
-def measured(monkeypatch):
-    """Step times instead of processes: what is asked for, and by replicas the times in turn."""
-    asked, times = [], {}
-
-    def in_fresh_process(function, options, count):
-        asked.append(count)
-        if isinstance(times[count], Exception):
-            raise times[count]
-        exchanged = dict.fromkeys(scaling.KINDS, 2**10 * (count > 1))
-        return {"seconds": times[count].pop(0), "exchanged_bytes": exchanged}
-
-    monkeypatch.setattr(scaling, "in_fresh_process", in_fresh_process)
-    monkeypatch.setattr(scaling, "this_machine", lambda: HardwareInfo("CPU", 2, "2", []))
-    return asked, times
-
-
-def test_rounds_alternate_and_one_replica_is_the_measure(measured):
-    asked, times = measured
-    times |= {4: [0.5, 2.5, 1.0], 1: [2.0, 1.0, 3.0]}
+def test_one_replica_is_the_base_of_speed_and_efficiency():
     options = scaling.Options(replicas="4,1", train_batch_size=64)
-    report = scaling.run(options, lambda line: None)
-    assert asked == [4, 1] * 3
-    assert report.rows == [
-        ["4", "16", "1 (0.5–2.5)", "128", "2.00 ×", "50%", *["1 KiB"] * 4],
+    exchanged = {4: dict.fromkeys(scaling.COLLECTIVES, 2**10)}
+    exchanged[1] = dict.fromkeys(scaling.COLLECTIVES, 0)
+    outcomes = {
+        count: [{"seconds": s, "exchanged_bytes": exchanged[count]} for s in seconds]
+        for count, seconds in {4: (0.5, 2.5, 1.0), 1: (2.0, 1.0, 3.0)}.items()
+    }
+    results = scaling.summarize(options, outcomes)
+    assert BenchResult(None, scaling.BENCHMARK.columns, results, []).rows() == [
+        ["4", "16", "1 (0.5–2.5)", "128", "2.00 ×", "50%", *["1.02 kB"] * 4],
         ["1", "64", "2 (1–3)", "64", "1.00 ×", "100%", *["0 B"] * 4],
     ]
-    assert any("share the same cores" in note for note in report.notes)
+    (alone,) = scaling.summarize(scaling.Options(replicas="4"), {4: outcomes[4]})
+    assert "speed" not in alone
 
 
-def test_without_one_replica_nothing_is_compared(measured):
-    measured[1][2] = [1.0]
-    report = scaling.run(scaling.Options(replicas="2", repeats=1), lambda line: None)
-    assert report.rows[0][4:6] == ["–", "–"]
+def test_more_replicas_than_gpus_are_refused():
+    options = scaling.Options(replicas="1,2")
+    with pytest.raises(UserError, match=r"--replicas=1,2: expected at most 1, .* got 2"):
+        options.cases(HardwareInfo("CPU", 2, "2", ["GPU"]))
+    hardware = HardwareInfo("CPU", 2, "2", [])
+    assert options.cases(hardware) == {"1 replica": 1, "2 replicas": 2}
+    assert any("share the same cores" in note for note in options.notes(hardware))
 
 
-@pytest.mark.parametrize("error", [MemoryError("OOM"), ProcessDiedError()])
-def test_want_of_memory_is_told(measured, error):
-    measured[1][2] = error
-    with pytest.raises(UserError, match="2 replicas did not find the memory for --train_batch"):
-        scaling.run(scaling.Options(replicas="2"), lambda line: None)
-
-
-def test_more_replicas_than_gpus_are_refused(measured, monkeypatch):
-    monkeypatch.setattr(scaling, "this_machine", lambda: HardwareInfo("CPU", 2, "2", ["GPU"]))
-    with pytest.raises(UserError, match="--replicas=1,2: 1 of 2 GPUs are visible"):
-        scaling.run(scaling.Options(replicas="1,2"), lambda line: None)
-    assert not measured[0]
-
-
-def test_options_are_checked_before_any_work():
+def test_options_are_validated_as_those_of_a_run():
     for wrong in ({"resnet_depth": 19}, {"image_size": 4}, {"precision": "int8"}):
         with pytest.raises(UserError, match=f"--{next(iter(wrong))}="):
             scaling.Options(**wrong)

@@ -1,4 +1,4 @@
-"""The benches in their own process, as a user runs them, at sizes that take seconds."""
+"""Benchmarks as a user runs them, in their own process, at sizes that take seconds."""
 
 import contextlib
 import importlib
@@ -17,26 +17,26 @@ _MIB = 2**20
 
 
 @pytest.mark.parametrize("name", bench.BENCHES)
-def test_help_tells_every_flag_of_a_bench(name):
+def test_help_lists_every_flag_of_a_benchmark(name):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert cli.main(["bench", name, "--help"]) == 0
     values = absl_flags.FlagValues()
     bench.named(name).define(values)
-    told = [line.split()[0] for line in out.getvalue().splitlines() if line.startswith("  --")]
-    assert sorted(told) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE"])
+    listed = [line.split()[0] for line in out.getvalue().splitlines() if line.startswith("  --")]
+    assert sorted(listed) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE"])
     assert out.getvalue().startswith(f"simclr-tf bench {name}\n")
     assert importlib.import_module(f"simclr_tf.bench.{name}").__doc__.strip() in out.getvalue()
 
 
-def test_help_of_bench_names_the_benches():
+def test_help_of_bench_lists_the_benchmarks():
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert cli.main(["bench", "--help"]) == 0
     assert all(f"  simclr-tf bench {name} " in out.getvalue() for name in bench.BENCHES)
 
 
-def test_loss_measures_what_blocks_save(run_cli, tmp_path):
+def test_loss_measures_memory_that_blocks_save(run_cli, tmp_path):
     file = tmp_path / "new" / "loss.json"
     flags = ["--batch_sizes=2048", "--dim=32", "--repeats=1", f"--output={file}"]
     done = run_cli("bench", "loss", *flags)
@@ -82,11 +82,11 @@ def test_scaling_measures_a_step_of_several_replicas(run_cli, tmp_path):
 @pytest.mark.parametrize(
     ("name", "flags", "pairs"),
     [
-        ("augment", ["--image_sizes=8", "--batch_size=2"], [("ours", "host")]),
+        ("augment", ["--image_sizes=8", "--batch_size=2"], [("simclr_tf", "tf_image")]),
         (
             "step",
             ["--train_batch_size=4", "--image_size=8", "--width_multipliers=0.0625"],
-            [("step", "bare"), ("step", "bare")],
+            [("step", "encoder_only"), ("step", "encoder_only")],
         ),
         (
             "input",
@@ -96,26 +96,29 @@ def test_scaling_measures_a_step_of_several_replicas(run_cli, tmp_path):
         (
             "embed",
             ["--batch_size=4", "--images=6", "--image_size=8", "--width_multipliers=0.0625"],
-            [("extraction", "bare")],
+            [("extraction", "encoder_only")],
         ),
     ],
 )
-def test_what_is_compared_is_measured_in_every_round(run_cli, tmp_path, name, flags, pairs):
-    file = tmp_path / "figures.json"
+def test_benchmark_measures_every_quantity_in_every_round(run_cli, tmp_path, name, flags, pairs):
+    file = tmp_path / "results.json"
     done = run_cli("bench", name, *flags, "--repeats=2", "--seconds=0.01", f"--output={file}")
     assert done.returncode == 0, done.stderr
-    assert "round 2 of 2: " in done.stdout and "median (min–max) of 2 rounds" in done.stdout
+    assert (
+        "round 2 of 2: " in done.stdout
+        and "median (min–max) of 2 interleaved rounds" in done.stdout
+    )
     results = json.loads(file.read_text(encoding="utf-8"))["results"]
-    for result, (ours, theirs) in zip(results, pairs, strict=True):
-        figures = result[ours]["values"]
-        assert len(figures) == 2 and min(figures) > 0
-        if theirs:
-            ratios = np.divide(figures, result[theirs]["values"])
+    for result, (numerator, denominator) in zip(results, pairs, strict=True):
+        values = result[numerator]["values"]
+        assert len(values) == 2 and min(values) > 0
+        if denominator:
+            ratios = np.divide(values, result[denominator]["values"])
             np.testing.assert_allclose(result["ratio"]["values"], ratios)
             np.testing.assert_allclose(result["ratio"]["median"], ratios.mean())
 
 
-def test_a_dataset_that_cannot_be_read_is_a_users_mistake(run_cli, tmp_path):
+def test_dataset_that_cannot_be_read_is_a_user_error(run_cli, tmp_path):
     done = run_cli("bench", "input", f"--dataset=folder:{tmp_path}")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"error: --dataset=folder:{tmp_path} holds no images" in done.stderr

@@ -1,23 +1,23 @@
-"""The baseline of augmentation: each view by itself on the host, as the paper's recipe reads.
+"""Baseline of the augmentation benchmark: the paper's recipe for single images, with `tf.image`.
 
-Written with `tf.image` in tf.data's parallel map, the way in which most SimCLR code does it, and
-neither held back nor tuned. It shares no code with `simclr_tf.augment`.
+It runs in tf.data's parallel map on the host, as most SimCLR code does, neither slowed down nor
+tuned, and shares no code with `simclr_tf.augment`.
 """
 
 import tensorflow as tf
 
 
-def host_views(
+def tf_image_dataset(
     images: tf.Tensor, batch_size: int, image_size: int, strength: float, use_blur: bool
 ) -> tf.data.Dataset:
-    """Returns endless batches of two views of each image.
+    """Returns an infinite dataset of batches of two views of each image.
 
     Args:
-        images: uint8 [N, H, W, 3] in memory, taken in their order, again and again.
+        images: uint8 [N, H, W, 3] in memory, repeated in their order.
         batch_size: B.
         image_size: S, the side of the views in pixels.
-        strength: of colour jitter, 0 for none.
-        use_blur: whether half of the views are blurred.
+        strength: of color jitter; 0 disables it.
+        use_blur: blurs half of the views.
 
     Returns:
         A dataset of pairs of float32 [B, S, S, 3] in [0, 1].
