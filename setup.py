@@ -56,6 +56,7 @@ setup(
     ],
     package_dir={"simclr_tf.exporter": "export", "simclr_tf.flags": "flags"},
     package_data={
+        "simclr_tf": ["py.typed"],
         "simclr_tf.flags": ["*.flags"],
         "simclr_tf.reporting": ["templates/*"],
     },
@@ -81,5 +82,5 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["simclr-tf=simclr_tf.cli.main:console"]},
+    entry_points={"entry_point_scripts": ["simclr-tf=simclr_tf.cli.main:console"]},
 )

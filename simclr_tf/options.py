@@ -84,16 +84,23 @@ class OptionSet(NamedTuple):
         heading: title of the group in `--help` and in the documentation.
         group: the option group.
         defaults: other defaults than the group's, by option; None: depends on other options.
+        help: other help texts than the group's, by option.
     """
 
     heading: str
     group: type[OptionGroup]
     defaults: Mapping[str, Any] = types.MappingProxyType({})
+    help: Mapping[str, str] = types.MappingProxyType({})
 
     @classmethod
-    def of(cls, group: type[OptionGroup], **defaults: Any) -> "OptionSet":
+    def of(
+        cls,
+        group: type[OptionGroup],
+        defaults: Mapping[str, Any] = types.MappingProxyType({}),
+        help: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> "OptionSet":
         """Returns the set of a group under its own heading."""
-        return cls((group.__doc__ or "").strip().splitlines()[0], group, defaults)
+        return cls((group.__doc__ or "").strip().splitlines()[0], group, defaults, help)
 
 
 def option_fields(group: Any) -> list[dataclasses.Field]:
@@ -181,6 +188,27 @@ def validate(field: dataclasses.Field, value: Any) -> None:
         if limit is not None and not holds(value, limit):
             shown = limit if isinstance(limit, int) else f"{limit:g}"
             raise UserError(f"--{field.name}={value}: expected {kind} {words} {shown}")
+
+
+def split_commas(value: str) -> list[str]:
+    """Returns the parts of a value between commas, without empty ones."""
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def parse_choices(name: str, value: str, choices: Collection[str]) -> list[str]:
+    """Returns the different parts of the comma-separated value of an option.
+
+    Raises:
+        UserError: if one of them is not among the choices.
+    """
+    parts = split_commas(value)
+    for part in parts:
+        if part not in choices:
+            raise UserError(
+                f"--{name}={value}: expected any of {', '.join(choices)}, got {part!r}"
+                f"{suggest(part, choices)}"
+            )
+    return list(dict.fromkeys(parts))
 
 
 def suggest(name: str, known: Collection[str], prefix: str = "") -> str:

@@ -61,7 +61,7 @@ def test_wheel_holds_every_module_and_flagfile(tmp_path):
         path.relative_to(source).as_posix()
         for path in source.rglob("*")
         # The examples are of other programs, which run them from a checkout.
-        if path.suffix in {".py", ".flags", ".html", ".css", ".js"}
+        if path.suffix in {".py", ".flags", ".html", ".css", ".js", ".typed"}
         and path.name != "setup.py"
         and path.parent.name != "examples"
     }
@@ -110,6 +110,30 @@ def test_versions_agree():
 def test_import_is_light_and_chooses_the_keras():
     code = "import os, sys, simclr_tf; print(sorted({'tensorflow', 'tf_keras'} & set(sys.modules)),"
     assert run_python(f"{code} os.environ['TF_USE_LEGACY_KERAS'])") == "[] 1"
+
+
+def test_public_names_are_listed_without_importing_tensorflow():
+    code = """
+import sys, time
+started = time.perf_counter()
+import simclr_tf as st
+names = dir(st)
+print(time.perf_counter() - started < 0.5, {"tensorflow", "numpy"} & set(sys.modules), *names)
+"""
+    fast, loaded, *names = run_python(code).split()
+    assert (fast, loaded) == ("True", "set()")
+    assert set(names) == set(simclr_tf.__all__) >= {"pretrain", "Run", "losses", "load"}
+
+
+@pytest.mark.parametrize("name", simclr_tf.__all__)
+def test_every_public_name_exists(name):
+    assert getattr(simclr_tf, name) is not None
+    assert name in dir(simclr_tf)
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'pretain'"):
+        simclr_tf.pretain  # noqa: B018
 
 
 def test_works_when_imported_after_tensorflow_and_its_keras():

@@ -10,10 +10,10 @@ from typing import Any
 
 from absl import flags
 
-from simclr_tf.cli.flags import define_section, read_section
+from simclr_tf.cli.flags import define_options, explicit_options
 from simclr_tf.errors import UserError
+from simclr_tf.options import OptionSet, make_group
 from simclr_tf.utils.files import atomic_write, check_output_path
-from simclr_tf.utils.log import show_progress
 
 BENCHES = ("augment", "step", "input", "loss", "scaling", "embed")
 
@@ -27,16 +27,15 @@ class Bench:
         self.__doc__ = module.__doc__
 
     def define(self, values: flags.FlagValues) -> dict[str, list[str]]:
-        group = self._benchmark.options
-        names = define_section(values, group)
+        groups = define_options(values, [OptionSet.of(self._benchmark.options)])
         flags.DEFINE_string("output", None, "JSON file for the results.", flag_values=values)
-        return {(group.__doc__ or "").strip(): names, "Output": ["output"]}
+        return {**groups, "Output": ["output"]}
 
     def run(self, values: flags.FlagValues) -> None:
-        options = read_section(values, self._benchmark.options)
+        group = self._benchmark.options
+        options = make_group(group, explicit_options(values, [OptionSet.of(group)]))
         if values.output:
             check_output_path(values.output, "output", is_file=True)
-        show_progress()
         result = self._benchmark.run(options)
         print(result.format())
         if values.output:
@@ -54,7 +53,7 @@ __doc__ = "\n".join(
 )
 
 
-def named(name: str) -> Bench:
+def get_subcommand(name: str) -> Bench:
     """Returns the benchmark of a name, the first argument.
 
     Raises:

@@ -10,8 +10,8 @@ docs/embeddings.md says what the files hold.
 
 from absl import flags
 
-from simclr_tf.cli.flags import names_among
 from simclr_tf.errors import UserError
+from simclr_tf.options import parse_choices
 
 _FORMATS = ("npy", "parquet", "projector")
 
@@ -70,7 +70,7 @@ def run(values: flags.FlagValues) -> None:
             f"--output={values.output}: must be a directory of a file system; mount the bucket, or "
             "copy the files there afterwards"
         )
-    formats = names_among("format", values.format, _FORMATS)
+    formats = parse_choices("format", values.format, _FORMATS)
     if not formats:
         raise UserError(f"--format is empty: name any of {', '.join(_FORMATS)}")
 

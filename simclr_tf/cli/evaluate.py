@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
-from simclr_tf.cli.flags import listed, names_among
 from simclr_tf.errors import UserError
+from simclr_tf.options import parse_choices, split_commas
 
 _PROTOCOLS = ("knn", "logistic", "linear", "probes")
 _BASELINES = ("pca", "random", "supervised")
@@ -120,16 +120,16 @@ def run(values: flags.FlagValues) -> None:
         raise UserError("name what to evaluate: either --model_dir=RUN or --encoder=SAVEDMODEL")
     if values.dataset and values.datasets:
         raise UserError("--dataset and --datasets exclude each other: name all in --datasets")
-    datasets = listed(values.datasets or values.dataset)
+    datasets = split_commas(values.datasets or values.dataset)
     if values.encoder and not (values.output and datasets):
         raise UserError("--encoder needs --output=DIR and --dataset as well")
-    if "finetune" in listed(values.protocols):
+    if "finetune" in split_commas(values.protocols):
         raise UserError("--protocols: finetune is a command: simclr-tf finetune --checkpoint=RUN")
-    names = names_among("protocols", values.protocols, _PROTOCOLS)
-    baselines = names_among("baselines", values.baselines, _BASELINES)
+    names = parse_choices("protocols", values.protocols, _PROTOCOLS)
+    baselines = parse_choices("baselines", values.baselines, _BASELINES)
     if not names and (values.encoder or not values.table):
         raise UserError(f"--protocols is empty: name any of {', '.join(_PROTOCOLS)}")
-    runs = [Path(name) for name in listed(values.model_dir or "")]
+    runs = [Path(name) for name in split_commas(values.model_dir or "")]
     if values.model_dir and not runs:
         raise UserError(f"--model_dir={values.model_dir} names no run")
     neighbours = _numbers("knn_k", values.knn_k, int)
@@ -203,12 +203,12 @@ def _transformations(values):
     from simclr_tf.evaluation.transformation_probes import TRANSFORMATIONS
 
     flag = "probe_transformations"
-    return names_among(flag, values[flag].value, tuple(TRANSFORMATIONS))
+    return parse_choices(flag, values[flag].value, tuple(TRANSFORMATIONS))
 
 
 def _numbers(flag, value, kind):
     try:
-        numbers = tuple(kind(name) for name in listed(value))
+        numbers = tuple(kind(name) for name in split_commas(value))
     except ValueError:
         raise UserError(f"--{flag}={value}: must be numbers with commas between them") from None
     if not numbers:

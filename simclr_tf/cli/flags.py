@@ -1,6 +1,5 @@
-"""Flags made from the config's dataclasses, and the help and flagfiles of the commands."""
+"""Flags generated from option groups, and the help and flagfiles of the commands."""
 
-import dataclasses
 import os
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -10,76 +9,52 @@ from typing import Any
 from absl import flags
 
 from simclr_tf.errors import UserError
-from simclr_tf.options import option_fields
+from simclr_tf.options import OptionSet, option_fields, option_type
 
-_DEFINE: dict[Any, Any] = {
+_DEFINE: dict[type, Any] = {
     bool: flags.DEFINE_boolean,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     str: flags.DEFINE_string,
 }
 
-
-def define_section(values: flags.FlagValues, section: type, **defaults: Any) -> list[str]:
-    """Defines a flag for every option of a dataclass, with other defaults where named.
-
-    Returns:
-        The flags' names.
-    """
-    names = []
-    for field in option_fields(section):
-        default = defaults.get(field.name, field.default)
-        _DEFINE[field.type](field.name, default, field.metadata["help"], flag_values=values)
-        names.append(field.name)
-    return names
+Groups = dict[str, list[str]]  # names of flags by heading
 
 
-def read_section(values: flags.FlagValues, section: type, base: Any = None) -> Any:
-    """Builds the dataclass, which validates it, from the flags that were given.
-
-    All else is as in `base`, an instance of it, or has the dataclass's own default.
-    """
-    given = {
-        field.name: values[field.name].value
-        for field in option_fields(section)
-        if values[field.name].present
-    }
-    return section(**given) if base is None else dataclasses.replace(base, **given)
-
-
-def listed(value: str) -> list[str]:
-    """Returns the parts of a value that has commas between them."""
-    return [name.strip() for name in value.split(",") if name.strip()]
+def define_options(values: flags.FlagValues, option_sets: Iterable[OptionSet]) -> Groups:
+    """Defines a flag for every option, and returns the names of the flags by heading."""
+    groups: Groups = {}
+    for option_set in option_sets:
+        for field in option_fields(option_set.group):
+            default = option_set.defaults.get(field.name, field.default)
+            help_text = option_set.help.get(field.name, field.metadata["help"])
+            _DEFINE[option_type(field)](field.name, default, help_text, flag_values=values)
+            heading = field.metadata["heading"] or option_set.heading
+            groups.setdefault(heading, []).append(field.name)
+    return groups
 
 
-def names_among(flag: str, value: str, allowed: Sequence[str]) -> list[str]:
-    """Returns the names that a flag's value lists.
-
-    Raises:
-        UserError: if one is not among those allowed.
-    """
-    names = listed(value)
-    for name in names:
-        if name not in allowed:
-            raise UserError(f"--{flag}: {name!r} is none of {', '.join(allowed)}")
-    return list(dict.fromkeys(names))
+def explicit_options(values: flags.FlagValues, option_sets: Iterable[OptionSet]) -> dict[str, Any]:
+    """Returns the values of the options that the command line sets, by name."""
+    names = [field.name for s in option_sets for field in option_fields(s.group)]
+    return {name: values[name].value for name in names if values[name].present}
 
 
-def note_no_effect(values: flags.FlagValues, names: Iterable[str]) -> None:
-    """Says of flags that were given which have no effect."""
+def warn_ignored_flags(values: flags.FlagValues, names: Iterable[str]) -> None:
+    """Prints a note for every flag that the command line sets although it has no effect."""
     for name in names:
         if values[name].present:
             print(f"note: --{name} has no effect here")
 
 
 def read_flagfiles(arguments: Sequence[str]) -> list[str]:
-    """Replaces the name of a shipped flagfile by its place; leaves all else as it is.
+    """Replaces the name of a shipped flagfile by its path.
 
-    `--flagfile=flags/NAME.flags` works in a checkout and, where no such file lies in the working
-    directory, finds the installed one.
+    `--flagfile=flags/NAME.flags` works in a checkout and, where the working directory has no such
+    file, finds the installed one.
 
     Raises:
-        UserError: if there is no such file, in the directory or among the shipped ones.
+        UserError: the file exists neither in the directory nor among the shipped ones.
     """
     replaced = []
     for argument in arguments:
@@ -97,22 +72,22 @@ def read_flagfiles(arguments: Sequence[str]) -> list[str]:
     return replaced
 
 
-def help_text(
-    command: str, document: str | None, values: flags.FlagValues, groups: dict[str, list[str]]
-) -> str:
-    """Returns a command's help: what it does, then its flags by group."""
+def help_text(command: str, document: str | None, values: flags.FlagValues, groups: Groups) -> str:
+    """Returns a command's help: its description, then its flags by group."""
     lines = [f"simclr-tf {command}", "", (document or "").strip(), ""]
     for heading, names in groups.items():
         lines += [f"{heading}:"]
         for name in names:
             flag = values[name]
             default = "" if flag.default in (None, "") else f" (default {flag.default})"
-            lines += textwrap.wrap(
-                f"{flag.help}{default}",
-                width=98,
-                initial_indent=f"  --{name}  ".ljust(32),
-                subsequent_indent=" " * 32,
-            )
+            lines += _help_lines(name, f"{flag.help}{default}")
         lines.append("")
-    lines.append("  --flagfile=FILE".ljust(32) + "Read flags from a file; later flags override it.")
+    lines += _help_lines("flagfile=FILE", "Read flags from a file; later flags override it.")
+    lines += _help_lines("verbose", "Show TensorFlow's log.")
     return "\n".join(lines)
+
+
+def _help_lines(name: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text, width=98, initial_indent=f"  --{name}  ".ljust(32), subsequent_indent=" " * 32
+    )

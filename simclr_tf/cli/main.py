@@ -11,7 +11,10 @@ from typing import Any
 from absl import flags
 
 from simclr_tf.cli.flags import help_text, read_flagfiles
+from simclr_tf.cli.startup import silence_tensorflow
 from simclr_tf.errors import UserError
+from simclr_tf.options import check_known, suggest
+from simclr_tf.utils.log import show_progress
 
 COMMANDS = (
     "pretrain",
@@ -31,34 +34,13 @@ COMMANDS = (
 
 def main(argv: Sequence[str]) -> int:
     """Runs one command and returns its exit status; `argv` is without the program's name."""
-    if not argv or argv[0] in ("--help", "-h", "help"):
-        print(_overview())
-        return 0
-    name, *arguments = argv
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names may hold what a terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # names may contain what a terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        if name not in COMMANDS:
-            raise UserError(f"{name}: no such command; there are {', '.join(COMMANDS)}")
-        command: Any = _load(name)
-        if hasattr(command, "named") and arguments[:1] not in (["--help"], ["-h"]):
-            # Several commands in one: the first argument says which.
-            command = command.named(arguments[0] if arguments else "")
-            name, arguments = f"{name} {arguments[0]}", arguments[1:]
-        values = flags.FlagValues()
-        values.set_gnu_getopt()  # flags may follow an argument
-        groups = command.define(values)
-        if "--help" in arguments or "-h" in arguments:
-            print(help_text(name, command.__doc__, values, groups))
-            return 0
-        rest = _parse(values, [name, *read_flagfiles(arguments)])
-        taken = [rest.pop(0) if rest else command.ARGUMENT] if hasattr(command, "ARGUMENT") else []
-        if rest:
-            raise UserError(f"{rest[0]}: not a flag; flags are written --name=value")
-        command.run(values, *taken)
+        _run([argument for argument in argv if argument != "--verbose"])
         sys.stdout.flush()
-    except BrokenPipeError:  # of `| head`, which has read what it wanted
+    except BrokenPipeError:  # `| head` closes the pipe after the lines that it needs
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except UserError as error:
@@ -71,10 +53,39 @@ def main(argv: Sequence[str]) -> int:
 
 
 def console() -> None:
-    """The entry point of the installed command."""
-    # TensorFlow's start-up lines about what this machine lacks would bury the first of ours.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """The installed command `simclr-tf`."""
+    if "--verbose" not in sys.argv:
+        silence_tensorflow()
     sys.exit(main(sys.argv[1:]))
+
+
+def _run(argv: Sequence[str]) -> None:
+    if not argv or argv[0] in ("--help", "-h", "help"):
+        print(_usage())
+        return
+    name, *arguments = argv
+    if name not in COMMANDS:
+        expected = ", ".join(COMMANDS)
+        hint = suggest(name, COMMANDS)
+        raise UserError(f"{name}: no such command, expected one of {expected}{hint}")
+    command: Any = _load(name)
+    if hasattr(command, "get_subcommand") and arguments[:1] not in (["--help"], ["-h"]):
+        command = command.get_subcommand(arguments[0] if arguments else "")
+        name, arguments = f"{name} {arguments[0]}", arguments[1:]
+    values = flags.FlagValues()
+    values.set_gnu_getopt()  # flags may follow a positional argument
+    groups = command.define(values)
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text(name, command.__doc__, values, groups))
+        return
+    show_progress()
+    positional = _parse(values, [name, *read_flagfiles(arguments)])
+    taken = []
+    if hasattr(command, "POSITIONAL_DEFAULT"):
+        taken = [positional.pop(0) if positional else command.POSITIONAL_DEFAULT]
+    if positional:
+        raise UserError(f"{positional[0]}: not a flag. Fix: write flags as --name=value")
+    command.run(values, *taken)
 
 
 def _load(name: str) -> Any:
@@ -86,11 +97,14 @@ def _load(name: str) -> Any:
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     try:
         return values(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        check_known([error.flagname], list(values), f"simclr-tf {argv[0]}")
+        raise UserError(" ".join(str(error).split())) from None
     except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from None
 
 
-def _overview() -> str:
+def _usage() -> str:
     lines = [
         "SimCLR: contrastive learning of visual representations without labels.",
         "",
@@ -100,6 +114,10 @@ def _overview() -> str:
     for name in COMMANDS:
         document = _load(name).__doc__ or ""
         lines.append(f"  {name:<10} {document.strip().splitlines()[0]}")
-    lines += ["", "simclr-tf COMMAND --help tells a command's flags. A first run, in minutes:", ""]
+    lines += [
+        "",
+        "simclr-tf COMMAND --help lists the flags of a command. A first run, in minutes:",
+        "",
+    ]
     lines += ["  simclr-tf pretrain --flagfile=flags/quickstart.flags --model_dir=runs/quickstart"]
     return "\n".join(lines)

@@ -13,8 +13,9 @@ from typing import Any
 
 from absl import flags
 
-from simclr_tf.cli.flags import listed, note_no_effect
+from simclr_tf.cli.flags import warn_ignored_flags
 from simclr_tf.errors import UserError
+from simclr_tf.options import split_commas
 
 _OF_ONE = (
     *("dataset", "train_split", "eval_split", "data_dir", "skip_unreadable"),
@@ -60,7 +61,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
 def run(values: flags.FlagValues) -> None:
     if bool(values.model_dir) == bool(values.runs):
         raise UserError("name what to report: either --model_dir=RUN or --runs=RUN,RUN")
-    runs = listed(values.runs or "")
+    runs = split_commas(values.runs or "")
     if values.runs and (len(runs) < 2 or not values.output):
         raise UserError("--runs compares two runs or more, and needs --output=FILE")
     if values.output and "://" in values.output:
@@ -71,7 +72,7 @@ def run(values: flags.FlagValues) -> None:
     from simclr_tf.reporting import ReportOptions, report_run, report_runs
 
     if runs:
-        note_no_effect(values, _OF_ONE)
+        warn_ignored_flags(values, _OF_ONE)
         report_runs(runs, values.output)
         return
     options: dict[str, Any] = {name: values[name].value for name in _OF_ONE}

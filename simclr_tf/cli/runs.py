@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-ARGUMENT = "runs"  # unless given
+POSITIONAL_DEFAULT = "runs"  # unless given
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from absl import flags
 
 from simclr_tf.errors import UserError
 
-ARGUMENT = ""  # unless given
+POSITIONAL_DEFAULT = ""  # unless given
 _WIDEST = 100
 
 

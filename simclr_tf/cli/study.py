@@ -17,14 +17,19 @@ from pathlib import Path
 from absl import flags
 
 from simclr_tf import config
-from simclr_tf.cli.flags import define_section, listed, read_section
-from simclr_tf.cli.training_flags import SECTIONS, heading
+from simclr_tf.api.training_options import GROUPS
+from simclr_tf.cli.flags import define_options, explicit_options
 from simclr_tf.errors import UserError
+from simclr_tf.options import OptionSet, make_group, split_commas
 from simclr_tf.study.experiments import STUDIES
 from simclr_tf.study.grid import RATE_OF_BASE, Cell, Relative, Study
 
 # Nobody looks at the pictures of dozens of runs.
 _WATCHING = config.Monitoring(pictures_every_epochs=0.0)
+_BASE = [
+    OptionSet.of(group, vars(_WATCHING) if group is config.Monitoring else {})
+    for group in GROUPS.values()
+]
 
 
 class StudyCommand:
@@ -75,25 +80,19 @@ class StudyCommand:
             "Study": ["output", "seeds", "subset", "cells", "list"],
             "How": ["processes", "num_replicas", "knn_k", "eval_batch_size"],
         }
-        for section in SECTIONS.values():
-            defaults = vars(_WATCHING) if section is config.Monitoring else {}
-            groups[heading(section)] = define_section(values, section, **defaults)
-        return groups
+        return groups | define_options(values, _BASE)
 
     def run(self, values: flags.FlagValues) -> None:
         study = self._study
         seeds = _seeds(values)
-        cells = study.chosen(values.subset, listed(values.cells))
+        cells = study.chosen(values.subset, split_commas(values.cells))
         if values.list:
             print(_listing(study, cells, seeds))
             return
+        options = explicit_options(values, _BASE)
+        options.setdefault("pictures_every_epochs", _WATCHING.pictures_every_epochs)
         base = config.PretrainConfig(
-            **{
-                name: read_section(
-                    values, section, _WATCHING if section is config.Monitoring else None
-                )
-                for name, section in SECTIONS.items()
-            }
+            **{name: make_group(group, options) for name, group in GROUPS.items()}
         )
         if not values.output:
             raise UserError("--output is missing: the directory that the study is written to")
@@ -133,7 +132,7 @@ def is_replaced(name: str, cells: Sequence[Cell]) -> bool:
     return all(name in o and not isinstance(o[name], Relative) for o in overrides)
 
 
-def named(name: str) -> StudyCommand:
+def get_subcommand(name: str) -> StudyCommand:
     """Returns the study of a name, the first argument.
 
     Raises:
@@ -152,7 +151,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
 def _seeds(values):
     if values["seed"].present:
         raise UserError("--seed: a study has several: --seeds=0,1,2")
-    words = listed(values.seeds)
+    words = split_commas(values.seeds)
     for word in words:
         if not word.isdecimal() or int(word) >= 2**31:
             raise UserError(f"--seeds={values.seeds}: {word!r} is no integer from 0 to 2^31 - 1")

@@ -77,18 +77,19 @@ def test_help_tells_every_flag_by_group(command):
     module = {"import": "import_weights"}.get(command, command)
     groups = importlib.import_module(f"simclr_tf.cli.{module}").define(values)
     told = [line.split()[0] for line in out.splitlines() if line.startswith("  --")]
-    assert sorted(told) == sorted(f"--{name}" for name in [*values, "flagfile=FILE"])
+    assert sorted(told) == sorted(f"--{name}" for name in [*values, "flagfile=FILE", "verbose"])
     assert all(f"{heading}:\n" in out for heading in groups)
 
 
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["train"], "train: no such command"),
+        (["pretain"], "pretain: no such command, expected one of pretrain, finetune"),
         (["pretrain", "--model_dir=x"], "flags/quickstart.flags"),
         (["pretrain", "--dataset=shapes"], "--model_dir is missing"),
         (["pretrain", "--datset=shapes"], "datset"),
-        (["pretrain", "--dataset=shapes", "stray"], "stray: not a flag"),
+        (["pretrain", "--dataset=shapes", "stray"], "stray: not a flag. Fix: write"),
+        (["pretrain", "--knn_evry_epochs=1"], "Fix: did you mean --knn_every_epochs"),
         (
             ["pretrain", "--dataset=shapes", "--temperature=0"],
             "=0.0: expected a number above 0",
@@ -124,11 +125,17 @@ def test_help_tells_every_flag_by_group(command):
             ["pretrain", "--dataset=shapes", "--model_dir=x", "--mode=train_then_eval"],
             "no split 'validation'",
         ),
-        (["pretrain", "--dataset=shapes", f"--model_dir={__file__}/run"], "is no directory that"),
+        (
+            ["pretrain", "--dataset=shapes", f"--model_dir={__file__}/run"],
+            "Not a directory. Fix: choose another --model_dir",
+        ),
         (["evaluate"], "--model_dir=RUN or --encoder=SAVEDMODEL"),
         (["evaluate", "--encoder=x"], "--output=DIR"),
-        (["evaluate", "--model_dir=x", "--protocols=svm"], "'svm' is none of knn, logistic"),
-        (["evaluate", "--model_dir=x", "--baselines=pac"], "'pac' is none of pca, random"),
+        (
+            ["evaluate", "--model_dir=x", "--protocols=svm"],
+            "=svm: expected any of knn, logistic",
+        ),
+        (["evaluate", "--model_dir=x", "--baselines=pac"], "Fix: did you mean pca?"),
         (["evaluate", "--model_dir=x", "--knn_k=0"], "knn_k"),
         (["evaluate", f"--model_dir={__file__}"], "holds no run"),
         (["export"], "--model_dir is missing"),

@@ -1,0 +1,1 @@
+"""The Python API: every command as a function, with the flags as keyword arguments."""

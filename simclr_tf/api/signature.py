@@ -1,0 +1,98 @@
+"""Functions whose keyword arguments are the options of option groups."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from simclr_tf.options import OptionSet, check_known, option_fields
+from simclr_tf.utils.log import show_progress
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class OptionFunction(Protocol[P, R_co]):
+    """A function made by `takes_options`."""
+
+    __name__: str
+    option_sets: tuple[OptionSet, ...]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+def takes_options(
+    *option_sets: OptionSet,
+) -> Callable[[Callable[P, R_co]], OptionFunction[P, R_co]]:
+    """Returns a decorator for a function with `**options`.
+
+    The function gets the options that its caller sets, checked for unknown names. Its signature and
+    its docstring list every option with its default, so that `help` and tab completion show them.
+    An option that is also a parameter of the function is documented by the function.
+
+    Args:
+        option_sets: the option groups, which are also the flags of the command of the same name.
+    """
+
+    def decorate(function: Callable[P, R_co]) -> OptionFunction[P, R_co]:
+        own = inspect.signature(function)
+        *parameters, _ = own.parameters.values()
+        named = [parameter.name for parameter in parameters]
+        keywords, documentation = [], ["Keyword Args:"]
+        for option_set in option_sets:
+            for field in option_fields(option_set.group):
+                if field.name in named:
+                    continue
+                default = option_set.defaults.get(field.name, field.default)
+                keywords.append(
+                    inspect.Parameter(
+                        field.name,
+                        inspect.Parameter.KEYWORD_ONLY,
+                        default=default,
+                        annotation=field.type,
+                    )
+                )
+                help_text = option_set.help.get(field.name, field.metadata["help"])
+                end = "" if default in ("", None) else f" Default: {default!r}."
+                documentation.append(f"    {field.name}: {help_text}{end}")
+        names = [*named, *(keyword.name for keyword in keywords)]
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R_co:
+            show_progress()
+            check_known(kwargs, names, f"{function.__name__}()")
+            for name in list(kwargs):
+                if kwargs[name] is None:  # the same as omitted
+                    del kwargs[name]
+            return function(*args, **kwargs)
+
+        call.option_sets = option_sets  # type: ignore[attr-defined]
+        call.__signature__ = own.replace(  # type: ignore[attr-defined]
+            parameters=[*parameters, *keywords]
+        )
+        call.__doc__ = _insert_before_returns(function.__doc__ or "", documentation)
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def as_method(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of a run directory as a method of a class that is path-like."""
+
+    @functools.wraps(function)
+    def method(self: Any, **options: Any) -> Any:
+        return function(self, **options)
+
+    first, *others = inspect.signature(function).parameters.values()
+    self_parameter = first.replace(
+        name="self", default=inspect.Parameter.empty, annotation=inspect.Parameter.empty
+    )
+    method.__signature__ = inspect.signature(function).replace(  # type: ignore[attr-defined]
+        parameters=[self_parameter, *others]
+    )
+    return method
+
+
+def _insert_before_returns(docstring: str, lines: list[str]) -> str:
+    before, returns, after = inspect.cleandoc(docstring).partition("\nReturns:")
+    return f"{before.rstrip()}\n\n" + "\n".join(lines) + f"\n{returns}{after}\n"

@@ -1,0 +1,232 @@
+"""Training from Python: pretrain, finetune, distill."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from simclr_tf.api.run import Run
+from simclr_tf.api.signature import takes_options
+from simclr_tf.api.training_options import (
+    DISTILL_OPTIONS,
+    FINETUNE_OPTIONS,
+    PRETRAIN_OPTIONS,
+    Options,
+    RunOptions,
+    distill_config,
+    eval_data_overrides,
+    finetune_config,
+    pretrain_config,
+)
+from simclr_tf.config import DistillConfig, Distribution
+from simclr_tf.errors import UserError
+from simclr_tf.options import make_group
+from simclr_tf.runs.run_dir import RunDir
+
+logger = logging.getLogger(__name__)
+
+PathLike = str | os.PathLike[str]
+
+
+@takes_options(*PRETRAIN_OPTIONS)
+def pretrain(model_dir: PathLike = "", dataset: str = "", **options: Any) -> Run:
+    """Pretrains an encoder with SimCLR on images without labels.
+
+    Writes a run directory: config.json, metrics.jsonl, checkpoints/ and tensorboard/. The same call
+    again resumes an interrupted run.
+
+    Example:
+        >>> import simclr_tf as st
+        >>> run = st.pretrain(  # doctest: +SKIP
+        ...     "runs/photos", dataset="folder:photos", image_size=96, resnet_depth=18
+        ... )
+        >>> run.metrics[-1]["loss"]  # doctest: +SKIP
+        4.1
+
+    Args:
+        model_dir: Run directory, created if it does not exist.
+        dataset: TFDS name, `folder:PATH` (images at any depth) or `shapes` (built in).
+
+    Returns:
+        The run with its trained model. With several worker processes every worker gets it.
+
+    Raises:
+        UserError: an option, the data or the run directory is wrong; the message names the fix.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
+    """
+    options |= {"model_dir": model_dir, "dataset": dataset}
+    config = pretrain_config(options)
+    distribution_options = make_group(Distribution, options)
+    run = make_group(RunOptions, options)
+
+    from simclr_tf.evaluation import KNN, Logistic
+    from simclr_tf.evaluation.evaluate import evaluate_run
+    from simclr_tf.evaluation.options import EvalOptions
+    from simclr_tf.evaluation.splits import check_evaluation
+    from simclr_tf.exporter.export_run import export_run
+    from simclr_tf.training import tasks
+    from simclr_tf.training.distribution import make_distribution
+
+    protocols = KNN(), Logistic()
+    if run.mode == "train_then_eval":
+        check_evaluation(config.resolve().data, protocols)
+    model, is_chief = None, True
+    if run.mode != "eval":
+        distribution = make_distribution(distribution_options)
+        is_chief = distribution.is_chief
+        model = tasks.pretrain(
+            config, run.model_dir, distribution, distribution_options.steps_per_execution
+        )
+    if run.mode != "train" and is_chief:
+        request = EvalOptions(
+            protocols,
+            datasets=[options["dataset"]] if options["dataset"] else (),
+            train_split=options.get("train_split", ""),
+            test_split=options.get("eval_split", ""),
+            data_dir=options.get("data_dir", ""),
+            skip_unreadable=options.get("skip_unreadable", False),
+            batch_size=run.eval_batch_size,
+        )
+        evaluate_run(run.model_dir, request)
+        export_run(run.model_dir)
+    return Run(run.model_dir, model=model, is_chief=is_chief)
+
+
+@takes_options(*FINETUNE_OPTIONS)
+def finetune(model_dir: PathLike = "", checkpoint: PathLike = "", **options: Any) -> Run:
+    """Fine-tunes a pretrained encoder and a new classifier with labels.
+
+    Starts from the encoder of a run, or from the first layers of its projection head, and uses all
+    labels or a class-balanced fraction of them. Omitted data and architecture options are those of
+    the checkpoint's run; another dataset comes with its standard splits. At the end, the accuracy
+    on `eval_split` is measured, and encoder and classifier are exported.
+
+    Example:
+        >>> import simclr_tf as st
+        >>> run = st.finetune(  # doctest: +SKIP
+        ...     "runs/photos-10percent", checkpoint="runs/photos", label_fraction=0.1
+        ... )
+        >>> run.evaluations[-1]["top1"]  # doctest: +SKIP
+        0.81
+
+    Args:
+        model_dir: Run directory, created if it does not exist.
+        checkpoint: Run whose weights to start from. Without it, `from_scratch=True` is needed.
+
+    Returns:
+        The run with its trained classifier.
+
+    Raises:
+        UserError: an option, the data or a run directory is wrong; the message names the fix.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
+    """
+    options |= {"model_dir": model_dir, "checkpoint": checkpoint}
+    run = make_group(RunOptions, {"mode": "train_then_eval"} | options)
+    config = finetune_config(options)
+    distribution_options = make_group(Distribution, options)
+
+    from simclr_tf.evaluation.splits import check_evaluation
+    from simclr_tf.training import tasks
+    from simclr_tf.training.distribution import make_distribution
+
+    if run.mode == "train_then_eval":
+        check_evaluation(config.resolve().data, ())
+    model, is_chief = None, True
+    if run.mode != "eval":
+        distribution = make_distribution(distribution_options)
+        is_chief = distribution.is_chief
+        model = tasks.finetune(
+            config,
+            run.model_dir,
+            distribution,
+            distribution_options.steps_per_execution,
+            fit_batch="train_batch_size" not in options,
+        )
+    if is_chief:
+        _evaluate_and_export(run, options)
+    return Run(run.model_dir, model=model, is_chief=is_chief)
+
+
+@takes_options(*DISTILL_OPTIONS)
+def distill(model_dir: PathLike = "", teacher: PathLike = "", **options: Any) -> Run:
+    """Distills a classifier into an encoder of any size with unlabeled images.
+
+    The teacher is a fine-tuned run or an exported SavedModel with a classifier. The student, an
+    encoder with a linear classifier, is trained on the teacher's predictions, and on labels only
+    with `distill_alpha` below 1. Omitted data and architecture options are those of the teacher's
+    run, so that the student has the teacher's architecture by default (self-distillation). At the
+    end, the accuracy is measured if `eval_split` has the teacher's classes, and encoder and
+    classifier are exported.
+
+    Example:
+        >>> import simclr_tf as st
+        >>> student = st.distill(  # doctest: +SKIP
+        ...     "runs/student", teacher="runs/photos-10percent", width_multiplier=0.5
+        ... )
+
+    Args:
+        model_dir: Run directory, created if it does not exist.
+        teacher: Run of finetune or distill, or an exported SavedModel with a classifier.
+
+    Returns:
+        The run with its trained student.
+
+    Raises:
+        UserError: an option, the data or a run directory is wrong; the message names the fix.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
+    """
+    options |= {"model_dir": model_dir, "teacher": teacher}
+    run = make_group(RunOptions, {"mode": "train_then_eval"} | options)
+    config = distill_config(options)
+    distribution_options = make_group(Distribution, options)
+
+    from simclr_tf.training import tasks
+    from simclr_tf.training.distribution import make_distribution
+
+    model, is_chief = None, True
+    if run.mode != "eval":
+        distribution = make_distribution(distribution_options)
+    is_testable = run.mode != "train" and _can_test_student(run, options, config)
+    if run.mode != "eval":
+        is_chief = distribution.is_chief
+        model = tasks.distill(
+            config, run.model_dir, distribution, distribution_options.steps_per_execution
+        )
+    if is_chief:
+        _evaluate_and_export(run, options, test=is_testable)
+    return Run(run.model_dir, model=model, is_chief=is_chief)
+
+
+def _evaluate_and_export(run: RunOptions, options: Options, test: bool = True) -> None:
+    """Measures a classifier's accuracy and exports it, unless the run only trains."""
+    if run.mode == "train":
+        return
+
+    from simclr_tf.evaluation.evaluate import evaluate_classifier
+    from simclr_tf.exporter.export_run import export_run
+
+    if test:
+        evaluate_classifier(
+            run.model_dir, batch_size=run.eval_batch_size, data=eval_data_overrides(options)
+        )
+    export_run(run.model_dir)
+
+
+def _can_test_student(run: RunOptions, options: Options, config: DistillConfig) -> bool:
+    """Checks that eval_split has the teacher's classes; if the caller sets it, it must have."""
+    from simclr_tf.evaluation.evaluate import open_test_split
+    from simclr_tf.evaluation.splits import Splits
+    from simclr_tf.models.teacher import load_teacher
+
+    if run.mode == "eval":  # the teacher may no longer exist
+        class_names = RunDir(Path(run.model_dir)).read_config()[1].class_names
+    else:
+        class_names = load_teacher(config.distillation.teacher).class_names
+    try:
+        open_test_split(Splits.from_config(config.resolve().data), class_names, with_labels=False)
+    except UserError as error:
+        if "eval_split" in options:
+            raise
+        logger.info(f"note: the student's accuracy will not be measured: {error}")
+        return False
+    return True
