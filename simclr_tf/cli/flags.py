@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from simclr_tf.errors import UserError
-from simclr_tf.options import OptionSet, make_group, option_fields, option_type
+from simclr_tf.options import OptionSet, option_fields, option_type
 
 _DEFINE: dict[type, Any] = {
     bool: flags.DEFINE_boolean,
@@ -91,14 +91,3 @@ def _help_lines(name: str, text: str) -> list[str]:
     return textwrap.wrap(
         text, width=98, initial_indent=f"  --{name}  ".ljust(32), subsequent_indent=" " * 32
     )
-
-
-def define_section(values: flags.FlagValues, group: Any, **defaults: Any) -> list[str]:
-    """Defines the flags of one option group and returns their names."""
-    groups = define_options(values, [OptionSet.of(group, defaults)])
-    return [name for names in groups.values() for name in names]
-
-
-def read_section(values: flags.FlagValues, group: Any, base: Any = None) -> Any:
-    """Returns an option group with the values that the command line sets."""
-    return make_group(group, explicit_options(values, [OptionSet.of(group)]), base)

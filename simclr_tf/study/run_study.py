@@ -20,9 +20,9 @@ from simclr_tf.study.plot import draw
 from simclr_tf.study.results import Report, Result
 from simclr_tf.study.runner import run_trials, slots_for
 from simclr_tf.study.trial import Judging, Trial, trials_of
+from simclr_tf.training.base_task import open_training_data
 from simclr_tf.training.distribution import single_device
 from simclr_tf.training.schedule import check_trainable, make_plan
-from simclr_tf.training.tasks import open_training_data
 from simclr_tf.utils.files import atomic_write, check_output_path, directory_lock
 
 Say = Callable[[str], None]

@@ -110,7 +110,9 @@ def _carry_out(trial: "Trial", judging: "Judging", replicas: "DistributionContex
     from simclr_tf.runs.run_dir import RunDir
     from simclr_tf.training.tasks import finetune, pretrain
     from simclr_tf.utils.files import directory_lock
+    from simclr_tf.utils.log import show_progress
 
+    show_progress()
     keras.backend.clear_session()  # what the trial before has left, however it ended
     gc.collect()
     run = RunDir(trial.path)

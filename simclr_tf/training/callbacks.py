@@ -1,53 +1,64 @@
-"""metrics.jsonl, TensorBoard and the terminal: one row of figures, three readers."""
+"""Callbacks of every run: metrics, evaluations, checkpoints and the profiler."""
 
 import json
-import sys
+import logging
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import tf_keras as keras
-from tqdm import tqdm
 
 from simclr_tf.errors import UserError
 from simclr_tf.models.multi_view import MultiViewModel
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.gradient_norms import GradientNormMonitor
+from simclr_tf.training.interruption import is_peer_failure
 from simclr_tf.training.online_eval import Evaluator
 from simclr_tf.training.tensorboard import TensorBoardWriter
+from simclr_tf.utils.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+
+class _FastCallback(keras.callbacks.Callback):
+    """Base class of callbacks that do not need each step's metrics on the host."""
+
+    _supports_tf_logs = True  # asks Keras not to fetch them at every step
 
 
 @dataclass(frozen=True)
 class ScheduledEvaluator:
-    """An evaluator and how often it runs; it runs at the last step, too."""
+    """An evaluator and the number of steps between its runs. It also runs at the last step."""
 
     steps: int
     evaluator: Evaluator
 
 
-class LoggingCallback(keras.callbacks.Callback):
-    """Writes a row of metrics every `log_every` steps, and where an evaluator is due.
+class LoggingCallback(_FastCallback):
+    """Writes metrics to metrics.jsonl, TensorBoard and the console, and runs the evaluators.
 
-    A row's metrics are means over the steps since the row before it; they are summed on the device
-    and fetched only here.
+    A row is due every `log_every` steps and whenever an evaluator is due. Its metrics are means
+    over the steps since the row before; they are summed on the device and fetched only here.
 
     Args:
-        run: the run directory.
-        total_steps: of the run.
+        run: run directory.
+        total_steps: steps of the run.
         steps_per_epoch: images / batch.
         global_batch: images per step.
         log_every: steps between rows.
-        evaluators: what else is measured, by the chief.
-        picture: makes the grid of views, shown once.
-        norms: of the steps that `log_every` makes due.
-        replicas: that train. All workers fetch a row together, the chief writes it.
-        copy: of the model, on one device, for the chief's evaluators of several replicas.
+        evaluators: evaluations that the chief runs.
+        make_view_grid: makes the image of the first views from the model.
+        norms: measures gradient norms in the steps that `log_every` makes due.
+        distribution: devices and workers. All workers fetch a row together, the chief writes it.
+        eval_model: copy of the model on one device, for the evaluators if there are several
+            replicas.
     """
-
-    _supports_tf_logs = True  # asks Keras not to fetch the metrics to the host at every step
 
     def __init__(
         self,
@@ -58,25 +69,26 @@ class LoggingCallback(keras.callbacks.Callback):
         global_batch: int,
         log_every: int,
         evaluators: Sequence[ScheduledEvaluator],
-        picture: Callable,
+        make_view_grid: Callable[[MultiViewModel], np.ndarray],
         norms: GradientNormMonitor,
         distribution: DistributionContext,
-        copy: keras.Model | None = None,
+        eval_model: keras.Model | None = None,
     ):
         super().__init__()
-        self._distribution, self._copy = distribution, copy
+        self._distribution, self._eval_model = distribution, eval_model
         self._run, self._log_every, self._evaluators = run, log_every, evaluators
         self._total, self._steps_per_epoch = total_steps, steps_per_epoch
-        self._global_batch, self._picture, self._norms = global_batch, picture, norms
+        self._global_batch, self._make_view_grid, self._norms = global_batch, make_view_grid, norms
+        self._display: _ProgressDisplay | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._first = self._step = int(self.model.step.numpy())
-        self._picture_due = self._step == 0
+        self._view_grid_due = self._step == 0
         if self._distribution.is_chief:
-            self._board = TensorBoardWriter(self._run, self._step)
-            self._terminal = _Terminal(self._step, self._total)
-        self._started, self._from = time.monotonic(), self._step
-        self._timing = False
+            self._tensorboard = TensorBoardWriter(self._run, self._step)
+            self._display = _ProgressDisplay(self._step, self._total)
+        self._clock_start, self._clock_step = time.monotonic(), self._step
+        self._is_timing = False
         self._sums = [metric.get_weights() for metric in self.model.metrics]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -85,80 +97,80 @@ class LoggingCallback(keras.callbacks.Callback):
             metric.set_weights(sums)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        # A call from the host may be several steps: what falls due in it is done at its end.
+        # A call from the host may be several steps: what is due in one of them runs at its end.
         before, self._step = self._step, self._first + batch + 1
-        last = self._step == self._total
+        is_last = self._step == self._total
 
-        def falls_due(steps):
-            return last or self._step // steps > before // steps
+        def is_due(steps):
+            return is_last or self._step // steps > before // steps
 
-        due = [every for every in self._evaluators if falls_due(every.steps)]
-        if self._distribution.is_chief:
-            self._terminal.advance(self._step)
-        measured = falls_due(self._log_every)
-        if due or measured:
-            self._log(due, measured)
-        elif not self._timing:  # the first step was mostly compilation
+        due_evaluators = [x.evaluator for x in self._evaluators if is_due(x.steps)]
+        if self._display:
+            self._display.advance(self._step)
+        row_due = is_due(self._log_every)
+        if due_evaluators or row_due:
+            self._log(due_evaluators, row_due)
+        elif not self._is_timing:  # the first step was mostly compilation
             self._restart_clock()
 
     def _restart_clock(self):
-        if not self._timing and self._distribution.is_chief:
-            self._terminal.restart(self._step)
-        self._timing = True
-        self._started, self._from = time.monotonic(), self._step
+        if not self._is_timing and self._display:
+            self._display.restart(self._step)
+        self._is_timing = True
+        self._clock_start, self._clock_step = time.monotonic(), self._step
 
-    def _log(self, due, measured):
+    def _log(self, due_evaluators, row_due):
         # All workers come here together: reading a metric sums it over the replicas.
         row = {"step": self._step, "epoch": self._step / self._steps_per_epoch}
         row |= {metric.name: float(metric.result()) for metric in self.model.metrics}
-        seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self._clock_start
         row["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
-        views = self.model.views_per_image * self._global_batch * (self._step - self._from)
+        views = self.model.views_per_image * self._global_batch * (self._step - self._clock_step)
         row["views_per_second"] = views / seconds
         raise_if_diverged(self.model)
         self.model.reset_metrics()
-        norms, ratios = self._norms.read() if measured else ({}, np.empty(0))
+        norms, trust_ratios = self._norms.latest() if row_due else ({}, np.empty(0))
         row |= norms
-        if due and self._distribution.num_replicas > 1:
+        if due_evaluators and self._distribution.num_replicas > 1:
             for i, part in enumerate(self.model.layers):
                 weights = part.get_weights()
-                if self._copy:
-                    self._copy.layers[i].set_weights(weights)
-        if self._distribution.is_chief:
-            self._write(row, due, ratios)
-        self._restart_clock()  # the evaluators' time is not the training's
+                if self._eval_model:
+                    self._eval_model.layers[i].set_weights(weights)
+        if self._display:
+            self._write(row, due_evaluators, trust_ratios)
+        self._restart_clock()  # without the evaluators' time
 
-    def _write(self, row, due, ratios):
+    def _write(self, row, due_evaluators, trust_ratios):
         failure = None
-        pictures: dict[str, np.ndarray] = {}
-        for every in due:
+        images: dict[str, np.ndarray] = {}
+        for evaluate in due_evaluators:
             try:
-                found = every.evaluator(self._copy or self.model)
+                results = evaluate(self._eval_model or self.model)
             except UserError as error:
-                failure = error  # raised once the training's own figures are written
+                failure = error  # raised once the training's own metrics are written
                 continue
-            for name, value in found.items():
-                (pictures if isinstance(value, np.ndarray) else row)[name] = value
+            for name, value in results.items():
+                (images if isinstance(value, np.ndarray) else row)[name] = value
         with self._run.metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if self._picture_due:
+        if self._view_grid_due:
             name = "view_pairs" if self.model.views_per_image == 2 else "views"
-            pictures[name] = self._picture(self.model)
-            self._picture_due = False
-        figures = {name: value for name, value in row.items() if name not in ("step", "epoch")}
-        self._board.show(self._step, figures, pictures, ratios)
-        self._terminal.show(row)
+            images[name] = self._make_view_grid(self.model)
+            self._view_grid_due = False
+        scalars = {name: value for name, value in row.items() if name not in ("step", "epoch")}
+        self._tensorboard.write(self._step, scalars, images, trust_ratios)
+        if self._display:
+            self._display.show(row)
         if failure:
             raise failure
 
     def close(self) -> None:
-        """Leaves the terminal in order, however the training ended."""
-        if hasattr(self, "_terminal"):
-            self._terminal.close()
+        """Removes the progress bar, however the training ended."""
+        if self._display:
+            self._display.close()
 
 
-# Of a row's figures, by the names that the terminal has room for.
-_SHOWN = {
+_DISPLAY_NAMES = {
     "contrastive_accuracy": "acc",
     "accuracy": "acc",
     "agreement": "agreement",
@@ -171,51 +183,172 @@ _SHOWN = {
 }
 
 
-class _Terminal:
-    """A progress bar on a terminal, else a plain line per row."""
+class _ProgressDisplay:
+    """A progress bar on a terminal, else a line per row."""
 
     def __init__(self, step: int, total: int):
-        self._total = total
-        self._bar = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
+        self._total, self._last_line = total, ""
+        self._progress = Progress("training", total, "steps")
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Reckons the time left from here on."""
-        self._began, self._first = time.monotonic(), step
+        """Estimates the remaining time from here on."""
+        self._progress.restart(step)
 
     def advance(self, step: int) -> None:
-        if self._bar:
-            self._bar.update(step - self._bar.n)
+        if self._progress.has_bar:
+            self._progress.update(step)
 
     def show(self, row: dict[str, float]) -> None:
-        figures = f"loss {row['loss']:.4f}"
-        for name, short in _SHOWN.items():
+        step, details = int(row["step"]), f"loss {row['loss']:.4f}"
+        for name, short_name in _DISPLAY_NAMES.items():
             if name in row:
-                figures += f"  {short} {row[name]:.3f}"
-        figures += f"  {row['views_per_second']:.0f} views/s"
-        if self._bar:
-            self._bar.set_postfix_str(figures)
-            return
-        step = int(row["step"])
-        left = (time.monotonic() - self._began) / (step - self._first) * (self._total - step)
-        print(
-            f"step {step}/{self._total}  epoch {row['epoch']:.2f}  {figures}  "
-            f"{tqdm.format_interval(left)} left",
-            flush=True,
-        )
+                details += f"  {short_name} {row[name]:.3f}"
+        details += f"  {row['views_per_second']:.0f} views/s"
+        self._last_line = f"step {step}/{self._total}  epoch {row['epoch']:.2f}  {details}"
+        if self._progress.has_bar:
+            self._progress.update(step, details)
+        else:
+            logger.info(f"{self._last_line}  {self._progress.time_left(step)} left")
 
     def close(self) -> None:
-        if self._bar:
-            self._bar.close()
+        self._progress.close()
+        if self._progress.has_bar and self._last_line:
+            logger.info(self._last_line)
 
 
 def raise_if_diverged(model: MultiViewModel) -> None:
-    """Raises UserError with the step if any loss since the last look was not finite."""
+    """Raises UserError with the first step whose loss was not finite."""
     step = int(model.first_bad_step.numpy())
     if step >= 0:
         raise UserError(
-            f"the loss was not finite at step {step + 1}: try a lower --learning_rate, a longer "
-            "--warmup_epochs, a higher --temperature or --precision=float32"
+            f"the loss was not finite at step {step + 1}. Fix: use a lower --learning_rate, a "
+            "longer --warmup_epochs, a higher --temperature or --precision=float32"
+        )
+
+
+class CheckpointWriteError(UserError):
+    """A checkpoint cannot be written."""
+
+
+class CheckpointCallback(_FastCallback):
+    """Saves every `save_interval` steps, at the last step, and when a signal stops the run.
+
+    A checkpoint is written in full before the directory's `checkpoint` file names it, so an
+    incomplete one never replaces a good one.
+
+    Args:
+        run: run directory.
+        save_interval: steps between checkpoints; with several steps per execution, at the end of
+            the execution that completes them.
+        total_steps: steps of the run.
+        max_to_keep: maximum number of checkpoints.
+        check_model: called before each save; raises if the weights are not worth saving.
+        stop_signal: called after each step; returns the signal to stop for, or None.
+        distribution: devices and workers. All workers take part in a save, because a variable may
+            lie on all of them; only the chief's file remains.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        *,
+        save_interval: int,
+        total_steps: int,
+        max_to_keep: int,
+        check_model: Callable[[], None],
+        stop_signal: Callable[[], int | None],
+        distribution: DistributionContext,
+    ):
+        super().__init__()
+        self._save_interval, self._total = save_interval, total_steps
+        self._max_to_keep = max_to_keep
+        self._check_model, self._stop_signal = check_model, stop_signal
+        self._directory = str(run.checkpoint_dir)
+        if not distribution.is_chief:
+            self._scratch_dir = tempfile.TemporaryDirectory(prefix="simclr_tf-")
+            self._directory = self._scratch_dir.name
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=self.model),
+            self._directory,
+            max_to_keep=self._max_to_keep,
+            checkpoint_name="step",
+        )
+        self._first = self._step = int(self.model.step.numpy())
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        before, self._step = self._step, self._first + batch + 1
+        is_due = self._step // self._save_interval > before // self._save_interval
+        signal = self._stop_signal()
+        if is_due or self._step == self._total or signal:
+            self.save()
+        if signal:
+            raise SystemExit(128 + signal)
+
+    def save(self) -> None:
+        """Saves the model, between any two steps.
+
+        Raises:
+            CheckpointWriteError: if the file system fails.
+        """
+        self._check_model()
+        step = int(self.model.step.numpy())
+        try:
+            self._manager.save(checkpoint_number=step)
+        except (OSError, tf.errors.OpError) as error:
+            if isinstance(error, tf.errors.OpError) and is_peer_failure(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointWriteError(
+                f"the checkpoint of step {step} cannot be written to {self._directory}: {reason}. "
+                "Fix: free disk space and run the same command again; it resumes from the "
+                "checkpoint before"
+            ) from error
+
+
+class ProfileCallback(_FastCallback):
+    """Traces calls from the host (of one step each, by default) for TensorBoard's profiler.
+
+    Args:
+        directory: TensorBoard's; the trace is written to its `plugins/profile`.
+        warmup_calls: calls before the trace.
+        traced_calls: calls in the trace.
+    """
+
+    def __init__(self, directory: Path, warmup_calls: int = 10, traced_calls: int = 10):
+        super().__init__()
+        self._directory = str(directory)
+        self._warmup_calls, self._traced_calls = warmup_calls, traced_calls
+        self._calls = 0
+        self._is_tracing = False
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if self._calls == self._warmup_calls:
+            tf.profiler.experimental.start(self._directory)
+            self._is_tracing = True
+        self._calls += 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._calls == self._warmup_calls + self._traced_calls:
+            self.close()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.close()
+        if self._calls <= self._warmup_calls:
+            logger.warning(
+                f"note: --profile: no trace, because training took {self._calls} calls, and the "
+                f"trace starts after {self._warmup_calls}"
+            )
+
+    def close(self) -> None:
+        """Writes the trace, if one has started."""
+        if not self._is_tracing:
+            return
+        self._is_tracing = False
+        tf.profiler.experimental.stop()
+        logger.info(
+            f"trace written to {self._directory}; TensorBoard shows it after pip install "
+            "tensorboard-plugin-profile"
         )

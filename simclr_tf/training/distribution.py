@@ -1,34 +1,37 @@
-"""From what a user says about devices and machines to a tf.distribute strategy.
+"""Devices and workers: the tf.distribute strategy of the distribution options.
 
-It must come before TensorFlow's first operation: logical devices and a cluster are settled then.
+Logical devices and clusters must be set up before TensorFlow's first operation.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from simclr_tf.config import Distribution
 from simclr_tf.errors import UserError
-from simclr_tf.training.cluster import (
-    check_addresses,
-    cluster_from_flags,
-    cluster_from_tf_config,
-    wait_for_addresses,
-    wait_for_workers,
-)
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
 class DistributionContext:
-    """The replicas that train together.
+    """Replicas that train together.
 
     Attributes:
-        strategy: of tf.distribute.
-        name: what to call it to the user.
-        num_workers: processes that share the global batch.
-        worker_index: which of them this one is; 0, the chief, writes the run directory.
+        strategy: strategy of tf.distribute.
+        name: description for the log.
+        num_workers: number of processes that share the global batch.
+        worker_index: index of this process; 0, the chief, writes the run directory.
     """
 
     strategy: tf.distribute.Strategy
@@ -38,113 +41,116 @@ class DistributionContext:
 
     @property
     def num_replicas(self) -> int:
-        """How many replicas there are on all workers."""
+        """Number of replicas on all workers."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def is_chief(self) -> bool:
+        """True in the process that writes the run directory."""
         return self.worker_index == 0
 
     def per_replica_batch_size(self, global_batch: int) -> int:
-        """Returns a replica's share of the global batch.
+        """Returns the number of images per replica.
 
         Raises:
-            UserError: if the batch does not divide.
+            UserError: if the batch is not a multiple of the number of replicas.
         """
-        if global_batch % self.num_replicas:
-            below = global_batch - global_batch % self.num_replicas
-            near = " or ".join(str(b) for b in (below, below + self.num_replicas) if b)
+        count = self.num_replicas
+        if global_batch % count:
+            below = global_batch - global_batch % count
+            multiples = " or ".join(str(b) for b in (below, below + count) if b)
             raise UserError(
-                f"--train_batch_size={global_batch} does not divide among {self.num_replicas} "
-                f"replicas: choose a multiple, such as {near}"
+                f"--train_batch_size={global_batch}: expected a multiple of the {count} replicas. "
+                f"Fix: use a multiple, such as {multiples}"
             )
-        return global_batch // self.num_replicas
+        return global_batch // count
 
     def describe(self, global_batch: int) -> str:
-        """Returns the line that says what trains what."""
-        words = f"{self.name}: global batch {global_batch}"
+        """Describes the devices and how they share the batch, in one line."""
+        line = f"{self.name}: global batch {global_batch}"
         if self.num_workers > 1:
-            words += f", {global_batch // self.num_workers} per worker"
-        return f"{words}, {self.per_replica_batch_size(global_batch)} per replica"
+            line += f", {global_batch // self.num_workers} per worker"
+        return f"{line}, {self.per_replica_batch_size(global_batch)} per replica"
 
-    def check_workers_agree(self, facts: dict[str, int]) -> None:
-        """Makes sure that all workers are about to do the same.
+    def check_workers_agree(self, values: dict[str, int]) -> None:
+        """Checks that values are equal on all workers, which must call this together.
 
         Args:
-            facts: by what they are called in the message.
+            values: by their names in the error message.
 
         Raises:
-            UserError: naming the first fact that is not the same on all workers.
+            UserError: names the first value that differs.
         """
-        for name, values in zip(
-            facts, self.gather_across_workers(list(facts.values())).T, strict=True
-        ):
-            if len(set(values)) > 1:
-                raise UserError(f"the workers differ in {name}")
+        rows = self.gather_across_workers(list(values.values()))
+        for name, column in zip(values, rows.T, strict=True):
+            if len(set(column)) > 1:
+                raise UserError(f"the workers differ in {name}. Fix: start all with equal flags")
 
     def gather_across_workers(self, values: Sequence[int]) -> np.ndarray:
-        """Returns every worker's values, int64 [rows, values]; all workers must ask together."""
-        mine = tf.constant([list(values)], tf.int64)
+        """Returns the values of every worker, int64 [rows, values]; all must call this together."""
+        local = tf.constant([list(values)], tf.int64)
         if self.num_workers == 1:
-            return mine.numpy()
+            return local.numpy()
 
         @tf.function
-        def all_of_them():
-            return self.strategy.gather(self.strategy.run(lambda: mine), axis=0)
+        def gather_all():
+            return self.strategy.gather(self.strategy.run(lambda: local), axis=0)
 
-        return all_of_them().numpy()
+        return gather_all().numpy()
 
 
 def single_device() -> DistributionContext:
-    """Returns TensorFlow's default strategy: all on the first GPU, or on the CPU."""
+    """Returns TensorFlow's default strategy: the first GPU, or the CPU."""
     return DistributionContext(tf.distribute.get_strategy())
 
 
-def make_distribution(
-    devices: Distribution, say: Callable[[str], None] = print
-) -> DistributionContext:
-    """Makes the strategy that a user asks for.
+def make_distribution(options: Distribution) -> DistributionContext:
+    """Creates the strategy of the distribution options.
 
     Args:
-        devices: what was asked for.
-        say: takes a line where there is something to wait for.
+        options: strategy, devices and workers.
+
+    Returns:
+        The devices and workers to train on.
 
     Raises:
-        UserError: if the flags contradict one another, a device is not there, or a worker does not
+        UserError: if options contradict each other, a device does not exist, or a worker does not
             answer.
     """
-    kind = _choose(devices)
-    if kind == "tpu":
-        return _tpu(devices, say)
-    if kind == "multi_worker":
-        return _multi_worker(devices, say)
-    if kind == "mirrored":
-        return _mirrored(devices.num_replicas)
+    strategy = _resolve_strategy(options)
+    if strategy == "tpu":
+        return _tpu(options)
+    if strategy == "multi_worker":
+        return _multi_worker(options)
+    if strategy == "mirrored":
+        return _mirrored(options.num_replicas)
     return single_device()
 
 
-def _choose(devices: Distribution) -> str:
-    asked = {
-        "--use_tpu": ("tpu", devices.use_tpu),
-        "--tpu_name": ("tpu", devices.tpu_name),
-        "--tpu_zone": ("tpu", devices.tpu_zone),
-        "--gcp_project": ("tpu", devices.gcp_project),
-        "--workers": ("multi_worker", devices.workers),
-        "--num_replicas": ("mirrored", devices.num_replicas),
+def _resolve_strategy(options: Distribution) -> str:
+    requested = {
+        "--use_tpu": ("tpu", options.use_tpu),
+        "--tpu_name": ("tpu", options.tpu_name),
+        "--tpu_zone": ("tpu", options.tpu_zone),
+        "--gcp_project": ("tpu", options.gcp_project),
+        "--workers": ("multi_worker", options.workers),
+        "--num_replicas": ("mirrored", options.num_replicas),
     }
-    kind = None if devices.strategy == "auto" else devices.strategy
-    because = f"--strategy={devices.strategy}"
-    for flag, (wanted, given) in asked.items():
-        if not given:
+    strategy = None if options.strategy == "auto" else options.strategy
+    set_by = f"--strategy={options.strategy}"
+    for flag, (needed, value) in requested.items():
+        if not value:
             continue
-        alone = kind == "one_device" and flag == "--num_replicas" and given == 1
-        if kind not in (None, wanted) and not alone:
-            raise UserError(f"{flag} does not go with {because}: leave one of them out")
-        kind, because = kind or wanted, flag
-    if devices.worker_index >= 0 and not devices.workers:
-        raise UserError("--worker_index needs --workers: host:port of every worker process")
-    if kind is not None:
-        return kind
+        is_compatible = strategy == "one_device" and flag == "--num_replicas" and value == 1
+        if strategy not in (None, needed) and not is_compatible:
+            raise UserError(f"{flag} contradicts {set_by}. Fix: omit one of them")
+        strategy, set_by = strategy or needed, flag
+    if options.worker_index >= 0 and not options.workers:
+        raise UserError(
+            "--worker_index needs --workers. Fix: set --workers to host:port of every process"
+        )
+    if strategy is not None:
+        return strategy
     if cluster_from_tf_config():
         return "multi_worker"
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
@@ -154,35 +160,43 @@ def _mirrored(count: int) -> DistributionContext:
     gpus = len(tf.config.list_physical_devices("GPU"))
     if gpus:
         if count > gpus:
-            raise UserError(f"--num_replicas={count}: {gpus} GPUs are visible")
-        count = count or gpus
-        strategy = tf.distribute.MirroredStrategy([f"GPU:{i}" for i in range(count)])
-        return DistributionContext(strategy, _counted(count, "GPU"))
-    count = count or 1
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    if len(tf.config.get_logical_device_configuration(cpu) or [cpu]) < count:
-        try:
-            tf.config.set_logical_device_configuration(
-                cpu, [tf.config.LogicalDeviceConfiguration()] * count
-            )
-        except RuntimeError:
             raise UserError(
-                f"--num_replicas={count}: TensorFlow already runs in this process; make the "
-                "replicas before its first operation"
-            ) from None
-    strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
-    return DistributionContext(strategy, _counted(count, "CPU device"))
+                f"--num_replicas={count}: expected at most {gpus}, the number of visible GPUs. "
+                f"Fix: use --num_replicas={gpus}"
+            )
+        count = count or gpus
+        devices, noun = [f"GPU:{i}" for i in range(count)], "GPU"
+    else:
+        count = count or 1
+        _make_logical_cpus(count)
+        devices, noun = [f"CPU:{i}" for i in range(count)], "CPU device"
+    return DistributionContext(tf.distribute.MirroredStrategy(devices), _count(count, noun))
 
 
-def _tpu(devices: Distribution, say: Callable[[str], None]) -> DistributionContext:
-    name = devices.tpu_name or "local"
+def _make_logical_cpus(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or [cpu]) >= count:
+        return
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError:
+        raise UserError(
+            f"--num_replicas={count}: TensorFlow already runs in this process. Fix: create the "
+            "replicas before its first operation"
+        ) from None
+
+
+def _tpu(options: Distribution) -> DistributionContext:
+    name = options.tpu_name or "local"
     if name.startswith("grpc://"):
         address = name.removeprefix("grpc://")
         check_addresses("--tpu_name", [address])
-        wait_for_addresses([address], devices.worker_timeout, "see that the TPU runs", say)
+        wait_for_addresses([address], options.worker_timeout, "check that the TPU runs")
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
-            tpu=name, zone=devices.tpu_zone or None, project=devices.gcp_project or None
+            tpu=name, zone=options.tpu_zone or None, project=options.gcp_project or None
         )
         if name != "local":
             tf.config.experimental_connect_to_cluster(resolver)
@@ -191,26 +205,26 @@ def _tpu(devices: Distribution, say: Callable[[str], None]) -> DistributionConte
     except (ValueError, RuntimeError, OSError, ImportError, tf.errors.OpError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise UserError(
-            f"no TPU ({name}): {reason}; run on a TPU VM with TensorFlow's TPU build, name another "
-            "--tpu_name, or leave --use_tpu out"
+            f"no TPU ({name}): {reason}. Fix: run on a TPU VM with TensorFlow's TPU build, set "
+            "another --tpu_name, or omit --use_tpu"
         ) from None
-    return DistributionContext(strategy, _counted(strategy.num_replicas_in_sync, "TPU core"))
+    return DistributionContext(strategy, _count(strategy.num_replicas_in_sync, "TPU core"))
 
 
-def _multi_worker(devices: Distribution, say: Callable[[str], None]) -> DistributionContext:
-    environment = cluster_from_tf_config()
-    if devices.workers and environment:
-        raise UserError("both --workers and TF_CONFIG name a cluster: leave out or unset one")
-    if devices.workers:
-        workers, index = cluster_from_flags(devices)
-    elif environment:
-        workers, index = environment
+def _multi_worker(options: Distribution) -> DistributionContext:
+    tf_config = cluster_from_tf_config()
+    if options.workers and tf_config:
+        raise UserError("both --workers and TF_CONFIG define a cluster. Fix: omit or unset one")
+    if options.workers:
+        workers, index = cluster_from_flags(options)
+    elif tf_config:
+        workers, index = tf_config
     else:
         raise UserError(
-            "--strategy=multi_worker: name the processes with --workers=host:port,… and "
-            "--worker_index, or with TF_CONFIG"
+            "--strategy=multi_worker: no workers. Fix: set --workers=host:port,… and "
+            "--worker_index, or TF_CONFIG"
         )
-    wait_for_workers(workers, index, devices.worker_timeout, say)
+    wait_for_workers(workers, index, options.worker_timeout)
     cluster = tf.train.ClusterSpec({"worker": list(workers)})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         cluster, task_type="worker", task_id=index, rpc_layer="grpc"
@@ -220,9 +234,117 @@ def _multi_worker(devices: Distribution, say: Callable[[str], None]) -> Distribu
     except (RuntimeError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the cluster {','.join(workers)} did not start: {reason}") from None
-    name = f"worker {index} of {len(workers)}, {_counted(strategy.num_replicas_in_sync, 'replica')}"
+    name = f"worker {index} of {len(workers)}, {_count(strategy.num_replicas_in_sync, 'replica')}"
     return DistributionContext(strategy, name, len(workers), index)
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count > 1 else ''}"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count > 1 else ''}"
+
+
+def cluster_from_flags(options: Distribution) -> tuple[Sequence[str], int]:
+    """Returns the addresses of the workers and this process's index from the options."""
+    workers = [worker.strip() for worker in options.workers.split(",")]
+    check_addresses("--workers", workers)
+    if not 0 <= options.worker_index < len(workers):
+        raise UserError(
+            f"--worker_index={options.worker_index}: expected 0 to {len(workers) - 1}, the index "
+            "of this process in --workers. Fix: give each process its own index"
+        )
+    return workers, options.worker_index
+
+
+def cluster_from_tf_config() -> tuple[Sequence[str], int] | None:
+    """Returns the addresses of the workers and this process's index from TF_CONFIG, or None."""
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        return None
+    try:
+        document: Any = json.loads(text)
+        cluster, task = document.get("cluster", {}), document.get("task", {})
+        if not cluster:
+            return None
+        # The chief, if there is one, is the first worker.
+        workers = [*cluster.get("chief", []), *cluster.get("worker", [])]
+        index = int(task["index"])
+        if task["type"] == "worker":
+            index += len(cluster.get("chief", []))
+        elif task["type"] != "chief":
+            raise UserError(
+                f"TF_CONFIG: task type {task['type']!r} is not supported. Fix: use chief or worker"
+            )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"TF_CONFIG does not have TensorFlow's format ({type(error).__name__}: {error}). Fix: "
+            'use {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
+        ) from None
+    check_addresses("TF_CONFIG", workers)
+    if not 0 <= index < len(workers):
+        raise UserError(
+            f"TF_CONFIG: task index {index}: expected 0 to {len(workers) - 1}. Fix: give each "
+            "process its own index"
+        )
+    return workers, index
+
+
+def check_addresses(source: str, addresses: Sequence[str]) -> None:
+    """Raises UserError if an address is not host:port, or occurs twice."""
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise UserError(f"{source}: expected host:port, got {address!r}")
+    if len(set(addresses)) < len(addresses):
+        raise UserError(f"{source}: an address occurs twice. Fix: use one address per worker")
+
+
+def wait_for_workers(workers: Sequence[str], index: int, timeout: float) -> None:
+    """Waits until every other worker accepts connections, while listening at this one's port."""
+    port = int(workers[index].rpartition(":")[2])
+    try:
+        # Open until all workers answer; then TensorFlow's own server takes the port over.
+        listener = socket.create_server(("", port), backlog=len(workers))
+    except OSError as error:
+        raise UserError(
+            f"cannot listen at {workers[index]} ({error.strerror}). Fix: check that no other "
+            "process uses the port, and that this is the machine of that worker"
+        ) from None
+    with listener:
+        others = [worker for i, worker in enumerate(workers) if i != index]
+        wait_for_addresses(others, timeout, "start it there with the same --workers")
+
+
+def wait_for_addresses(addresses: Sequence[str], timeout: float, hint: str) -> None:
+    """Waits until every host:port accepts connections; TensorFlow itself would wait forever.
+
+    Args:
+        addresses: host:port each.
+        timeout: seconds.
+        hint: how to fix a missing process.
+
+    Raises:
+        UserError: names the addresses that do not answer.
+    """
+    deadline = time.monotonic() + timeout
+    unreachable = list(addresses)
+    if not unreachable:
+        return
+    logger.info(f"waiting up to {timeout:g} s for {', '.join(unreachable)} …")
+    while True:
+        unreachable = [address for address in unreachable if not _accepts_connections(address)]
+        if not unreachable:
+            return
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{', '.join(unreachable)}: no answer within {timeout:g} s. Fix: {hint}, check "
+                "that its port is reachable, or increase --worker_timeout"
+            )
+        time.sleep(_POLL_SECONDS)  # nothing signals that another machine's port opens
+
+
+def _accepts_connections(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True

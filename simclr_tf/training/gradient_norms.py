@@ -1,4 +1,4 @@
-"""Norms of gradients and weights, and trust ratios, on the steps that are logged."""
+"""Norms of gradients and weights, and trust ratios, in the steps that are logged."""
 
 from typing import Any
 
@@ -10,66 +10,67 @@ from simclr_tf.optimizers.weight_decay import GradsAndVars
 
 
 class GradientNormMonitor:
-    """Watches the optimizer of a model every `every` steps, and in the last one.
+    """Measures gradient norms in a model's optimizer every `interval` steps and in the last one.
 
-    A branch of the step's own graph measures where it is due, and other steps pass it by: with
-    several steps a call from the host, too, and without a second graph to compile. Of the weights
-    it reads none but those that an optimizer adapts by layer, since no update of what a branch may
-    read begins before it. What it found lies in a variable of each replica, which no checkpoint
-    knows. Make it in the strategy's scope.
+    The measurement is a branch of the step's own graph, which other steps skip: this works with
+    several steps per call from the host, and needs no second graph to compile. The branch reads
+    only the weights that the optimizer adapts by layer, because an update of a variable that a
+    branch may read has to wait for the branch. Each replica stores the results in a variable that
+    is not part of checkpoints. Create the monitor in the scope of the strategy.
 
     Args:
         model: compiled with an optimizer of `simclr_tf.optimizers`, its variables created.
-        every: steps between two looks.
-        total_steps: of the run.
+        interval: steps between measurements.
+        total_steps: steps of the run.
     """
 
-    def __init__(self, model: MultiViewModel, every: int, total_steps: int):
-        self._step, self._every, self._total = model.step, every, total_steps
+    def __init__(self, model: MultiViewModel, interval: int, total_steps: int):
+        self._step, self._interval, self._total = model.step, interval, total_steps
         optimizer: Any = model.optimizer
         self._optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         self._weights = model.trainable_variables
-        self._found = tf.Variable(
+        self._buffer = tf.Variable(
             tf.fill([1 + len(model.trainable_variables)], np.nan),
             dtype=tf.float32,
             trainable=False,
-            # Each replica has its own, and nothing is exchanged: they are the same.
+            # One per replica, without communication: they are equal.
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
-        self._optimizer.on_gradients = self._watch
+        self._optimizer.on_gradients = self._on_gradients
 
-    def read(self) -> tuple[dict[str, float], np.ndarray]:
-        """Returns what was found last, on the step that is a multiple of `every`, or the last one.
+    def latest(self) -> tuple[dict[str, float], np.ndarray]:
+        """Returns the newest measurement.
 
         Returns:
-            `gradient_norm`, of the gradient summed over the replicas before any weight decay, and
-            `weight_norm`, of the weights as they are now, over all trainable variables; each only
-            where it is finite. And the trust ratios of those that the optimizer adapts, float32
-            [K].
+            (norms, trust ratios): `gradient_norm`, of the gradient summed over the replicas before
+            any weight decay, and `weight_norm`, of the current weights, over all trainable
+            variables, each only if finite; and the trust ratios of the variables that the optimizer
+            adapts, float32 [K].
         """
-        gradient, *ratios = self._found.numpy()
+        gradient, *ratios = self._buffer.numpy()
         norms = {"gradient_norm": float(gradient), "weight_norm": float(self._weight_norm())}
-        found = np.array(ratios, np.float32)
-        return {k: v for k, v in norms.items() if np.isfinite(v)}, found[np.isfinite(found)]
+        trust_ratios = np.array(ratios, np.float32)
+        finite_norms = {name: norm for name, norm in norms.items() if np.isfinite(norm)}
+        return finite_norms, trust_ratios[np.isfinite(trust_ratios)]
 
     @tf.function
     def _weight_norm(self) -> tf.Tensor:
         return tf.linalg.global_norm([tf.convert_to_tensor(weight) for weight in self._weights])
 
-    def _watch(self, pairs: GradsAndVars) -> None:
+    def _on_gradients(self, grads_and_vars: GradsAndVars) -> None:
         done = self._step + 1
-        due = tf.logical_or(done % self._every == 0, done == self._total)
-        tf.cond(due, lambda: self._measure(pairs), lambda: tf.constant(False))
+        is_due = tf.logical_or(done % self._interval == 0, done == self._total)
+        tf.cond(is_due, lambda: self._measure(grads_and_vars), lambda: tf.constant(False))
 
-    def _measure(self, pairs: GradsAndVars) -> tf.Tensor:
+    def _measure(self, grads_and_vars: GradsAndVars) -> tf.Tensor:
         ratios = [
             None if gradient is None else self._optimizer.trust_ratio(gradient, variable)
-            for gradient, variable in pairs
+            for gradient, variable in grads_and_vars
         ]
-        found = [
-            tf.linalg.global_norm([gradient for gradient, _ in pairs]),
+        values = [
+            tf.linalg.global_norm([gradient for gradient, _ in grads_and_vars]),
             *(np.nan if ratio is None else ratio for ratio in ratios),
         ]
-        self._found.assign(tf.stack([tf.cast(x, tf.float32) for x in found]))
+        self._buffer.assign(tf.stack([tf.cast(x, tf.float32) for x in values]))
         return tf.constant(True)

@@ -1,4 +1,4 @@
-"""Pictures of what an encoder finds alike, for TensorBoard."""
+"""Images of nearest neighbors and similarities for TensorBoard."""
 
 import os
 from pathlib import Path
@@ -20,119 +20,148 @@ from simclr_tf.losses import l2_normalize
 from simclr_tf.models import SimCLR
 from simclr_tf.models.multi_view import MultiViewModel
 
-_IMAGES, _BYTES = 1000, 2**27  # the most that are looked at, and that they take
-_BATCH = 32  # images of the similarity matrix
-_QUERIES, _NEIGHBOURS = 10, 8
-_TILE = 64
-_FRAME = 3
-_SAME, _OTHER, _PLAIN = (0, 114, 178), (230, 159, 0), (255, 255, 255)  # blue, orange, white
+_NUM_QUERIES, _NUM_NEIGHBORS = 10, 8
+_TILE_SIDE = 64
+_FRAME_WIDTH = 3
+_SAME_CLASS, _OTHER_CLASS = (0, 114, 178), (230, 159, 0)  # blue, orange
+_UNKNOWN_CLASS = (255, 255, 255)
 
 
 class EmbeddingSummaries:
-    """An evaluator: what the encoder makes of a fixed sample of up to 1000 training images.
+    """Evaluator that plots the embedding of a fixed sample of the training images.
 
-    Gives `nearest_neighbours`, in each row an image and the eight nearest to it of the sample, by
-    cosine of the features, framed blue where they are of its class and orange where not; and
-    `similarity_matrix`, the cosines of the projections (of a classifier, the features) of two views
-    of 32 images, in the order of their classes. Writes the sample for the embedding projector.
+    It returns two images. `nearest_neighbours`: in each row an image and its eight nearest
+    neighbors in the sample, by cosine similarity of the features, with a blue frame if they are of
+    the same class and an orange one if not. `similarity_matrix`: cosine similarities of the
+    projections (of a classifier, the features) of two views of 32 images, sorted by class. It also
+    writes the sample for TensorBoard's embedding projector.
 
     Args:
-        source: the training images. Of those that can be read in any order the sample is spread
-            evenly over them, else it is the first of them.
-        image_size: of the encoder.
-        directory: TensorBoard's, which gets the projector's files.
+        source: training images. The sample is evenly spaced if they can be read in any order;
+            otherwise it consists of the first images.
+        image_size: of the encoder, in pixels.
+        directory: TensorBoard's directory, for the projector's files.
+        max_images: maximum size of the sample.
+        max_bytes: maximum memory of the sample, unless that is less than `matrix_size` images.
+        matrix_size: images in the similarity matrix.
     """
 
-    def __init__(self, source: ImageSource, image_size: int, directory: Path):
+    def __init__(
+        self,
+        source: ImageSource,
+        image_size: int,
+        directory: Path,
+        *,
+        max_images: int = 1000,
+        max_bytes: int = 2**27,
+        matrix_size: int = 32,
+    ):
         self._source, self._image_size, self._directory = source, image_size, directory
+        self._max_images, self._max_bytes = max_images, max_bytes
+        self._matrix_size = matrix_size
         self._sample: ArraySource | None = None
         self._extract: FeatureExtractor | None = None
 
     def __call__(self, model: MultiViewModel) -> dict[str, np.ndarray]:
-        if self._sample is None or self._extract is None:  # kept: its graph serves all calls
-            self._sample = _sample(self._source)
+        if self._sample is None or self._extract is None:  # its graph serves all calls
+            self._sample = self._load_sample()
             self._extract = FeatureExtractor(
                 model.encoder, self._image_size, min(256, self._sample.num_examples)
             )
-        found = self._extract(self._sample)
-        rows = EmbeddedDataset(self._sample, found.features, found.labels)
+        features = self._extract(self._sample)
+        rows = EmbeddedDataset(self._sample, features.features, features.labels)
         self._write_projector(rows)
-        pictures = {"similarity_matrix": _drawn(similarities(model, rows))}
+        matrix = similarity_matrix(model, rows, self._matrix_size)
+        images = {"similarity_matrix": _plot_matrix(matrix)}
         if len(rows) > 1:
-            pictures["nearest_neighbours"] = neighbour_grid(rows)
-        return pictures
+            images["nearest_neighbours"] = neighbor_grid(rows)
+        return images
+
+    def _load_sample(self) -> ArraySource:
+        source = self._source
+        max_fitting = self._max_bytes // int(np.prod(source.image_shape))
+        count = min(self._max_images, max(self._matrix_size, max_fitting), source.num_examples)
+        # A stream would be read up to the last sampled image; it was shuffled when written.
+        pool = source.num_examples if isinstance(source, IndexedSource) else count
+        return load_into_memory(source.subset(evenly_spaced_sample(pool, count)))
 
     def _write_projector(self, rows):
-        # TensorBoard looks for them beside the events, where a directory cannot be replaced.
-        made = self._directory / "projector"
-        write_projector(rows, made, len(rows))
-        for file in sorted(made.iterdir()):
+        # TensorBoard expects the files next to the events, in a directory that cannot be replaced.
+        projector_dir = self._directory / "projector"
+        write_projector(rows, projector_dir, len(rows))
+        for file in sorted(projector_dir.iterdir()):
             os.replace(file, self._directory / file.name)
-        made.rmdir()
+        projector_dir.rmdir()
 
 
-def _sample(source: ImageSource) -> ArraySource:
-    fitting = max(_BATCH, _BYTES // int(np.prod(source.image_shape)))
-    count = min(_IMAGES, fitting, source.num_examples)
-    # A stream would be read up to the last of them; it was shuffled when it was written.
-    pool = source.num_examples if isinstance(source, IndexedSource) else count
-    return load_into_memory(source.subset(evenly_spaced_sample(pool, count)))
+def neighbor_grid(rows: EmbeddedDataset) -> np.ndarray:
+    """Returns an image uint8 [H, W, 3] of evenly spaced queries and their nearest neighbors.
 
-
-def neighbour_grid(rows: EmbeddedDataset) -> np.ndarray:
-    """Returns uint8 [H, W, 3]: lines of an image and those nearest to it; at least two rows."""
-    queries = evenly_spaced_sample(len(rows), _QUERIES)
-    count = min(_NEIGHBOURS, len(rows) - 1)
-    _, near = nearest_neighbors(rows.features, rows.features[queries], count + 1)
-    # Without itself, which duplicates may keep from being the first.
+    Args:
+        rows: at least 2 images with features.
+    """
+    queries = evenly_spaced_sample(len(rows), _NUM_QUERIES)
+    count = min(_NUM_NEIGHBORS, len(rows) - 1)
+    _, nearest = nearest_neighbors(rows.features, rows.features[queries], count + 1)
+    # Without the query, which is not always the first if there are duplicates.
     lines = [
         [query, *[i for i in found if i != query][:count]]
-        for query, found in zip(queries.tolist(), near.tolist(), strict=True)
+        for query, found in zip(queries.tolist(), nearest.tolist(), strict=True)
     ]
-    shown = np.unique(lines)
-    (batch,) = batches_at(rows.source, shown, len(shown))
-    side = min(_TILE, *rows.source.image_shape[:2])
-    seen = to_uint8(eval_transform(batch["image"], side, batch.get("aspect")))
-    images = dict(zip(shown.tolist(), seen, strict=True))
-    tiles = [[_framed(images[i], _colour(rows.labels, line[0], i)) for i in line] for line in lines]
+    indices = np.unique(lines)
+    (batch,) = batches_at(rows.source, indices, len(indices))
+    side = min(_TILE_SIDE, *rows.source.image_shape[:2])
+    pixels = to_uint8(eval_transform(batch["image"], side, batch.get("aspect")))
+    images = dict(zip(indices.tolist(), pixels, strict=True))
+    tiles = [
+        [_add_frame(images[i], _frame_color(rows.labels, line[0], i)) for i in line]
+        for line in lines
+    ]
     return np.concatenate([np.concatenate(line, axis=1) for line in tiles])
 
 
-def _colour(labels, query, other):
+def _frame_color(labels, query, other):
     if query == other or labels.ndim > 1 or labels[query] < 0 or labels[other] < 0:
-        return _PLAIN
-    return _SAME if labels[query] == labels[other] else _OTHER
+        return _UNKNOWN_CLASS
+    return _SAME_CLASS if labels[query] == labels[other] else _OTHER_CLASS
 
 
-def _framed(image, colour):
-    scale = -(-_TILE // len(image))  # so that small ones can be seen
+def _add_frame(image, color):
+    scale = -(-_TILE_SIDE // len(image))  # enlarges small images
     large = image.repeat(scale, axis=0).repeat(scale, axis=1)
     height, width, _ = large.shape
-    framed = np.full((height + 4 * _FRAME, width + 4 * _FRAME, 3), 255, np.uint8)
-    framed[_FRAME:-_FRAME, _FRAME:-_FRAME] = colour
-    framed[2 * _FRAME : -2 * _FRAME, 2 * _FRAME : -2 * _FRAME] = large
+    margin = 2 * _FRAME_WIDTH
+    framed = np.full((height + 2 * margin, width + 2 * margin, 3), 255, np.uint8)
+    framed[_FRAME_WIDTH:-_FRAME_WIDTH, _FRAME_WIDTH:-_FRAME_WIDTH] = color
+    framed[margin:-margin, margin:-margin] = large
     return framed
 
 
-def similarities(model: MultiViewModel, rows: EmbeddedDataset) -> np.ndarray:
-    """Returns cosines [n, n] of the first view of each of n images with the last of each."""
-    positions = evenly_spaced_sample(len(rows), _BATCH)
+def similarity_matrix(model: MultiViewModel, rows: EmbeddedDataset, size: int = 32) -> np.ndarray:
+    """Returns cosine similarities [n, n] of the first view of n images with the last view of each.
+
+    Args:
+        model: makes the views and their projections (of a classifier, features).
+        rows: images with labels.
+        size: maximum number n of images, evenly spaced, sorted by class.
+    """
+    positions = evenly_spaced_sample(len(rows), size)
     (batch,) = batches_at(rows.source, positions, len(positions))
     views = model.make_views(batch, 0, offset=0)
-    of_views = model if isinstance(model, SimCLR) else model.encoder
-    z = l2_normalize(tf.cast(of_views(views, training=False), tf.float32)).numpy()
+    project = model if isinstance(model, SimCLR) else model.encoder
+    z = l2_normalize(tf.cast(project(views, training=False), tf.float32)).numpy()
     order = np.arange(len(positions))
     if rows.labels.ndim == 1:
         order = np.argsort(rows.labels[positions], kind="stable")
     return z[: len(order)][order] @ z[-len(order) :][order].T
 
 
-def _drawn(matrix):
+def _plot_matrix(matrix):
     figure = Figure(figsize=(5, 4.2), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    picture = axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
-    figure.colorbar(picture, label="cosine")
+    image = axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
+    figure.colorbar(image, label="cosine similarity")
     axes.set(xlabel="image, last view", ylabel="image, first view")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,4 +1,4 @@
-"""What ends a run early: a signal, at the same step for all workers, or a worker that is gone."""
+"""Early ends of a run: signals, synchronized over workers, and lost workers."""
 
 import contextlib
 import signal
@@ -14,34 +14,34 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT instead of dying of them; a second one of a kind kills."""
+    """Records SIGTERM and SIGINT in a list; repeating a signal invokes the previous handler."""
     received: list[int] = []
 
-    def note(number, frame):
+    def handler(number, frame):
         received.append(number)
-        signal.signal(number, before[number])
+        signal.signal(number, previous[number])
 
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    for number in before:
-        signal.signal(number, note)
+    previous = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number in previous:
+        signal.signal(number, handler)
     try:
         yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous_handler in previous.items():
+            signal.signal(number, previous_handler)
 
 
 def synchronized_stop_signal(
     received: list[int], distribution: DistributionContext
 ) -> Callable[[], int | None]:
-    """Returns a function to call after every step: the signal to stop for at once, or None.
+    """Returns a function to call after every step, which returns the signal to stop for, or None.
 
-    Several workers sum up who has received what, 8 bytes a step, and look at the sum of the step
-    before: it is there without waiting for the device, and the same for all of them.
+    Several workers sum their received signals, 8 bytes per step, and read the sum of the step
+    before: it is available without waiting for the device, and equal on all workers.
 
     Args:
-        received: the signals that this process has received so far; it grows.
-        replicas: who must agree.
+        received: signals that this process has received so far; it grows.
+        distribution: the workers that must stop at the same step.
     """
     if distribution.num_workers == 1:
         return lambda: received[0] if received else None
@@ -50,29 +50,29 @@ def synchronized_stop_signal(
     last: tf.Tensor | None = None
 
     @tf.function
-    def total(counts):
+    def sum_over_workers(counts):
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: counts), axis=None)
 
-    def ask() -> int | None:
+    def poll() -> int | None:
         nonlocal last
-        before = [0.0, 0.0] if last is None else last.numpy()
-        last = total(tf.constant([float(number in received) for number in _SIGNALS]))
-        return next((n for n, count in zip(_SIGNALS, before, strict=True) if count), None)
+        previous = [0.0, 0.0] if last is None else last.numpy()
+        last = sum_over_workers(tf.constant([float(number in received) for number in _SIGNALS]))
+        return next((n for n, count in zip(_SIGNALS, previous, strict=True) if count), None)
 
-    return ask
+    return poll
 
 
 _ABORTED = "Collective ops is aborted by"
 
 
 def is_peer_failure(error: tf.errors.OpError) -> bool:
-    """Whether a replica's error is only the echo of what happened to another replica."""
+    """Returns True if a replica's error only follows from the failure of another replica."""
     return _ABORTED in str(error.message)
 
 
 @contextlib.contextmanager
 def peer_failure_as_user_error(distribution: DistributionContext) -> Iterator[None]:
-    """Turns the error of a worker whose peer is gone into words.
+    """Explains the error of a worker that has lost another one.
 
     Raises:
         UserError: in place of that error.
@@ -84,7 +84,6 @@ def peer_failure_as_user_error(distribution: DistributionContext) -> Iterator[No
             raise
         cause = str(error.message).partition(_ABORTED)[2].partition("The error could be")[0]
         raise UserError(
-            f"lost another worker ({' '.join(cause.split()).strip(': ')[:200]}); the run is safe "
-            "up to its last checkpoint: start all workers again, with the same flags, to go on "
-            "from it"
+            f"lost another worker ({' '.join(cause.split()).strip(': ')[:200]}). Fix: start all "
+            "workers again with the same flags; the run resumes from its last checkpoint"
         ) from error

@@ -1,4 +1,4 @@
-"""What is measured now and then during a run: probes of the encoder and the validation loss."""
+"""Evaluations during training: probes of the encoder, validation metrics, an image of views."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,117 +16,122 @@ from simclr_tf.evaluation import FeatureExtractor, Features, knn_predict
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.multi_view import MultiViewModel
 
-# Called with the model; gives figures, and pictures uint8 [H, W, 3].
+# Called with the model; returns metrics by name, and images uint8 [H, W, 3].
 Evaluator = Callable[[Any], Mapping[str, float | np.ndarray]]
 
 
 def probe_evaluator(train: ImageSource, test: ImageSource, image_size: int) -> Evaluator:
-    """Returns an evaluator: how well frozen features tell the classes apart.
+    """Returns an evaluator of the accuracy of simple classifiers on frozen features.
 
-    `knn_top1` is the k-NN of the evaluation protocol; `linear_probe_top1` a ridge classifier on
-    standardised features, closed-form and so quick enough to run again and again. Images without
-    a label are left out of both; the evaluator raises UserError where a split has no others.
+    `knn_top1` is the k-NN of the evaluation protocol; `linear_probe_top1` is a ridge classifier on
+    standardized features, in closed form and therefore fast. Both ignore images without a label.
+    The evaluator raises UserError if no image of a split has one.
     """
-    classes = len(train.class_names or ())
-    # Made at the first call: the extractor's graph serves all of them.
-    extract = None
+    num_classes = len(train.class_names or ())
+    extract = None  # created at the first call: its graph serves all calls
 
     def evaluate(model: SimCLR) -> dict[str, float]:
         nonlocal extract
         extract = extract or FeatureExtractor(model.encoder, image_size)
-        learn, judge = _labelled(extract(train), train), _labelled(extract(test), test)
-        k = min(200, learn.num_examples)
-        near = knn_predict(learn.features, learn.labels, judge.features, classes, k=k)
+        bank, queries = _labeled(extract(train), train), _labeled(extract(test), test)
+        k = min(200, bank.num_examples)
+        predictions = knn_predict(bank.features, bank.labels, queries.features, num_classes, k=k)
         ridge = make_pipeline(StandardScaler(), RidgeClassifier())
-        # On few cores BLAS's threads and TensorFlow's wait for one another.
+        # With few cores, the threads of BLAS and TensorFlow wait for each other.
         with threadpool_limits(1, "blas"):
-            ridge.fit(learn.features, learn.labels)
+            ridge.fit(bank.features, bank.labels)
         return {
-            "knn_top1": float(np.mean(near[:, 0] == judge.labels)),
-            "linear_probe_top1": float(ridge.score(judge.features, judge.labels)),
+            "knn_top1": float(np.mean(predictions[:, 0] == queries.labels)),
+            "linear_probe_top1": float(ridge.score(queries.features, queries.labels)),
         }
 
     return evaluate
 
 
-def _labelled(features: Features, source: ImageSource) -> Features:
-    known = features.labels >= 0
-    if not known.any():
+def _labeled(features: Features, source: ImageSource) -> Features:
+    has_label = features.labels >= 0
+    if not has_label.any():
         raise UserError(
-            f"--knn_every_epochs: no image of {source.name} has a label to probe with; name a "
-            "labelled --probe_dataset or set --knn_every_epochs=0"
+            f"--knn_every_epochs: no image of {source.name} has a label. Fix: set "
+            "--probe_dataset to a labeled dataset, or --knn_every_epochs=0"
         )
-    return Features(features.features[known], features.labels[known])
+    return Features(features.features[has_label], features.labels[has_label])
 
 
 def validation_loss_evaluator(source: ImageSource, batch_size: int) -> Evaluator:
-    """Returns an evaluator: the loss and contrastive accuracy on images held out of training.
+    """Returns an evaluator of the loss and contrastive accuracy on validation images.
 
-    The encoder runs in inference mode; the views are the same at every call. The loss depends on
-    the batch, so batches are full ones, of the training batch or of all the held-out images.
+    The encoder runs in inference mode; the views are the same at every call. Because the loss
+    depends on the batch size, all batches are full: the training batch, or all validation images if
+    they are fewer.
     """
     batch_size = min(batch_size, source.num_examples)
-    steps = source.num_examples // batch_size
+    num_batches = source.num_examples // batch_size
 
     @tf.function
-    def contrast(model, batch, step):
-        offset = step * batch_size
-        views = model.make_views(batch, 0, offset=offset)
-        _, _, statistics = model.encode_and_contrast(views, False, batch.get("label"))
-        return tf.stack([statistics["loss"], statistics["contrastive_accuracy"]])
+    def loss_and_accuracy(model, batch, index):
+        views = model.make_views(batch, 0, offset=index * batch_size)
+        _, _, logs = model.encode_and_contrast(views, False, batch.get("label"))
+        return tf.stack([logs["loss"], logs["contrastive_accuracy"]])
 
     def evaluate(model: SimCLR) -> dict[str, float]:
-        batches = sequential_batches(source, batch_size).take(steps)
+        batches = sequential_batches(source, batch_size).take(num_batches)
         with decode_errors_name_image(source):
-            figures = [contrast(model, batch, tf.constant(i)) for i, batch in enumerate(batches)]
-        loss, accuracy = np.mean(figures, axis=0)
+            values = [
+                loss_and_accuracy(model, batch, tf.constant(i)) for i, batch in enumerate(batches)
+            ]
+        loss, accuracy = np.mean(values, axis=0)
         return {"validation_loss": float(loss), "validation_contrastive_accuracy": float(accuracy)}
 
     return evaluate
 
 
 def accuracy_evaluator(source: ImageSource, image_size: int) -> Evaluator:
-    """Returns an evaluator: a classifier's accuracy on labelled images held out of training."""
+    """Returns an evaluator of a classifier's accuracy on labeled validation images."""
     extract = None
 
     def evaluate(model: Classifier) -> dict[str, float]:
         nonlocal extract
         extract = extract or FeatureExtractor(model, image_size)
         logits = extract(source)
-        known = logits.labels >= 0
-        found = logits.features.argmax(axis=1) == logits.labels
-        return {"validation_accuracy": float(found[known].mean())}
+        has_label = logits.labels >= 0
+        is_correct = logits.features.argmax(axis=1) == logits.labels
+        return {"validation_accuracy": float(is_correct[has_label].mean())}
 
     return evaluate
 
 
 def agreement_evaluator(
-    source: ImageSource, image_size: int, teacher: Callable[[Any], Any]
+    source: ImageSource, image_size: int, teacher_logits: Callable[[Any], Any]
 ) -> Evaluator:
-    """Returns an evaluator: how often a classifier answers as the teacher does on such images."""
+    """Returns an evaluator of the fraction of images on which classifier and teacher agree."""
 
-    def answer(images, training):
+    def teacher_fn(images, training):
         del training
-        return teacher(images)
+        return teacher_logits(images)
 
-    extract = taught = None
+    extract = teacher_labels = None
 
     def evaluate(model: Classifier) -> dict[str, float]:
-        nonlocal extract, taught
+        nonlocal extract, teacher_labels
         if extract is None:
             extract = FeatureExtractor(model, image_size)
-            taught = FeatureExtractor(answer, image_size)(source).features.argmax(axis=1)
-        found = extract(source).features.argmax(axis=1)
-        return {"validation_agreement": float(np.mean(found == taught))}
+            logits = FeatureExtractor(teacher_fn, image_size)(source).features
+            teacher_labels = logits.argmax(axis=1)
+        predictions = extract(source).features.argmax(axis=1)
+        return {"validation_agreement": float(np.mean(predictions == teacher_labels))}
 
     return evaluate
 
 
 def make_view_grid(source: ImageSource, seed: int) -> Callable[[MultiViewModel], np.ndarray]:
-    """Returns a picture maker: the views of the run's first images, those of one side by side."""
+    """Returns a function from a model to a float image [H, W, 3] in [0, 1] of its first views.
+
+    The views of an image are next to each other.
+    """
     count = min(16, source.num_examples)
 
-    def picture(model: MultiViewModel) -> np.ndarray:
+    def plot(model: MultiViewModel) -> np.ndarray:
         with decode_errors_name_image(source):
             (batch,) = train_batches(source, batch_size=count, seed=seed, start_step=0, num_steps=1)
         views = np.split(model.make_views(batch, 0).numpy(), model.views_per_image)
@@ -137,4 +142,4 @@ def make_view_grid(source: ImageSource, seed: int) -> Callable[[MultiViewModel],
             [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
         )
 
-    return picture
+    return plot

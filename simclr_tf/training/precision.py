@@ -1,7 +1,7 @@
-"""`--precision=auto`: what trains this encoder faster on this machine, found out by trying."""
+"""Choice of the faster precision for `--precision=auto`, by a short trial."""
 
+import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -11,85 +11,86 @@ from simclr_tf.models.build import build_encoder
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
 
-_WORTH = 1.05  # times as fast bfloat16 must be to be taken
-_PIXELS = 2**16  # of all views together that a processor tries
-_ROUNDS = 5
-_SECONDS = 2.0  # after which no other round begins
+logger = logging.getLogger(__name__)
+
+_MIN_SPEEDUP = 1.05  # of bfloat16 over float32
+_MAX_CPU_PIXELS = 2**16  # of all views together
+_MAX_ROUNDS = 5
+_MAX_SECONDS = 2.0  # after which no further round starts
 
 
-def reuse_run_precision(
-    config: PretrainConfig, run: RunDir, say: Callable[[str], None]
-) -> PretrainConfig:
-    """Returns the config of a run that goes on, with the run's own precision in place of "auto".
+def reuse_run_precision(config: PretrainConfig, run: RunDir) -> PretrainConfig:
+    """Returns the config of a resumed run, with the run's own precision in place of "auto".
 
     Raises:
-        UserError: the run's config.json is damaged.
+        UserError: if the run's config.json is damaged.
     """
     if config.optimization.precision != "auto":
         return config
-    return _with(config, run.read_config()[0].optimization.precision, f"as {run.path} began", say)
+    precision = run.read_config()[0].optimization.precision
+    return _set_precision(config, precision, f"as {run.path} began")
 
 
 def resolve_auto_precision(
-    config: PretrainConfig, distribution: DistributionContext, say: Callable[[str], None]
+    config: PretrainConfig, distribution: DistributionContext
 ) -> PretrainConfig:
-    """Returns the config with a precision in place of "auto", and says which and why.
+    """Returns the config with a precision in place of "auto", and logs the reason.
 
-    A TPU gets bfloat16, which is its own. Elsewhere the encoder's forward and backward pass is
-    timed in float32 and in bfloat16 on some views, and bfloat16 is taken where it is faster by 5 %.
-    Workers must have agreed on their configs before: the sums of their times decide.
+    TPUs use bfloat16. Elsewhere the encoder's forward and backward pass is timed in float32 and in
+    bfloat16 on a few views, and bfloat16 is used if it is at least 5 % faster. The configs of all
+    workers must be equal: the sums of their times decide.
     """
     if config.optimization.precision != "auto":
         return config
     if isinstance(distribution.strategy, tf.distribute.TPUStrategy):
-        return _with(config, "bfloat16", "a TPU's own", say)
-    share = distribution.per_replica_batch_size(config.optimization.train_batch_size)
-    times = distribution.gather_across_workers(
-        [int(1e9 * s) for s in time_precisions(config, share)]
-    ).sum(axis=0)
-    faster = times[0] / times[1]
-    chosen = "bfloat16" if faster >= _WORTH else "float32"
-    return _with(config, chosen, f"here bfloat16 is {faster:.2f} times as fast as float32", say)
+        return _set_precision(config, "bfloat16", "native on TPUs")
+    batch_size = distribution.per_replica_batch_size(config.optimization.train_batch_size)
+    nanoseconds = [int(1e9 * s) for s in time_precisions(config, batch_size)]
+    float32, bfloat16 = distribution.gather_across_workers(nanoseconds).sum(axis=0)
+    speedup = float32 / bfloat16
+    precision = "bfloat16" if speedup >= _MIN_SPEEDUP else "float32"
+    reason = f"here bfloat16 is {speedup:.2f} times as fast as float32"
+    return _set_precision(config, precision, reason)
 
 
-def _with(config, chosen, why, say):
-    say(f"--precision=auto: {chosen} ({why})")
-    return config.override({"optimization": {"precision": chosen}})
+def _set_precision(config, precision, reason):
+    logger.info(f"--precision=auto: {precision} ({reason})")
+    return config.override({"optimization": {"precision": precision}})
 
 
-def time_precisions(config: PretrainConfig, share: int) -> tuple[float, float]:
-    """Times the resolved config's encoder, forward and backward.
+def time_precisions(config: PretrainConfig, batch_size: int) -> tuple[float, float]:
+    """Times the encoder, forward and backward.
 
-    On processors, which are as fast on a few views, a few seconds in all; on accelerators, on as
-    many as a step has.
+    CPUs use a few views, for at most a few seconds; accelerators use as many as a step.
 
     Args:
-        config: of the run.
-        share: a replica's part of the batch, in images.
+        config: resolved settings of the run.
+        batch_size: images per replica.
 
     Returns:
-        Seconds in float32 and in bfloat16: of each the shortest of a few turns in which they
-        alternate.
+        Seconds in float32 and in bfloat16: the shortest of a few alternating rounds.
     """
     side = config.augmentation.image_size
-    count = 2 * (config.optimization.microbatch_size or share)
+    count = 2 * (config.optimization.microbatch_size or batch_size)
     if not tf.config.list_logical_devices("GPU"):
-        count = min(count, max(8, _PIXELS // side**2))
+        count = min(count, max(8, _MAX_CPU_PIXELS // side**2))
     views = tf.random.stateless_uniform([count, side, side, 3], [0, 0])
-    steps = [_step(config, precision) for precision in ("float32", "bfloat16")]
+    steps = [_make_step(config, precision) for precision in ("float32", "bfloat16")]
     for step in steps:
         step(views)  # traces
-    taken: list[list[float]] = [[], []]
-    began = time.perf_counter()
-    while len(taken[0]) < _ROUNDS and (not taken[0] or time.perf_counter() - began < _SECONDS):
-        for step, seconds in zip(steps, taken, strict=True):
+    timings: list[list[float]] = [[], []]
+    trial_start = time.perf_counter()
+    while len(timings[0]) < _MAX_ROUNDS and (
+        not timings[0] or time.perf_counter() - trial_start < _MAX_SECONDS
+    ):
+        for step, seconds in zip(steps, timings, strict=True):
             start = time.perf_counter()
             step(views).numpy()  # waits for the device
             seconds.append(time.perf_counter() - start)
-    return min(taken[0]), min(taken[1])
+    return min(timings[0]), min(timings[1])
 
 
-def _step(config: PretrainConfig, precision: str) -> Any:
+def _make_step(config: PretrainConfig, precision: str) -> Any:
     encoder = build_encoder(config.encoder, precision)
 
     @tf.function

@@ -1,4 +1,4 @@
-"""What a run comes to before it starts: its steps, its rate, and whether it can be what it says."""
+"""Steps and learning rate of a run, and checks before it starts."""
 
 import json
 import math
@@ -18,7 +18,12 @@ from simclr_tf.training.distribution import DistributionContext
 def make_plan(
     config: PretrainConfig, train: ImageSource, distribution: DistributionContext
 ) -> TrainingPlan:
-    """Resolves durations and the learning rate against the training images.
+    """Converts durations to steps and scales the learning rate.
+
+    Args:
+        config: resolved settings.
+        train: training images.
+        distribution: devices and workers.
 
     Raises:
         UserError: if the batch exceeds the images or the run would have no step.
@@ -27,13 +32,15 @@ def make_plan(
     count, batch = train.num_examples, settings.train_batch_size
     if batch > count:
         raise UserError(
-            f"--train_batch_size={batch}: more than the {count} training images; lower it"
+            f"--train_batch_size={batch}: expected at most {count}, the number of training "
+            "images. Fix: use a smaller batch"
         )
     total = resolve_steps(count, batch, epochs=settings.train_epochs, steps=settings.train_steps)
     if total == 0:
         raise UserError(
-            f"--train_epochs={settings.train_epochs:g} of {count} images is less than one step "
-            f"of --train_batch_size={batch}"
+            f"--train_epochs={settings.train_epochs:g}: expected at least one step, got "
+            f"{settings.train_epochs * count:g} images for --train_batch_size={batch}. Fix: use "
+            "more epochs or a smaller batch"
         )
     names = () if train.multi_label else tuple(train.class_names or ())
     return TrainingPlan(
@@ -52,7 +59,7 @@ def make_plan(
 
 
 def checkpoint_interval(config: PretrainConfig, plan: TrainingPlan) -> int:
-    """Returns the steps between checkpoints."""
+    """Returns the number of steps between checkpoints."""
     settings = config.checkpoints
     return max(
         1,
@@ -66,15 +73,15 @@ def checkpoint_interval(config: PretrainConfig, plan: TrainingPlan) -> int:
 
 
 def epochs_to_steps(config: PretrainConfig, plan: TrainingPlan, epochs: float) -> int:
-    """Returns how many steps such a part of the run takes, at least one."""
+    """Converts a number of epochs to steps, at least one."""
     batch = config.optimization.train_batch_size
     return max(1, resolve_steps(plan.num_examples, batch, epochs=epochs))
 
 
-def describe(
+def describe_run(
     config: PretrainConfig, plan: TrainingPlan, model: keras.Model, train: ImageSource
 ) -> str:
-    """Returns the line that says what is about to be trained."""
+    """Describes images, model and steps in one line."""
     parameters = sum(math.prod(v.shape) for v in model.trainable_variables)
     labels = "several labels per image" if train.multi_label else "no labels"
     if plan.num_classes:
@@ -90,40 +97,45 @@ def describe(
 
 
 def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
-    """Raises UserError if a run cannot be trained here, whatever its images.
+    """Checks what does not depend on the images: installed packages and the microbatch size.
 
-    What it needs is not installed, or the batch cannot be encoded in the pieces that are asked for.
+    Raises:
+        UserError: if a package is missing, or the microbatch size does not fit.
     """
     check_available(config.optimization.optimizer)
     if config.augmentation.policy == "randaugment":
         require_keras_cv()
-    share = config.optimization.train_batch_size // num_replicas
+    per_replica = config.optimization.train_batch_size // num_replicas
     size = config.optimization.microbatch_size
     if size and config.augmentation.policy == "randaugment":
         raise UserError(
-            f"--microbatch_size={size} makes every view twice, and RandAugment's never come again: "
-            "leave it out, or --policy=randaugment"
+            f"--microbatch_size={size}: microbatches compute every view twice, and the views of "
+            "--policy=randaugment are not reproducible. Fix: omit one of the two flags"
         )
-    if size and share % size:
-        fitting = max(m for m in range(1, size + 1) if share % m == 0)
+    if size and per_replica % size:
+        fitting = max(m for m in range(1, min(size, per_replica) + 1) if per_replica % m == 0)
         raise UserError(
-            f"--microbatch_size={size} does not divide a replica's {share} images: choose a "
-            f"divisor, such as {fitting}"
+            f"--microbatch_size={size}: expected a divisor of the {per_replica} images per "
+            f"replica. Fix: use a divisor, such as {fitting}"
         )
 
 
 def check_same_sharding(run: RunDir, plan: TrainingPlan, train: ImageSource) -> None:
-    """Refuses to go on with files dealt out to another number of workers: another stream."""
+    """Checks that files are sharded over as many workers as before: the data order depends on it.
+
+    Raises:
+        UserError: if the number of workers changed and the training images are sharded by file.
+    """
     before, now = run.read_config()[1].num_workers, plan.num_workers
     if before != now and train.shard_by_file(max(before, now), 0) is not None:
         raise UserError(
-            f"{run.path} was trained by {before} workers, this is {now}, and the files of "
-            f"{train.name} are dealt out among them: start as many as before"
+            f"{run.path} was trained by {before} workers, now there are {now}, and the files of "
+            f"{train.name} are sharded over them. Fix: start {before} workers"
         )
 
 
 def config_checksum(config: PretrainConfig, plan: TrainingPlan, steps_per_execution: int) -> int:
-    """A number that is the same for all workers who are about to do the same."""
+    """Returns a checksum of everything that must be equal on all workers."""
     config = config.override({"data": {"data_dir": ""}, "monitoring": {"profile": False}})
     document = [to_json(config), to_json(plan), steps_per_execution]
     return zlib.crc32(json.dumps(document).encode())
@@ -132,15 +144,24 @@ def config_checksum(config: PretrainConfig, plan: TrainingPlan, steps_per_execut
 def resolve_steps(
     num_examples: int, global_batch: int, *, epochs: float = 0, steps: int = 0
 ) -> int:
-    """Returns a duration in steps: `steps` where given, else floor(N·E/B).
+    """Converts a duration to steps: `steps` if above 0, else floor(N·E/B).
+
+    Args:
+        num_examples: N, number of images.
+        global_batch: B, images per step.
+        epochs: E, at least 0; fractions are allowed.
+        steps: takes precedence if above 0.
+
+    Returns:
+        The number of steps, at least 0.
 
     Raises:
         UserError: if a duration is negative.
     """
     if steps < 0 or epochs < 0:
-        raise UserError(f"a duration must not be negative: epochs {epochs}, steps {steps}")
+        raise UserError(f"expected durations of at least 0, got epochs {epochs}, steps {steps}")
     if steps:
         return steps
-    # Of the whole product: flooring N/B first would lose up to E steps. The billionth is for
-    # fractions such as 0.29, which floating point puts a little below a whole number of steps.
+    # Rounding N/B first would lose up to E steps. The billionth is for fractions such as 0.29,
+    # whose product is slightly below a whole number of steps in floating point.
     return math.floor(num_examples * epochs / global_batch + 1e-9)

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, apart from its profile: written to the run's `tensorboard`."""
+"""TensorBoard summaries of a run, apart from the profile."""
 
 import json
 import time
@@ -16,16 +16,16 @@ from simclr_tf.runs.run_dir import RunDir, identity_settings
 
 
 class TensorBoardWriter:
-    """Writes for TensorBoard.
+    """Writes a run's settings, metrics and images to its `tensorboard` directory.
 
     Args:
-        run: whose config.json is there.
-        step: from which on the run goes.
+        run: run directory with a config.json.
+        step: step at which training starts or resumes.
     """
 
     def __init__(self, run: RunDir, step: int):
         config, plan = run.read_config()
-        _start(run.tensorboard_dir, step)
+        _write_session_start(run.tensorboard_dir, step)
         self._writer = tf.summary.create_file_writer(str(run.tensorboard_dir))
         settings = {
             name.removeprefix("--"): value
@@ -35,35 +35,42 @@ class TensorBoardWriter:
         document = {"config": to_json(config), "plan": to_json(plan)}
         with self._writer.as_default(step=step):
             hparams.hparams(settings)
-            # Markdown: indented, it is shown as it stands, whatever names it holds.
+            # Indented Markdown is shown verbatim, whatever names it contains.
             lines = json.dumps(document, indent=2).splitlines()
             tf.summary.text("config", "\n".join(f"    {line}" for line in lines))
         self._writer.flush()
 
-    def show(
+    def write(
         self,
         step: int,
-        figures: Mapping[str, float],
-        pictures: Mapping[str, np.ndarray],
+        scalars: Mapping[str, float],
+        images: Mapping[str, np.ndarray],
         trust_ratios: np.ndarray,
     ) -> None:
-        """Writes a row of figures, pictures uint8 [H, W, 3], and a histogram of ratios [K]."""
+        """Writes the summaries of a step.
+
+        Args:
+            step: the step.
+            scalars: metrics by name.
+            images: uint8 [H, W, 3] by name.
+            trust_ratios: float [K], shown as a histogram unless K is 0.
+        """
         with self._writer.as_default(step=step):
-            for name, value in figures.items():
+            for name, value in scalars.items():
                 tf.summary.scalar(name, value)
-            for name, picture in pictures.items():
-                tf.summary.image(name, picture[tf.newaxis])
+            for name, image in images.items():
+                tf.summary.image(name, image[tf.newaxis])
             if len(trust_ratios):
                 tf.summary.histogram("trust_ratio", trust_ratios)
         self._writer.flush()
 
 
-def _start(directory: Path, step: int) -> None:
-    """Has TensorBoard forget what an earlier start logged after a step: it comes again.
+def _write_session_start(directory: Path, step: int) -> None:
+    """Writes a SessionLog.START event, so TensorBoard drops events after the resumed step.
 
-    Said at the first start, too: TensorBoard forgets nothing before the second.
+    The first start writes one, too, because TensorBoard acts only on the second one.
     """
-    # Its file's name sorts before that of the writer that is made next.
+    # This file's name sorts before that of the writer that is created next.
     writer = EventFileWriter(str(directory))
     start = SessionLog(status=SessionLog.START)
     writer.add_event(Event(wall_time=time.time(), step=step + 1, session_log=start))

@@ -57,7 +57,7 @@ def test_few_labels_are_one_batch(pretrained, tmp_path, capsys):
     arguments = ["finetune", f"--checkpoint={pretrained}", f"--model_dir={tmp_path}", *flags]
     assert main(arguments) == 0
     output = capsys.readouterr().out
-    assert "--train_batch_size is 40, not 256, because there are 40 labelled images" in output
+    assert "--train_batch_size is 40 instead of 256, because there are 40 labeled images" in output
     assert "one device: global batch 40, 40 per replica" in output
     config, plan = RunDir(tmp_path).read_config()
     assert config.optimization.train_batch_size == 40
@@ -66,7 +66,7 @@ def test_few_labels_are_one_batch(pretrained, tmp_path, capsys):
     assert main(arguments) == 0
     assert "is finished: 2 steps" in capsys.readouterr().out
     assert main([*arguments, "--train_batch_size=256"]) == 2
-    assert "--train_batch_size=256: more than the 40" in capsys.readouterr().err
+    assert "--train_batch_size=256: expected at most 40" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def expected(name: str, steps: int) -> tuple[float, np.ndarray]:
 
 def check(norms: GradientNormMonitor, model: keras.Model, steps: int) -> None:
     """What was found is of step `steps`, and of the weights as they are."""
-    found, ratios = norms.read()
+    found, ratios = norms.latest()
     gradient, wanted = expected("lars", steps)
     weights = np.sqrt(sum((v.numpy() ** 2).sum() for v in model.trainable_variables))
     assert found == pytest.approx({"gradient_norm": gradient, "weight_norm": weights}, rel=1e-6)
@@ -59,7 +59,7 @@ def test_the_last_step_that_is_due_is_what_is_found(steps_per_execution):
     model = build(optimizer_named("lars"))
     model.compile(model.optimizer, steps_per_execution=steps_per_execution)
     norms = GradientNormMonitor(model, EVERY, TOTAL)
-    assert set(norms.read()[0]) == {"weight_norm"} and not len(norms.read()[1])
+    assert set(norms.latest()[0]) == {"weight_norm"} and not len(norms.latest()[1])
     model.fit(data(), steps_per_epoch=3, verbose=0)
     check(norms, model, 2)  # not 3, which is not due
     model.fit(data().skip(3), steps_per_epoch=2, verbose=0)
@@ -92,7 +92,7 @@ def test_every_optimizer_is_watched_and_a_scaled_loss_without_its_scale(name, po
     model = build(optimizer, policy=policy)
     norms = GradientNormMonitor(model, 1, TOTAL)
     model.fit(data(), steps_per_epoch=1, verbose=0)
-    found, ratios = norms.read()
+    found, ratios = norms.latest()
     # But the linear head's, which is not adapted.
     kernels = sum(v.shape.rank > 1 for v in model.trainable_variables) - 1
     assert len(ratios) == (kernels if name == "lamb" else 0)

@@ -64,7 +64,7 @@ def test_nothing_is_refused_of_what_is_right(tmp_path):
         (
             "batch_epochs",
             {"base": with_("optimization", train_batch_size=160)},
-            "2B-E-linear: --train_batch_size=320: more than the 300 training images",
+            "2B-E-linear: --train_batch_size=320: expected at most 300, the number of training",
         ),
         (
             "temperature",

@@ -1,7 +1,6 @@
 """Distillation in this process on the built-in shapes: teachers, labels, resuming, learning."""
 
 import csv
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +11,6 @@ import tensorflow as tf
 from PIL import Image
 
 import simclr_tf
-from simclr_tf import config
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import KNN
 from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
@@ -24,57 +22,17 @@ from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.tasks import distill, finetune, pretrain
 from tests.processes import rows
-from tests.training.test_pretrain import changed
+from tests.training.tiny import (
+    CallbackError,
+    RaiseAt,
+    assert_equal_variables,
+    changed,
+    distill_config,
+    from_scratch_config,
+    reproducible_rows,
+)
 
 QUIET = {"say": lambda line: None}
-CROP_AND_FLIP = {"color_jitter_strength": 0.0, "use_grayscale": False, "crop_min_area": 0.3}
-
-
-def _base(steps, **sections):
-    optimization = {"train_steps": steps, "train_batch_size": 32, "weight_decay": 0.0}
-    optimization |= {"learning_rate_scaling": "none", **sections.pop("optimization", {})}
-    return changed(
-        changed(
-            augmentation=CROP_AND_FLIP,
-            data={"train_split": "train[:512]", "eval_split": "test[:200]"},
-            optimization=optimization,
-            checkpoints={"checkpoint_steps": 3},
-            monitoring={"log_every": 2},
-        ),
-        **sections,
-    )
-
-
-def student(teacher, steps=6, *, temperature=1.0, alpha=1.0, labels=0, **sections):
-    base = _base(steps, **sections)
-    names = [field.name for field in dataclasses.fields(config.PretrainConfig)]
-    return config.DistillConfig(
-        **{name: getattr(base, name) for name in names},
-        distillation=config.Distillation(
-            teacher=str(teacher),
-            distill_temperature=temperature,
-            distill_alpha=alpha,
-            labels_per_class=labels,
-        ),
-    )
-
-
-def _supervised(steps, place, **sections):
-    base = _base(steps, **sections)
-    names = [field.name for field in dataclasses.fields(config.PretrainConfig)]
-    settings = config.FinetuneConfig(
-        **{name: getattr(base, name) for name in names},
-        finetuning=config.FineTuning(from_scratch=True),
-    )
-    finetune(settings, place, **QUIET)
-    return place
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory) -> Path:
-    """A run with a classifier that has taken a few steps, twice as wide as its students."""
-    place = tmp_path_factory.mktemp("teacher") / "run"
-    return _supervised(10, place, encoder={"width_multiplier": 1 / 8})
 
 
 @pytest.fixture(scope="module")
@@ -92,69 +50,51 @@ def test_a_run_and_its_export_teach_the_same(teacher, exported, tmp_path):
     assert of_run.class_names == of_export.class_names
     assert of_run.identity == of_export.identity  # the same weights, whatever holds them
     for name, source in (("run", teacher), ("export", exported)):
-        distill(student(source), tmp_path / name, **QUIET)
+        distill(distill_config(source), tmp_path / name)
     for ours, theirs in zip(rows(tmp_path / "run"), rows(tmp_path / "export"), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
 
 
-class _Killed(Exception):
-    pass
-
-
-def test_resumed_run_equals_an_unbroken_one(teacher, tmp_path, monkeypatch):
-    settings = student(teacher, alpha=0.5, labels=4)
-    whole = distill(settings, tmp_path / "whole", **QUIET)
-
-    from simclr_tf.training.checkpoints import CheckpointCallback
-
-    save = CheckpointCallback.save
-
-    def save_and_die(self):
-        save(self)
-        raise _Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CheckpointCallback, "save", save_and_die)
-        with pytest.raises(_Killed):
-            distill(settings, tmp_path / "broken", **QUIET)
+def test_resumed_run_equals_an_unbroken_one(teacher, tmp_path):
+    settings = distill_config(teacher, alpha=0.5, labels=4)
+    whole = distill(settings, tmp_path / "whole")
+    with pytest.raises(CallbackError):
+        distill(settings, tmp_path / "broken", callbacks=[RaiseAt(3)])
     assert RunDir(tmp_path / "broken").latest_step() == 3
     # The teacher may have moved in between.
     shutil.copytree(teacher, tmp_path / "moved")
-    elsewhere = student(tmp_path / "moved", alpha=0.5, labels=4)
-    resumed = distill(elsewhere, tmp_path / "broken", **QUIET)
-    for ours, theirs in zip(resumed.variables, whole.variables, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
-    kept = [
-        [{k: v for k, v in row.items() if k != "views_per_second"} for row in rows(tmp_path / name)]
-        for name in ("broken", "whole")
-    ]
-    assert kept[0] == kept[1] and kept[0][-1]["step"] == 6
+    elsewhere = distill_config(tmp_path / "moved", alpha=0.5, labels=4)
+    resumed = distill(elsewhere, tmp_path / "broken")
+    assert_equal_variables(resumed, whole)
+    assert reproducible_rows(tmp_path / "broken") == reproducible_rows(tmp_path / "whole")
+    assert rows(tmp_path / "whole")[-1]["step"] == 6
 
 
 def test_another_teacher_or_temperature_is_another_run(teacher, tmp_path):
     place = tmp_path / "student"
-    distill(student(teacher, steps=1), place, **QUIET)
-    other = _supervised(1, tmp_path / "other", encoder={"width_multiplier": 1 / 8})
+    distill(distill_config(teacher, steps=1), place)
+    other = tmp_path / "other"
+    finetune(from_scratch_config(1, encoder={"width_multiplier": 1 / 8}), other)
     with pytest.raises(UserError, match=r"the teacher's weights \(was [0-9a-f]{16}, now"):
-        distill(student(other, steps=1), place, **QUIET)
+        distill(distill_config(other, steps=1), place)
     with pytest.raises(UserError, match=r"--distill_temperature \(was 1.0, now 2.0\)"):
-        distill(student(teacher, steps=1, temperature=2.0), place, **QUIET)
+        distill(distill_config(teacher, steps=1, temperature=2.0), place)
     with pytest.raises(UserError, match="the command"):
-        distill(student(teacher, steps=1), teacher, **QUIET)
+        distill(distill_config(teacher, steps=1), teacher)
 
 
 @pytest.mark.slow
 def test_replicas_each_have_the_teacher(teacher, tmp_path, mirrored):
-    settings = student(teacher, steps=3, monitoring={"log_every": 1})
+    settings = distill_config(teacher, steps=3, monitoring={"log_every": 1})
     one, two = tmp_path / "one", tmp_path / "two"
-    distill(settings, one, **QUIET)
-    distill(settings, two, DistributionContext(mirrored(2)), **QUIET)
+    distill(settings, one)
+    distill(settings, two, DistributionContext(mirrored(2)))
     for ours, theirs in zip(rows(two), rows(one), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
 
 
 def test_the_students_checkpoint_holds_the_student_alone(teacher, tmp_path):
-    model = distill(student(teacher, steps=1), tmp_path, **QUIET)
+    model = distill(distill_config(teacher, steps=1), tmp_path)
     stored = tf.train.list_variables(RunDir(tmp_path).checkpoint())
     own = {tuple(v.shape) for v in [*model.variables, *model.optimizer.variables]}
     of_teacher = {tuple(v.shape) for v in simclr_tf.load(teacher).encoder.variables} - own
@@ -167,10 +107,10 @@ def test_the_students_checkpoint_holds_the_student_alone(teacher, tmp_path):
 
 def test_labels_are_used_only_where_they_are_asked_for(teacher, tmp_path):
     alone, few = tmp_path / "alone", tmp_path / "few"
-    distill(student(teacher, steps=2), alone, **QUIET)
+    distill(distill_config(teacher, steps=2), alone)
     assert not RunDir(alone).labeled_images_file.exists()
     assert set(rows(alone)[-1]) & {"accuracy", "labelled_loss"} == set()
-    distill(student(teacher, steps=2, alpha=0.5, labels=3), few, **QUIET)
+    distill(distill_config(teacher, steps=2, alpha=0.5, labels=3), few)
     with RunDir(few).labeled_images_file.open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 30
     _, plan = RunDir(few).read_config()
@@ -179,19 +119,19 @@ def test_labels_are_used_only_where_they_are_asked_for(teacher, tmp_path):
 
 
 def test_starts_from_the_encoder_of_a_run(teacher, tmp_path):
-    settings = student(
+    settings = distill_config(
         teacher,
         steps=1,
         optimization={"learning_rate": 1e-12},
         encoder={"width_multiplier": 1 / 8},
         checkpoints={"checkpoint": str(teacher)},
     )
-    model = distill(settings, tmp_path / "same", **QUIET)
+    model = distill(settings, tmp_path / "same")
     theirs = simclr_tf.load(teacher).encoder.trainable_variables
     for ours, wanted in zip(model.encoder.trainable_variables, theirs, strict=True):
         np.testing.assert_allclose(ours.numpy(), wanted.numpy(), atol=1e-6)
     with pytest.raises(UserError, match="its encoder has other shapes"):
-        distill(changed(settings, encoder={"width_multiplier": 1 / 16}), tmp_path / "x", **QUIET)
+        distill(changed(settings, encoder={"width_multiplier": 1 / 16}), tmp_path / "x")
 
 
 @pytest.fixture(scope="module")
@@ -214,19 +154,20 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
     """A narrower encoder, from images of which nobody has said what they show."""
     labelled = {"dataset": f"folder:{tinted / 'labelled'}", "train_split": "train"}
     labelled |= {"eval_split": "test", "storage_size": 24}
-    guide = _supervised(
+    guide = tmp_path / "guide"
+    guide_config = from_scratch_config(
         30,
-        tmp_path / "guide",
         data=labelled,
         encoder={"width_multiplier": 1 / 8},
         optimization={"train_batch_size": 16},
     )
+    finetune(guide_config, guide)
     bare = {**labelled, "dataset": f"folder:{tinted / 'bare'}", "validation_fraction": 0.25}
     place = tmp_path / "student"
-    settings = student(
+    settings = distill_config(
         guide, 40, data=bare, optimization={"train_batch_size": 16}, monitoring={"log_every": 5}
     )
-    distill(settings, place, **QUIET)
+    distill(settings, place)
     first, last = rows(place)[0], rows(place)[-1]
     assert last["agreement"] > 0.9 > first["agreement"]
     assert last["validation_agreement"] > 0.9
@@ -254,7 +195,7 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
         evaluate_run(place, EvalOptions(save_classifier=True), **QUIET)
 
 
-def test_images_without_labels_or_of_other_classes(teacher, tmp_path):
+def test_images_without_labels_or_of_other_classes(teacher, tmp_path, log):
     shapes = simclr_tf.data.open_source("shapes", "train[:64]")
     for i, image in enumerate(shapes._images[:64]):
         for place in (tmp_path / "photos", tmp_path / "classes" / f"c{i % 2}"):
@@ -262,18 +203,17 @@ def test_images_without_labels_or_of_other_classes(teacher, tmp_path):
             Image.fromarray(image).save(place / f"{i}.png")
     for name in ("photos", "classes"):
         data = {"dataset": f"folder:{tmp_path / name}", "train_split": "train", "storage_size": 24}
-        said = []
-        settings = student(teacher, steps=1, data=data)
-        model = distill(settings, tmp_path / name / "run", say=said.append)
+        settings = distill_config(teacher, steps=1, data=data)
+        model = distill(settings, tmp_path / name / "run")
         assert model.head.kernel.shape[1] == 10
-        assert any("no labels used" in line for line in said)
-        with pytest.raises(UserError, match="are not of the 10 classes that the teacher"):
-            distill(student(teacher, alpha=0.5, data=data), tmp_path / "labelled", **QUIET)
+        assert any("no labels used" in line for line in log.messages)
+        with pytest.raises(UserError, match="expected labels of the teacher's 10 classes"):
+            distill(distill_config(teacher, alpha=0.5, data=data), tmp_path / "labelled")
 
 
 def test_mistakes_are_named_before_training(teacher, exported, tmp_path):
     pretrained = tmp_path / "pretrained"
-    pretrain(changed(optimization={"train_steps": 1}), pretrained, **QUIET)
+    pretrain(changed(optimization={"train_steps": 1}), pretrained)
     (tmp_path / "empty").mkdir()
     plain = export_run(pretrained, **QUIET)
     for source, message in [
@@ -283,11 +223,13 @@ def test_mistakes_are_named_before_training(teacher, exported, tmp_path):
         (tmp_path / "nowhere", "neither a run nor a SavedModel"),
     ]:
         with pytest.raises(UserError, match=message) as raised:
-            distill(student(source), tmp_path / "run", **QUIET)
+            distill(distill_config(source), tmp_path / "run")
         assert "\n" not in str(raised.value)
     for source in (teacher, exported):
-        with pytest.raises(UserError, match=r"--image_size=24: the teacher .* of 16 pixels"):
-            distill(student(source, augmentation={"image_size": 24}), tmp_path / "run", **QUIET)
+        with pytest.raises(
+            UserError, match=r"--image_size=24: expected 16, the image size of the teacher"
+        ):
+            distill(distill_config(source, augmentation={"image_size": 24}), tmp_path / "run")
     with pytest.raises(UserError, match="--labels_per_class=99"):
-        distill(student(teacher, alpha=0.5, labels=99), tmp_path / "run", **QUIET)
+        distill(distill_config(teacher, alpha=0.5, labels=99), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -22,41 +22,31 @@ from simclr_tf.models.classifier import truncate_projection_head
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.tasks import (
     finetune,
-    pretrain,
     shrink_batch,
     supervised_baseline_config,
     train_supervised_baseline,
 )
 from tests.processes import rows
-from tests.training.test_pretrain import changed
-
-SECTIONS = [field.name for field in dataclasses.fields(config.PretrainConfig)]
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("pretrained")
-    pretrain(changed(optimization={"train_steps": 4}), path)
-    return path
+from tests.training.tiny import (
+    CallbackError,
+    RaiseAt,
+    assert_equal_variables,
+    changed,
+    finetune_config,
+    reproducible_rows,
+)
 
 
-def tuned(checkpoint: Path | str, *, steps=6, few=None, **finetuning) -> config.FinetuneConfig:
-    base = changed(
-        data={"train_split": few or "train[:256]"},
-        augmentation={"color_jitter_strength": 0.0, "use_grayscale": False},
-        optimization={"train_steps": steps, "train_batch_size": 16, "weight_decay": 0.0},
-        checkpoints={"checkpoint": str(checkpoint), "checkpoint_steps": 3},
-        monitoring={"log_every": 2},
-    )
-    sections = {name: getattr(base, name) for name in SECTIONS}
-    return config.FinetuneConfig(**sections, finetuning=config.FineTuning(**finetuning))
+@pytest.fixture
+def pretrained(unbroken) -> Path:
+    return unbroken[1]
 
 
 def test_labels_are_chosen_class_by_class_and_listed(pretrained, tmp_path):
     chosen = {}
     for share in (0.1, 0.5):
         place = tmp_path / str(share)
-        finetune(tuned(pretrained, steps=1, label_fraction=share), place)
+        finetune(finetune_config(pretrained, steps=1, label_fraction=share), place)
         with (place / "labelled.csv").open(encoding="utf-8", newline="") as file:
             chosen[share] = [(r["id"], r["class"]) for r in csv.DictReader(file)]
     # Of train[:256] six classes have 26 images and four have 25.
@@ -79,7 +69,7 @@ def test_listed_images_are_those_of_the_folder_that_were_learnt_from(pretrained,
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{i}.png")
     photos = {"dataset": f"folder:{tmp_path / 'photos'}", "train_split": "train[10:]"}
-    settings = tuned(pretrained, steps=1, label_fraction=0.6)
+    settings = finetune_config(pretrained, steps=1, label_fraction=0.6)
     finetune(changed(settings, data=photos | {"validation_fraction": 0.25}), tmp_path / "run")
     with (tmp_path / "run" / "labelled.csv").open(encoding="utf-8", newline="") as file:
         listed = list(csv.DictReader(file))
@@ -96,7 +86,7 @@ def test_listed_images_are_those_of_the_folder_that_were_learnt_from(pretrained,
 
 def test_a_batch_that_shrinks_divides_among_the_replicas(pretrained):
     def shrunk(count, replicas):
-        settings = shrink_batch(tuned(pretrained), count, replicas, lambda line: None)
+        settings = shrink_batch(finetune_config(pretrained), count, replicas)
         return settings.optimization.train_batch_size
 
     assert [shrunk(n, 4) for n in (15, 16, 100)] == [12, 16, 16]
@@ -105,7 +95,7 @@ def test_a_batch_that_shrinks_divides_among_the_replicas(pretrained):
 
 def test_starts_from_the_encoder_and_the_first_layers_of_the_head(pretrained, tmp_path):
     source = simclr_tf.load(pretrained)
-    settings = tuned(pretrained, steps=1, ft_proj_selector=1, fine_tune_after_block=4)
+    settings = finetune_config(pretrained, steps=1, ft_proj_selector=1, fine_tune_after_block=4)
     model = finetune(settings, tmp_path)
     for ours, theirs in zip(model.encoder.variables, source.encoder.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
@@ -119,48 +109,30 @@ def test_zero_initialised_head_is_zero(pretrained, tmp_path):
 
     plan = config.TrainingPlan(256, 10, 6, 0, 8.0, 0.1)
     for zero in (True, False):
-        model = build_model(tuned(pretrained, zero_init_logits_layer=zero).resolve(), plan)
+        model = build_model(
+            finetune_config(pretrained, zero_init_logits_layer=zero).resolve(), plan
+        )
         assert (not np.any(model.head.kernel.numpy())) == zero
 
 
-class _Killed(Exception):
-    pass
-
-
-def test_resumed_run_equals_an_unbroken_one(pretrained, tmp_path, monkeypatch):
-    settings = tuned(pretrained, label_fraction=0.5, ft_proj_selector=1)
+def test_resumed_run_equals_an_unbroken_one(pretrained, tmp_path):
+    settings = finetune_config(pretrained, label_fraction=0.5, ft_proj_selector=1)
     whole = finetune(settings, tmp_path / "whole")
-
-    from simclr_tf.training.checkpoints import CheckpointCallback
-
-    save = CheckpointCallback.save
-
-    def save_and_die(self):
-        save(self)
-        raise _Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CheckpointCallback, "save", save_and_die)
-        with pytest.raises(_Killed):
-            finetune(settings, tmp_path / "broken")
+    with pytest.raises(CallbackError):
+        finetune(settings, tmp_path / "broken", callbacks=[RaiseAt(3)])
     assert RunDir(tmp_path / "broken").latest_step() == 3
     resumed = finetune(settings, tmp_path / "broken")
-    for ours, theirs in zip(resumed.variables, whole.variables, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
-    kept = [
-        {k: v for k, v in row.items() if k != "views_per_second"}
-        for row in rows(tmp_path / "broken")
-    ]
-    assert kept == [
-        {k: v for k, v in row.items() if k != "views_per_second"}
-        for row in rows(tmp_path / "whole")
-    ]
+    assert_equal_variables(resumed, whole)
+    assert reproducible_rows(tmp_path / "broken") == reproducible_rows(tmp_path / "whole")
     with pytest.raises(UserError, match="--label_fraction"):
-        finetune(tuned(pretrained, label_fraction=0.25, ft_proj_selector=1), tmp_path / "broken")
+        finetune(
+            finetune_config(pretrained, label_fraction=0.25, ft_proj_selector=1),
+            tmp_path / "broken",
+        )
 
 
 def test_learns_and_is_measured(pretrained, tmp_path):
-    model = finetune(tuned(pretrained, steps=40), tmp_path)
+    model = finetune(finetune_config(pretrained, steps=40), tmp_path)
     evaluate_classifier(tmp_path, say=lambda line: None)
     (record,) = json.loads((tmp_path / "evaluations.json").read_text(encoding="utf-8"))
     assert record["protocol"] == "finetune" and record["num_train"] == 256
@@ -231,29 +203,29 @@ def test_supervised_baseline_learns_from_what_pretraining_held_out(pretrained):
         ({"label_fraction": 0.01}, "--label_fraction=0.01"),
         ({"labels_per_class": 30}, "--labels_per_class=30"),
         ({"ft_proj_selector": 3}, "--ft_proj_selector=3: the projection head has no layer 3"),
-        ({"few": "train[:40]", "labels_per_class": 5}, "--labels_per_class=5"),
+        ({"split": "train[:40]", "labels_per_class": 5}, "--labels_per_class=5"),
     ],
 )
 def test_mistakes_are_named_before_training(pretrained, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
-        finetune(tuned(pretrained, **settings), tmp_path)
+        finetune(finetune_config(pretrained, **settings), tmp_path)
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_a_start_is_named_or_renounced(pretrained):
     with pytest.raises(UserError, match="--checkpoint is missing"):
-        tuned("")
+        finetune_config("")
     with pytest.raises(UserError, match="exclude each other"):
-        tuned(pretrained, from_scratch=True)
+        finetune_config(pretrained, from_scratch=True)
 
 
 def test_a_pretrained_run_is_no_place_for_fine_tuning(pretrained):
     with pytest.raises(UserError, match="the command"):
-        finetune(tuned(pretrained), pretrained)
+        finetune(finetune_config(pretrained), pretrained)
 
 
 def test_other_architecture_is_refused(pretrained, tmp_path):
-    other = tuned(pretrained)
+    other = finetune_config(pretrained)
     other = dataclasses.replace(other, encoder=dataclasses.replace(other.encoder, resnet_depth=34))
     with pytest.raises(UserError, match="its encoder has other shapes"):
         finetune(other, tmp_path)

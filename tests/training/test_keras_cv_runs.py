@@ -1,6 +1,7 @@
 """Runs whose encoder is KerasCV's: from a preset's weights, and without the preset afterwards."""
 
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -18,8 +19,7 @@ from simclr_tf.models.keras_cv_backbones import build_backbone, describe_preset,
 from simclr_tf.models.keras_cv_backbones import save_preset as save
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.tasks import finetune, pretrain, supervised_baseline_config
-from tests.training.test_finetune import tuned
-from tests.training.test_pretrain import changed
+from tests.training.tiny import changed, finetune_config
 
 keras_cv = pytest.importorskip("keras_cv")
 IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
@@ -55,11 +55,17 @@ def _settings(preset, **sections):
 
 @pytest.fixture(scope="module")
 def run_dir(preset, place):
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
     """A finished run, and the preset that it started from no longer there."""
-    said = []
-    pretrain(_settings(preset), place / "run", say=said.append)
-    assert f"starting keras_cv:{preset} from its weights" in said
-    assert any("KerasCV MobileNetV3Backbone, " in line for line in said)
+    logger = logging.getLogger("simclr_tf")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    pretrain(_settings(preset), place / "run")
+    logger.removeHandler(handler)
+    assert f"starting keras_cv:{preset} from its weights" in lines
+    assert any("KerasCV MobileNetV3Backbone, " in line for line in lines)
     preset.rename(place / "moved")
     return place / "run"
 
@@ -67,14 +73,14 @@ def run_dir(preset, place):
 def test_starts_from_the_presets_weights_unless_told_not_to(run_dir, place):
     moved = place / "moved"
     still = {"train_steps": 1, "learning_rate": 1e-12}
-    model = pretrain(_settings(moved, optimization=still), place / "still", **QUIET)
+    model = pretrain(_settings(moved, optimization=still), place / "still")
     wanted = build_backbone(describe_preset(str(moved), 16))
     assert load_preset_weights(wanted, str(moved))
     pairs = list(zip(model.encoder.trainable_variables, wanted.trainable_variables, strict=True))
     for ours, theirs in pairs:
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
     random = _settings(moved, optimization=still, encoder={"preset_weights": False})
-    model = pretrain(random, place / "random", **QUIET)
+    model = pretrain(random, place / "random")
     kernels = [v for v in model.encoder.trainable_variables if v.shape.rank > 1]
     theirs = [v for v in wanted.trainable_variables if v.shape.rank > 1]
     assert not any(np.allclose(a, b) for a, b in zip(kernels, theirs, strict=True))
@@ -86,7 +92,7 @@ def test_without_the_preset_it_is_loaded_resumed_and_measured(run_dir, preset, t
     for file in (copy / "checkpoints").glob("step-10.*"):
         file.unlink()
     (copy / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "step-5"\n')
-    resumed = pretrain(_settings(preset), copy, **QUIET)
+    resumed = pretrain(_settings(preset), copy)
     loaded = simclr_tf.load(run_dir)
     for ours, theirs in zip(resumed.variables, loaded.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
@@ -98,7 +104,7 @@ def test_without_the_preset_it_is_loaded_resumed_and_measured(run_dir, preset, t
     assert f"| MobileNetV3Backbone | {width} | 16 | " in format_run_table([run_dir])
 
     with pytest.raises(UserError, match="neither a directory nor one of"):
-        pretrain(_settings(preset), tmp_path / "new", **QUIET)
+        pretrain(_settings(preset), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -116,11 +122,11 @@ def test_it_is_exported_and_the_card_tells_no_place(run_dir, place):
 
 
 @pytest.mark.parametrize("after", [-1, 4])
-def test_it_is_fine_tuned(run_dir, tmp_path, after):
+def test_it_is_fine_finetune_config(run_dir, tmp_path, after):
     pretrained, _ = RunDir(run_dir).read_config()
-    settings = tuned(run_dir, steps=2, fine_tune_after_block=after)
+    settings = finetune_config(run_dir, steps=2, fine_tune_after_block=after)
     settings = changed(settings, encoder=vars(pretrained.encoder))
-    model = finetune(settings, tmp_path, **QUIET)
+    model = finetune(settings, tmp_path)
     moved = [
         (ours.numpy() != theirs.numpy()).any()
         for ours, theirs in zip(

@@ -7,8 +7,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
-from simclr_tf.training import image_summaries as pictures
-from simclr_tf.training.image_summaries import EmbeddingSummaries, neighbour_grid, similarities
+from simclr_tf.training.image_summaries import EmbeddingSummaries, neighbor_grid, similarity_matrix
 
 BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
 RNG = np.random.default_rng(0)
@@ -36,7 +35,7 @@ def test_each_line_is_an_image_and_the_nearest_others(size):
     labels = RNG.integers(0, 3, 40)
     labels[7] = -1
     rows = made(size=size, labels=labels)
-    shown, frames = tiles(neighbour_grid(rows), 9)
+    shown, frames = tiles(neighbor_grid(rows), 9)
     assert shown.shape == (10, 9, 3)
     colours = rows.source._images[:, 0, 0]
     cosines = cosine_similarity(rows.features)
@@ -54,7 +53,7 @@ def test_each_line_is_an_image_and_the_nearest_others(size):
 
 def test_a_duplicate_is_a_neighbour_and_the_image_itself_is_not():
     rows = made(5, features=np.array([[1, 0]] * 3 + [[0, 1]] * 2, np.float32))
-    shown, frames = tiles(neighbour_grid(rows), 5)  # itself and the four others
+    shown, frames = tiles(neighbor_grid(rows), 5)  # itself and the four others
     assert len(shown) == 5 and (frames == 255).all()  # no labels
     for line in shown:
         assert len({tuple(pixel) for pixel in line}) == 5
@@ -77,17 +76,16 @@ class Known:
 def test_similarities_are_of_first_and_last_views_in_the_order_of_classes():
     labels = RNG.permuted(np.arange(20) % 3)
     rows = made(20, labels=labels)
-    found = similarities(Known(), rows)
+    found = similarity_matrix(Known(), rows)
     colours = rows.source._images[:, 0, 0] / 255.0
     order = np.argsort(labels, kind="stable")
     wanted = cosine_similarity(colours[order], 1 - colours[order])
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_the_sample_is_spread_over_all_images_bounded_and_kept(monkeypatch, tmp_path):
-    monkeypatch.setattr(pictures, "_IMAGES", 12)
+def test_the_sample_is_spread_over_all_images_bounded_and_kept(tmp_path):
     source = made(120).source
-    make = EmbeddingSummaries(source, 16, tmp_path)
+    make = EmbeddingSummaries(source, 16, tmp_path, max_images=12)
     found = make(Known())
     assert set(found) == {"nearest_neighbours", "similarity_matrix"}
     assert all(p.dtype == np.uint8 and p.shape[-1] == 3 for p in found.values())
@@ -98,9 +96,8 @@ def test_the_sample_is_spread_over_all_images_bounded_and_kept(monkeypatch, tmp_
     make(Known())
     assert make._sample is kept
     # Large images are fewer, and one alone has no neighbours.
-    monkeypatch.setattr(pictures, "_BYTES", 1)
-    monkeypatch.setattr(pictures, "_BATCH", 1)
-    assert set(EmbeddingSummaries(source, 16, tmp_path)(Known())) == {"similarity_matrix"}
+    one = EmbeddingSummaries(source, 16, tmp_path, max_bytes=1, matrix_size=1)
+    assert set(one(Known())) == {"similarity_matrix"}
     assert len(metadata(tmp_path)) == 1
 
 

@@ -25,21 +25,20 @@ AUTO = config.PretrainConfig(
 ).resolve()
 
 
-def chosen_for(settings=AUTO, replicas=None):
-    said = []
-    return resolve_auto_precision(settings, replicas or single_device(), said.append), said
+def chosen_for(settings=AUTO, distribution=None):
+    return resolve_auto_precision(settings, distribution or single_device())
 
 
 @pytest.mark.parametrize(
     ("seconds", "chosen"),
     [((1.0, 0.5), "bfloat16"), ((1.0, 0.99), "float32"), ((1.0, 3.0), "float32")],
 )
-def test_takes_bfloat16_only_where_it_is_clearly_faster(monkeypatch, seconds, chosen):
+def test_auto_takes_bfloat16_only_if_it_is_clearly_faster(monkeypatch, log, seconds, chosen):
     monkeypatch.setattr(precision, "time_precisions", lambda settings, share: seconds)
-    settings, said = chosen_for()
+    settings = chosen_for()
     assert settings.optimization.precision == chosen
     faster = f"{seconds[0] / seconds[1]:.2f}"
-    assert said == [
+    assert log.messages == [
         f"--precision=auto: {chosen} (here bfloat16 is {faster} times as fast as float32)"
     ]
     assert dataclasses.replace(settings, optimization=AUTO.optimization) == AUTO
@@ -52,7 +51,7 @@ def test_the_times_of_all_workers_decide(monkeypatch):
         def gather_across_workers(self, values):
             return np.array([values, [1e9, 3e9]])  # the other one is slower in bfloat16
 
-    settings, _ = chosen_for(replicas=TwoWorkers(single_device().strategy))
+    settings = chosen_for(distribution=TwoWorkers(single_device().strategy))
     assert settings.optimization.precision == "float32"
 
 
@@ -72,22 +71,22 @@ def test_the_trial_times_float32_and_then_bfloat16(monkeypatch):
     assert in_bfloat16 > 0
 
 
-def test_a_run_that_goes_on_keeps_what_was_chosen(tmp_path):
-    run, said = RunDir(tmp_path), []
+def test_resumed_run_reuses_the_chosen_precision(tmp_path, log):
+    run = RunDir(tmp_path)
     begun = dataclasses.replace(
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="bfloat16")
     )
     run.write_config(begun, config.TrainingPlan(64, 10, 10, 0, 8.0, 0.1))
-    assert reuse_run_precision(AUTO, run, said.append) == begun
-    assert said == [f"--precision=auto: bfloat16 (as {tmp_path} began)"]
+    assert reuse_run_precision(AUTO, run) == begun
+    assert log.messages == [f"--precision=auto: bfloat16 (as {tmp_path} began)"]
 
 
 def test_a_precision_that_is_named_is_left_alone(tmp_path):
     named = dataclasses.replace(
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="float16")
     )
-    assert chosen_for(named) == (named, [])
-    assert reuse_run_precision(named, RunDir(tmp_path), print) == named
+    assert chosen_for(named) == named
+    assert reuse_run_precision(named, RunDir(tmp_path)) == named
 
 
 @pytest.mark.slow

@@ -1,0 +1,151 @@
+"""Base class of the training tasks, and what several of them use."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import tf_keras as keras
+
+from simclr_tf.config import PretrainConfig, TrainingPlan
+from simclr_tf.data import ImageSource, open_source
+from simclr_tf.errors import UserError
+from simclr_tf.models.build import build_model, resolve_encoder
+from simclr_tf.models.keras_cv_backbones import load_preset_weights
+from simclr_tf.models.multi_view import MultiViewModel
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.training.callbacks import ScheduledEvaluator
+from simclr_tf.training.schedule import epochs_to_steps
+from simclr_tf.utils.files import write_csv
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingTask:
+    """Base class of the parts that differ between training tasks.
+
+    `loop.fit` calls the methods in the order of their definition.
+
+    Args:
+        config: settings of the run.
+        train_source: training images instead of those that `config.data` names.
+        encoder: Keras model instead of the one that `config.encoder` names.
+
+    Attributes:
+        config: resolved. `fit` and `open_data` complete it.
+        train: training images, after `open_data`.
+        held_out: validation images, or None.
+    """
+
+    train: ImageSource
+    held_out: ImageSource | None
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        train_source: ImageSource | None = None,
+        encoder: keras.Model | None = None,
+    ):
+        if train_source is not None:
+            config = config.override({"data": {"dataset": train_source.name}})
+        self.config: Any = config.resolve()
+        self._train_source, self._encoder = train_source, encoder
+
+    def resolve_encoder(self, run: RunDir | None) -> None:
+        """Completes the config with the description of a pretrained or given encoder.
+
+        Args:
+            run: the run to resume, or None.
+        """
+        self.config = resolve_encoder(self.config, run.read_config()[0].encoder if run else None)
+
+    def open_data(self) -> None:
+        """Opens the training and validation images.
+
+        Raises:
+            UserError: if the task cannot use them.
+        """
+        self.train, self.held_out = open_training_data(self.config, self._train_source)
+
+    def complete_plan(self, plan: TrainingPlan) -> TrainingPlan:
+        """Returns the plan with what the training images alone do not determine."""
+        return plan
+
+    def evaluators(self, plan: TrainingPlan) -> list[ScheduledEvaluator]:
+        """Returns the evaluations during training."""
+        raise NotImplementedError
+
+    def build_model(self, plan: TrainingPlan, steps_per_execution: int) -> MultiViewModel:
+        """Builds the compiled model in the current scope of a strategy."""
+        return build_model(self.config, plan, steps_per_execution)
+
+    def load_initial_weights(self, model: MultiViewModel) -> None:
+        """Loads the weights that a new run starts from, if they are not random."""
+        checkpoint, encoder = self.config.checkpoints.checkpoint, self.config.encoder
+        if checkpoint:
+            self._load_weights_of_run(model, checkpoint)
+            logger.info(f"starting from the weights of {checkpoint}")
+        elif encoder.preset and encoder.preset_weights:
+            loaded = load_preset_weights(model.encoder, encoder.preset)
+            source = "its weights" if loaded else "random weights, because it has none"
+            logger.info(f"starting {encoder.encoder} from {source}")
+
+    def _load_weights_of_run(self, model: Any, checkpoint: str) -> None:
+        raise NotImplementedError
+
+    def write_extra_files(self, run: RunDir) -> None:
+        """Writes files besides config.json to the run directory."""
+
+    def validation_steps(self, plan: TrainingPlan) -> int:
+        """Returns the number of steps between evaluations on the validation images."""
+        return epochs_to_steps(self.config, plan, self.config.monitoring.eval_every_epochs)
+
+
+def open_training_data(
+    config: PretrainConfig, train_source: ImageSource | None = None
+) -> tuple[ImageSource, ImageSource | None]:
+    """Opens the training images and splits off the validation images.
+
+    Args:
+        config: resolved settings.
+        train_source: images instead of those that the config names.
+
+    Returns:
+        (training images, validation images or None).
+    """
+    data = config.data
+    source = train_source or open_source(
+        data.dataset,
+        data.train_split,
+        data_dir=data.data_dir or None,
+        storage_size=data.storage_size,
+        skip_unreadable=data.skip_unreadable,
+        cache=data.cache_dataset,
+    )
+    if not data.validation_fraction:
+        return source, None
+    return source.holdout(data.validation_fraction, config.optimization.seed)
+
+
+def write_labeled_list(run: RunDir, source: ImageSource, labeled: np.ndarray) -> None:
+    """Writes ID and class of the images at these indices."""
+    names = source.class_names or ()
+    classes = [names[label] for label in source.labels()[labeled]]
+    rows = zip(source.image_ids(labeled), classes, strict=True)
+    write_csv(run.labeled_images_file, [("id", "class"), *rows])
+
+
+def copy_weights(
+    checkpoint: str, part: str, source: keras.Model | None, target: keras.Model
+) -> None:
+    """Copies the weights of a part of the run `checkpoint`.
+
+    Raises:
+        UserError: if that run does not have the part, or its shapes differ.
+    """
+    shapes = [[tuple(v.shape) for v in m.variables] if m else None for m in (source, target)]
+    if source is None or shapes[0] != shapes[1]:
+        raise UserError(
+            f"--checkpoint={checkpoint}: its {part.replace('_', ' ')} has other shapes. Fix: use "
+            "the architecture flags in its config.json"
+        )
+    target.set_weights(source.get_weights())

@@ -1,0 +1,239 @@
+"""The training loop: metrics, callbacks, checkpoints and profile of whole runs."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+
+import simclr_tf
+from simclr_tf.data import open_source
+from simclr_tf.errors import UserError
+from simclr_tf.models.build import build_model
+from simclr_tf.optimizers import WarmupCosine
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.training.callbacks import ProfileCallback
+from simclr_tf.training.distribution import DistributionContext
+from simclr_tf.training.online_eval import validation_loss_evaluator
+from simclr_tf.training.tasks import pretrain
+from tests.optional import needs
+from tests.processes import rows
+from tests.training.tiny import PLAN, TINY, WATCHED, StopAt, assert_equal_variables, changed
+
+
+def test_metrics_have_every_promised_key_and_step(watched_run):
+    lines = rows(watched_run)
+    assert [line["step"] for line in lines] == [4, 6, 8, 12]
+    promised = {"step", "epoch", "loss", "contrastive_accuracy", "contrastive_entropy"}
+    promised |= {"learning_rate", "views_per_second", "alignment", "uniformity", "feature_std"}
+    assert all(promised <= set(line) for line in lines)
+    assert lines[1]["epoch"] == pytest.approx(1.0)
+    probed = [line["step"] for line in lines if "knn_top1" in line and "validation_loss" in line]
+    assert probed == [6, 12]
+    assert all(0 <= line["linear_accuracy"] <= 1 for line in lines)
+    # The rate of the last step: 12 steps, 3 of them warm-up, peak 0.1 · 32 / 256.
+    last = WarmupCosine(0.0125, 3, 12)(11)
+    assert lines[-1]["learning_rate"] == pytest.approx(float(last))
+
+
+def test_tensorboard_shows_scalars_and_view_pairs(watched_run):
+    events = EventAccumulator(str(watched_run / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {"loss", "knn_top1", "validation_loss", "uniformity", "view_pairs"} <= tags
+    assert [event.step for event in events.Tensors("loss")] == [4, 6, 8, 12]
+
+
+def traces(directory):
+    return list((directory / "plugins" / "profile").glob("*/*.xplane.pb"))
+
+
+def test_profile_of_a_run_is_where_tensorboard_expects_it(watched_run):
+    (trace,) = traces(watched_run / "tensorboard")
+    assert b"step_num" in trace.read_bytes()
+
+
+@pytest.mark.parametrize(("calls", "message"), [(2, "no trace, because training took 2"), (9, "")])
+def test_profile_callback_traces_after_its_warm_up(tmp_path, log, calls, message):
+    model = keras.Sequential([keras.layers.Dense(1, input_shape=(1,))])
+    model.compile("sgd", "mse")
+    images = np.zeros((calls, 1), np.float32)
+    callback = ProfileCallback(tmp_path, warmup_calls=3, traced_calls=2)
+    model.fit(images, images, batch_size=1, verbose=0, callbacks=[callback])
+    assert len(traces(tmp_path)) == (not message)
+    assert (message or "trace written to") in log.messages[-1]
+
+
+def test_load_returns_the_trained_model(watched_run):
+    model, again = simclr_tf.load(watched_run), simclr_tf.load(watched_run)
+    assert int(model.step) == 12
+    images = tf.random.stateless_uniform([3, 16, 16, 3], [1, 2])
+    features = model.encoder(images, training=False)
+    np.testing.assert_array_equal(features, again.encoder(images, training=False))
+    untrained = build_model(*RunDir(watched_run).read_config())
+    assert not np.allclose(features, untrained.encoder(images, training=False))
+
+
+def test_finished_run_does_not_change(watched_run, log):
+    before = (watched_run / "metrics.jsonl").read_bytes()
+    # The profile and the probes are no settings that a run must share.
+    pretrain(changed(WATCHED, monitoring={"profile": False, "knn_every_epochs": 0.0}), watched_run)
+    assert "finished" in log.messages[-1]
+    assert (watched_run / "metrics.jsonl").read_bytes() == before
+
+
+def test_run_keeps_the_newest_checkpoints(watched_run):
+    names = sorted(p.name for p in (watched_run / "checkpoints").glob("*.index"))
+    assert names == ["step-10.index", "step-12.index"]
+
+
+def test_steps_per_execution_change_when_rows_are_due_and_nothing_else(tmp_path, unbroken):
+    model, run = unbroken
+    assert_equal_variables(pretrain(TINY, tmp_path, steps_per_execution=3), model)
+    # log_every is 4 and checkpoint_steps 5, of 10; the host sees the steps 3, 6, 9 and 10.
+    assert [row["step"] for row in rows(run)] == [4, 8, 10]
+    assert [row["step"] for row in rows(tmp_path)] == [6, 9, 10]
+    saved = {path.stem for path in (tmp_path / "checkpoints").glob("*.index")}
+    assert saved == {"step-6", "step-10"}
+
+
+def test_run_without_checkpoint_restarts_and_a_callback_may_stop_it(tmp_path, log):
+    RunDir(tmp_path).write_config(TINY.resolve(), PLAN)
+    settings = changed(optimization={"learning_rate": 0.2, "warmup_epochs": 100})
+    model = pretrain(settings, tmp_path, callbacks=[StopAt(2)])
+    text = "\n".join(log.messages)
+    assert "has no checkpoint yet: the run restarts" in text
+    assert "--warmup_epochs (800 steps)" in text and "never reaches its peak" in text
+    assert "stopped by a callback at step 2 of 10" in text
+    assert int(model.step) == RunDir(tmp_path).latest_step() == 2
+    assert RunDir(tmp_path).read_config()[0].optimization.learning_rate == 0.2
+
+
+def test_checkpoint_starts_from_other_weights(watched_run, tmp_path):
+    start = changed(
+        optimization={"train_steps": 1, "learning_rate": 1e-12},
+        checkpoints={"checkpoint": str(watched_run)},
+    )
+    model = pretrain(start, tmp_path / "new")
+    assert int(model.step) == 1
+    trained = simclr_tf.load(watched_run)
+    untrained = build_model(*RunDir(tmp_path / "new").read_config())
+    for part in "encoder", "projection_head":
+        new, old, fresh = (getattr(m, part) for m in (model, trained, untrained))
+        for a, b in zip(new.trainable_variables, old.trainable_variables, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-7)
+        # One step moves batch norm's statistics a tenth of the way to its batch's.
+        near, far = (
+            sum(np.abs(a - b).mean() for a, b in zip(w, old.get_weights(), strict=True))
+            for w in (new.get_weights(), fresh.get_weights())
+        )
+        assert near < 0.3 * far
+
+
+def test_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
+    wild = changed(optimization={"learning_rate": 1e30, "warmup_epochs": 0})
+    with pytest.raises(UserError, match=r"not finite at step [2-4]\. Fix: use a lower"):
+        pretrain(wild, tmp_path)
+    # Weights that are not finite are not saved.
+    assert RunDir(tmp_path).latest_checkpoint() is None
+
+
+def test_another_loss_trains_is_validated_and_restored(tmp_path):
+    settings = changed(
+        data={"validation_fraction": 0.25},
+        contrastive_loss={"loss": "supcon", "margin": 0.6},
+        optimization={"train_steps": 2},
+        monitoring={"log_every": 1},
+    )
+    pretrain(settings, tmp_path)
+    first, last = rows(tmp_path)
+    model = simclr_tf.load(tmp_path)
+    _, held_out = open_source("shapes", "train[:256]").holdout(0.25, 0)
+    metrics = validation_loss_evaluator(held_out, 32)(model)
+    for name, value in metrics.items():
+        assert last[name] == pytest.approx(value, rel=1e-5)
+    assert RunDir(tmp_path).read_config()[0].contrastive_loss == settings.contrastive_loss
+    # The same weights under NT-Xent: another loss, the same accuracy.
+    nt_xent = build_model(changed(settings, contrastive_loss={"loss": "nt_xent"}).resolve(), PLAN)
+    nt_xent.set_weights(model.get_weights())
+    other = validation_loss_evaluator(held_out, 32)(nt_xent)
+    name = "validation_contrastive_accuracy"
+    assert abs(metrics.pop("validation_loss") - other.pop("validation_loss")) > 1e-3
+    assert metrics == other == {name: last[name]}
+    assert first["contrastive_entropy"] != last["contrastive_entropy"]
+
+
+@pytest.mark.slow
+def test_replicas_train_probe_and_resume_as_one_device(tmp_path, mirrored, log):
+    settings = changed(
+        data={"validation_fraction": 0.25}, monitoring={"log_every": 1, "knn_every_epochs": 1.0}
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    pretrain(settings, one)
+    log.clear()
+    model = pretrain(settings, two, DistributionContext(mirrored(2), "2 CPU devices"))
+    assert log.messages[0] == "2 CPU devices: global batch 32, 16 per replica"
+    for a, b in zip(rows(two)[:3], rows(one)[:3], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+        assert a["linear_loss"] == pytest.approx(b["linear_loss"], rel=1e-3)
+    assert [row["step"] for row in rows(two) if "knn_top1" in row] == [6, 10]
+    assert RunDir(two).read_config()[1].num_replicas == 2
+
+    # A run of two devices is loaded and resumed on one, and the other way round.
+    loaded = simclr_tf.load(two)
+    for a, b in zip(loaded.encoder.variables, model.encoder.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)
+    _, held_out = open_source("shapes", "train[:256]").holdout(0.25, 0)
+    measured = validation_loss_evaluator(held_out, 32)(loaded)["validation_loss"]
+    assert measured == pytest.approx(rows(two)[-1]["validation_loss"], rel=1e-5)
+    (two / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "step-5"\n')
+    log.clear()
+    pretrain(settings, two)
+    assert any("step 5 of 10" in line for line in log.messages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "optimizer", ["lars", "adam", "adamw", pytest.param("lamb", marks=needs("tensorflow_addons"))]
+)
+def test_every_optimizer_trains(tmp_path, optimizer):
+    settings = changed(
+        optimization={
+            "optimizer": optimizer,
+            "learning_rate": {"lars": 1.0}.get(optimizer, 1e-3),
+            "learning_rate_scaling": "none",
+            "weight_decay": 1e-4,
+            "train_steps": 2,
+        }
+    )
+    model = pretrain(settings, tmp_path)
+    assert np.isfinite(rows(tmp_path)[-1]["loss"])
+    assert int(model.step) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision_trains_close_to_float32(tmp_path, precision):
+    steps = changed(optimization={"train_steps": 1})
+    pretrain(steps, tmp_path / "float32")
+    model = pretrain(changed(steps, optimization={"precision": precision}), tmp_path / precision)
+    assert all(v.dtype == tf.float32 for v in model.trainable_variables)
+    reference, mixed = rows(tmp_path / "float32")[-1], rows(tmp_path / precision)[-1]
+    assert mixed["loss"] == pytest.approx(reference["loss"], rel=0.03)
+    assert int(simclr_tf.load(tmp_path / precision).step) == 1
+
+
+def test_damaged_checkpoint_is_an_error_not_random_weights(watched_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(watched_run, copy)
+    for data in (copy / "checkpoints").glob("*.data-*"):
+        data.write_bytes(data.read_bytes()[:1000])
+    with pytest.raises(UserError, match="does not hold this model"):
+        simclr_tf.load(copy)
+
+
+def test_load_names_what_is_missing(tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        simclr_tf.load(tmp_path)

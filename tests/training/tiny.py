@@ -1,0 +1,138 @@
+"""Settings of runs that take seconds: the built-in shapes, an encoder of a few thousand weights."""
+
+import dataclasses
+from pathlib import Path
+
+import tf_keras as keras
+
+from simclr_tf import config
+from tests.processes import rows
+
+TINY = config.PretrainConfig(
+    data=config.Data(dataset="shapes", train_split="train[:256]", eval_split="test[:64]"),
+    augmentation=config.Augmentation(image_size=16, use_blur=False),
+    encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
+    projection_head=config.ProjectionHead(num_proj_layers=2, proj_out_dim=16),
+    optimization=config.Optimization(
+        train_batch_size=32,
+        train_steps=10,
+        optimizer="momentum",
+        learning_rate=0.1,
+        warmup_epochs=0.5,
+    ),
+    monitoring=config.Monitoring(log_every=4, pictures_every_epochs=0),
+    checkpoints=config.Checkpoints(checkpoint_steps=5, keep_checkpoint_max=2),
+)
+PLAN = config.TrainingPlan(256, 10, 10, 4, 8.0, 0.0125)
+# 192 images in batches of 32: an epoch is 6 steps.
+WATCHED = TINY.override(
+    {
+        "data": {"validation_fraction": 0.25},
+        "optimization": {"train_steps": 12},
+        "monitoring": {"knn_every_epochs": 1.0, "eval_every_epochs": 1.0, "profile": True},
+    }
+)
+
+
+def changed(base: config.PretrainConfig = TINY, **sections) -> config.PretrainConfig:
+    """A config with some fields of some sections changed."""
+    return base.override(sections)
+
+
+def finetune_config(
+    checkpoint: Path | str, *, steps: int = 6, split: str = "train[:256]", **finetuning
+) -> config.FinetuneConfig:
+    base = changed(
+        data={"train_split": split},
+        augmentation={"color_jitter_strength": 0.0, "use_grayscale": False},
+        optimization={"train_steps": steps, "train_batch_size": 16, "weight_decay": 0.0},
+        checkpoints={"checkpoint": str(checkpoint), "checkpoint_steps": 3},
+        monitoring={"log_every": 2},
+    )
+    return config.FinetuneConfig(**_sections(base), finetuning=config.FineTuning(**finetuning))
+
+
+def distill_config(
+    teacher: Path | str,
+    steps: int = 6,
+    *,
+    temperature: float = 1.0,
+    alpha: float = 1.0,
+    labels: int = 0,
+    **sections,
+) -> config.DistillConfig:
+    distillation = config.Distillation(
+        teacher=str(teacher),
+        distill_temperature=temperature,
+        distill_alpha=alpha,
+        labels_per_class=labels,
+    )
+    return config.DistillConfig(
+        **_sections(without_decay(steps, **sections)), distillation=distillation
+    )
+
+
+def from_scratch_config(steps: int, **sections) -> config.FinetuneConfig:
+    return config.FinetuneConfig(
+        **_sections(without_decay(steps, **sections)),
+        finetuning=config.FineTuning(from_scratch=True),
+    )
+
+
+def without_decay(steps: int, **sections) -> config.PretrainConfig:
+    """Settings for training with a teacher or labels."""
+    base = changed(
+        augmentation={"color_jitter_strength": 0.0, "use_grayscale": False, "crop_min_area": 0.3},
+        data={"train_split": "train[:512]", "eval_split": "test[:200]"},
+        optimization={
+            "train_steps": steps,
+            "train_batch_size": 32,
+            "weight_decay": 0.0,
+            "learning_rate_scaling": "none",
+        },
+        checkpoints={"checkpoint_steps": 3},
+        monitoring={"log_every": 2},
+    )
+    return changed(base, **sections)
+
+
+def _sections(base):
+    return {f.name: getattr(base, f.name) for f in dataclasses.fields(config.PretrainConfig)}
+
+
+class CallbackError(Exception):
+    pass
+
+
+class RaiseAt(keras.callbacks.Callback):
+    """A user's callback that fails after a step."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self._step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.step) == self._step:
+            raise CallbackError(f"at step {self._step}")
+
+
+class StopAt(keras.callbacks.Callback):
+    """A user's callback that ends the training after a step."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self._step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = int(self.model.step) == self._step
+
+
+def reproducible_rows(run: Path) -> list[dict]:
+    """The rows of a run without the rates, which no two runs share."""
+    return [{k: v for k, v in row.items() if k != "views_per_second"} for row in rows(run)]
+
+
+def assert_equal_variables(a: keras.Model, b: keras.Model) -> None:
+    """Asserts that all variables are equal bit for bit."""
+    for one, other in zip(a.variables, b.variables, strict=True):
+        assert (one.numpy() == other.numpy()).all(), one.name
