@@ -1,8 +1,9 @@
-"""Export of a run's checkpoints."""
+"""Export of a run's encoder."""
 
 import dataclasses
+import logging
+import re
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,139 +12,133 @@ import numpy as np
 from simclr_tf.augment import eval_transform
 from simclr_tf.config import DistillConfig, PretrainConfig, to_json
 from simclr_tf.data import decode_errors_name_image, open_source, sequential_batches
-from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier, FittedClassifier
 from simclr_tf.exporter.keras_tflite import export_keras, export_tflite
-from simclr_tf.exporter.model_card import FORMS, loading, model_card, placeless
-from simclr_tf.exporter.output_path import check_free, remove_older
-from simclr_tf.exporter.saved_model import export_saved_model
+from simclr_tf.exporter.model_card import load_snippet, make_model_card, strip_directories
+from simclr_tf.exporter.options import ExportOptions
+from simclr_tf.exporter.saved_model import check_does_not_exist, export_saved_model
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.results_file import format_results, read_evaluations
 from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.utils.files import check_output_path, remove
 
-Say = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Head:
-    """What is exported on top of an encoder, and what the model card says of it."""
-
-    settings: dict[str, Any]
-    words: str = ""
-    labels: int = 0  # that the encoder itself was trained with
-    trained: str = "pretrained"  # how it was
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Export:
-    """How a run's encoder is exported.
+class _HeadExport:
+    """Heads that are exported with an encoder, and their description for the model card."""
 
-    Attributes:
-        output: the SavedModel or file to make; None: RUN/export/STEP, with an ending for its form.
-        form: one of FORMS.
-        step: of the checkpoint; None: the newest.
-        image_size: S, in pixels; None: that of the run.
-        with_preprocessing: whether a SavedModel takes encoded images too.
-        calibration_images: for int8, how many of the run's training images are looked at.
-        data_dir: where TFDS keeps them; "": the run's.
-    """
-
-    output: str | None = None
-    form: str = "saved_model"
-    step: int | None = None
-    image_size: int | None = None
-    with_preprocessing: bool = False
-    calibration_images: int = 256
-    data_dir: str = ""
-
-    def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise UserError(f"--format={self.form}: must be one of {', '.join(FORMS)}")
-        if self.with_preprocessing and not self.form.startswith("saved_model"):
-            raise UserError(
-                f"--with_preprocessing: a {self.form} takes no encoded images; take "
-                "--format=saved_model, or leave it out"
-            )
-
-    def name(self, step: int) -> str:
-        """Returns what it is called in RUN/export."""
-        kind, _, precision = self.form.removeprefix("saved_").partition("_")
-        ending = "" if kind == "model" else f".{kind}"
-        return f"{step}{f'-{precision}' if precision else ''}{ending}"
+    arguments: dict[str, Any]  # of `export_saved_model`
+    description: str = ""
+    num_labels: int = 0  # with which the encoder itself was trained
+    training_verb: str = "pretrained"
 
 
-def export_run(model_dir: str | Path, export: Export = Export(), say: Say = print) -> Path:
-    """Writes the encoder of a run; returns where it is.
+def export_run(model_dir: str | Path, options: ExportOptions | None = None) -> Path:
+    """Exports the encoder of a run.
+
+    Args:
+        model_dir: the run directory.
+        options: checkpoint, format and output. Default: the newest, to RUN/export/STEP.
+
+    Returns:
+        The SavedModel directory or file that was written.
 
     Raises:
-        UserError: if there is no run or no such checkpoint, or the output exists.
+        UserError: the run or checkpoint does not exist, or the output exists or cannot be written.
     """
+    options = options or ExportOptions()
     run = RunDir(Path(model_dir))
     config, _ = run.read_config()
-    if export.output:
-        check_free(export.output)
-    model = load_model(model_dir, export.step)
-    step, form = int(model.step), export.form
-    size = export.image_size or config.augmentation.image_size
-    head = _head(model, run, step, say)
-    card = _card(run, model, head, export, step, size)
-    place = Path(export.output) if export.output else run.export_dir / export.name(step)
-    overwrite = not export.output
-    if form == "keras":
-        export_keras(model.encoder, place, model_card=card, overwrite=overwrite)
-    elif form.startswith("tflite"):
-        quantization = form.partition("_")[2] or "float32"
+    is_file = not options.format.startswith("saved_model")
+    if options.output:
+        check_does_not_exist(options.output)
+        check_output_path(options.output, "output", is_file=is_file)
+    else:
+        check_output_path(run.export_dir, "model_dir")
+    model = load_model(model_dir, options.step)
+    step = int(model.step)
+    size = options.image_size or config.augmentation.image_size
+    head = _make_head_export(model, run, step)
+    card = _make_model_card(run, model, head, options, step, size)
+    output = Path(options.output or run.export_dir / options.file_name(step))
+    overwrite = not options.output
+    if options.format == "keras":
+        export_keras(model.encoder, output, model_card=card, overwrite=overwrite)
+    elif options.format.startswith("tflite"):
+        quantization = options.format.partition("_")[2] or "float32"
+        is_int8 = quantization == "int8"
         export_tflite(
             model.encoder,
-            place,
+            output,
             image_size=size,
             model_card=card,
             quantization=quantization,
-            calibration=_calibration(config, export, size) if quantization == "int8" else None,
+            calibration=_calibration_images(config, options, size) if is_int8 else None,
             overwrite=overwrite,
         )
     else:
         export_saved_model(
             model.encoder,
-            place,
+            output,
             image_size=size,
             model_card=card,
-            float16=form.endswith("float16"),
-            storage_size=_storage_size(config, size) if export.with_preprocessing else None,
+            float16=options.format.endswith("float16"),
+            storage_size=_storage_size(config, size) if options.with_preprocessing else None,
             overwrite=overwrite,
-            **head.settings,
+            **head.arguments,
         )
-    if not export.output:
-        remove_older(run.export_dir, step, config.checkpoints.keep_hub_module_max)
-    code = textwrap.indent(loading(form, str(place), model.encoder), "  ")
+    if not options.output:
+        prune_old_exports(run.export_dir, step, config.checkpoints.keep_hub_module_max)
+    code = textwrap.indent(load_snippet(options.format, str(output), model.encoder), "  ")
     width = model.encoder.output_shape[-1]
-    say(
-        f"exported to {place}; to use it:\n\n"
+    logger.info(
+        f"exported to {output}; to use it:\n\n"
         f"{code}  # float [N, {size}, {size}, 3] in [0, 1] → [N, {width}]\n"
     )
-    return place
+    return output
+
+
+def prune_old_exports(export_dir: Path, step: int, max_to_keep: int) -> None:
+    """Removes the exports of old steps.
+
+    Args:
+        export_dir: contains STEP, STEP.tflite, STEP-float16 etc.
+        step: never removed, even if other steps are newer.
+        max_to_keep: number of steps, including `step`; 0 or less keeps all.
+    """
+    exported: dict[int, list[Path]] = {}
+    for path in export_dir.iterdir():
+        if match := re.match(r"(\d+)(?![^-.])", path.name):
+            exported.setdefault(int(match[1]), []).append(path)
+    others = sorted(set(exported) - {step})
+    for outdated in others[: max(0, len(exported) - max_to_keep)] if max_to_keep > 0 else []:
+        for path in exported[outdated]:
+            remove(path)
 
 
 def _storage_size(config: PretrainConfig, image_size: int) -> int:
-    """As evaluation would store images of that size."""
-    own = config.data.storage_size
-    return own if image_size == config.augmentation.image_size else round(1.5 * image_size)
+    """Returns the side at which evaluation stores images that the encoder takes at `image_size`."""
+    if image_size == config.augmentation.image_size:
+        return config.data.storage_size
+    return round(1.5 * image_size)
 
 
-def _calibration(config: PretrainConfig, export: Export, size: int) -> np.ndarray:
-    """Evenly spaced images of the training split, as the encoder sees them in evaluation."""
+def _calibration_images(config: PretrainConfig, options: ExportOptions, size: int) -> np.ndarray:
+    """Returns evenly spaced training images, float32 [M, S, S, 3], as evaluation crops them."""
     data = config.data
     source = open_source(
         data.dataset,
         data.train_split,
-        data_dir=export.data_dir or data.data_dir or None,
+        data_dir=options.data_dir or data.data_dir or None,
         storage_size=_storage_size(config, size),
         skip_unreadable=data.skip_unreadable,
     )
-    count = min(export.calibration_images, source.num_examples)
-    rows = np.linspace(0, source.num_examples - 1, count).astype(np.int64)
-    chosen = source.subset(rows)
+    count = min(options.calibration_images, source.num_examples)
+    indices = np.linspace(0, source.num_examples - 1, count).astype(np.int64)
+    chosen = source.subset(indices)
     with decode_errors_name_image(chosen):
         return np.concatenate(
             [
@@ -153,60 +148,65 @@ def _calibration(config: PretrainConfig, export: Export, size: int) -> np.ndarra
         )
 
 
-def _card(
-    run: RunDir, model: SimCLR | Classifier, head: _Head, export: Export, step: int, size: int
+def _make_model_card(
+    run: RunDir,
+    model: SimCLR | Classifier,
+    head: _HeadExport,
+    options: ExportOptions,
+    step: int,
+    size: int,
 ) -> str:
     config, plan = run.read_config()
     evaluations = [
-        {**record, "dataset": placeless(record["dataset"])}
+        {**record, "dataset": strip_directories(record["dataset"])}
         for record in read_evaluations(run.evaluations_file)
         if record["step"] == step
     ]
-    return model_card(
+    return make_model_card(
         model.encoder,
         architecture=config.encoder.describe(),
         dataset=(
-            "what the authors of the imported weights say"
+            "the dataset that the authors of the imported weights state"
             if plan.is_imported
-            else f"{placeless(config.data.dataset)}, split {config.data.train_split}"
+            else f"{strip_directories(config.data.dataset)}, split {config.data.train_split}"
         ),
         step=step,
         image_size=size,
         settings=to_json(config),
         evaluations=format_results(evaluations, markdown=True) if evaluations else "",
-        labels=head.labels,
-        trained=head.trained,
-        classifier=head.words if export.form.startswith("saved_model") else "",
-        class_names=head.settings.get("class_names", ()),
-        form=export.form,
-        encoded=export.with_preprocessing,
+        num_labels=head.num_labels,
+        training_verb=head.training_verb,
+        classifier=head.description if options.format.startswith("saved_model") else "",
+        class_names=head.arguments.get("class_names", ()),
+        format=options.format,
+        accepts_image_bytes=options.with_preprocessing,
     )
 
 
-def _head(model: SimCLR | Classifier, run: RunDir, step: int, say: Say) -> _Head:
+def _make_head_export(model: SimCLR | Classifier, run: RunDir, step: int) -> _HeadExport:
     if isinstance(model, Classifier):
         config, plan = run.read_config()
-        distilled = isinstance(config, DistillConfig)
+        is_distilled = isinstance(config, DistillConfig)
         kernel, bias = (v.numpy() for v in model.head.variables)
-        return _Head(
+        return _HeadExport(
             {
                 "classifier": AffineClassifier(kernel, bias),
                 "classifier_input": model.projection,
                 "class_names": plan.class_names,
             },
             "trained together with the encoder",
-            labels=plan.num_labels if distilled else plan.num_examples,
-            trained="distilled" if distilled else "trained",
+            num_labels=plan.num_labels if is_distilled else plan.num_examples,
+            training_verb="distilled" if is_distilled else "trained",
         )
-    settings: dict[str, Any] = {"projection_head": model.projection_head}
+    arguments: dict[str, Any] = {"projection_head": model.projection_head}
     if not run.classifier_file.exists():
-        return _Head(settings)
+        return _HeadExport(arguments)
     fitted = FittedClassifier.load(run.classifier_file)
     if fitted.step != step:
-        say(
-            f"note: the classifier in {run.classifier_file} is of step {fitted.step} and stays out "
-            f"of the export of step {step}; evaluate --save_classifier fits another"
+        logger.warning(
+            f"note: the classifier in {run.classifier_file} was fitted at step {fitted.step} and "
+            f"is not part of the export of step {step}. Fix: run evaluate --save_classifier again"
         )
-        return _Head(settings)
-    settings |= {"classifier": fitted.classifier, "class_names": fitted.class_names}
-    return _Head(settings, f"{fitted.protocol} on {placeless(fitted.dataset)}")
+        return _HeadExport(arguments)
+    arguments |= {"classifier": fitted.classifier, "class_names": fitted.class_names}
+    return _HeadExport(arguments, f"{fitted.protocol} on {strip_directories(fitted.dataset)}")

@@ -1,4 +1,4 @@
-"""Encoders as single files: Keras's own, and TensorFlow Lite's."""
+"""Export to a single file: Keras or TensorFlow Lite."""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,10 +9,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.exporter.inference_copy import plain_copy
-from simclr_tf.exporter.model_card import with_checksum
-from simclr_tf.exporter.output_path import check_free
-from simclr_tf.exporter.saved_model import export_saved_model
+from simclr_tf.exporter.inference_copy import float32_inference_copy
+from simclr_tf.exporter.model_card import add_checksum
+from simclr_tf.exporter.saved_model import check_does_not_exist, export_saved_model
 from simclr_tf.utils.files import atomic_path, atomic_write
 
 QUANTIZATIONS = ("float32", "float16", "int8")
@@ -21,22 +20,35 @@ QUANTIZATIONS = ("float32", "float16", "int8")
 def export_keras(
     encoder: keras.Model, output: str | Path, *, model_card: str, overwrite: bool = False
 ) -> Path:
-    """Write a `.keras` file of built-in layers, which tf_keras loads without this package.
+    """Writes a `.keras` file of built-in layers, which tf_keras loads without this package.
+
+    >>> import os, tempfile
+    >>> from simclr_tf.exporter import export_keras
+    >>> from simclr_tf.models import ResNet
+    >>> encoder = ResNet(18, width_multiplier=1 / 16, stem="cifar")
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = export_keras(encoder, f"{directory}/encoder.keras", model_card="# Encoder")
+    ...     sorted(os.listdir(directory))
+    ['encoder.keras', 'encoder.keras.md']
 
     Args:
-        encoder: functional or Sequential, images → [N, D].
-        output: the file, ending in .keras; the card stands beside it as OUTPUT.md.
-        model_card: Markdown; a checksum is added.
-        overwrite: replace `output` if it is there.
+        encoder: functional or Sequential model, images → [N, D].
+        output: the file, with extension .keras; the model card is written to OUTPUT.md.
+        model_card: Markdown; a checksum is appended.
+        overwrite: replace `output` if it exists.
+
+    Returns:
+        `output` as a Path.
 
     Raises:
-        UserError: `output` is there, or the model has no graph of layers.
+        UserError: `output` exists or cannot be written, or the model is a subclass without a graph
+            of layers.
     """
-    check_free(output, overwrite)
-    copy = plain_copy(encoder)
-    with atomic_path(output) as scratch:
-        copy.save(scratch)
-    return _with_card(Path(output), model_card)
+    check_does_not_exist(output, overwrite)
+    copy = float32_inference_copy(encoder)
+    with atomic_path(output) as temporary:
+        copy.save(temporary)
+    return _write_card(Path(output), model_card)
 
 
 def export_tflite(
@@ -49,34 +61,51 @@ def export_tflite(
     calibration: np.ndarray | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a TensorFlow Lite model: signature `serving_default`, `images` → `features`.
+    """Writes a TensorFlow Lite model with the signature `serving_default`: `images` → `features`.
 
-    Both are float32 and of any batch size, whatever is inside.
+    Input and output are float32 with any batch size, for every quantization.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import tensorflow as tf
+    >>> from simclr_tf.exporter import export_tflite
+    >>> from simclr_tf.models import ResNet
+    >>> encoder = ResNet(18, width_multiplier=1 / 16, stem="cifar")
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = export_tflite(
+    ...         encoder, f"{directory}/encoder.tflite", image_size=8, model_card="# Encoder")
+    ...     run = tf.lite.Interpreter(str(path)).get_signature_runner()
+    ...     run(images=np.zeros([2, 8, 8, 3], np.float32))["features"].shape
+    (2, 32)
 
     Args:
-        encoder: functional or Sequential, images → [N, D].
-        output: the file; the card stands beside it as OUTPUT.md.
+        encoder: functional or Sequential model, images → [N, D].
+        output: the file; the model card is written to OUTPUT.md.
         image_size: S, in pixels.
-        model_card: Markdown; a checksum is added.
-        quantization: one of QUANTIZATIONS. float16: weights of half the size, computed with in
-            float32 on a CPU. int8: weights and activations of 8 bits.
-        calibration: for int8, float32 [M, S, S, 3] in [0, 1], some hundred images such as the
-            encoder will see, from which the ranges of the activations are taken.
-        overwrite: replace `output` if it is there.
+        model_card: Markdown; a checksum is appended.
+        quantization: one of QUANTIZATIONS. float16: weights of half the size, computed in float32
+            on a CPU. int8: 8-bit weights and activations.
+        calibration: for int8, float32 [M, S, S, 3] in [0, 1]: a few hundred typical images, which
+            set the ranges of the activations.
+        overwrite: replace `output` if it exists.
+
+    Returns:
+        `output` as a Path.
 
     Raises:
-        UserError: `output` is there, or the model has no graph of layers.
+        UserError: `output` exists or cannot be written, or the model is a subclass without a graph
+            of layers.
         ValueError: int8 without calibration images.
     """
     if quantization not in QUANTIZATIONS:
         raise ValueError(f"quantization must be one of {', '.join(QUANTIZATIONS)}")
-    check_free(output, overwrite)
-    with atomic_path(output) as scratch, tempfile.TemporaryDirectory() as directory:
-        # Through a SavedModel, for the names of input and output.
-        place = Path(directory) / "encoder"
-        export_saved_model(encoder, place, image_size=image_size, model_card="")
+    check_does_not_exist(output, overwrite)
+    with atomic_path(output) as temporary, tempfile.TemporaryDirectory() as directory:
+        # A SavedModel gives input and output their names.
+        saved_model_dir = Path(directory) / "encoder"
+        export_saved_model(encoder, saved_model_dir, image_size=image_size, model_card="")
         converter = tf.lite.TFLiteConverter.from_saved_model(
-            str(place), signature_keys=["serving_default"]
+            str(saved_model_dir), signature_keys=["serving_default"]
         )
         if quantization != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -86,17 +115,18 @@ def export_tflite(
             if calibration is None or not len(calibration):
                 raise ValueError("int8 needs calibration images")
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: _one_by_one(calibration)
-        scratch.write_bytes(converter.convert())
-    return _with_card(Path(output), model_card)
+            converter.representative_dataset = lambda: _representative_dataset(calibration)
+        temporary.write_bytes(converter.convert())
+    return _write_card(Path(output), model_card)
 
 
-def _one_by_one(images: np.ndarray) -> Iterator[dict[str, Any]]:
+def _representative_dataset(images: np.ndarray) -> Iterator[dict[str, Any]]:
     for image in images:
         yield {"images": image[np.newaxis]}
 
 
-def _with_card(output: Path, card: str) -> Path:
-    card = with_checksum(card, output.parent, output.name)
-    atomic_write(output.with_name(f"{output.name}.md"), card)
+def _write_card(output: Path, card: str) -> Path:
+    atomic_write(
+        output.with_name(f"{output.name}.md"), add_checksum(card, output.parent, output.name)
+    )
     return output

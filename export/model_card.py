@@ -1,4 +1,4 @@
-"""The model card that stands beside an exported encoder."""
+"""Model card of an exported encoder."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,18 @@ from typing import Any
 
 import tf_keras as keras
 
-_CLASSES_SHOWN = 20
+_MAX_CLASSES = 20
 
-# Settings that say where a run was made and nothing about the model.
-_LOCAL = frozenset(
+# Settings that describe the machine and not the model.
+_LOCAL_SETTINGS = frozenset(
     {"checkpoint", "data_dir", "gcp_project", "master", "model_dir", "preset", "teacher"}
     | {"tpu_name", "tpu_zone"}
 )
-# What comes before a place in a setting that names one.
-_KINDS = ("folder", "keras_cv")
+# Prefixes of settings that contain a path.
+_PATH_PREFIXES = ("folder", "keras_cv")
 
 
-def model_card(
+def make_model_card(
     encoder: keras.Model,
     *,
     architecture: str,
@@ -27,38 +27,49 @@ def model_card(
     image_size: int,
     settings: Mapping[str, Any],
     evaluations: str = "",
-    labels: int = 0,
-    trained: str = "pretrained",
+    num_labels: int = 0,
+    training_verb: str = "pretrained",
     classifier: str = "",
     class_names: Sequence[str] = (),
-    form: str = "saved_model",
-    encoded: bool = False,
+    format: str = "saved_model",
+    accepts_image_bytes: bool = False,
 ) -> str:
-    """Return a Markdown card: what the encoder is, how to load it, how good it is, how it was made.
+    """Returns a Markdown card: architecture, usage, evaluations and training settings.
+
+    >>> from simclr_tf.exporter import make_model_card
+    >>> from simclr_tf.models import ResNet
+    >>> card = make_model_card(
+    ...     ResNet(18, width_multiplier=1 / 16, stem="cifar"), architecture="ResNet-18 × 1/16",
+    ...     dataset="cifar10, split train", step=1000, image_size=32, settings={"temperature": 0.1})
+    >>> card.splitlines()[0]
+    '# SimCLR encoder: ResNet-18 × 1/16'
 
     Args:
-        encoder: the exported model; its size and output are read off it.
-        architecture: in words, such as "ResNet-18 × 0.25, CIFAR stem".
-        dataset: what it was trained on, such as "cifar10, split train".
-        step: training steps done.
+        encoder: the exported model.
+        architecture: description such as "ResNet-18 × 0.25, CIFAR stem".
+        dataset: description of the training data, such as "cifar10, split train".
+        step: number of training steps.
         image_size: S, the side of the images in pixels.
-        settings: the run's resolved configuration, nested or flat; places such as `data_dir` and
-            values of None are left out.
-        evaluations: Markdown, such as `format_table(records, markdown=True)`; may be empty.
-        labels: how many labels it was trained with; 0: none.
-        trained: how that is called: "pretrained", "trained" or "distilled".
-        classifier: how the exported classifier was fitted; empty where there is none.
-        class_names: of its logits.
-        form: of the export, one of FORMS.
-        encoded: whether it has the signature that takes encoded images.
+        settings: the run's resolved configuration, nested or flat; paths such as `data_dir` and
+            values of None are omitted.
+        evaluations: Markdown, such as `format_results(records, markdown=True)`; may be empty.
+        num_labels: number of labels used in training.
+        training_verb: "pretrained", "trained" or "distilled".
+        classifier: description of the exported classifier; empty without one.
+        class_names: of the classifier's logits.
+        format: of the export, one of FORMATS.
+        accepts_image_bytes: the export has the signature `serving_encoded`.
+
+    Returns:
+        The card, without a checksum.
     """
     dims = encoder.output_shape[-1]
     parameters = sum(int(v.shape.num_elements()) for v in encoder.trainable_variables)
     size = f"{image_size}, {image_size}, 3"
-    with_labels = f"with {labels:,} labels" if labels else "without labels"
+    labels = f"with {num_labels:,} labels" if num_labels else "without labels"
     rows = [
-        f"| `{name}` | `{placeless(value)}` |"
-        for name, value in _flat(settings).items()
+        f"| `{name}` | `{strip_directories(value)}` |"
+        for name, value in _flatten(settings).items()
         if value is not None
     ]
     return f"""# SimCLR encoder: {architecture}
@@ -66,20 +77,20 @@ def model_card(
 | | |
 | --- | --- |
 | architecture | {architecture}; {parameters:,} trainable parameters |
-| {trained} on | {placeless(dataset)}, {with_labels}, {step:,} steps |
+| {training_verb} on | {strip_directories(dataset)}, {labels}, {step:,} steps |
 | input | `images`: float32 `[N, {size}]`, RGB in [0, 1], any N |
 | output | `features`: float32 `[N, {dims}]` |
-| licence | code: Apache-2.0; weights: as its trainer says, within the terms of the data |
+| license | code: Apache-2.0; weights: set by whoever trained them, within the terms of the data |
 
-Divide uint8 images by 255 and subtract no mean. Of images larger than 32 pixels take a central
+Divide uint8 images by 255 and subtract no mean. Crop images larger than 32 pixels to a central
 square of 87.5 % of the shorter side; resize bicubically to {image_size} × {image_size}.
 
 ## Use
 
 ```python
-{loading(form, "PATH", encoder)}
+{load_snippet(format, "PATH", encoder)}
 ```
-{FORMS[form]}{_ENCODED if encoded else ""}{_classify(classifier, class_names)}
+{_FORMAT_NOTES[format]}{_ENCODED if accepts_image_bytes else ""}{_classify(classifier, class_names)}
 ## Evaluations
 
 {evaluations or "None yet."}
@@ -94,56 +105,55 @@ square of 87.5 % of the shorter side; resize bicubically to {image_size} × {ima
 
 _SAVED_MODEL = """
 To fine-tune, in tf_keras: `hub.KerasLayer("PATH", trainable=True)`. In Keras 3, frozen:
-`keras.layers.TFSMLayer("PATH", call_endpoint="serving_default")`. TensorFlow Serving takes the
-signature `serving_default`; `all_outputs` also gives the outputs of the block groups and of the
+`keras.layers.TFSMLayer("PATH", call_endpoint="serving_default")`. TensorFlow Serving uses the
+signature `serving_default`; `all_outputs` also returns the outputs of the block groups and of the
 projection head. `encoder(images, training=True)` updates the batch-norm statistics.
 """
 
-# The forms of an export, and what a card says of each beside how it is loaded.
-FORMS = {
+_FORMAT_NOTES = {
     "saved_model": _SAVED_MODEL,
     "saved_model_float16": f"""{_SAVED_MODEL}
-The kernels are kept in float16 and computed with in float32: to be used, not to be trained.
+The kernels are stored in float16 and computed in float32: for inference, not for training.
 """,
-    "keras": "\nKeras 3 does not read files of tf_keras: there, take a SavedModel.\n",
+    "keras": "\nKeras 3 cannot read files of tf_keras: use a SavedModel there.\n",
     "tflite": "",
-    "tflite_float16": "\nThe weights are kept in float16.\n",
-    "tflite_int8": "\nWeights and activations are of 8 bits, input and output float32.\n",
+    "tflite_float16": "\nThe weights are stored in float16.\n",
+    "tflite_int8": "\nWeights and activations have 8 bits, input and output are float32.\n",
 }
 
 
-def loading(form: str, place: str, encoder: keras.Model) -> str:
-    """Return the lines of Python that load an export of a form and give `features`."""
-    if form == "keras":
-        of_keras_cv = any(type(x).__module__.startswith("keras_cv") for x in encoder.layers)
+def load_snippet(format: str, path: str, encoder: keras.Model) -> str:
+    """Returns the lines of Python that load an export and compute `features`."""
+    if format == "keras":
+        uses_keras_cv = any(type(x).__module__.startswith("keras_cv") for x in encoder.layers)
         lines = [
-            "import keras_cv, tf_keras" if of_keras_cv else "import tf_keras",
-            f'encoder = tf_keras.models.load_model("{place}")',
+            "import keras_cv, tf_keras" if uses_keras_cv else "import tf_keras",
+            f'encoder = tf_keras.models.load_model("{path}")',
             "features = encoder(images, training=False)",
         ]
-    elif form.startswith("tflite"):
+    elif format.startswith("tflite"):
         lines = [
             "import tensorflow as tf",
-            f'encoder = tf.lite.Interpreter("{place}").get_signature_runner()',
+            f'encoder = tf.lite.Interpreter("{path}").get_signature_runner()',
             'features = encoder(images=images)["features"]',
         ]
     else:
         lines = [
             "import tensorflow as tf",
-            f'encoder = tf.saved_model.load("{place}")',
+            f'encoder = tf.saved_model.load("{path}")',
             "features = encoder(images)",
         ]
     return "\n".join(lines)
 
 
 _ENCODED = """
-The signature `serving_encoded` takes `image_bytes`, strings `[N]` that hold JPEG or PNG files; it
-decodes, crops and resizes them as said above, and gives `features`.
+The signature `serving_encoded` takes `image_bytes`, strings `[N]` of JPEG or PNG files,
+decodes, crops and resizes them as above, and returns `features`.
 """
 
 
-def with_checksum(card: str, directory: Path, weights: str) -> str:
-    """Return a card with the SHA-256 of the file of weights, as `sha256sum` prints it."""
+def add_checksum(card: str, directory: Path, weights: str) -> str:
+    """Returns a card with the SHA-256 of the weights file, as `sha256sum` prints it."""
     with (directory / weights).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{card}\n## Checksum\n\n`{digest}  {weights}` (SHA-256)\n"
@@ -152,30 +162,34 @@ def with_checksum(card: str, directory: Path, weights: str) -> str:
 def _classify(classifier: str, class_names: Sequence[str]) -> str:
     if not classifier:
         return ""
-    shown = ", ".join(f"`{name}`" for name in class_names[:_CLASSES_SHOWN])
-    more = len(class_names) - _CLASSES_SHOWN
+    shown = ", ".join(f"`{name}`" for name in class_names[:_MAX_CLASSES])
+    more = len(class_names) - _MAX_CLASSES
     return f"""
 ## Classifier
 
-The signature `classify` gives `logits`, `probabilities`, `label` and `class_name` of
+The signature `classify` returns `logits`, `probabilities`, `label` and `class_name` of
 {len(class_names)} classes: {shown}{f" and {more} more" if more > 0 else ""}.
 Its head: {classifier}.
 """
 
 
-def placeless(value: Any) -> Any:
-    """`folder:SOME/WHERE/photos` → `folder:photos`: the name tells something, the place nothing."""
-    kind, colon, place = value.partition(":") if isinstance(value, str) else ("", "", "")
-    return f"{kind}:{place.rstrip('/').rpartition('/')[2]}" if colon and kind in _KINDS else value
+def strip_directories(value: Any) -> Any:
+    """Returns a setting without directories: `folder:SOME/PATH/photos` → `folder:photos`."""
+    prefix, colon, path = value.partition(":") if isinstance(value, str) else ("", "", "")
+    return (
+        f"{prefix}:{path.rstrip('/').rpartition('/')[2]}"
+        if colon and prefix in _PATH_PREFIXES
+        else value
+    )
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        if name in _LOCAL:
+        if name in _LOCAL_SETTINGS:
             continue
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            flat |= _flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value
     return flat

@@ -1,5 +1,6 @@
-"""The exporter: an encoder becomes a Reusable SavedModel that needs nothing of this package."""
+"""Export to a Reusable SavedModel."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,14 +9,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier
 from simclr_tf.exporter.image_bytes import decode_and_crop
-from simclr_tf.exporter.inference_copy import plain_copy
-from simclr_tf.exporter.model_card import with_checksum
-from simclr_tf.exporter.output_path import check_free
-from simclr_tf.utils.files import atomic_path
+from simclr_tf.exporter.inference_copy import float32_inference_copy
+from simclr_tf.exporter.model_card import add_checksum
+from simclr_tf.utils.files import atomic_path, write_errors_name
 
-CARD = "README.md"
+MODEL_CARD = "README.md"
 WEIGHTS = "variables/variables.data-00000-of-00001"
 
 
@@ -33,96 +34,133 @@ def export_saved_model(
     storage_size: int | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write `encoder` as a Reusable SavedModel, complete or not at all.
+    """Writes an encoder as a Reusable SavedModel, complete or not at all.
 
     The loaded object maps images, float32 [N, S, S, 3] in [0, 1], to features, float32 [N, D]:
-    `obj(images, training=False)`; with `training=True` batch normalisation uses the batch's
+    `obj(images, training=False)`; with `training=True` batch normalization uses the batch's
     statistics and updates its moving averages. It has `variables`, `trainable_variables` and
-    `regularization_losses`, the signature `serving_default` (`images` → `features`) and the
-    signature `all_outputs` (→ every `block_groupK` [N, h, w, c], `features`, and `projection`
-    where there is a head). With a classifier, `all_outputs` has `logits` [N, C] too, and the
-    signature `classify` gives `logits`, `probabilities` [N, C], `label` int64 [N] and `class_name`
-    [N], a string; `obj.class_names()` gives the names of all C. With a `storage_size` the signature
-    `serving_encoded` takes `image_bytes`, strings [N] that hold JPEG or PNG files of any size, and
-    gives `features`, and what `classify` gives.
+    `regularization_losses`, and these signatures:
 
-    What is written is a float32 copy with ordinary batch normalisation, whatever the precision
-    and the distribution of `encoder`, which may be in training and is left as it is. Under a
-    strategy of several workers all of them must call this, each with an `output` of its own:
-    averaging batch-norm statistics over replicas takes them all.
+    - `serving_default`: `images` → `features`
+    - `all_outputs`: `images` → every `block_groupK` [N, h, w, c], `features`, `projection` [N, P]
+      with a projection head, and `logits` [N, C] with a classifier
+    - `classify`, with a classifier: `images` → `logits`, `probabilities` [N, C], `label` int64 [N]
+      and `class_name`, strings [N]. `obj.class_names()` returns the names of all C classes.
+    - `serving_encoded`, with a `storage_size`: `image_bytes`, strings [N] of JPEG or PNG files of
+      any size → `features` and the outputs of `classify`
+
+    The export is a float32 copy with ordinary batch normalization, for any precision and
+    distribution of `encoder`, which is not changed and may be in training. Under a strategy with
+    several workers all of them must call this function, each with a different `output`, because
+    averaging batch-norm statistics over replicas takes all of them.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import tensorflow as tf
+    >>> from simclr_tf.exporter import export_saved_model
+    >>> from simclr_tf.models import ResNet
+    >>> encoder = ResNet(18, width_multiplier=1 / 16, stem="cifar")
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = export_saved_model(
+    ...         encoder, f"{directory}/encoder", image_size=8, model_card="# Encoder")
+    ...     loaded = tf.saved_model.load(str(path))
+    ...     loaded(np.zeros([2, 8, 8, 3], np.float32)).shape
+    TensorShape([2, 32])
 
     Args:
-        encoder: functional or Sequential, images → [N, D].
-        output: the directory to make.
+        encoder: functional or Sequential model, images → [N, D].
+        output: the directory to create.
         image_size: S, in pixels.
-        model_card: Markdown, written beside the model as README.md; a checksum is added.
-        projection_head: features → [N, P]; its variables are not among `obj.variables`.
-        classifier: of the features, or of what `classifier_input` makes of them; its variables are
+        model_card: Markdown, written to README.md in the directory; a checksum is appended.
+        projection_head: features → [N, P]; its variables are not in `obj.variables`.
+        classifier: of the features, or of the output of `classifier_input`; its variables are
             `obj.classifier_variables`.
-        classifier_input: features → what the classifier sees, or None.
+        classifier_input: features → input of the classifier, or None.
         class_names: of the classifier's C logits.
-        float16: keep kernels in half precision: half the bytes, for inference. They are computed
-            with in float32; batch normalisation stays float32.
-        storage_size: the side of the square that evaluation stores images of any size at, from
-            which it crops: the same for encoded images.
-        overwrite: replace `output` if it is there.
+        float16: store kernels in float16: half the bytes, for inference. Computation and batch
+            normalization stay float32.
+        storage_size: side of the square at which evaluation stores images before it crops them;
+            encoded images are processed in the same way.
+        overwrite: replace `output` if it exists.
 
     Returns:
         `output` as a Path.
 
     Raises:
-        UserError: `output` is there and `overwrite` is not set, or a model is neither functional
-            nor Sequential.
+        UserError: `output` exists and `overwrite` is not set, it cannot be written, or a model is
+            neither functional nor Sequential.
     """
-    check_free(output, overwrite)
-    copy = plain_copy(encoder, float16)
-    head = None if projection_head is None else plain_copy(projection_head, float16)
-    top = None
+    check_does_not_exist(output, overwrite)
+
+    def copy_model(model: keras.Model | None) -> keras.Model | None:
+        return None if model is None else float32_inference_copy(model, float16)
+
+    head = None
     if classifier is not None:
-        hidden = None if classifier_input is None else plain_copy(classifier_input, float16)
-        top = _Classifier(classifier, hidden, class_names)
-    root, signatures = _reusable(copy, head, top, image_size, storage_size)
-    with atomic_path(output) as scratch:
-        tf.saved_model.save(root, str(scratch), signatures=signatures)
-        card = with_checksum(model_card, scratch, WEIGHTS)
-        (scratch / CARD).write_text(card, encoding="utf-8")
+        head = _ClassifierHead(classifier, copy_model(classifier_input), class_names)
+    root, signatures = _build_reusable_saved_model(
+        float32_inference_copy(encoder, float16),
+        copy_model(projection_head),
+        head,
+        image_size,
+        storage_size,
+    )
+    with atomic_path(output) as temporary, write_errors_name(output, tf.errors.OpError):
+        tf.saved_model.save(root, str(temporary), signatures=signatures)
+        card = add_checksum(model_card, temporary, WEIGHTS)
+        (temporary / MODEL_CARD).write_text(card, encoding="utf-8")
     return Path(output)
 
 
-class _Reusable(tf.Module):
-    """What is saved: functions and lists of variables.
+def check_does_not_exist(output: str | Path, overwrite: bool = False) -> None:
+    """Raises UserError if `output` exists and `overwrite` is not set."""
+    if not overwrite and os.path.lexists(output):
+        raise UserError(
+            f"--output={output}: expected a path that does not exist, got an existing one. "
+            "Fix: remove it or choose another --output"
+        )
 
-    The Keras models stay out of it, or their own functions and metadata would be saved too.
+
+class _ReusableSavedModel(tf.Module):
+    """Root object: functions and lists of variables.
+
+    Keras models are not attributes, because their functions and metadata would be saved, too.
     """
 
-    # tf.Module's own are properties, which are not saved.
+    # The attributes of tf.Module are properties, which are not saved.
     variables: Any = None
     trainable_variables: Any = None
 
 
-class _Classifier:
-    """The affine head of an export, what stands before it, and its answer."""
+class _ClassifierHead:
+    """Optional hidden layers and the affine classifier."""
 
     def __init__(
-        self, fitted: AffineClassifier, hidden: keras.Model | None, class_names: Sequence[str]
+        self,
+        fitted: AffineClassifier,
+        classifier_input: keras.Model | None,
+        class_names: Sequence[str],
     ):
         kernel, bias = (tf.constant(part, tf.float32) for part in (fitted.kernel, fitted.bias))
         if kernel.shape[1] != len(class_names):
             raise ValueError(f"{kernel.shape[1]} logits, but {len(class_names)} class names")
         self._kernel = tf.Variable(kernel, name="classifier/kernel")
         self._bias = tf.Variable(bias, name="classifier/bias")
-        self._hidden = hidden
+        self._input_model = classifier_input
         self.names = tf.constant(list(class_names))
 
     @property
     def variables(self) -> list[tf.Variable]:
-        return [*(self._hidden.variables if self._hidden else ()), self._kernel, self._bias]
+        inputs = self._input_model.variables if self._input_model else []
+        return [*inputs, self._kernel, self._bias]
 
     def logits(self, features: tf.Tensor) -> tf.Tensor:
-        hidden = features if self._hidden is None else self._hidden(features, training=False)
-        return tf.matmul(hidden, self._kernel) + self._bias
+        inputs = features
+        if self._input_model is not None:
+            inputs = self._input_model(features, training=False)
+        return tf.matmul(inputs, self._kernel) + self._bias
 
-    def answer(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
+    def predict(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = self.logits(features)
         label = tf.argmax(logits, axis=1)
         return {
@@ -133,21 +171,21 @@ class _Classifier:
         }
 
 
-def _reusable(
+def _build_reusable_saved_model(
     encoder: keras.Model,
     head: keras.Model | None,
-    classifier: _Classifier | None,
+    classifier: _ClassifierHead | None,
     image_size: int,
     storage_size: int | None,
-) -> tuple[_Reusable, Mapping[str, Any]]:
-    """Return the object to save and its signatures."""
+) -> tuple[_ReusableSavedModel, Mapping[str, Any]]:
+    """Returns the object to save and its signatures."""
     images_spec = tf.TensorSpec([None, image_size, image_size, 3], tf.float32, name="images")
     endpoints = {
         layer.name: layer.output
         for layer in encoder.layers
         if re.fullmatch(r"block_group\d+", layer.name)
     }
-    everything = keras.Model(encoder.inputs, {**endpoints, "features": encoder.output})
+    multi_output_model = keras.Model(encoder.inputs, {**endpoints, "features": encoder.output})
 
     @tf.function(autograph=False)
     def call(images, training=False):
@@ -159,7 +197,7 @@ def _reusable(
 
     @tf.function(autograph=False, input_signature=[images_spec])
     def all_outputs(images):
-        outputs = everything(images, training=False)
+        outputs = multi_output_model(images, training=False)
         if head is not None:
             outputs["projection"] = head(outputs["features"], training=False)
         if classifier is not None:
@@ -169,20 +207,20 @@ def _reusable(
     @tf.function(autograph=False, input_signature=[images_spec])
     def classify(images):
         assert classifier is not None
-        return classifier.answer(encoder(images, training=False))
+        return classifier.predict(encoder(images, training=False))
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")]
     )
     def encoded(image_bytes):
         features = encoder(decode_and_crop(image_bytes, image_size, storage_size), training=False)
-        answer = {} if classifier is None else classifier.answer(features)
-        return {"features": features, **answer}
+        prediction = {} if classifier is None else classifier.predict(features)
+        return {"features": features, **prediction}
 
     for training in (False, True):
         call.get_concrete_function(images_spec, training=training)
 
-    root = _Reusable()
+    root = _ReusableSavedModel()
     root.__call__ = call
     root.variables = list(encoder.variables)
     root.trainable_variables = list(encoder.trainable_variables)

@@ -16,13 +16,13 @@ import tf_keras as keras
 sys.modules["keras"] = keras
 import tensorflow_addons as tfa  # noqa: E402
 import tensorflow_hub as hub  # noqa: E402
-from folder import arguments, read_folder, save  # noqa: E402
+from folder import parse_args, print_and_save, read_folder  # noqa: E402
 
-options = arguments(__doc__, ("--epochs", 40, "of training"))
+options = parse_args(__doc__, ("--epochs", 40, "of training"))
 images, labels, names = read_folder(options.folder, options.image_size)
 
 encoder = hub.KerasLayer(options.export, trainable=True)
-save(options, encoder(images))
+print_and_save(options, encoder(images))
 
 model = keras.Sequential([keras.Input(images.shape[1:]), encoder, keras.layers.UnitNormalization()])
 model.compile(tfa.optimizers.LAMB(0.05), tfa.losses.TripletSemiHardLoss())

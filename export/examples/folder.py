@@ -7,14 +7,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 
-def arguments(document, *more):
+def parse_args(description, *extra):
     """Parses `EXPORT FOLDER --image_size=S [--features=OUT.npy]`, and further flags."""
-    parser = argparse.ArgumentParser(description=document)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("export", help="what simclr-tf export wrote")
     parser.add_argument("folder", help="images, in one subfolder for each class")
     parser.add_argument("--image_size", type=int, default=32, help="of the encoder")
     parser.add_argument("--features", help="a .npy file for the features")
-    for flag, default, text in more:
+    for flag, default, text in extra:
         parser.add_argument(flag, type=type(default), default=default, help=text)
     return parser.parse_args()
 
@@ -35,7 +35,7 @@ def _read(file, size):
         return np.asarray(square, np.float32) / 255
 
 
-def save(options, features):
+def print_and_save(options, features):
     """Says what came out, and writes it where --features asks for it."""
     features = np.asarray(features)
     print(f"features: {features.dtype} {list(features.shape)}")

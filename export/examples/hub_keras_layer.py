@@ -6,12 +6,12 @@ python hub_keras_layer.py EXPORT FOLDER --image_size=32
 import numpy as np
 import tensorflow_hub as hub
 import tf_keras as keras
-from folder import arguments, read_folder, save
+from folder import parse_args, print_and_save, read_folder
 
-options = arguments(__doc__, ("--epochs", 10, "of each training"))
+options = parse_args(__doc__, ("--epochs", 10, "of each training"))
 keras.utils.set_random_seed(0)
 images, labels, names = read_folder(options.folder, options.image_size)
-save(options, hub.load(options.export)(images))
+print_and_save(options, hub.load(options.export)(images))
 
 
 def train(trainable):

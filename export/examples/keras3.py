@@ -7,16 +7,16 @@ A TFSMLayer that is trainable breaks in Keras 3's optimizers; to fine-tune, take
 """
 
 import keras
-from folder import arguments, read_folder, save
+from folder import parse_args, print_and_save, read_folder
 
 assert keras.__version__.startswith("3."), "TF_USE_LEGACY_KERAS must not be set"
-options = arguments(__doc__, ("--epochs", 30, "of training"))
+options = parse_args(__doc__, ("--epochs", 30, "of training"))
 images, labels, names = read_folder(options.folder, options.image_size)
 
 encoder = keras.layers.TFSMLayer(options.export, call_endpoint="serving_default", trainable=False)
 inputs = keras.Input(images.shape[1:])
 features = encoder(inputs)["features"]
-save(options, keras.Model(inputs, features).predict(images, verbose=0))
+print_and_save(options, keras.Model(inputs, features).predict(images, verbose=0))
 
 outputs = keras.layers.Dense(len(names))(keras.layers.BatchNormalization()(features))
 model = keras.Model(inputs, outputs)

@@ -11,13 +11,13 @@ import keras_cv
 import tensorflow as tf
 import tensorflow_hub as hub
 import tf_keras as keras
-from folder import arguments, read_folder, save
+from folder import parse_args, print_and_save, read_folder
 
-options = arguments(__doc__, ("--epochs", 10, "of training"))
+options = parse_args(__doc__, ("--epochs", 10, "of training"))
 images, labels, names = read_folder(options.folder, options.image_size)
 
 encoder = hub.KerasLayer(options.export, trainable=False)
-save(options, encoder(images))
+print_and_save(options, encoder(images))
 
 # KerasCV's layers act in inference too: they belong into the pipeline, not into the model.
 augment = keras_cv.layers.Augmenter(

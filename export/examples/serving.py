@@ -16,10 +16,10 @@ from pathlib import Path
 import grpc
 import numpy as np
 import tensorflow as tf
-from folder import arguments, read_folder, save
+from folder import parse_args, print_and_save, read_folder
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-options = arguments(__doc__, ("--host", "", "of a server with ports 8500 and 8501"))
+options = parse_args(__doc__, ("--host", "", "of a server with ports 8500 and 8501"))
 images, _, _ = read_folder(options.folder, options.image_size)
 first = next(file for file in sorted(Path(options.folder).glob("*/*")))
 
@@ -70,7 +70,7 @@ model = None if options.host else tf.saved_model.load(options.export)
 body, request = rest_body(images.tolist()), grpc_request(images)
 print(f"REST: {len(body):,} bytes of JSON, gRPC: {request.ByteSize():,} bytes")
 features = ask_grpc(predict_pb2.PredictRequest.FromString(request.SerializeToString()))
-save(options, features)
+print_and_save(options, features)
 print(f"REST and gRPC differ by {np.abs(ask_rest(body) - features).max():.1e}")
 if model is None or "serving_encoded" in model.signatures:
     encoded = [{"image_bytes": {"b64": base64.b64encode(first.read_bytes()).decode()}}]

@@ -4,14 +4,14 @@ python training_loop.py EXPORT FOLDER --image_size=32
 """
 
 import tensorflow as tf
-from folder import arguments, read_folder, save
+from folder import parse_args, print_and_save, read_folder
 
-options = arguments(__doc__, ("--steps", 50, "of training"))
+options = parse_args(__doc__, ("--steps", 50, "of training"))
 images, labels, names = read_folder(options.folder, options.image_size)
 
 encoder = tf.saved_model.load(options.export)
 features = encoder(images)
-save(options, features)
+print_and_save(options, features)
 
 kernel = tf.Variable(tf.zeros([features.shape[1], len(names)]))
 bias = tf.Variable(tf.zeros([len(names)]))

@@ -11,15 +11,7 @@ docs/export.md shows how every kind of program loads it.
 from absl import flags
 
 from simclr_tf.errors import UserError
-
-_FORMATS = (
-    "saved_model",
-    "saved_model_float16",
-    "keras",
-    "tflite",
-    "tflite_float16",
-    "tflite_int8",
-)
+from simclr_tf.exporter.options import FORMATS, ExportOptions
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
@@ -44,7 +36,7 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
     flags.DEFINE_enum(
         "format",
         "saved_model",
-        _FORMATS,
+        FORMATS,
         "A SavedModel, of float32 or float16 weights; a .keras file for tf_keras; a TensorFlow "
         "Lite model, of float32, of float16 weights, or of 8 bits.",
         flag_values=values,
@@ -67,13 +59,13 @@ def run(values: flags.FlagValues) -> None:
     if not values.model_dir:
         raise UserError("--model_dir is missing: the run whose encoder is to be exported")
 
-    from simclr_tf.exporter.export_run import Export, export_run
+    from simclr_tf.exporter.export_run import export_run
 
     export_run(
         values.model_dir,
-        Export(
+        ExportOptions(
             output=values.output,
-            form=values.format,
+            format=values.format,
             step=values.step,
             image_size=values.image_size,
             with_preprocessing=values.with_preprocessing,

@@ -63,7 +63,7 @@ def track_status(run: RunDir) -> Iterator[Callable[[int], None]]:
     except BaseException as error:
         if note:
             # The disk may be full: whatever ended the training is what must be told.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(UserError, OSError):
                 _write(run, note, *_end(error))
         raise
     else:

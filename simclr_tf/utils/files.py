@@ -76,35 +76,47 @@ def _probe(path: Path, is_file: bool) -> None:
 
 
 @contextlib.contextmanager
-def write_errors_name(path: str | Path) -> Iterator[None]:
-    """Turns any OSError of writing `path`, such as a full disk, into a UserError naming it."""
+def write_errors_name(path: str | Path, *other_errors: type[Exception]) -> Iterator[None]:
+    """Turns an error of writing a file, such as a full disk, into a UserError that names it.
+
+    Args:
+        path: the file or directory.
+        other_errors: exceptions that writing raises besides OSError, such as TensorFlow's.
+    """
+    errors: tuple[type[Exception], ...] = (OSError, *other_errors)
     try:
         yield
-    except OSError as error:
+    except errors as error:
+        name = getattr(error, "filename", None) or path
         raise UserError(
-            f"{error.filename or path}: cannot be written: {_reason(error)}. "
-            "Fix: free disk space, change the permissions, or choose another directory"
+            f"{name} cannot be written: {_reason(error)}. "
+            "Fix: free disk space, change the permissions or choose another directory"
         ) from error
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+    return getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
 
 
 def atomic_write(path: str | Path, contents: str | bytes) -> None:
-    """Writes a file such that readers see either the old or the new contents; text as UTF-8."""
+    """Writes a file such that readers see either the old or the new contents; text as UTF-8.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(contents.encode() if isinstance(contents, str) else contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with write_errors_name(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(contents.encode() if isinstance(contents, str) else contents)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -113,24 +125,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     If writing fails, `path` is unchanged. Files that a killed process leaves, `.incomplete.NAME` or
     `.replaced.NAME`, are removed by the next attempt.
+
+    Raises:
+        UserError: writing raised an OSError.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The ending is unchanged, because Keras and others depend on it.
     temporary, replaced = (path.with_name(f".{x}.{path.name}") for x in ("incomplete", "replaced"))
-    for leftover in (temporary, replaced):
-        remove(leftover)
-    try:
-        yield temporary
-        if temporary.is_file():
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        if path.is_dir():  # a directory that is not empty cannot be replaced
-            os.replace(path, replaced)
-        os.replace(temporary, path)
-    finally:
+    with write_errors_name(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         for leftover in (temporary, replaced):
             remove(leftover)
+        try:
+            yield temporary
+            if temporary.is_file():
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            if path.is_dir():  # a directory that is not empty cannot be replaced
+                os.replace(path, replaced)
+            os.replace(temporary, path)
+        finally:
+            for leftover in (temporary, replaced):
+                remove(leftover)
 
 
 def save_npz(path: str | Path, **arrays: object) -> None:

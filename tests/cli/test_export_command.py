@@ -71,10 +71,13 @@ def test_forms_lie_in_the_run_side_by_side(export, run_dir):
     ("flags", "message"),
     [
         (["--step=7"], "holds the steps 1, 2, 3"),
-        (["--format=keras", "--with_preprocessing"], "--with_preprocessing: a keras takes no"),
+        (
+            ["--format=keras", "--with_preprocessing"],
+            "--with_preprocessing: expected --format=saved_model, got keras",
+        ),
         (["--format=onnx"], "--format=onnx"),
         (["--image_size=4"], "--image_size=4"),
-        ([f"--output={__file__}"], "is there already"),
+        ([f"--output={__file__}"], "got an existing one"),
     ],
 )
 def test_mistakes_are_one_line(export, run_dir, flags, message):
@@ -91,7 +94,7 @@ def test_a_head_of_another_step_is_left_out_and_said_so(export, run_dir, tmp_pat
     kept.save(RunDir(run_dir).classifier_file)
     try:
         _, printed = export(f"--output={tmp_path / 'third'}")
-        assert "is of step 2 and stays out of the export of step 3" in printed
+        assert "was fitted at step 2 and is not part of the export of step 3" in printed
         assert set(tf.saved_model.load(str(tmp_path / "third")).signatures) == {
             *("serving_default", "all_outputs")
         }

@@ -81,7 +81,7 @@ def test_int8_needs_images_and_nothing_else_is_left(encoder, tmp_path):
         export_tflite(encoder, tmp_path / "a.tflite", quantization="int4", **settings)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "a.tflite").touch()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="got an existing one"):
         export_tflite(encoder, tmp_path / "a.tflite", **settings)
 
 

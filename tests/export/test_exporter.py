@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier
 from simclr_tf.exporter import export_saved_model
-from simclr_tf.exporter.output_path import remove_older
+from simclr_tf.exporter.export_run import prune_old_exports
 from simclr_tf.exporter.saved_model import WEIGHTS
 from simclr_tf.models import ResNet, build_projection_head
 
@@ -243,7 +243,7 @@ class _ExportEachEpoch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = int(self.model.optimizer.iterations.numpy())
         _export(self.model.get_layer("encoder"), self.directory / str(step))
-        remove_older(self.directory, step, keep=2)
+        prune_old_exports(self.directory, step, max_to_keep=2)
 
 
 def test_exporting_while_training_changes_nothing(tmp_path):
@@ -283,7 +283,7 @@ def test_a_directory_that_is_there_is_not_touched(tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     (target / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"--output=.*out is there already"):
+    with pytest.raises(UserError, match=r"--output=.*out: expected a path that does not exist"):
         _export(_tiny(), target)
     assert [p.name for p in target.iterdir()] == ["mine.txt"]
     _export(_tiny(), target, overwrite=True)
@@ -316,12 +316,12 @@ def test_steps_are_kept_newest_first(tmp_path):
     for name in ("5.tflite", "5.tflite.md", "20-int8.tflite", "100x"):
         (tmp_path / name).touch()
     everything = there()
-    remove_older(tmp_path, 100, keep=0)
+    prune_old_exports(tmp_path, 100, max_to_keep=0)
     assert there() == everything
-    remove_older(tmp_path, 100, keep=2)
+    prune_old_exports(tmp_path, 100, max_to_keep=2)
     assert there() == everything - {"5", "5.tflite", "5.tflite.md"}
     # The step asked for stays, even where others are newer.
-    remove_older(tmp_path, 20, keep=1)
+    prune_old_exports(tmp_path, 20, max_to_keep=1)
     assert there() == {"20", "20-int8.tflite", "notes", "100x"}
 
 

@@ -2,7 +2,7 @@
 
 import tf_keras as keras
 
-from simclr_tf.exporter import model_card
+from simclr_tf.exporter import make_model_card
 
 
 def _card(**changes):
@@ -22,7 +22,7 @@ def _card(**changes):
         "image_size": 8,
         "settings": settings,
     }
-    return model_card(encoder, **(arguments | changes))
+    return make_model_card(encoder, **(arguments | changes))
 
 
 def test_what_a_user_needs_is_there():
@@ -68,6 +68,6 @@ def test_a_classifier_is_told_with_its_classes():
 
 def test_a_fine_tuned_encoder_is_not_told_to_be_without_labels():
     assert "| trained on | cifar10, split train, with 500 labels, 12,345 steps |" in _card(
-        labels=500, trained="trained"
+        num_labels=500, training_verb="trained"
     )
     assert "| pretrained on | cifar10, split train, without labels, 12,345 steps |" in _card()

@@ -37,7 +37,7 @@ QUIET = {"say": lambda line: None}
 
 @pytest.fixture(scope="module")
 def exported(teacher) -> Path:
-    return export_run(teacher, **QUIET)
+    return export_run(teacher)
 
 
 def test_a_run_and_its_export_teach_the_same(teacher, exported, tmp_path):
@@ -186,7 +186,7 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
     table = format_run_table([place])
     assert "| its own head, T=1 | distilled encoder | R18 × 0.0625 | 32 | – | " in table
     assert f" | 0 | {100 * of_student['top1']:.1f} |" in table
-    output = export_run(place, **QUIET)
+    output = export_run(place)
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "| distilled on | folder:bare, split train, without labels, 40 steps |" in card
     assert str(tmp_path) not in card
@@ -215,7 +215,7 @@ def test_mistakes_are_named_before_training(teacher, exported, tmp_path):
     pretrained = tmp_path / "pretrained"
     pretrain(changed(optimization={"train_steps": 1}), pretrained)
     (tmp_path / "empty").mkdir()
-    plain = export_run(pretrained, **QUIET)
+    plain = export_run(pretrained)
     for source, message in [
         (pretrained, "a pretrained run has no classifier to learn from; name a run of"),
         (plain, "an export without a classifier"),

@@ -14,7 +14,7 @@ from simclr_tf.evaluation import KNN
 from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
 from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.run_table import format_run_table
-from simclr_tf.exporter.export_run import Export, export_run
+from simclr_tf.exporter.export_run import ExportOptions, export_run
 from simclr_tf.models.keras_cv_backbones import build_backbone, describe_preset, load_preset_weights
 from simclr_tf.models.keras_cv_backbones import save_preset as save
 from simclr_tf.runs.run_dir import RunDir
@@ -109,16 +109,15 @@ def test_without_the_preset_it_is_loaded_resumed_and_measured(run_dir, preset, t
 
 
 def test_it_is_exported_and_the_card_tells_no_place(run_dir, place):
-    output = export_run(run_dir, **QUIET)
+    output = export_run(run_dir)
     encoder = simclr_tf.load(run_dir).encoder
     loaded = tf.saved_model.load(str(output))
     np.testing.assert_allclose(loaded(IMAGES), encoder(IMAGES), atol=1e-5)
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "KerasCV MobileNetV3Backbone" in card and "`keras_cv:tiny preset`" in card
     assert str(place) not in card
-    said = []
-    export_run(run_dir, Export(form="keras"), say=said.append)
-    assert "import keras_cv, tf_keras" in said[-1]
+    card = export_run(run_dir, ExportOptions(format="keras")).with_suffix(".keras.md")
+    assert "import keras_cv, tf_keras" in card.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("after", [-1, 4])
