@@ -26,8 +26,10 @@ class ExportOptions(OptionGroup):
         "model with float32, float16 or int8 weights.",
         choices=FORMATS,
     )
-    step: int | None = option(None, "Step of the checkpoint. Default: the newest.")
-    image_size: int | None = option(None, "Side of the input images in pixels. Default: the run's.")
+    step: int | None = option(None, "Step of the checkpoint. Default: the newest.", min=0)
+    image_size: int | None = option(
+        None, "Side of the input images in pixels. Default: the run's.", min=8, max=16384
+    )
     with_preprocessing: bool = option(
         False, "Add the signature `serving_encoded`, which takes JPEG and PNG files."
     )
