@@ -68,6 +68,7 @@ setup(
         "matplotlib>=3.8",
         "numpy>=1.26",
         "plotly>=6.0",
+        "pillow>=10.0",
         "pyarrow>=15.0",
         "scikit-learn>=1.4",
         # tensorflow-hub imports pkg_resources, which setuptools 82 no longer has.

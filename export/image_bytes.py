@@ -4,8 +4,7 @@ import tensorflow as tf
 
 from simclr_tf.augment import eval_transform
 from simclr_tf.augment.eval_transform import MAX_UNCROPPED_SIZE
-from simclr_tf.data.decoding import decode_png, resize_to_square
-from simclr_tf.data.image_headers import MAX_PIXELS
+from simclr_tf.data.decoding import MAX_PIXELS, decode_png, resize_to_square
 
 
 def decode_and_crop(image_bytes: tf.Tensor, image_size: int, storage_size: int) -> tf.Tensor:

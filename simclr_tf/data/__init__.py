@@ -1,23 +1,26 @@
 """Sources of images and the batches made from them."""
 
+from __future__ import annotations
+
 from simclr_tf.data.base import ArraySource, ImageSource
 from simclr_tf.data.batches import batches_at, sequential_batches, train_batches
-from simclr_tf.data.cache import load_into_memory
-from simclr_tf.data.decode_errors import (
-    READ_ERRORS,
-    decode_errors_name_image,
-    find_undecodable_image,
-)
+from simclr_tf.data.decoding import READ_ERRORS, decode_errors_name_image, find_undecodable_image
 from simclr_tf.data.folder import FOLDER_PREFIX, open_folder
+from simclr_tf.data.in_memory import ARRAY_PREFIX, config_name, from_python, load_into_memory
 from simclr_tf.data.shapes import open_shapes
 from simclr_tf.data.tfds import open_tfds
+from simclr_tf.errors import UserError
 
 __all__ = [
     "READ_ERRORS",
-    "Source",
+    "ArraySource",
+    "ImageSource",
     "batches_at",
+    "config_name",
     "decode_errors_name_image",
     "find_undecodable_image",
+    "from_python",
+    "load_into_memory",
     "open_source",
     "sequential_batches",
     "train_batches",
@@ -33,21 +36,30 @@ def open_source(
     skip_unreadable: bool = False,
     cache: bool = False,
 ) -> ImageSource:
-    """Opens a split of a data set.
+    """Opens a split of a dataset.
 
     Args:
-      dataset: `shapes`, `folder:PATH`, or the name of a TFDS data set.
-      split: one of its splits, or a slice or sum of them: `train[:90%]`, `train+test`.
-      data_dir: where TFDS keeps its data; the others do not use it.
-      storage_size: the side of the square, in pixels, to which images of varying size are
-        resized on the host; images of one size stay as they are.
-      skip_unreadable: leave out files of a folder that are not readable images, and say how many,
-        instead of refusing the folder. Every file is then decoded once at the start.
-      cache: decode everything once into memory. An epoch is then a full permutation, as it
-        always is for folders and `shapes`.
+        dataset: `shapes`, `folder:PATH`, or the name of a TFDS dataset.
+        split: one of its splits, or a slice or sum of them: `train[:90%]`, `train+test`.
+        data_dir: directory of TFDS's data; ignored by the others.
+        storage_size: side of the square, in pixels, to which images of varying size are resized
+            on the host; images of one size are not resized.
+        skip_unreadable: skip files of a folder that are not readable images, and log their number,
+            instead of refusing the folder. Every file is then decoded once at the start.
+        cache: decode everything once into memory. An epoch is then a full permutation, as it
+            always is for folders and `shapes`.
+
+    Returns:
+        The source, whose images are read by `train_batches` and `sequential_batches`.
 
     Raises:
-      UserError: there is no such data set, folder, split or slice, or it cannot be read.
+        UserError: the dataset, folder, split or slice does not exist or cannot be read.
+
+    Example:
+        >>> import simclr_tf as st
+        >>> source = st.data.open_source("shapes", "train[:10%]")
+        >>> source.num_examples, source.image_shape, source.class_names[0]
+        (1000, (32, 32, 3), 'circle')
     """
     source: ImageSource
     if dataset == "shapes":
@@ -55,6 +67,11 @@ def open_source(
     elif dataset.startswith(FOLDER_PREFIX):
         path = dataset.removeprefix(FOLDER_PREFIX)
         source = open_folder(path, split, storage_size, skip_unreadable)
+    elif dataset.startswith(ARRAY_PREFIX):
+        raise UserError(
+            f"--dataset={dataset}: these images were passed from Python and are not stored. Fix: "
+            "pass them from Python again or choose another dataset."
+        )
     else:
         source = open_tfds(dataset, split, data_dir, storage_size)
     return load_into_memory(source) if cache and not isinstance(source, ArraySource) else source

@@ -1,4 +1,4 @@
-"""What every source of images offers: an order of undecoded records, and their decoding."""
+"""Image sources: a random order of undecoded records for every epoch, and their decoding."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import abc
 import copy
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from simclr_tf.errors import UserError
 
@@ -18,14 +19,15 @@ class ImageSource(abc.ABC):
     """The images of one split, in an order that depends on (seed, epoch) alone.
 
     Attributes:
-      name: for messages: the dataset and the split.
-      num_examples: how many images.
-      class_names: the classes that "label" counts, or None: then there are no labels. A label
-        of -1 is an image without one (STL-10's `unlabelled` split).
-      multi_label: an image has any number of classes: its "label" is then int64 [C] of 1 (there),
-        0 (not there) and -1 (there, but not judged: VOC's objects that are marked difficult).
-      image_shape: (height, width, 3) of a decoded image.
-      decodes_batches: whether `decode` takes a batch of records rather than one.
+        name: dataset and split, for messages.
+        num_examples: number of images.
+        class_names: names of the classes that "label" indexes, or None without labels. A label
+            of -1 marks an image without one (STL-10's `unlabelled` split).
+        multi_label: whether an image has any number of classes. Its "label" is then int64 [C]:
+            1 (present), 0 (absent) or -1 (present but not evaluated: VOC's objects that are marked
+            difficult).
+        image_shape: (height, width, 3) of a decoded image.
+        decodes_batches: whether `decode` takes a batch of records instead of one.
     """
 
     name: str
@@ -37,46 +39,49 @@ class ImageSource(abc.ABC):
 
     @abc.abstractmethod
     def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
-        """The undecoded records of one epoch in its random order; `epoch` may be a tensor."""
+        """Returns the undecoded records of one epoch in random order; `epoch` may be a tensor."""
 
     @abc.abstractmethod
     def records_in_order(self) -> tf.data.Dataset:
-        """The undecoded records, each once, in the order in which they are stored."""
+        """Returns the undecoded records, each once, in stored order."""
 
     @abc.abstractmethod
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Decodes a record (a batch of them where `decodes_batches`); runs in tf.data's map.
+        """Decodes a record (a batch of them if `decodes_batches`); runs in `tf.data`'s map.
 
         Returns:
-          "image" uint8 `image_shape`; "label" int64 where there are class names; "aspect"
-          float32, the original width/height, where images were resized to a square.
+            "image" uint8 `image_shape`; "label" int64 if there are class names; "aspect" float32,
+            the original width / height, if images were resized to a square.
         """
 
     @abc.abstractmethod
     def labels(self) -> np.ndarray:
-        """The labels in stored order, no image decoded: int64 [N], or [N, C] if `multi_label`.
+        """Returns the labels in stored order without decoding images.
+
+        Returns:
+            int64 [N], or [N, C] if `multi_label`.
 
         Raises:
-          UserError: there are none.
+            UserError: the source has no labels.
         """
 
     @abc.abstractmethod
     def subset(self, positions: np.ndarray) -> ImageSource:
-        """The images at these places of the stored order, named in ascending order."""
+        """Returns the images at these positions of the stored order, int [K], ascending."""
 
     @abc.abstractmethod
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """What names the images at these places of the stored order, whatever slice is read.
+        """Returns the names of the images at these positions, the same in every slice.
 
-        Of a folder, the paths within it; else `SPLIT/POSITION`: the image is the slice
+        For a folder the relative path, otherwise `SPLIT/POSITION`: the image is the slice
         `SPLIT[POSITION:POSITION + 1]` of the dataset.
         """
 
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """A digest of what the images are and of their order, the same in every process.
+        """Returns a hash of the images and their order, the same in every process.
 
-        Of images in memory it is of their bytes; of files, of names, sizes and times of change.
+        For images in memory it covers their bytes; for files, names, sizes and modification times.
         """
 
     @abc.abstractmethod
@@ -84,94 +89,99 @@ class ImageSource(abc.ABC):
         """Splits into (rest, held out), disjoint and the same for the same seed.
 
         Raises:
-          UserError: `fraction` leaves either part without an image.
+            UserError: `fraction` leaves either part without an image.
         """
 
     @abc.abstractmethod
     def record_id(self, record: tf.Tensor) -> tf.Tensor:
-        """What tells a record (or each of a batch) from those of other images: int64; in a map."""
+        """Returns int64 IDs that distinguish records of different images; runs in a map."""
 
     def describe(self, record: tf.Tensor) -> str:
-        """Names a record (an eager tensor) in a message."""
+        """Returns the name of a record (an eager tensor) for a message."""
         del record
         return f"an image of {self.name}"
 
     def shard_by_file(self, num_workers: int, worker_index: int) -> ImageSource | None:
-        """The part of the files that this worker reads, or None to deal out single records."""
+        """Returns this worker's part of the files, or None if single records are sharded."""
         del num_workers, worker_index
         return None
 
     def _require_labels(self) -> None:
         if not self.class_names:
-            raise UserError(f"{self.name} has no labels; name a labelled dataset")
+            raise UserError(f"{self.name} has no labels. Fix: use a labeled dataset.")
 
-    def _held_out(self, fraction: float) -> int:
-        """The number of images that a fraction holds out."""
+    def _holdout_size(self, fraction: float) -> int:
+        """Returns the number of images in a fraction."""
         count = round(fraction * self.num_examples)
         if not 0 < count < self.num_examples:
             raise UserError(
-                f"--validation_fraction={fraction:g} of the {self.num_examples} images of "
-                f"{self.name} is {count}: choose a fraction that leaves images on both sides"
+                f"--validation_fraction={fraction:g}: expected images on both sides, got {count} "
+                f"of the {self.num_examples} images of {self.name}. Fix: choose another fraction."
             )
         return count
 
 
 class IndexedSource(ImageSource):
-    """A source whose images can be read in any order; a record is a row number, int64.
+    """A source whose images can be read in any order; a record is an int64 index.
 
-    Every epoch is a full permutation of the rows.
+    Every epoch is a full permutation of the indices.
     """
 
-    def _set_rows(self, rows: np.ndarray) -> None:
-        """Names the rows of this split, int64 [num_examples], in canonical order."""
-        self.rows = rows
-        self.num_examples = len(rows)
-        self._rows = host_constant(rows)
+    def _set_indices(self, indices: np.ndarray) -> None:
+        """Sets the indices of this split, int64 [num_examples], in stored order."""
+        self.indices = indices
+        self.num_examples = len(indices)
+        self._index_tensor = host_constant(indices)
 
     def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
-        """The rows in an order drawn from (seed, epoch)."""
+        """Returns the indices in an order drawn from (seed, epoch)."""
         key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
         with tf.device("CPU:0"):
-            order = tf.random.experimental.stateless_shuffle(self._rows, key, alg="philox")
+            order = tf.random.experimental.stateless_shuffle(self._index_tensor, key, alg="philox")
             return tf.data.Dataset.from_tensor_slices(order)
 
     def records_in_order(self) -> tf.data.Dataset:
-        """The rows in canonical order."""
-        return tf.data.Dataset.from_tensor_slices(self._rows)
+        """Returns the indices in stored order."""
+        return tf.data.Dataset.from_tensor_slices(self._index_tensor)
 
     def record_id(self, record: tf.Tensor) -> tf.Tensor:
-        """The row."""
+        """Returns the index."""
         return record
 
     def holdout(self, fraction: float, seed: int) -> tuple[ImageSource, ImageSource]:
-        """Holds out a random subset of the rows."""
-        count = self._held_out(fraction)
+        """Holds out a random subset."""
+        count = self._holdout_size(fraction)
         order = np.random.Generator(np.random.Philox(seed)).permutation(self.num_examples)
         held_out = np.zeros(self.num_examples, bool)
         held_out[order[:count]] = True
-        return self._subset(self.rows[~held_out]), self._subset(self.rows[held_out])
+        return self._with_indices(self.indices[~held_out]), self._with_indices(
+            self.indices[held_out]
+        )
 
     def subset(self, positions: np.ndarray) -> ImageSource:
-        """The rows at these places."""
-        return self._subset(self.rows[positions])
+        """Returns the images at these positions of the stored order."""
+        return self._with_indices(self.indices[positions])
 
-    def _subset(self, rows: np.ndarray) -> IndexedSource:
+    def _with_indices(self, indices: np.ndarray) -> IndexedSource:
         part = copy.copy(self)
-        part._set_rows(rows)
+        part._set_indices(indices)
         return part
 
 
 class ArraySource(IndexedSource):
-    """Images that lie decoded in memory.
+    """Decoded images in memory.
 
     Args:
-      name: for messages.
-      images: uint8 [N, H, W, 3].
-      labels: int64 [N], or None.
-      class_names: the names of the labels, or None.
-      aspects: float32 [N], original width/height where images were resized, or None.
-      rows: the rows that belong to the split, in canonical order; all by default.
-      ids: gives the names of rows; None: their numbers.
+        name: for messages.
+        images: uint8 [N, H, W, 3].
+        labels: int64 [N], or None.
+        class_names: the names of the labels, or None.
+        aspects: float32 [N], original width / height of resized images, or None.
+        indices: int64, the images that belong to the split, in stored order; default: all.
+        image_ids: returns the names of indices; default: the numbers themselves.
+
+    Attributes:
+        images: uint8 [N, H, W, 3], of which the split has those at `indices`.
     """
 
     decodes_batches = True
@@ -183,15 +193,15 @@ class ArraySource(IndexedSource):
         labels: np.ndarray | None = None,
         class_names: tuple[str, ...] | None = None,
         aspects: np.ndarray | None = None,
-        rows: np.ndarray | None = None,
-        ids: Callable[[np.ndarray], list[str]] | None = None,
+        indices: np.ndarray | None = None,
+        image_ids: Callable[[np.ndarray], list[str]] | None = None,
     ):
         self.name = name
         self.class_names = class_names
         self.image_shape = images.shape[1:]
-        self._set_rows(np.arange(len(images)) if rows is None else rows)
-        self._images = images
-        self._ids = ids or (lambda rows: [str(row) for row in rows])
+        self._set_indices(np.arange(len(images)) if indices is None else indices)
+        self.images = images
+        self._image_ids = image_ids or (lambda indices: [str(index) for index in indices])
         self._columns: dict[str, tf.Tensor] = {}
         if labels is not None:
             self._columns["label"] = host_constant(labels)
@@ -199,25 +209,24 @@ class ArraySource(IndexedSource):
             self._columns["aspect"] = host_constant(aspects)
 
     def labels(self) -> np.ndarray:
-        """The labels of the rows."""
+        """Returns the labels in stored order."""
         self._require_labels()
-        return self._columns["label"].numpy()[self.rows]
+        return self._columns["label"].numpy()[self.indices]
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """The names of the rows."""
-        return self._ids(self.rows[positions])
+        """Returns the names of the images at these positions."""
+        return self._image_ids(self.indices[positions])
 
     def fingerprint(self) -> str:
-        """A digest of the rows' pixels and labels."""
-        found = content_hash(*(self._images[row] for row in self.rows))
-        return content_hash(
-            found, *(column.numpy()[self.rows] for column in self._columns.values())
-        )
+        """Returns a hash of the pixels and labels."""
+        pixels = content_hash(*(self.images[index] for index in self.indices))
+        columns = (column.numpy()[self.indices] for column in self._columns.values())
+        return content_hash(pixels, *columns)
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Gathers a batch of rows."""
-        # NumPy keeps the only copy of what can be half of the memory; one call a batch.
-        image = tf.numpy_function(self._images.__getitem__, [record], tf.uint8, stateful=False)
+        """Gathers a batch of images."""
+        # NumPy holds the only copy of what can be half of the memory; one call per batch.
+        image = tf.numpy_function(self.images.__getitem__, [record], tf.uint8, stateful=False)
         batch = {"image": tf.ensure_shape(image, [*record.shape, *self.image_shape])}
         for key, column in self._columns.items():
             batch[key] = tf.gather(column, record)
@@ -225,7 +234,7 @@ class ArraySource(IndexedSource):
 
 
 def content_hash(*parts: object) -> str:
-    """A digest of arrays, by their bytes, and of whatever else, by how it prints."""
+    """Returns a SHA-256 of arrays, by their bytes, and of any other values, by their repr."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -237,29 +246,79 @@ def content_hash(*parts: object) -> str:
 
 
 def host_constant(values: np.ndarray | list[bytes]) -> tf.Tensor:
-    """A tensor that tf.data's functions capture, rather than copy into their graphs."""
+    """Returns a tensor that `tf.data` functions capture instead of copying it into their graph."""
     with tf.device("CPU:0"):
         return tf.constant(values)
 
 
+def record_stream(source: ImageSource, seed: int, start: int) -> tf.data.Dataset:
+    """Returns the undecoded records of all epochs, one after another, from a position on."""
+    first_epoch, position = divmod(start, source.num_examples)
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    return epochs.flat_map(lambda epoch: source.records(seed, epoch)).skip(position)
+
+
 def records_at(source: ImageSource, positions: np.ndarray) -> tf.data.Dataset:
-    """The undecoded records at these places of the stored order, in that order."""
+    """Returns the undecoded records at these positions of the stored order, in that order."""
     chosen = np.zeros(source.num_examples, bool)
     chosen[positions] = True
-    # Not beyond the last: a mask that ends early ends the reading.
+    # The mask ends at the last position, and the zipped dataset with it.
     mask = tf.data.Dataset.from_tensor_slices(chosen[: np.max(positions) + 1])
-    together = tf.data.Dataset.zip(source.records_in_order(), mask)
-    return together.filter(lambda _, take: take).map(lambda record, _: record)
+    zipped = tf.data.Dataset.zip(source.records_in_order(), mask)
+    return zipped.filter(lambda _, is_chosen: is_chosen).map(lambda record, _: record)
 
 
 def decode_records(
-    source: ImageSource,
-    records: tf.data.Dataset,
-    batch_size: int,
-    **batch: bool,
+    source: ImageSource, records: tf.data.Dataset, batch_size: int, **batch: bool
 ) -> tf.data.Dataset:
-    """Decodes records in parallel, in their order, into batches (`batch`: Dataset.batch's)."""
+    """Decodes records in parallel, in their order, into batches (`batch`: of Dataset.batch)."""
     decode = {"num_parallel_calls": os.cpu_count() or 1, "deterministic": True}
     if source.decodes_batches:
         return records.batch(batch_size, **batch).map(source.decode, **decode)
     return records.map(source.decode, **decode).batch(batch_size, **batch)
+
+
+def split_indices(
+    dataset: str, split: str, sizes: Mapping[str, int]
+) -> list[tuple[str, np.ndarray]]:
+    """Resolves a split in TFDS's syntax (`train[:90%]`, `train+test`, `train[100:200]`).
+
+    Args:
+        dataset: for messages.
+        split: the specification.
+        sizes: number of examples of each split.
+
+    Returns:
+        (name of the split, int64 indices within it) for every part of the sum.
+
+    Raises:
+        UserError: as `resolve_split`.
+    """
+    infos = [tfds.core.SplitInfo(name, [size], 0) for name, size in sizes.items()]
+    parts = resolve_split(dataset, split, tfds.core.splits.SplitDict(infos))
+    return [(name, np.arange(start, stop)) for name, start, stop in parts]
+
+
+def resolve_split(
+    dataset: str, split: str, infos: tfds.core.splits.SplitDict
+) -> list[tuple[str, int, int]]:
+    """Resolves a split in TFDS's syntax to (name, start, stop) for every part of the sum.
+
+    Raises:
+        UserError: the split or slice does not exist or is empty.
+    """
+    available = ", ".join(f"{name} ({info.num_examples:,})" for name, info in infos.items())
+    try:
+        instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"--dataset={dataset} has no split {split!r}: expected {available}, a slice such as "
+            f"{next(iter(infos))}[:90%], or a sum"
+        ) from error
+    parts = []
+    for part in instructions:
+        stop = infos[part.splitname].num_examples if part.to is None else part.to
+        parts.append((part.splitname, part.from_ or 0, stop))
+    if not any(stop > start for _, start, stop in parts):
+        raise UserError(f"split {split!r} of --dataset={dataset} is empty: expected {available}")
+    return parts

@@ -1,11 +1,11 @@
-"""From a source to batches of uint8 images on the way to the device."""
+"""Batches of uint8 images for training, in stored order, or at chosen positions."""
 
 from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.data.base import ImageSource, decode_records, records_at
+from simclr_tf.data.base import ImageSource, decode_records, record_stream, records_at
 
 _PREFETCHED_BATCHES = 4  # enough to hide the jitter of decoding; each is uint8 and small
 
@@ -21,31 +21,38 @@ def train_batches(
     worker_index: int = 0,
     num_replicas: int = 1,
 ) -> tf.data.Dataset:
-    """Batches for the steps of a run from `start_step` on.
+    """Returns the batches for the steps of a run from `start_step` on.
 
-    The epochs follow one another without a gap: example i of step s is number s * batch_size + i
-    of the stream, and a batch may straddle two epochs. A run that starts at a step gets exactly
-    what a run from step 0 gets there.
+    Epochs follow one another without a gap: example i of step s is number s * batch_size + i of
+    the stream, and a batch may straddle two epochs. A run that starts at a step gets exactly the
+    batches that a run from step 0 gets there.
 
     Args:
-      source: where the images are.
-      batch_size: the global batch, divisible by the replicas of all workers.
-      seed: the run's; the stream depends on it and on nothing else.
-      start_step: steps already done.
-      num_steps: how many steps; None: without end, and known to be so, without which
-        tf.distribute lets go of the static shapes where there are several workers.
-      num_workers: processes that share the global batch.
-      worker_index: which of them this is; it gets its own slice of every global batch. Sources
-        of several files, which workers can share evenly, are dealt out by file instead: each
-        worker then has a stream of its own, which depends on `num_workers`.
-      num_replicas: of this worker; each step is a batch for each of them, in their order.
+        source: the images.
+        batch_size: global batch size, divisible by the number of replicas of all workers.
+        seed: seed of the run; the stream depends on nothing else.
+        start_step: number of finished steps.
+        num_steps: number of steps. None: infinite, and declared so, because tf.distribute gives up
+            static shapes of datasets of unknown size if there are several workers.
+        num_workers: number of processes that share the global batch.
+        worker_index: index of this process, which gets its slice of every global batch. Sources
+            of several files of about equal size are sharded by file instead: each worker then
+            has a stream that also depends on `num_workers`.
+        num_replicas: number of replicas of this worker; each step is one batch per replica.
 
     Returns:
-      Dictionaries as in `ImageSource.decode`, with a leading dimension of
-      batch_size / (num_workers * num_replicas).
+        Dictionaries as of `ImageSource.decode`, with a leading dimension of
+        batch_size / (num_workers * num_replicas).
 
     Raises:
-      ValueError: the batch does not divide so.
+        ValueError: the batch size is not divisible.
+
+    Example:
+        >>> import simclr_tf as st
+        >>> source = st.data.open_source("shapes", "train[:64]")
+        >>> steps = st.data.train_batches(source, batch_size=16, seed=0, start_step=0, num_steps=2)
+        >>> [batch["image"].shape.as_list() for batch in steps]
+        [[16, 32, 32, 3], [16, 32, 32, 3]]
     """
     if batch_size % (num_workers * num_replicas):
         raise ValueError(
@@ -59,49 +66,68 @@ def train_batches(
     else:
         records = record_stream(source, seed, start_step * batch_size)
         if num_workers > 1:
-            mine = slice(worker_index * local_size, (worker_index + 1) * local_size)
-            records = records.batch(batch_size).map(lambda batch: batch[mine]).unbatch()
-    batches = decode_records(
-        shard or source, records, local_size // num_replicas, drop_remainder=True
-    )
+            local = slice(worker_index * local_size, (worker_index + 1) * local_size)
+            records = records.batch(batch_size).map(lambda batch: batch[local]).unbatch()
+    replica_size = local_size // num_replicas
+    batches = decode_records(shard or source, records, replica_size, drop_remainder=True)
     if num_steps is None:
         count = tf.data.INFINITE_CARDINALITY
     else:
         count = num_steps * num_replicas
         batches = batches.take(count)
-    return _finish(batches.apply(tf.data.experimental.assert_cardinality(count)))
+    return _set_options(batches.apply(tf.data.experimental.assert_cardinality(count)))
 
 
 def sequential_batches(source: ImageSource, batch_size: int, start: int = 0) -> tf.data.Dataset:
-    """Every image from a place on, in the order of the source; the last batch may be smaller."""
-    return _read_through(source, source.records_in_order().skip(start), batch_size)
+    """Returns every image once, in stored order.
+
+    Args:
+        source: the images.
+        batch_size: number of images per batch; the last batch may be smaller.
+        start: position of the first image.
+
+    Returns:
+        Dictionaries as of `ImageSource.decode`, with a leading batch dimension.
+
+    Example:
+        >>> import simclr_tf as st
+        >>> source = st.data.open_source("shapes", "test[:5]")
+        >>> [batch["label"].numpy().tolist() for batch in st.data.sequential_batches(source, 3)]
+        [[0, 1, 2], [3, 4]]
+    """
+    records = source.records_in_order().skip(start)
+    return _set_options(decode_records(source, records, batch_size))
 
 
 def batches_at(source: ImageSource, positions: np.ndarray, batch_size: int) -> tf.data.Dataset:
-    """The images at these places, ascending, in the order of the source; read through once."""
-    return _read_through(source, records_at(source, positions), batch_size)
+    """Returns the images at chosen positions of the stored order, in one pass over the records.
+
+    Args:
+        source: the images.
+        positions: int [K], ascending.
+        batch_size: number of images per batch; the last batch may be smaller.
+
+    Returns:
+        Dictionaries as of `ImageSource.decode`, with a leading batch dimension.
+
+    Example:
+        >>> import numpy as np
+        >>> import simclr_tf as st
+        >>> source = st.data.open_source("shapes", "test")
+        >>> (batch,) = st.data.batches_at(source, np.array([3, 4, 11]), 8)
+        >>> batch["label"].numpy().tolist()
+        [3, 4, 1]
+    """
+    return _set_options(decode_records(source, records_at(source, positions), batch_size))
 
 
-def record_stream(source: ImageSource, seed: int, start: int) -> tf.data.Dataset:
-    """The undecoded records of all epochs, from a position on."""
-    first_epoch, position = divmod(start, source.num_examples)
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    return epochs.flat_map(lambda epoch: source.records(seed, epoch)).skip(position)
-
-
-def _read_through(
-    source: ImageSource, records: tf.data.Dataset, batch_size: int
-) -> tf.data.Dataset:
-    return _finish(decode_records(source, records, batch_size))
-
-
-def _finish(batches: tf.data.Dataset) -> tf.data.Dataset:
+def _set_options(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
-    # The autotuner's thread sleeps between its rounds, for longer each time, and whoever ends an
-    # iterator waits for it: half a second after one epoch, 10 to 20 s after a short run. Nothing
-    # is left for it to choose: parallelism and read-ahead are fixed.
+    # The autotuner's thread sleeps between its rounds, for longer each time, and ending an iterator
+    # waits for it: half a second after one epoch, 10 to 20 s after a short run. It has nothing to
+    # choose here: parallelism and prefetching are fixed.
     options.autotune.enabled = False
-    # Workers are dealt their part above.
+    # Records are sharded above.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batches.with_options(options).prefetch(_PREFETCHED_BATCHES)

@@ -1,27 +1,108 @@
-"""From the bytes of an image file to uint8 RGB, and from any size to a square."""
+"""Image files to uint8 RGB squares, and errors that name the image that cannot be decoded."""
 
 from __future__ import annotations
 
-import tensorflow as tf
+import contextlib
+from collections.abc import Iterator
 
-WHITE = 255.0
+import tensorflow as tf
+from PIL import Image
+
+from simclr_tf.data.base import ImageSource, record_stream
+from simclr_tf.errors import UserError
+
+# Pillow's limit against decompression bombs: a file of a few kilobytes can claim gigabytes.
+MAX_PIXELS = 178_956_970
+
+# What TensorFlow raises for a file that is damaged, truncated or missing.
+READ_ERRORS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.OutOfRangeError,
+    tf.errors.PermissionDeniedError,
+)
+
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+_WHITE = 255.0
+
+
+class UnreadableImageError(ValueError):
+    """The file is not a readable image; the message is a predicate of its name."""
+
+
+def check_image_header(path: str) -> None:
+    """Checks the header of an image file without decoding the pixels.
+
+    Raises:
+        UnreadableImageError: not a JPEG, PNG, GIF, BMP or WebP file, a variant that TensorFlow does
+            not decode, or more than `MAX_PIXELS` pixels.
+        OSError: the file cannot be opened.
+    """
+    with open(path, "rb") as file:
+        header = file.read(54)
+        _refuse_webp_animation(header)
+        file.seek(0)
+        try:
+            with Image.open(file, formats=_FORMATS) as image:
+                (width, height), mode = image.size, image.mode
+        except Image.DecompressionBombError:
+            raise UnreadableImageError(f"claims more than {MAX_PIXELS:,} pixels") from None
+        except Image.UnidentifiedImageError:
+            raise UnreadableImageError(
+                "is not a JPEG, PNG, GIF, BMP or WebP image, or its header is damaged"
+                if header
+                else "is empty"
+            ) from None
+        except Exception as error:  # of any type, from any of Pillow's parsers
+            raise UnreadableImageError(f"has a damaged header ({error})") from None
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        raise UnreadableImageError(f"claims {width}x{height} pixels; the limit is {MAX_PIXELS:,}")
+    if header.startswith(b"BM"):
+        _refuse_bmp_variants(header, mode)
+
+
+def _refuse_webp_animation(header: bytes) -> None:
+    # TensorFlow 2.21's decoder corrupts the memory of the process on some of these.
+    is_extended = header[:4] == b"RIFF" and header[12:16] == b"VP8X" and len(header) > 20
+    if is_extended and header[20] & 0x02:
+        raise UnreadableImageError("is an animated WebP, which is not supported. Fix: save a frame")
+
+
+def _refuse_bmp_variants(header: bytes, mode: str) -> None:
+    """Refuses the BMP variants that TensorFlow decodes wrongly or not at all."""
+    info_size, bits, compression = (
+        int.from_bytes(header[start:stop], "little")
+        for start, stop in ((14, 18), (28, 30), (30, 34))
+    )
+    variant = None
+    if info_size < 40:
+        variant = "OS/2 header"
+    elif bits not in (8, 24, 32) or compression not in (0, 3):
+        variant = f"{bits} bits and compression {compression}"
+    elif bits == 8 and mode != "L":  # TensorFlow takes the palette's indices for gray values
+        variant = "palette"
+    if variant:
+        raise UnreadableImageError(
+            f"is a BMP with {variant}, which is not supported. Fix: save it as PNG"
+        )
 
 
 def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG, PNG, BMP, WebP or (its first frame) GIF file.
 
-    Gray becomes RGB; a palette and CMYK are converted; transparent pixels are laid over white,
+    Gray becomes RGB; palettes and CMYK are converted; transparent pixels are composited on white,
     except in BMP, where the fourth byte is mostly padding, and GIF. EXIF orientation is not
     applied.
 
     Args:
-      contents: the file, a string scalar.
+        contents: bytes of the file, a string scalar.
 
     Returns:
-      uint8 [height, width, 3].
+        uint8 [height, width, 3].
 
     Raises:
-      tf.errors.InvalidArgumentError: when run, the bytes cannot be decoded.
+        tf.errors.InvalidArgumentError: when run, if the bytes cannot be decoded.
     """
     magic = tf.strings.substr(contents, 0, 4)
 
@@ -39,7 +120,7 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
             ),
             (magic == b"\x89PNG", lambda: decode_png(contents)),
             (tf.strings.substr(magic, 0, 2) == b"BM", bmp),
-            (magic == b"RIFF", lambda: _webp(contents)),
+            (magic == b"RIFF", lambda: _decode_webp(contents)),
         ],
         default=lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
         exclusive=True,
@@ -48,38 +129,94 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
 
 
 def decode_png(contents: tf.Tensor) -> tf.Tensor:
-    """Decodes a PNG file, a string scalar, to uint8 RGB [H, W, 3], transparency over white."""
-    # Transparency in a palette shows only where all four channels are asked for.
+    """Decodes a PNG file, a string scalar, to uint8 RGB [H, W, 3], transparency on white."""
+    # Transparency in a palette is decoded only if all four channels are requested.
     image = tf.io.decode_png(contents, channels=4)
-    # Without any, TensorFlow fills alpha with 2^depth - 1: of less than 8 bits, not opaque at all.
+    # Without any, TensorFlow fills alpha with 2^depth - 1, which is not opaque below 8 bits.
     depth = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 24, 1), tf.uint8)[0], tf.int32)
     filler = tf.cast(tf.bitwise.left_shift(1, tf.minimum(depth, 8)) - 1, tf.uint8)
     opaque = tf.reduce_all(image[..., 3] == filler)
     return tf.cond(opaque, lambda: image[..., :3], lambda: composite_on_white(image))
 
 
-def _webp(contents: tf.Tensor) -> tf.Tensor:
+def _decode_webp(contents: tf.Tensor) -> tf.Tensor:
     image = tf.io.decode_image(contents, expand_animations=False)  # 3 or 4 channels
     return tf.cond(tf.shape(image)[-1] == 4, lambda: composite_on_white(image), lambda: image)
 
 
 def composite_on_white(image: tf.Tensor) -> tf.Tensor:
-    """Lays uint8 RGBA [..., 4] over white."""
-    colour, alpha = tf.cast(image[..., :3], tf.float32), tf.cast(image[..., 3:], tf.float32) / 255.0
-    return tf.cast(tf.round(WHITE + (colour - WHITE) * alpha), tf.uint8)
+    """Composites uint8 RGBA [..., 4] on white, to uint8 RGB."""
+    color, alpha = tf.cast(image[..., :3], tf.float32), tf.cast(image[..., 3:], tf.float32) / 255.0
+    return tf.cast(tf.round(_WHITE + (color - _WHITE) * alpha), tf.uint8)
 
 
 def resize_to_square(image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Resizes (antialiased bicubic) to a square, and keeps the proportions as a number.
+    """Resizes an image (antialiased bicubic) to a square and returns its original aspect ratio.
 
     Args:
-      image: uint8 [height, width, 3].
-      size: the side of the square in pixels.
+        image: uint8 [height, width, 3].
+        size: side of the square in pixels.
 
     Returns:
-      uint8 [size, size, 3] and the original's width/height, float32 scalar.
+        uint8 [size, size, 3] and the original width / height, a float32 scalar.
     """
     shape = tf.cast(tf.shape(image), tf.float32)
     resized = tf.image.resize(image, [size, size], method="bicubic", antialias=True)
     square = tf.cast(tf.round(tf.clip_by_value(resized, 0.0, 255.0)), tf.uint8)
     return tf.ensure_shape(square, [size, size, 3]), shape[1] / shape[0]
+
+
+@contextlib.contextmanager
+def decode_errors_name_image(source: ImageSource) -> Iterator[None]:
+    """Turns an error of reading a source in stored order into one that names the image.
+
+    Raises:
+        UserError: an image could not be read.
+    """
+    try:
+        yield
+    except READ_ERRORS as error:
+        explained = find_undecodable_image(source)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def find_undecodable_image(
+    source: ImageSource, *, seed: int | None = None, position: int = 0, count: int | None = None
+) -> UserError | None:
+    """Finds the image that made reading a source fail, which the error of tf.data does not name.
+
+    Records are decoded again, one by one, until one fails.
+
+    Args:
+        source: the source that was read.
+        seed: seed of the run, to search in the order of its stream; None: in stored order.
+        position: first record of the stream to decode: finished steps times global batch size.
+        count: number of records to search; None: all, which takes as long as decoding everything.
+
+    Returns:
+        The error to raise instead, or None if every image can be decoded (another cause).
+    """
+    if source.decodes_batches:
+        return None
+    records = source.records_in_order() if seed is None else record_stream(source, seed, position)
+    name = unidentified = f"a record of {source.name}"
+    try:
+        # Two epochs of the stream contain every image, wherever in an epoch it begins.
+        for record in records.take(count or 2 * source.num_examples):
+            name = source.describe(record)
+            source.decode(record)
+            name = unidentified
+    except READ_ERRORS as error:
+        return UserError(
+            f"{name} cannot be decoded ({_decode_reason(error)}). Fix: remove or replace it; for a "
+            "folder, --skip_unreadable skips such files."
+        )
+    return None
+
+
+def _decode_reason(error: tf.errors.OpError) -> str:
+    """Returns TensorFlow's message without the names of its nodes."""
+    message = " ".join(error.message.split())
+    return message.rpartition("}}")[2].partition(" [Op:")[0].strip()

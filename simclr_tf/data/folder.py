@@ -1,46 +1,50 @@
-"""`folder:PATH`: image files in any depth, with or without classes."""
+"""`folder:PATH`: image files at any depth, with or without classes."""
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from simclr_tf.data.base import IndexedSource, content_hash, host_constant
-from simclr_tf.data.decoding import decode_rgb, resize_to_square
-from simclr_tf.data.folder_layout import (
-    EXTENSIONS,
-    Layout,
-    class_folder,
-    class_names,
-    read_layout,
+from simclr_tf.data.base import IndexedSource, content_hash, host_constant, split_indices
+from simclr_tf.data.decoding import (
+    UnreadableImageError,
+    check_image_header,
+    decode_rgb,
+    resize_to_square,
 )
-from simclr_tf.data.image_headers import UnreadableImageError, read_header
-from simclr_tf.data.splits import split_indices
 from simclr_tf.errors import UserError
+from simclr_tf.utils.progress import Progress
 
 FOLDER_PREFIX = "folder:"
+SPLITS = ("train", "validation", "test")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
 # Reading headers waits for the disk or the network, not for the processor.
 _THREADS = 4 * (os.cpu_count() or 1)
 _CHUNK = 16
 
+logger = logging.getLogger(__name__)
+
 
 class FolderSource(IndexedSource):
-    """Image files, resized to a square as they are read.
+    """Image files, resized to a square when they are read.
 
     Args:
-      name: for messages.
-      root: the folder.
-      files: the path of every image, relative to it.
-      storage_size: the side of the square in pixels.
-      labels: int64, one for every path, or None.
-      class_names: their names, or None.
+        name: for messages.
+        root: the folder.
+        files: the path of every image, relative to it.
+        storage_size: side of the square in pixels.
+        labels: int64, one per path, or None.
+        class_names: their names, or None.
     """
 
     def __init__(
@@ -58,10 +62,10 @@ class FolderSource(IndexedSource):
         self._root = root
         self._paths = host_constant([os.fsencode(os.path.join(root, file)) for file in files])
         self._labels = None if labels is None else host_constant(labels)
-        self._set_rows(np.arange(len(files)))
+        self._set_indices(np.arange(len(files)))
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads and decodes the file of one row."""
+        """Reads and decodes one file."""
         image = decode_rgb(tf.io.read_file(tf.gather(self._paths, record)))
         square, aspect = resize_to_square(image, self.image_shape[0])
         decoded = {"image": square, "aspect": aspect}
@@ -70,28 +74,27 @@ class FolderSource(IndexedSource):
         return decoded
 
     def labels(self) -> np.ndarray:
-        """The classes of the rows' folders."""
+        """Returns the classes of the files' folders."""
         self._require_labels()
         assert self._labels is not None
-        return self._labels.numpy()[self.rows]
+        return self._labels.numpy()[self.indices]
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """The paths within the folder."""
-        paths = tf.gather(self._paths, self.rows[positions]).numpy()
+        """Returns the paths relative to the folder."""
+        paths = tf.gather(self._paths, self.indices[positions]).numpy()
         return [os.path.relpath(os.fsdecode(path), self._root) for path in paths]
 
     def fingerprint(self) -> str:
-        """A digest of the rows' paths, sizes and times of change."""
-        paths = [os.fsdecode(path) for path in self._paths.numpy()[self.rows]]
+        """Returns a hash of the files' paths, sizes and modification times."""
+        paths = [os.fsdecode(path) for path in self._paths.numpy()[self.indices]]
         root = os.path.commonpath(paths)
-        files = [(os.path.relpath(path, root), os.stat(path)) for path in paths]
-        found = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files]
-        return content_hash(
-            found, self.image_shape, *([] if self._labels is None else [self.labels()])
-        )
+        stats = [(os.path.relpath(path, root), os.stat(path)) for path in paths]
+        files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+        labels = [] if self._labels is None else [self.labels()]
+        return content_hash(files, self.image_shape, *labels)
 
     def describe(self, record: tf.Tensor) -> str:
-        """The file's path."""
+        """Returns the file's path."""
         return os.fsdecode(self._paths[record].numpy())
 
 
@@ -100,20 +103,20 @@ def open_folder(
 ) -> FolderSource:
     """Opens a split of a folder of images.
 
-    Subfolders `train`, `validation` and `test` are the splits; without any, everything is
-    `train`. Files are taken by their extension and checked by their first bytes. The images have
-    classes where every one of a split lies in a subfolder of it, and there are at least two; the
-    classes are numbered alike in all splits. The stored order is one fixed permutation of the
-    sorted paths, so that a slice such as `train[:90%]` holds every class.
+    Subfolders `train`, `validation` and `test` are the splits; without any of them, everything is
+    `train`. Files are found by extension and checked by their header. The images have classes if
+    every image of a split lies in a subfolder of it and there are at least two; all splits share
+    one numbering of classes. The stored order is a fixed permutation of the sorted paths, so that
+    a slice such as `train[:90%]` contains every class.
 
     Args:
-      path: the folder.
-      split: a split, slice or sum, in TFDS's syntax.
-      storage_size: the side of the square to which images are resized.
-      skip_unreadable: leave out files that cannot be read, after decoding every file once.
+        path: the folder.
+        split: a split, slice or sum, in TFDS's syntax.
+        storage_size: side of the square to which images are resized.
+        skip_unreadable: skip files that cannot be read, after decoding every file once.
 
     Raises:
-      UserError: no such folder or split, no images, or a file that cannot be read.
+        UserError: the folder or split does not exist, contains no images, or a file cannot be read.
     """
     dataset, root = FOLDER_PREFIX + path, os.path.expanduser(path)
     if not os.path.isdir(root):
@@ -122,35 +125,97 @@ def open_folder(
         raise UserError(f"--dataset={dataset} needs storage_size, the side to resize images to")
     layout = read_layout(root)
     if not layout.splits:
-        raise UserError(f"--dataset={dataset} holds no images: looked for {', '.join(EXTENSIONS)}")
+        raise UserError(
+            f"--dataset={dataset} contains no images: expected files that end in "
+            f"{', '.join(EXTENSIONS)}"
+        )
     splits = {name: _shuffled(paths) for name, paths in layout.splits.items()}
 
-    # Resolved twice, because a percentage is one of the files that can be read.
-    used = dict.fromkeys(name for name, _ in split_indices(dataset, split, _sizes(splits)))
+    # Resolved twice, because percentages refer to the readable files.
+    used = dict.fromkeys(name for name, _ in split_indices(dataset, split, _split_sizes(splits)))
     checked = [file for name in used for file in splits[name]]
-    unreadable = _unreadable(root, checked, skip_unreadable)
+    unreadable = _find_unreadable(root, checked, skip_unreadable)
     if unreadable and not skip_unreadable:
         first = min(unreadable)
         raise UserError(
             f"{os.path.join(root, first)} {unreadable[first]}; {len(unreadable)} of {len(checked)} "
-            "files cannot be read: remove them, or pass --skip_unreadable"
+            "files cannot be read. Fix: remove them or pass --skip_unreadable."
         )
     for name in used:
         splits[name] = [file for file in splits[name] if file not in unreadable]
-    _report(dataset, layout, _sizes(splits), unreadable)
-    rows = split_indices(dataset, split, _sizes(splits))
-    files = [splits[name][row] for name, rows_of_split in rows for row in rows_of_split]
+    _log_summary(dataset, layout, _split_sizes(splits), unreadable)
+    parts = split_indices(dataset, split, _split_sizes(splits))
+    files = [splits[name][index] for name, indices in parts for index in indices]
 
-    split_folders = layout.has_split_folders
-    names = class_names(splits, split_folders)
-    folders = [class_folder(file, split_folders) for file in files]
+    names = class_names(splits, layout.has_split_folders)
+    folders = [class_folder(file, layout.has_split_folders) for file in files]
     labels = None
     if names is None or not set(folders) <= set(names):
         names = None
     else:
-        number = {name: i for i, name in enumerate(names)}
-        labels = np.array([number[folder] for folder in folders if folder is not None])
+        class_index = {name: i for i, name in enumerate(names)}
+        labels = np.array([class_index[folder] for folder in folders if folder is not None])
     return FolderSource(f"{dataset} {split}", root, files, storage_size, labels, names)
+
+
+class Layout(NamedTuple):
+    """Contents of a folder.
+
+    Attributes:
+        splits: the sorted paths, relative to the folder, of every split that has files.
+        ignored: number of files of every other extension.
+        has_split_folders: whether the splits are subfolders.
+        num_outside_splits: number of images that lie in none of them.
+    """
+
+    splits: dict[str, list[str]]
+    ignored: Counter[str]
+    has_split_folders: bool = False
+    num_outside_splits: int = 0
+
+
+def read_layout(root: str) -> Layout:
+    """Walks a folder, following links once; hidden files and folders are skipped."""
+    images, ignored, visited = [], Counter[str](), set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in files:
+            extension = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if extension in EXTENSIONS:
+                images.append(os.path.relpath(os.path.join(folder, name), root))
+            else:
+                ignored[extension or "without extension"] += 1
+    images.sort()
+    if not any(os.path.isdir(os.path.join(root, split)) for split in SPLITS):
+        return Layout({"train": images} if images else {}, ignored)
+    by_split = {
+        split: [path for path in images if PurePath(path).parts[0] == split] for split in SPLITS
+    }
+    splits = {split: paths for split, paths in by_split.items() if paths}
+    return Layout(splits, ignored, True, len(images) - sum(map(len, splits.values())))
+
+
+def class_folder(path: str, has_split_folders: bool) -> str | None:
+    """Returns the class folder of a relative path, None if the file lies in none."""
+    parts = PurePath(path).parts[has_split_folders:]
+    return parts[0] if len(parts) > 1 else None
+
+
+def class_names(splits: dict[str, list[str]], has_split_folders: bool) -> tuple[str, ...] | None:
+    """Returns the names of all class folders of splits whose every image lies in one."""
+    names: set[str] = set()
+    for paths in splits.values():
+        folders = {class_folder(path, has_split_folders) for path in paths}
+        if None not in folders:
+            names.update(folder for folder in folders if folder is not None)
+    return tuple(sorted(names)) if len(names) > 1 else None
 
 
 def _shuffled(paths: list[str]) -> list[str]:
@@ -158,33 +223,38 @@ def _shuffled(paths: list[str]) -> list[str]:
     return [paths[i] for i in order]
 
 
-def _sizes(splits: dict[str, list[str]]) -> dict[str, int]:
+def _split_sizes(splits: dict[str, list[str]]) -> dict[str, int]:
     return {name: len(paths) for name, paths in splits.items()}
 
 
-def _unreadable(root: str, files: list[str], decode: bool) -> dict[str, str]:
-    """The files that cannot be read, with the reason; by their headers alone or decoded too."""
+def _find_unreadable(root: str, files: list[str], decode: bool) -> dict[str, str]:
+    """Returns the files that cannot be read, with the reason; checks headers or decodes too."""
 
     def check(chunk: list[str]) -> list[tuple[str, str]]:
-        reasons = ((file, _reason(os.path.join(root, file), decode)) for file in chunk)
+        reasons = ((file, _unreadable_reason(os.path.join(root, file), decode)) for file in chunk)
         return [(file, reason) for file, reason in reasons if reason is not None]
 
     chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
-    found: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     description = "decoding every image" if decode else "reading image headers"
-    # The bar shows on a terminal only.
-    bar = tqdm(total=len(files), desc=description, unit=" files", disable=None, leave=False)
-    with ThreadPoolExecutor(_THREADS) as pool, bar:
-        for chunk, unreadable in zip(chunks, pool.map(check, chunks), strict=True):
-            found.update(unreadable)
-            bar.update(len(chunk))
-    return found
+    with (
+        ThreadPoolExecutor(_THREADS) as pool,
+        Progress(description, len(files), "files") as progress,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # Pillow's, of damaged metadata and large images
+        done = 0
+        for chunk, found in zip(chunks, pool.map(check, chunks), strict=True):
+            unreadable.update(found)
+            done += len(chunk)
+            progress.update(done)
+    return unreadable
 
 
-def _reason(path: str, decode: bool) -> str | None:
-    """Why a file cannot be read, None if it can."""
+def _unreadable_reason(path: str, decode: bool) -> str | None:
+    """Returns the reason why a file cannot be read, None if it can."""
     try:
-        read_header(path)
+        check_image_header(path)
         if decode:
             with tf.device("CPU:0"):
                 decode_rgb(tf.io.read_file(os.fsencode(path)))
@@ -197,17 +267,17 @@ def _reason(path: str, decode: bool) -> str | None:
     return None
 
 
-def _report(
+def _log_summary(
     dataset: str, layout: Layout, sizes: dict[str, int], unreadable: dict[str, str]
 ) -> None:
-    """One line: what was found and what was left out."""
+    """Logs one line with the number of images, skipped and ignored files."""
     line = f"{dataset}: " + ", ".join(f"{size:,} images in {name}" for name, size in sizes.items())
     if unreadable:
         first = min(unreadable)
         line += f"; skipped {len(unreadable):,} unreadable, the first: {first} {unreadable[first]}"
     if layout.ignored:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in layout.ignored.most_common())
-        line += f"; ignored {kinds}"
-    if layout.outside:
-        line += f"; {layout.outside:,} images outside the folders of the splits are not used"
-    print(line, file=sys.stderr, flush=True)
+        ignored = ", ".join(f"{count:,} {kind}" for kind, count in layout.ignored.most_common())
+        line += f"; ignored {ignored}"
+    if layout.num_outside_splits:
+        line += f"; {layout.num_outside_splits:,} images outside the split folders are not used"
+    logger.info(line)

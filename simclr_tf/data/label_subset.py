@@ -1,4 +1,4 @@
-"""Which labelled images may be learnt from: class by class, drawn from a seed."""
+"""Label budgets: a seeded choice of labeled images of every class."""
 
 import copy
 from collections.abc import Sequence
@@ -18,64 +18,73 @@ def sample_labeled(
     per_class: int = 0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Returns the places of the images whose labels are used, int64, ascending.
+    """Samples the images whose labels are used, class by class.
 
-    Every class gives the same share of its images, rounded, or the same number. With one seed a
-    smaller choice is part of a larger one. Images of label -1 are never among them.
+    Every class contributes the same fraction of its images, rounded, or the same number. With one
+    seed, a smaller choice is a subset of a larger one. Images of label -1 are never chosen.
 
     Args:
         labels: int [N].
-        class_names: what the labels count.
-        fraction: share of each class's images, in (0, 1].
-        per_class: images of each class; above 0 it overrides `fraction`.
-        seed: of the draw.
+        class_names: names of the classes that `labels` index.
+        fraction: fraction of each class's images, in (0, 1].
+        per_class: number of images of each class; above 0 it overrides `fraction`.
+        seed: of the random choice.
+
+    Returns:
+        Positions of the chosen images, int64, ascending.
 
     Raises:
-        UserError: a class would be left empty or has too few images, or images have several
-            labels each.
+        UserError: a class would be empty or has too few images, or images have several labels.
+
+    Example:
+        >>> import numpy as np
+        >>> from simclr_tf.data.label_subset import sample_labeled
+        >>> labels = np.arange(100) % 2
+        >>> labels[sample_labeled(labels, ["cat", "dog"], per_class=3)].tolist()
+        [0, 1, 0, 0, 1, 1]
     """
     if labels.ndim != 1:
         raise UserError(
-            "--label_fraction and --labels_per_class are for images of one class each; leave them "
-            "out for a dataset with several labels per image"
+            "--label_fraction and --labels_per_class: expected a dataset with one class per image, "
+            "got one with several labels per image. Fix: remove these options."
         )
     random = np.random.Generator(np.random.Philox(seed))
     chosen = []
-    for number in range(len(class_names)):
-        members = random.permutation(np.flatnonzero(labels == number))
-        wanted = per_class or round(fraction * len(members))
+    for index, name in enumerate(class_names):
+        members = random.permutation(np.flatnonzero(labels == index))
+        count = per_class or round(fraction * len(members))
         if per_class > len(members):
             raise UserError(
-                f"--labels_per_class={per_class}: class {class_names[number]!r} has "
-                f"{len(members)} images; " + ("lower it" if len(members) else "take a larger split")
+                f"--labels_per_class={per_class}: class {name!r} has {len(members)} images. "
+                f"Fix: {'lower it' if len(members) else 'use a larger split'}."
             )
-        if not wanted and len(members):
+        if not count and len(members):
             raise UserError(
-                f"--label_fraction={fraction:g} leaves class {class_names[number]!r} without an "
-                f"image of its {len(members)}; raise it, or name --labels_per_class"
+                f"--label_fraction={fraction:g} selects none of the {len(members)} images of class "
+                f"{name!r}. Fix: raise it or set --labels_per_class."
             )
-        chosen.append(members[:wanted])
+        chosen.append(members[:count])
     return np.sort(np.concatenate(chosen))
 
 
 def mask_labels(source: ImageSource, positions: np.ndarray) -> ImageSource:
-    """Returns the same images, of which those at these places alone keep their label.
+    """Returns the same images with labels only at these positions; all others get label -1.
 
-    The others are decoded with label −1. Reads the records of those places once.
+    Reads the records at these positions once.
     """
-    found = records_at(source, positions).map(source.record_id)
-    keys = host_constant(np.sort(np.fromiter(found.as_numpy_iterator(), np.int64)))
+    records = records_at(source, positions).map(source.record_id)
+    labeled_ids = host_constant(np.sort(np.fromiter(records.as_numpy_iterator(), np.int64)))
 
     def decode(record: tf.Tensor) -> dict[str, tf.Tensor]:
         decoded = source.decode(record)
-        key = source.record_id(record)
-        place = tf.searchsorted(keys, tf.reshape(key, [-1]))
-        nearest = tf.gather(keys, tf.minimum(place, len(keys) - 1))
-        kept = tf.reshape(nearest, tf.shape(key)) == key
+        record_id = source.record_id(record)
+        insertion = tf.searchsorted(labeled_ids, tf.reshape(record_id, [-1]))
+        nearest = tf.gather(labeled_ids, tf.minimum(insertion, len(labeled_ids) - 1))
+        is_kept = tf.reshape(nearest, tf.shape(record_id)) == record_id
         label = decoded["label"]
-        return {**decoded, "label": tf.where(kept, label, -tf.ones_like(label))}
+        return {**decoded, "label": tf.where(is_kept, label, -tf.ones_like(label))}
 
-    part = copy.copy(source)
-    # Of the copy alone; whatever is made of it in turn, such as a worker's files, takes it along.
-    part.decode = decode  # type: ignore[method-assign]
-    return part
+    masked = copy.copy(source)
+    # Copies of the copy, such as a worker's files, inherit it.
+    masked.decode = decode  # type: ignore[method-assign]
+    return masked

@@ -1,12 +1,12 @@
-"""`shapes`: a small labelled set that the project draws itself, for first runs and tests.
+"""`shapes`: a small labeled dataset that is rendered on the fly, for first runs and tests.
 
-Ten kinds of shape on 32x32 RGB images. What makes the class is the outline alone: colours,
-position, size, rotation, the background's gradient and stripes, and noise are drawn apart from it.
+Ten kinds of shape on 32x32 RGB images. Only the outline determines the class: colors, position,
+size, rotation, the background's gradient and stripes, and noise are drawn independently of it.
 Backgrounds are smooth and shapes fill most of the frame, because with a strong texture the
 contrastive task is solved by the background and no shape is learned.
 
 Image i of a split depends on (split, i) alone. Pixels are computed with operations that IEEE 754
-rounds exactly, so that every machine draws the same bytes.
+rounds exactly, so that every machine renders the same bytes.
 """
 
 from __future__ import annotations
@@ -16,51 +16,52 @@ from collections.abc import Callable
 
 import numpy as np
 
-from simclr_tf.data.base import ArraySource
-from simclr_tf.data.splits import split_indices
+from simclr_tf.data.base import ArraySource, split_indices
 
 SIZE = 32
 SPLITS = {"train": 10_000, "test": 2_000}
 
-_CHUNK = 500  # images drawn at once: the work arrays stay in the processor's cache
+_CHUNK = 500  # images rendered at once: the work arrays stay in the processor's cache
 
 
 def open_shapes(split: str) -> ArraySource:
-    """The images of a split of `shapes`, in TFDS's syntax.
+    """Opens a split of `shapes`, in TFDS's syntax.
 
     Raises:
-      UserError: no such split.
+        UserError: the split does not exist.
     """
     offsets = {"train": 0, "test": SPLITS["train"]}
     parts = split_indices("shapes", split, SPLITS)
-    rows = np.concatenate([offsets[name] + rows for name, rows in parts])
-    images, labels = _everything()
-    return ArraySource(f"shapes {split}", images, labels, CLASS_NAMES, rows=rows, ids=_ids)
+    indices = np.concatenate([offsets[name] + indices for name, indices in parts])
+    images, labels = _all_images()
+    return ArraySource(
+        f"shapes {split}", images, labels, CLASS_NAMES, indices=indices, image_ids=_image_ids
+    )
 
 
-def _ids(rows: np.ndarray) -> list[str]:
+def _image_ids(indices: np.ndarray) -> list[str]:
     train = SPLITS["train"]
-    return [f"train/{row}" if row < train else f"test/{row - train}" for row in rows]
+    return [f"train/{i}" if i < train else f"test/{i - train}" for i in indices]
 
 
 @functools.cache
-def _everything() -> tuple[np.ndarray, np.ndarray]:
+def _all_images() -> tuple[np.ndarray, np.ndarray]:
     parts = [render_split(split, count) for split, count in SPLITS.items()]
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
 def render_split(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the first images of a split.
+    """Renders the first images of a split.
 
     Args:
-      split: "train" or "test".
-      count: how many.
+        split: "train" or "test".
+        count: number of images.
 
     Returns:
-      uint8 images [count, 32, 32, 3] and int64 labels [count]; label i is i modulo 10.
+        uint8 images [count, 32, 32, 3] and int64 labels [count]; label i is i modulo 10.
     """
     key = list(SPLITS).index(split)
-    # Raw bits, because only those are promised to stay the same over NumPy's versions.
+    # Raw bits, because only those are guaranteed to be the same in all versions of NumPy.
     bits = np.random.Philox(key=[key, 0]).random_raw(count * _DRAWS)
     uniform = (bits >> 11).reshape(count, _DRAWS) * 2.0**-53
     bits = np.random.Philox(key=[key, 1]).random_raw(count * SIZE * SIZE * 3 // 8)
@@ -75,7 +76,7 @@ def render_split(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-# Columns of one image's uniform draws.
+# Columns of the uniform draws of one image.
 _RADIUS, _X, _Y, _ANGLE, _GRADIENT, _STRIPES, _PHASE, _PERIOD, _STRENGTH, _NOISE = range(10)
 _LEVEL, _CONTRAST, _SHADE, _TINT = range(10, 14)
 _HUES = slice(14, 17)
@@ -85,7 +86,7 @@ _DRAWS = 17
 def _render(
     distance: Callable[[np.ndarray, np.ndarray], np.ndarray], u: np.ndarray, noise: np.ndarray
 ) -> np.ndarray:
-    """Draws one class: `distance` its outline, u uniform [M, _DRAWS], noise int8 [M, S, S, 3]."""
+    """Renders one class; `u` is uniform [M, _DRAWS], `noise` int8 [M, S, S, 3]."""
 
     def column(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)[:, None, None]
@@ -95,16 +96,18 @@ def _render(
 
     # The circumscribed circle spans 60 to 88 % of the frame and may leave it a little.
     radius = SIZE / 2 * (0.6 + 0.28 * u[:, _RADIUS])
-    reach = SIZE / 2 - 0.6 * radius
+    max_offset = SIZE / 2 - 0.6 * radius
     angle = 2 * np.pi * u[:, _ANGLE]
     cos, sin = column(np.cos(angle) / radius), column(np.sin(angle) / radius)
-    dx = x - column(reach * (2 * u[:, _X] - 1))
-    dy = y - column(reach * (2 * u[:, _Y] - 1))
+    dx = x - column(max_offset * (2 * u[:, _X] - 1))
+    dy = y - column(max_offset * (2 * u[:, _Y] - 1))
     pixels = distance(cos * dx + sin * dy, cos * dy - sin * dx) * column(radius)
     inside = np.clip(0.5 - pixels, 0, 1)[..., None]
 
     angle = 2 * np.pi * u[:, _GRADIENT]
-    ramp = (column(np.cos(angle)) * x + column(np.sin(angle)) * y) / np.float32(SIZE * 1.2) + 0.5
+    gradient = (column(np.cos(angle)) * x + column(np.sin(angle)) * y) / np.float32(
+        SIZE * 1.2
+    ) + 0.5
     angle = 2 * np.pi * u[:, _STRIPES]
     period = 6 + 10 * u[:, _PERIOD]
     wave = column(np.cos(angle) / period) * x + column(np.sin(angle) / period) * y
@@ -112,20 +115,22 @@ def _render(
     stripes = np.abs(wave - np.floor(wave) - np.float32(0.5)) - np.float32(0.25)
     stripes = stripes * column(0.12 * u[:, _STRENGTH])
 
-    # One tint in three shades, so that colour jitter leaves little to tell images apart by but the
-    # outline. The shape is a third of the range at least from the ground.
+    # One tint in three shades, so that after color jitter images differ in little but the outline.
+    # The brightness of shape and background differs by at least a third of the range.
     tint = 0.3 * u[:, _TINT, None] * (u[:, _HUES] - u[:, _HUES].mean(axis=1, keepdims=True))
     level = 0.1 + 0.8 * u[:, _LEVEL]
-    room = np.where(level < 0.5, 0.95 - level, level - 0.05)
-    other = level + np.where(level < 0.5, 1, -1) * (0.35 + (room - 0.35) * u[:, _CONTRAST])
-    first, colour = level[:, None] + tint, other[:, None] + tint
+    contrast_range = np.where(level < 0.5, 0.95 - level, level - 0.05)
+    foreground = level + np.where(level < 0.5, 1, -1) * (
+        0.35 + (contrast_range - 0.35) * u[:, _CONTRAST]
+    )
+    first, color = level[:, None] + tint, foreground[:, None] + tint
     second = first + (0.3 * u[:, _SHADE] - 0.15)[:, None]
 
     def pixel(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)[:, None, None, :]
 
-    ground = pixel(first) + pixel(second - first) * ramp[..., None] + stripes[..., None]
-    image = ground + (pixel(colour) - ground) * inside
+    ground = pixel(first) + pixel(second - first) * gradient[..., None] + stripes[..., None]
+    image = ground + (pixel(color) - ground) * inside
     image = image + noise.astype(np.float32) * column(0.08 * u[:, _NOISE] / 128)[..., None]
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
@@ -134,7 +139,7 @@ def _render(
 
 
 def _polygon(*corners: tuple[float, float]) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """A polygon: the distance to the nearest edge, with the crossing-number rule for the sign."""
+    """Returns the distance to the nearest edge of a polygon, signed by the crossing-number rule."""
     points = np.asarray(corners, np.float32)
 
     def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -152,8 +157,8 @@ def _polygon(*corners: tuple[float, float]) -> Callable[[np.ndarray, np.ndarray]
     return distance
 
 
-def _turned(radii: tuple[float, ...], per_turn: int) -> list[tuple[float, float]]:
-    """Corners at equal angles whose radii repeat."""
+def _regular_corners(radii: tuple[float, ...], per_turn: int) -> list[tuple[float, float]]:
+    """Returns corners at equal angles whose radii repeat."""
     angles = 2 * np.pi * np.arange(per_turn) / per_turn
     return [
         (radii[i % len(radii)] * np.sin(a), -radii[i % len(radii)] * np.cos(a))
@@ -191,9 +196,9 @@ _HEART_POINT = _polygon((-0.87, -0.1), (0.0, -0.5), (0.87, -0.1), (0.0, 0.95))
 
 _SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "circle": _circle,
-    "square": _polygon(*_turned((1.0,), 4)),
-    "triangle": _polygon(*_turned((1.0,), 3)),
-    "star": _polygon(*_turned((1.0, 0.42), 10)),
+    "square": _polygon(*_regular_corners((1.0,), 4)),
+    "triangle": _polygon(*_regular_corners((1.0,), 3)),
+    "star": _polygon(*_regular_corners((1.0, 0.42), 10)),
     "cross": _polygon(
         *[(-0.27, -0.95), (0.27, -0.95), (0.27, -0.27), (0.95, -0.27), (0.95, 0.27), (0.27, 0.27)],
         *[(0.27, 0.95), (-0.27, 0.95), (-0.27, 0.27), (-0.95, 0.27), (-0.95, -0.27)],

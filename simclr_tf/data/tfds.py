@@ -1,107 +1,132 @@
-"""Data sets of TensorFlow Datasets, streamed from their files."""
+"""Datasets of TensorFlow Datasets (TFDS), streamed from their files."""
 
 from __future__ import annotations
 
 import copy
+import difflib
+import logging
 import os
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tensorflow_datasets.core.download.util import DownloadError
+from tensorflow_datasets.core.utils.version import list_all_versions
 
-from simclr_tf.data.base import ImageSource, IndexedSource, content_hash, host_constant, records_at
-from simclr_tf.data.cache import total_memory_bytes
+from simclr_tf.data.base import (
+    ImageSource,
+    IndexedSource,
+    content_hash,
+    host_constant,
+    records_at,
+    resolve_split,
+)
 from simclr_tf.data.decoding import composite_on_white, resize_to_square
-from simclr_tf.data.splits import resolve_split
-from simclr_tf.data.tfds_builder import load_builder
+from simclr_tf.data.in_memory import max_bytes_in_memory
 from simclr_tf.errors import UserError
+from simclr_tf.utils.files import format_bytes
 
-# Records wait encoded in the shuffle buffer; within this the whole of a small set fits.
+# Records wait encoded in the shuffle buffer, which holds all of a small dataset.
 _SHUFFLE_BYTES = 256 * 2**20
 _MIN_SHUFFLE = 1024
 _FILES_AT_ONCE = 16
-_MANY = 200_000
-# By how much one worker's files may hold more examples than another's.
-_UNEVEN = 1.1
+_SLOW_LABEL_SCAN = 200_000  # examples
+_MAX_SHARD_IMBALANCE = 1.1  # examples of the largest shard / of the smallest
+
+logger = logging.getLogger(__name__)
 
 
-class _Part(NamedTuple):
-    """Some successive examples of one file that holds `examples`, the first being `first`."""
+class _FileSlice(NamedTuple):
+    """Consecutive examples of one file.
+
+    Attributes:
+        filename: path of the file.
+        skip: number of examples before them.
+        take: number of examples.
+        examples: number of examples in the file.
+        split: split that the file belongs to.
+        first: position of the file's first example within the split.
+    """
 
     filename: str
     skip: int
     take: int
     examples: int
     split: str
-    first: int  # of the file, within the split
+    first: int
 
 
 class TFDSSource(ImageSource):
-    """A split of a prepared TFDS data set; a record is a serialised example.
+    """A split of a prepared TFDS dataset; a record is a serialized example.
 
     An epoch interleaves the files, in an order drawn from (seed, epoch), and shuffles within a
-    buffer of 256 MiB of encoded records. An image of one channel becomes RGB; one of four is
-    laid over white.
+    buffer of 256 MiB of encoded records. Images of one channel become RGB; those of four are
+    composited on white.
+
+    Attributes:
+        max_bytes: limit for the encoded records that `subset` reads into memory.
     """
 
     def __init__(
         self,
         name: str,
         features: tfds.features.FeaturesDict,
-        parts: Sequence[_Part],
+        parts: Sequence[_FileSlice],
         storage_size: int | None,
     ):
         self.name = name
-        self._key = _image_key(name, features)
-        image = features[self._key]
+        self.max_bytes = max_bytes_in_memory()
+        self._image_key = _image_key(name, features)
+        image = features[self._image_key]
         self._channels = image.shape[-1]
         height, width = image.shape[:2]
-        self._square = None
+        self._resize_to = None
         if height is None or width is None:
             if storage_size is None:
                 raise UserError(
-                    f"the images of {name} vary in size: give storage_size, the side to which "
-                    "they are resized"
+                    f"the images of {name} vary in size. Fix: pass storage_size, the side of the "
+                    "square to which they are resized."
                 )
-            height = width = self._square = storage_size
+            height = width = self._resize_to = storage_size
         self.image_shape = (height, width, 3)
-        label, self._label_keys = _label(features)
+        label, self._label_keys = _find_label_feature(features)
         self.class_names = None if label is None else tuple(label.names)
         self.multi_label = "labels" in self._label_keys
         labels = dict.fromkeys(self._label_keys, True)
-        self._features = _part_of(features, {self._key: True} | labels)
-        self._label_features = _part_of(features, labels) if labels else None
-        self._set_parts(parts)
+        self._features = _select_features(features, {self._image_key: True} | labels)
+        self._label_features = _select_features(features, labels) if labels else None
+        self._set_slices(parts)
 
-    def _set_parts(self, parts: Sequence[_Part]) -> None:
+    def _set_slices(self, parts: Sequence[_FileSlice]) -> None:
         self._labels: np.ndarray | None = None
-        self._parts = [part for part in parts if part.take]
-        self.num_examples = sum(part.take for part in self._parts)
+        self._slices = [part for part in parts if part.take]
+        self.num_examples = sum(part.take for part in self._slices)
 
     def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
-        """The serialised examples in an order drawn from (seed, epoch)."""
+        """Returns the serialized examples in an order drawn from (seed, epoch)."""
         buffer = self._shuffle_buffer()
+        files_at_once = min(_FILES_AT_ONCE, len(self._slices))
 
         def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
-            # Of this function's graph only: otherwise the program's own tf.random.set_seed
-            # would enter into the order, and 0 there fails (tensorflow 2.21).
+            # Of this function's graph only: otherwise the program's tf.random.set_seed would
+            # change the order, and a seed of 0 fails (TensorFlow 2.21).
             tf.compat.v1.set_random_seed(1)
             key = tf.stack([tf.cast(seed, tf.int64), epoch])
             order = tf.random.experimental.stateless_shuffle(
-                tf.range(len(self._parts)), key, alg="philox"
+                tf.range(len(self._slices)), key, alg="philox"
             )
-            parts = tf.data.Dataset.from_tensor_slices(order).map(self._part)
+            parts = tf.data.Dataset.from_tensor_slices(order).map(self._file_slice)
             buffer_seed = tf.random.stateless_uniform(
                 [], key, minval=None, maxval=None, dtype=tf.int64, alg="philox"
             )
             records = parts.interleave(
-                _records_of,
-                cycle_length=min(_FILES_AT_ONCE, len(self._parts)),
+                _read_records,
+                cycle_length=files_at_once,
                 block_length=_FILES_AT_ONCE,
-                num_parallel_calls=tf.data.AUTOTUNE,
+                num_parallel_calls=min(files_at_once, os.cpu_count() or 1),
                 deterministic=True,
             )
             return records.shuffle(buffer, buffer_seed, reshuffle_each_iteration=False)
@@ -109,34 +134,34 @@ class TFDSSource(ImageSource):
         return tf.data.Dataset.from_tensors(tf.cast(epoch, tf.int64)).flat_map(shuffled)
 
     def records_in_order(self) -> tf.data.Dataset:
-        """The serialised examples, file after file."""
-        indices = tf.data.Dataset.range(len(self._parts))
-        return indices.map(self._part).flat_map(_records_of)
+        """Returns the serialized examples, file after file."""
+        indices = tf.data.Dataset.range(len(self._slices))
+        return indices.map(self._file_slice).flat_map(_read_records)
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Parses and decodes one serialised example."""
+        """Parses and decodes one serialized example."""
         example = self._features.deserialize_example(
-            record, decoders={self._key: tfds.decode.SkipDecoding()}
+            record, decoders={self._image_key: tfds.decode.SkipDecoding()}
         )
         image = tf.io.decode_image(
-            example[self._key], channels=self._channels or 3, expand_animations=False
+            example[self._image_key], channels=self._channels or 3, expand_animations=False
         )
         if self._channels == 4:
             image = composite_on_white(image)
         elif self._channels == 1:
             image = tf.repeat(image, 3, axis=-1)
         decoded = {}
-        if self._square is None:
+        if self._resize_to is None:
             decoded["image"] = tf.ensure_shape(image, self.image_shape)
         else:
             image = tf.ensure_shape(image, [None, None, 3])
-            decoded["image"], decoded["aspect"] = resize_to_square(image, self._square)
+            decoded["image"], decoded["aspect"] = resize_to_square(image, self._resize_to)
         if self.class_names is not None:
             decoded["label"] = self._read_label(example)
         return decoded
 
     def record_id(self, record: tf.Tensor) -> tf.Tensor:
-        """A hash of the example: a record does not know its place."""
+        """Returns a hash of the example, because a record does not contain its position."""
         return tf.strings.to_hash_bucket_fast(record, 2**63 - 1)
 
     def _read_label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -144,15 +169,17 @@ class TFDSSource(ImageSource):
             return tf.cast(example[self._label_keys[0]], tf.int64)
         assert self.class_names is not None
         classes = len(self.class_names)
-        there, *plain = (
-            # Of no label at all the maximum would be the lowest number.
+        present, *not_difficult = (
+            # reduce_max of no label at all would be the lowest integer.
             tf.minimum(tf.reduce_sum(tf.one_hot(example[key], classes, dtype=tf.int64), axis=0), 1)
             for key in self._label_keys
         )
-        return tf.where(plain[0] > 0, plain[0], -there) if plain else there
+        if not not_difficult:
+            return present
+        return tf.where(not_difficult[0] > 0, not_difficult[0], -present)
 
     def labels(self) -> np.ndarray:
-        """The labels, the images left encoded; read once, and then kept."""
+        """Returns the labels, read once without decoding images."""
         self._require_labels()
         if self._labels is None:
             self._labels = self._read_labels()
@@ -161,39 +188,39 @@ class TFDSSource(ImageSource):
 
     def _read_labels(self) -> np.ndarray:
         assert self._label_features is not None
-        if self.num_examples > _MANY:
-            print(f"reading the labels of {self.name}", file=sys.stderr, flush=True)
+        if self.num_examples > _SLOW_LABEL_SCAN:
+            logger.info(f"reading the labels of {self.name}")
         parse = self._label_features.deserialize_example
         labels = self.records_in_order().map(
-            lambda record: self._read_label(parse(record)), num_parallel_calls=tf.data.AUTOTUNE
+            lambda record: self._read_label(parse(record)), num_parallel_calls=os.cpu_count() or 1
         )
         return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
 
     def subset(self, positions: np.ndarray) -> ImageSource:
-        """The chosen examples, their records held encoded in memory."""
+        """Returns the chosen examples, whose encoded records are read into memory."""
         size = self._record_size() * len(positions)
-        if size > total_memory_bytes() // 2:
+        if size > self.max_bytes:
             raise UserError(
-                f"{len(positions):,} images of {self.name} take {size / 2**30:.1f} GiB encoded, "
-                "more than half of this machine's memory: take fewer, or a ready subset such as "
-                "imagenet2012_subset/10pct"
+                f"{len(positions):,} images of {self.name} take {format_bytes(size)} encoded, more "
+                f"than half of this machine's memory ({format_bytes(self.max_bytes)}). Fix: use "
+                "fewer images or a prepared subset such as imagenet2012_subset/10pct."
             )
-        kept = [record.numpy() for record in records_at(self, positions)]
-        return _RecordsInMemory(self, kept, positions)
+        records = [record.numpy() for record in records_at(self, positions)]
+        return _InMemoryTFDSSource(self, records, positions)
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """`SPLIT/POSITION`."""
-        ends = np.cumsum([part.take for part in self._parts])
-        found = []
+        """Returns `SPLIT/POSITION` for every image."""
+        ends = np.cumsum([part.take for part in self._slices])
+        ids = []
         for position, i in zip(positions, np.searchsorted(ends, positions, "right"), strict=True):
-            part = self._parts[i]
+            part = self._slices[i]
             number = part.first + part.skip + part.take - (ends[i] - position)
-            found.append(f"{part.split}/{number}")
-        return found
+            ids.append(f"{part.split}/{number}")
+        return ids
 
     def fingerprint(self) -> str:
-        """A digest of the files' names, sizes and times of change, and of what of them is read."""
-        files = [(part, tf.io.gfile.stat(part.filename)) for part in self._parts]
+        """Returns a hash of the files' names, sizes, modification times and the examples read."""
+        files = [(part, tf.io.gfile.stat(part.filename)) for part in self._slices]
         return content_hash(
             [
                 (os.path.basename(p.filename), p.skip, p.take, s.length, s.mtime_nsec)
@@ -201,52 +228,49 @@ class TFDSSource(ImageSource):
             ],
             self.image_shape,
             self.class_names,
-            # What was kept of others before difficult objects were told apart is of other labels.
+            # VOC's labels changed when difficult objects were distinguished: caches must, too.
             *self._label_keys[1:],
         )
 
     def holdout(self, fraction: float, seed: int) -> tuple[ImageSource, ImageSource]:
-        """Holds out successive examples, from a place drawn from the seed.
-
-        TFDS has shuffled the examples when it wrote them.
-        """
-        count = self._held_out(fraction)
+        """Holds out consecutive examples from a random position; TFDS writes them shuffled."""
+        count = self._holdout_size(fraction)
         start = int(
             tf.random.stateless_uniform(
                 [], [seed, 0], 0, self.num_examples - count + 1, tf.int64, alg="philox"
             )
         )
         stop = start + count
-        rest = self._range(0, start) + self._range(stop, self.num_examples)
-        return self._with(rest), self._with(self._range(start, stop))
+        rest = self._slices_between(0, start) + self._slices_between(stop, self.num_examples)
+        return self._with_slices(rest), self._with_slices(self._slices_between(start, stop))
 
     def shard_by_file(self, num_workers: int, worker_index: int) -> ImageSource | None:
-        """Every num_workers-th file, where that shares the examples evenly (within 10 %)."""
-        shares = [
-            sum(part.take for part in self._parts[worker::num_workers])
+        """Returns every num_workers-th file if that distributes the examples evenly (± 10 %)."""
+        sizes = [
+            sum(part.take for part in self._slices[worker::num_workers])
             for worker in range(num_workers)
         ]
-        if len(self._parts) < num_workers or max(shares) > _UNEVEN * min(shares):
+        if len(self._slices) < num_workers or max(sizes) > _MAX_SHARD_IMBALANCE * min(sizes):
             return None
-        return self._with(self._parts[worker_index::num_workers])
+        return self._with_slices(self._slices[worker_index::num_workers])
 
-    def _with(self, parts: Sequence[_Part]) -> TFDSSource:
+    def _with_slices(self, parts: Sequence[_FileSlice]) -> TFDSSource:
         source = copy.copy(self)
-        source._set_parts(parts)
+        source._set_slices(parts)
         return source
 
-    def _range(self, start: int, stop: int) -> list[_Part]:
-        """The parts that hold the examples [start, stop) of this source."""
+    def _slices_between(self, start: int, stop: int) -> list[_FileSlice]:
+        """Returns the file slices that contain the examples [start, stop) of this source."""
         parts, first = [], 0
-        for part in self._parts:
+        for part in self._slices:
             low, high = max(start - first, 0), min(stop - first, part.take)
             if low < high:
                 parts.append(part._replace(skip=part.skip + low, take=high - low))
             first += part.take
         return parts
 
-    def _part(self, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        filenames, skips, takes, *_ = zip(*self._parts, strict=True)
+    def _file_slice(self, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        filenames, skips, takes, *_ = zip(*self._slices, strict=True)
         return tf.gather(filenames, index), tf.gather(skips, index), tf.gather(takes, index)
 
     def _shuffle_buffer(self) -> int:
@@ -254,69 +278,69 @@ class TFDSSource(ImageSource):
         return min(self.num_examples, max(_MIN_SHUFFLE, fitting))
 
     def _record_size(self) -> float:
-        first = self._parts[0]
+        first = self._slices[0]
         return tf.io.gfile.stat(first.filename).length / first.examples
 
 
-class _RecordsInMemory(IndexedSource):
-    """Some examples of a TFDS data set, in memory as they are encoded."""
+class _InMemoryTFDSSource(IndexedSource):
+    """Encoded examples of a TFDS dataset in memory."""
 
-    def __init__(self, whole: TFDSSource, records: list[bytes], positions: np.ndarray):
-        self.name = f"{whole.name} ({len(records)} images)"
-        self.class_names, self.multi_label = whole.class_names, whole.multi_label
-        self.image_shape = whole.image_shape
-        self._whole, self._positions = whole, positions
+    def __init__(self, parent: TFDSSource, records: list[bytes], positions: np.ndarray):
+        self.name = f"{parent.name} ({len(records)} images)"
+        self.class_names, self.multi_label = parent.class_names, parent.multi_label
+        self.image_shape = parent.image_shape
+        self._parent, self._positions = parent, positions
         self._records = host_constant(records)
-        self._set_rows(np.arange(len(records)))
+        self._set_indices(np.arange(len(records)))
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Decodes the example of one row."""
-        return self._whole.decode(tf.gather(self._records, record))
+        """Decodes one example."""
+        return self._parent.decode(tf.gather(self._records, record))
 
     def labels(self) -> np.ndarray:
-        """The labels of the rows."""
-        return self._whole.labels()[self._positions][self.rows]
+        """Returns the labels of the examples."""
+        return self._parent.labels()[self._positions][self.indices]
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """What the whole calls them."""
-        return self._whole.image_ids(self._positions[self.rows[positions]])
+        """Returns the names that the parent source uses."""
+        return self._parent.image_ids(self._positions[self.indices[positions]])
 
     def fingerprint(self) -> str:
-        """A digest of the whole, and of what of it is taken."""
-        return content_hash(self._whole.fingerprint(), self._positions[self.rows])
+        """Returns a hash of the parent source and the chosen positions."""
+        return content_hash(self._parent.fingerprint(), self._positions[self.indices])
 
 
-def _records_of(filename: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
+def _read_records(filename: tf.Tensor, skip: tf.Tensor, take: tf.Tensor) -> tf.data.Dataset:
     skip, take = tf.cast(skip, tf.int64), tf.cast(take, tf.int64)
     return tf.data.TFRecordDataset(filename).skip(skip).take(take)
 
 
-def _label(
+def _find_label_feature(
     features: tfds.features.FeaturesDict,
 ) -> tuple[tfds.features.ClassLabel | None, tuple[str, ...]]:
-    """The classes, and where they are read: `label`, or `labels` where an image has several.
+    """Returns the classes and the names of their features: `label`, or `labels` if multi-label.
 
-    VOC has `labels_no_difficult` beside `labels`: those of objects that its evaluation counts.
+    VOC has `labels_no_difficult` next to `labels`: those of objects that its evaluation counts.
     """
-    found = dict(features)
-    label = found.get("label")
+    by_name = dict(features)
+    label = by_name.get("label")
     keys: tuple[str, ...] = ("label",)
     if not isinstance(label, tfds.features.ClassLabel):
-        label = getattr(found.get("labels"), "feature", None)
-        keys = tuple(key for key in ("labels", "labels_no_difficult") if key in found)
+        label = getattr(by_name.get("labels"), "feature", None)
+        keys = tuple(key for key in ("labels", "labels_no_difficult") if key in by_name)
     if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
         return None, ()
     return label, keys
 
 
-def _part_of(
-    features: tfds.features.FeaturesDict, wanted: dict[str, bool]
+def _select_features(
+    features: tfds.features.FeaturesDict, names: dict[str, bool]
 ) -> tfds.features.FeaturesDict:
-    return tfds.decode.PartialDecoding(wanted).extract_features(features)
+    return tfds.decode.PartialDecoding(names).extract_features(features)
 
 
 def _image_key(name: str, features: tfds.features.FeaturesDict) -> str:
-    """The name of the image feature: "image" if there is one, otherwise the only one."""
+    """Returns the name of the image feature: "image" if it exists, otherwise the only one."""
     keys = [
         key
         for key, feature in features.items()
@@ -327,32 +351,32 @@ def _image_key(name: str, features: tfds.features.FeaturesDict) -> str:
         keys = ["image"]
     if len(keys) != 1:
         raise UserError(
-            f"{name} has {'no image' if not keys else 'several images'} to train on: "
-            f"its features are {', '.join(features)}"
+            f"{name}: expected one image feature or one named image, got {len(keys)} among the "
+            f"features {', '.join(features)}"
         )
     dtype = np.dtype(features[keys[0]].np_dtype).name
     if dtype != "uint8":
-        raise UserError(f"{name} has images of {dtype}; only uint8 is supported")
+        raise UserError(f"{name}: expected images of uint8, got {dtype}")
     return keys[0]
 
 
 def open_tfds(
     dataset: str, split: str, data_dir: str | None, storage_size: int | None
 ) -> TFDSSource:
-    """Opens a split of a TFDS data set, which is downloaded and prepared only if it is not there.
+    """Opens a split of a TFDS dataset, which is downloaded and prepared if necessary.
 
     Raises:
-      UserError: TFDS does not know the data set or the split, or cannot prepare it.
+        UserError: TFDS does not know the dataset or the split, or cannot prepare it.
     """
     builder = load_builder(dataset, data_dir)
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise UserError(
-            f"--dataset={dataset} is stored as {builder.info.file_format.value} in "
-            f"{builder.data_path}; only tfrecord is supported"
+            f"--dataset={dataset}: expected file format tfrecord, got "
+            f"{builder.info.file_format.value} in {builder.data_path}"
         )
     infos = builder.info.splits
     resolve_split(dataset, split, infos)
-    firsts = {
+    shard_starts = {
         os.fspath(path): (name, end - length)
         for name, info in infos.items()
         for path, length, end in zip(
@@ -360,13 +384,79 @@ def open_tfds(
         )
     }
     parts = [
-        _Part(part.filename, part.skip, part.take, part.examples_in_shard, *firsts[part.filename])
+        _FileSlice(
+            part.filename,
+            part.skip,
+            part.take,
+            part.examples_in_shard,
+            *shard_starts[part.filename],
+        )
         for part in infos[split].file_instructions
     ]
     missing = [part.filename for part in parts if not tf.io.gfile.exists(part.filename)]
     if missing:
         raise UserError(
             f"--dataset={dataset} lacks {len(missing)} of {len(parts)} files, the first is "
-            f"{missing[0]}: copy them, or remove {builder.data_path} to prepare it again"
+            f"{missing[0]}. Fix: copy them, or remove {builder.data_path} to prepare it again."
         )
     return TFDSSource(f"{dataset} {split}", builder.info.features, parts, storage_size)
+
+
+def load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a dataset, which is downloaded and prepared if necessary.
+
+    Raises:
+        UserError: TFDS does not know the dataset, or cannot prepare it.
+    """
+    if data_dir is not None:
+        data_dir = os.path.expanduser(data_dir)
+        if not tf.io.gfile.isdir(data_dir):
+            raise UserError(
+                f"--data_dir={data_dir} is not a directory. Fix: pass the directory of TFDS's "
+                "datasets, or create it to prepare them there."
+            )
+    try:
+        builder = tfds.builder(dataset, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise UserError(_unknown_dataset_message(dataset, data_dir)) from error
+    except (ValueError, AssertionError, ImportError) as error:
+        raise UserError(f"--dataset={dataset} cannot be opened: {_one_line(error)}") from error
+    if builder.is_prepared():
+        return builder
+    versions = list_all_versions(builder.data_path.parent)
+    if versions and ":" not in dataset:
+        path = builder.data_path.parent / str(versions[-1])
+        logger.info(
+            f"--dataset={dataset}: reading {path}; the installed TFDS would prepare "
+            f"{builder.version}"
+        )
+        return tfds.builder_from_directory(path)
+    logger.info(f"--dataset={dataset} is not in {builder.data_path}: downloading and preparing it")
+    try:
+        builder.download_and_prepare()
+    except (OSError, AssertionError, ImportError, DownloadError, NonMatchingChecksumError) as error:
+        # OSError: no network, no space, no write permission. AssertionError: a manual download.
+        raise UserError(
+            f"--dataset={dataset} cannot be prepared in {builder.data_path}: {_one_line(error)}. "
+            "Fix: prepare it with a network, or copy a prepared one there."
+        ) from error
+    return builder
+
+
+def _unknown_dataset_message(dataset: str, data_dir: str | None) -> str:
+    """Returns suggestions instead of a name that TFDS does not know."""
+    known = tfds.list_builders(with_community_datasets=False)
+    suggestions = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
+    entries = tf.io.gfile.listdir(data_dir) if data_dir else []
+    local = sorted(entry.rstrip("/") for entry in entries)
+    local = [entry for entry in local if not entry.startswith(".") and entry != "downloads"]
+    message = f"--dataset={dataset}: expected `shapes`, `folder:PATH` or a name that TFDS knows"
+    if suggestions:
+        message += f"; similar names: {', '.join(suggestions)}"
+    if local:
+        message += f"; {data_dir} contains {', '.join(local)}"
+    return message
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -8,8 +8,12 @@ import tensorflow as tf
 
 from simclr_tf.data import ImageSource, sequential_batches
 from simclr_tf.data.base import ArraySource
-from simclr_tf.data.decoding import decode_rgb, resize_to_square
-from simclr_tf.data.image_headers import UnreadableImageError, read_header
+from simclr_tf.data.decoding import (
+    UnreadableImageError,
+    check_image_header,
+    decode_rgb,
+    resize_to_square,
+)
 from simclr_tf.embedding.embedded_dataset import escape_control_chars
 from simclr_tf.errors import UserError
 
@@ -71,7 +75,7 @@ def resolve_query(query: str, source: ImageSource, storage_size: int) -> Query:
 def _image_file(path: str, source: ImageSource, storage_size: int) -> ImageSource:
     """The image as the source would store it."""
     try:
-        read_header(path)
+        check_image_header(path)
         image = decode_rgb(tf.io.read_file(os.fsencode(path)))
     except (UnreadableImageError, OSError, tf.errors.OpError) as error:
         reason = (

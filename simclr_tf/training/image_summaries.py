@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from simclr_tf.augment import eval_transform, to_uint8
 from simclr_tf.data import ImageSource, batches_at
 from simclr_tf.data.base import ArraySource, IndexedSource
-from simclr_tf.data.cache import load_into_memory
+from simclr_tf.data.in_memory import load_into_memory
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.embedding.projector import evenly_spaced_sample, write_projector
 from simclr_tf.evaluation import FeatureExtractor

@@ -121,4 +121,4 @@ def test_benchmark_measures_every_quantity_in_every_round(run_cli, tmp_path, nam
 def test_dataset_that_cannot_be_read_is_a_user_error(run_cli, tmp_path):
     done = run_cli("bench", "input", f"--dataset=folder:{tmp_path}")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"error: --dataset=folder:{tmp_path} holds no images" in done.stderr
+    assert f"error: --dataset=folder:{tmp_path} contains no images" in done.stderr

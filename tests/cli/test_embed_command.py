@@ -50,7 +50,7 @@ def own_features(run_dir):
     """Return h and g(h) of the run's images by its model itself."""
     model = simclr_tf.load(run_dir)
     source = open_source("shapes", "train[:300]")
-    images = eval_transform(tf.constant(source._images[source.rows]), 16)
+    images = eval_transform(tf.constant(source.images[source.indices]), 16)
     h = model.encoder(images, training=False)
     return h.numpy(), model.projection_head(h, training=False).numpy()
 
@@ -77,7 +77,7 @@ def test_features_are_the_runs_own_in_every_format(embedded, own_features):
     assert len(rows) == 100
     np.testing.assert_array_equal(reader.get_tensor("features"), features[rows])
     sprite = np.asarray(Image.open(place / "projector" / "sprite.png"))
-    np.testing.assert_array_equal(sprite[32:64, 64:96], source._images[rows[12]])
+    np.testing.assert_array_equal(sprite[32:64, 64:96], source.images[rows[12]])
     for said in ("features.npy", "features.parquet", f"tensorboard --logdir {place / 'projector'}"):
         assert said in printed.partition("next:")[2]
 
@@ -206,7 +206,7 @@ def _refused(capsys, *flags) -> str:
         (["--format=,"], "--format is empty: name any of npy"),
         (["--representation=g"], "flag --representation=g"),
         (["--output=gs://bucket/x"], "--output=gs://bucket/x: must be a directory"),
-        (["--split=valid"], "has no split 'valid': choose among train"),
+        (["--split=valid"], "has no split 'valid': expected train"),
         (["--split=train[:0]"], "is empty"),
         (["--nearest=300"], "--nearest=300: shapes train[:300] has 300 images, counted from 0"),
         (["--nearest=cat.png"], "--nearest=cat.png is no image file, and no id of shapes"),
@@ -232,7 +232,7 @@ def test_what_is_not_there_is_refused(run_dir, tmp_path, capsys):
     more = (f"--output={tmp_path / 'out'}", "--dataset=shapes")
     assert "not a SavedModel of an encoder" in _refused(capsys, encoder, *more)
     empty = f"--dataset=folder:{tmp_path / 'empty'}"
-    assert "holds no images: looked for .jpg" in _refused(capsys, run, empty)
+    assert "contains no images: expected files that end in .jpg" in _refused(capsys, run, empty)
     assert "there is no folder" in _refused(capsys, run, f"--dataset=folder:{tmp_path / 'no'}")
     assert sorted(place.name for place in tmp_path.iterdir()) == ["empty"]
 

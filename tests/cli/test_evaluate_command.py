@@ -209,7 +209,7 @@ def test_transfer_measures_each_dataset_in_its_way(run_cli, run_dir, others):
         (["--knn_k=301"], "--knn_k=301 must lie between 1 and the 300 images"),
         (["--protocols=logistic,linear", "--save_classifier"], "--save_classifier keeps one head"),
         (["--datasets=shapes", "--dataset=shapes"], "exclude each other"),
-        (["--label_fraction=0.001"], "--label_fraction=0.001 leaves class"),
+        (["--label_fraction=0.001"], "--label_fraction=0.001 selects none"),
         (["--metric=11-point mAP"], "--metric=11-point mAP does not go"),
         (["--label_fraction=10"], "flag --label_fraction=10"),
         (["--linear_epochs=nan"], "flag --linear_epochs=nan"),

@@ -134,7 +134,7 @@ def test_a_terminated_run_goes_on(pretrained, tmp_path):
         (["--checkpoint=nowhere"], "nowhere holds no run"),
         (["--resnet_depth=50"], "--resnet_depth=50: the encoder of --checkpoint="),
         (["--microbatch_size=8"], "--microbatch_size"),
-        (["--label_fraction=0.001"], "--label_fraction=0.001 leaves class"),
+        (["--label_fraction=0.001"], "--label_fraction=0.001 selects none"),
         (["--label_fraction=2"], "--label_fraction=2"),
         (["--ft_proj_selector=3"], "--ft_proj_selector=3"),
         (["--train_split=train[:1]"], "train[:1]"),

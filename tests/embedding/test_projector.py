@@ -58,7 +58,7 @@ def test_tensorboard_serves_what_was_written(served, tmp_path):
     assert [row.split("\t")[2] for row in found] == ["0", "1", "2", "3", "4"]
     picture = tf.io.decode_png(get("/sprite_image")).numpy()
     assert picture.shape == (64, 96, 3)  # 3 columns
-    np.testing.assert_array_equal(picture[32:64, 32:64], embedded.source._images[4])
+    np.testing.assert_array_equal(picture[32:64, 32:64], embedded.source.images[4])
     config = projector.ProjectorConfig()
     text_format.Parse((tmp_path / "projector" / "projector_config.pbtxt").read_text(), config)
     assert config.embeddings[0].metadata_path == "metadata.tsv"
@@ -85,7 +85,7 @@ def test_too_many_are_thinned_out_evenly_and_said(served):
     picture = tf.io.decode_png(get("/sprite_image")).numpy()
     for place, position in enumerate(chosen):
         y, x = (32 * i for i in divmod(place, 3))
-        image = embedded.source._images[position]
+        image = embedded.source.images[position]
         np.testing.assert_array_equal(picture[y : y + 32, x : x + 32], image)
     # One of each ninth, and not the first of each; the same again.
     edges = [i * 40 // 9 for i in range(10)]
@@ -110,7 +110,7 @@ def test_tiles_shrink_so_that_the_sprite_fits(monkeypatch):
     picture, tile = make_sprite(embedded, np.arange(40))
     assert tile == 100 // 7 and picture.shape == (6 * 14, 7 * 14, 3)
     assert (picture[5 * 14 :, 5 * 14 :] == 255).all()  # beyond the 40th
-    mean = embedded.source._images[8].mean()
+    mean = embedded.source.images[8].mean()
     assert abs(picture[14:28, 14:28].mean() - mean) < 8
 
 

@@ -18,7 +18,7 @@ def test_components_are_those_of_the_train_pixels():
     train, test = _source(21, 0), _source(12, 1)
     encoder = PCAEncoder(train, image_size=8, batch_size=8)
     found = [extract_features(encoder, source, 8, 8).features for source in (train, test)]
-    pixels = [source._images.reshape(len(source._images), -1) / 255 for source in (train, test)]
+    pixels = [source.images.reshape(len(source.images), -1) / 255 for source in (train, test)]
     exact = PCA(21, svd_solver="full").fit(pixels[0])
     # Up to the sign of each component; the last of 21 has no variance left after centring.
     for ours, images in zip(found, pixels, strict=True):

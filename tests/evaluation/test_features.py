@@ -160,7 +160,7 @@ def test_other_weights_images_or_sizes_are_other_features(tmp_path):
     places.add(_cached(None, tmp_path, identity="other").cache_path(source))
     places.add(_cached(None, tmp_path, size=6).cache_path(source))
     places.add(_cached(None, tmp_path).cache_path(source.subset(np.arange(9))))
-    changed = source._images.copy()
+    changed = source.images.copy()
     changed[3, 0, 0, 0] ^= 1
     places.add(
         _cached(None, tmp_path).cache_path(

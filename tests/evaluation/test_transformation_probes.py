@@ -34,7 +34,7 @@ def found():
     # Light comes from the left: brightness by place tells how an image was turned.
     light = np.linspace(1.0, 0.2, 32, dtype=np.float32)[None, None, :, None]
     for source in (train, test):
-        source._images = (source._images * light).astype(np.uint8)
+        source.images = (source.images * light).astype(np.uint8)
     probed = probe_transformations(_represent, train, test, 32, list(TRANSFORMATIONS))
     return {(p.transformation, p.representation): p for p in probed}
 

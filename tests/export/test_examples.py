@@ -59,7 +59,7 @@ def labelled(run_cli, tmp_path_factory):
 def images(run_dir):
     """A folder of 60 images in class folders, and the run's own features of them in its order."""
     source = open_source("shapes", "test[:60]")
-    views = eval_transform(tf.constant(source._images[source.rows]), SIZE)
+    views = eval_transform(tf.constant(source.images[source.indices]), SIZE)
     pixels = tf.cast(tf.round(255 * views), tf.uint8).numpy()
     folder = run_dir.parent / "images"
     order = np.lexsort((np.arange(60), np.array(source.class_names)[source.labels()]))

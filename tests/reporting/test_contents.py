@@ -45,7 +45,7 @@ def test_neighbours_are_those_of_a_search_one_by_one(apart):
     asked = judged or bank
     queries = asked.evenly_spaced_sample(8)
     pixels = [
-        np.stack([eval_transform(side.rows.source._images[[i]], 16)[0] for i in range(len(side))])
+        np.stack([eval_transform(side.rows.source.images[[i]], 16)[0] for i in range(len(side))])
         for side in (bank, asked)
     ]
     distances = np.sqrt(((pixels[1][queries, None] - pixels[0][None]) ** 2).sum(axis=(2, 3, 4)))
@@ -69,15 +69,15 @@ def test_neighbours_are_those_of_a_search_one_by_one(apart):
 
 def test_planted_duplicates_are_found_within_and_across_splits():
     train, test = looked(count=30), looked("test", count=20)
-    images = train.rows.source._images
+    images = train.rows.source.images
     images[9] = images[4]
     train.rows.features[9] = 2 * train.rows.features[4]  # the same direction
-    test.rows.source._images[3] = images[7]
+    test.rows.source.images[3] = images[7]
     test.rows.features[3] = train.rows.features[7]
     # The two sets were drawn alike: the rest of one is made anew.
     draw, others = np.random.default_rng(1), [i for i in range(20) if i != 3]
     test.rows.features[others] = draw.normal(size=(19, 6))
-    test.rows.source._images[others] = draw.integers(0, 256, (19, 32, 32, 3), np.uint8)
+    test.rows.source.images[others] = draw.integers(0, 256, (19, 32, 32, 3), np.uint8)
     found = find_duplicates([train, test], 32)
     assert [pair.names for pair in found.pairs[:2]] in (
         [("4", "9"), ("7", "3")],
@@ -98,7 +98,7 @@ def test_the_worst_positives_are_those_of_the_models_own_views(shapes_runs, monk
     rows = random_rows(count=40, size=24)
     found = score_positive_pairs(model, EmbeddedSplit(rows, "train", 40), 30)
     positions = EmbeddedSplit(rows, "train", 40).evenly_spaced_sample(30)
-    images = tf.constant(rows.source._images[positions])
+    images = tf.constant(rows.source.images[positions])
     z = [
         model(policy(images, view_seed(model.seed, 0, view), 0, None), training=False).numpy()
         for view, policy in enumerate(model.policies)
@@ -240,7 +240,7 @@ def test_a_long_curve_is_drawn_as_means():
 def test_a_matrix_of_many_classes_stays_small():
     names = tuple(f"{i} {'a long name ' * 7}" for i in range(200))
     rows = random_rows(count=400, labelled=False)
-    source = ArraySource("many", rows.source._images, np.arange(400) % 200, names)
+    source = ArraySource("many", rows.source.images, np.arange(400) % 200, names)
     found = class_report_from_knn(
         EmbeddedSplit(EmbeddedDataset(source, rows.features, np.arange(400) % 200), "train", 400),
         None,

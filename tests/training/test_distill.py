@@ -197,7 +197,7 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
 
 def test_images_without_labels_or_of_other_classes(teacher, tmp_path, log):
     shapes = simclr_tf.data.open_source("shapes", "train[:64]")
-    for i, image in enumerate(shapes._images[:64]):
+    for i, image in enumerate(shapes.images[:64]):
         for place in (tmp_path / "photos", tmp_path / "classes" / f"c{i % 2}"):
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(place / f"{i}.png")

@@ -64,7 +64,7 @@ def test_labels_are_chosen_class_by_class_and_listed(pretrained, tmp_path):
 
 def test_listed_images_are_those_of_the_folder_that_were_learnt_from(pretrained, tmp_path):
     shapes = simclr_tf.data.open_source("shapes", "train[:80]")
-    for i, (image, label) in enumerate(zip(shapes._images, shapes.labels(), strict=False)):
+    for i, (image, label) in enumerate(zip(shapes.images, shapes.labels(), strict=False)):
         place = tmp_path / "photos" / ("=round" if label < 5 else "other")
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place / f"{i}.png")

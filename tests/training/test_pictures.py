@@ -37,7 +37,7 @@ def test_each_line_is_an_image_and_the_nearest_others(size):
     rows = made(size=size, labels=labels)
     shown, frames = tiles(neighbor_grid(rows), 9)
     assert shown.shape == (10, 9, 3)
-    colours = rows.source._images[:, 0, 0]
+    colours = rows.source.images[:, 0, 0]
     cosines = cosine_similarity(rows.features)
     queries = [int(np.flatnonzero((colours == pixel).all(1))[0]) for pixel in shown[:, 0]]
     assert queries == sorted(set(queries))
@@ -77,7 +77,7 @@ def test_similarities_are_of_first_and_last_views_in_the_order_of_classes():
     labels = RNG.permuted(np.arange(20) % 3)
     rows = made(20, labels=labels)
     found = similarity_matrix(Known(), rows)
-    colours = rows.source._images[:, 0, 0] / 255.0
+    colours = rows.source.images[:, 0, 0] / 255.0
     order = np.argsort(labels, kind="stable")
     wanted = cosine_similarity(colours[order], 1 - colours[order])
     np.testing.assert_allclose(found, wanted, atol=1e-5)

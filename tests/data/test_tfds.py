@@ -1,4 +1,4 @@
-"""TFDS data sets: slices, image kinds, streaming order, sharding by file, errors."""
+"""TFDS datasets: slices, kinds of images, streaming order, sharding by file, errors."""
 
 import shutil
 
@@ -7,22 +7,14 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from simclr_tf.data import (
-    batches_at,
-    open_source,
-    sequential_batches,
-    train_batches,
-)
-from simclr_tf.data import (
-    tfds as tfds_source,
-)
+from simclr_tf.data import batches_at, open_source, sequential_batches, train_batches
 from simclr_tf.errors import UserError
 
 RNG = np.random.default_rng(0)
 
 
 def _store(data_dir, name, splits, files=1, **features):
-    """Prepares a data set as TFDS does; its examples stay in their order."""
+    """Prepares a dataset as TFDS does, without shuffling its examples."""
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,
         version="1.0.0",
@@ -35,7 +27,7 @@ def _store(data_dir, name, splits, files=1, **features):
 
 
 def _numbered(numbers) -> list[dict]:
-    """Images that carry their number in the first pixel."""
+    """Images whose first pixel encodes their number."""
     images = [np.full((8, 8, 3), 200, np.uint8) for _ in numbers]
     for number, image in zip(numbers, images, strict=True):
         image[0, 0] = (*divmod(number, 250), 0)
@@ -66,7 +58,7 @@ def _open(data_dir, dataset, split, **more):
     return open_source(dataset, split, data_dir=str(data_dir), **more)
 
 
-def test_every_example_of_a_slice_once(data_dir):
+def test_tfds_slice_contains_every_example_once(data_dir):
     source = _open(data_dir, "numbered", "train[10%:25%]+test")
     assert (source.num_examples, source.image_shape) == (48, (8, 8, 3))
     assert source.class_names == ("a", "b", "c")
@@ -78,7 +70,7 @@ def test_every_example_of_a_slice_once(data_dir):
 
 
 @pytest.mark.parametrize("cut", ["", "subset", "holdout"])
-def test_ids_name_the_same_image_in_every_slice(data_dir, cut):
+def test_tfds_image_ids_are_the_same_in_every_slice(data_dir, cut):
     source = _open(data_dir, "numbered", "train[10%:61]+test")
     if cut == "subset":
         source = source.subset(np.array([1, 5, 30, 60]))
@@ -100,7 +92,7 @@ def test_ids_name_the_same_image_in_every_slice(data_dir, cut):
     ("dataset", "split"),
     [("numbered", "train"), ("numbered", "train[7:61]"), ("one_file", "train")],
 )
-def test_the_stream_is_shuffled_and_continues_from_any_step(data_dir, dataset, split):
+def test_tfds_stream_is_shuffled_and_continues_from_any_step(data_dir, dataset, split):
     source = _open(data_dir, dataset, split)
     size = source.num_examples
     arguments = {"batch_size": 16, "seed": 5}
@@ -108,14 +100,14 @@ def test_the_stream_is_shuffled_and_continues_from_any_step(data_dir, dataset, s
     epochs = [whole[i : i + size] for i in range(0, 2 * size, size)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == _read_numbers(sequential_batches(source, 32))
     assert epochs[0] != epochs[1] != sorted(epochs[1])
-    tf.random.set_seed(0)  # of the program; must not enter
+    tf.random.set_seed(0)  # the program's seed must have no effect
     rest = train_batches(source, start_step=11, num_steps=9, **arguments)
     assert _read_numbers(rest) == whole[16 * 11 :]
     other = train_batches(source, batch_size=16, seed=6, start_step=0, num_steps=20)
     assert _read_numbers(other) != whole
 
 
-def test_files_are_dealt_out_where_they_share_evenly(data_dir):
+def test_tfds_shards_by_file_if_that_is_even(data_dir):
     def numbers(dataset, split, worker):
         batches = train_batches(
             _open(data_dir, dataset, split),
@@ -129,7 +121,7 @@ def test_files_are_dealt_out_where_they_share_evenly(data_dir):
     first, second = numbers("numbered", "train", 0), numbers("numbered", "train", 1)
     assert sorted(first) == [*range(30), *range(60, 90)]
     assert sorted(second) == [*range(30, 60), *range(90, 120)]
-    # One file, and files that share badly: single records of one global batch.
+    # One file, or files of unequal size: single records of one global batch are sharded.
     for dataset, split in [("one_file", "train"), ("numbered", "train[:50]")]:
         whole = train_batches(
             _open(data_dir, dataset, split), batch_size=40, seed=5, start_step=0, num_steps=3
@@ -138,7 +130,7 @@ def test_files_are_dealt_out_where_they_share_evenly(data_dir):
         assert numbers(dataset, split, 1) == whole[:, 1].ravel().tolist()
 
 
-def test_holdout_is_disjoint_and_complete(data_dir):
+def test_tfds_holdout_is_disjoint_and_complete(data_dir):
     source = _open(data_dir, "numbered", "train[10:110]")
     parts = source.holdout(0.1, seed=4)
     rest, held_out = (_read_numbers(sequential_batches(part, 32)) for part in parts)
@@ -149,7 +141,7 @@ def test_holdout_is_disjoint_and_complete(data_dir):
     assert again == held_out != other
 
 
-def test_cached_images_are_the_same_and_labels_stay(data_dir):
+def test_tfds_cached_source_has_the_same_images_and_labels(data_dir):
     plain = _open(data_dir, "numbered", "train[:50]")
     cached = _open(data_dir, "numbered", "train[:50]", cache=True)
     assert cached.class_names == plain.class_names
@@ -160,13 +152,13 @@ def test_cached_images_are_the_same_and_labels_stay(data_dir):
         np.testing.assert_array_equal(batch["label"], expected["label"])
 
 
-def test_images_of_varying_size_are_resized_and_carry_their_aspect(data_dir):
+def test_tfds_resizes_images_of_varying_size(data_dir):
     examples = [
         {"picture": np.full((5, 40, 3), 90, np.uint8)},
         {"picture": np.full((30, 20, 3), 10, np.uint8)},
     ]
     _store(data_dir, "varying", {"train": examples}, picture=tfds.features.Image())
-    with pytest.raises(UserError, match="give storage_size"):
+    with pytest.raises(UserError, match="pass storage_size"):
         _open(data_dir, "varying", "train")
     source = _open(data_dir, "varying", "train", storage_size=16)
     assert (source.class_names, source.image_shape) == (None, (16, 16, 3))
@@ -177,7 +169,7 @@ def test_images_of_varying_size_are_resized_and_carry_their_aspect(data_dir):
     assert (batch["image"][1] == 10).numpy().all()
 
 
-def test_gray_becomes_rgb_and_alpha_is_laid_over_white(data_dir):
+def test_tfds_converts_gray_and_alpha_to_rgb(data_dir):
     gray = RNG.integers(0, 256, (4, 4, 1), np.uint8)
     rgba = RNG.integers(0, 256, (4, 4, 4), np.uint8)
     rgba[0, 0] = (10, 20, 30, 0)
@@ -195,7 +187,7 @@ def test_gray_becomes_rgb_and_alpha_is_laid_over_white(data_dir):
     np.testing.assert_allclose(image, rgba[..., :3] * opacity + 255 * (1 - opacity), atol=0.51)
 
 
-def test_a_label_of_minus_one_travels(data_dir):
+def test_tfds_keeps_labels_of_minus_one(data_dir):
     """As in STL-10's `unlabelled` split."""
     examples = [{"image": np.zeros((8, 8, 3), np.uint8), "label": label} for label in (-1, 2)]
     image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
@@ -207,11 +199,11 @@ def test_a_label_of_minus_one_travels(data_dir):
     assert batch["label"].numpy().tolist() == [-1, 2]
 
 
-def test_what_does_not_exist_is_named_with_what_does(data_dir, tmp_path):
+def test_tfds_errors_name_what_exists(data_dir, tmp_path):
     for dataset, split, where, message in [
         ("numbered", "validation", data_dir, r"train \(120\), test \(30\)"),
         ("numbered", "train[:300]", data_dir, r"train \(120\), test \(30\)"),
-        ("cifar_10", "train", data_dir, "near it are cifar10.* holds .*numbered"),
+        ("cifar_10", "train", data_dir, "similar names: cifar10.* contains .*numbered"),
         ("no such", "train", data_dir, "--dataset=no such cannot be opened"),
         ("numbered:2.0.0", "train", data_dir, "numbered:2.0.0"),
         ("numbered", "train", tmp_path / "none", "--data_dir=.*none is not a directory"),
@@ -221,23 +213,23 @@ def test_what_does_not_exist_is_named_with_what_does(data_dir, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_a_manual_download_is_explained_in_one_line(tmp_path):
+def test_tfds_explains_a_manual_download_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"imagenet2012 cannot be prepared.*ILSVRC2012") as caught:
         _open(tmp_path, "imagenet2012", "train")
     assert "\n" not in str(caught.value)
 
 
-def test_another_version_that_is_there_is_read_and_not_prepared_again(tmp_path, capsys):
+def test_tfds_reads_another_version_that_exists(tmp_path, log):
     """TFDS's own code for CIFAR-10 is at 3.0.2."""
     image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
     examples = [{"image": np.zeros((8, 8, 3), np.uint8)}]
     _store(tmp_path, "cifar10", {"train": examples}, image=image)
     assert _open(tmp_path, "cifar10", "train").num_examples == 1
-    assert "cifar10/1.0.0" in capsys.readouterr().err
+    assert "cifar10/1.0.0" in log.text
     assert sorted(path.name for path in (tmp_path / "cifar10").iterdir()) == ["1.0.0"]
 
 
-def test_a_missing_file_is_named(data_dir, tmp_path):
+def test_tfds_names_a_missing_file(data_dir, tmp_path):
     shutil.copytree(data_dir / "numbered", tmp_path / "numbered")
     victim = sorted((tmp_path / "numbered").rglob("*train.tfrecord-00002*"))[0]
     victim.unlink()
@@ -245,7 +237,7 @@ def test_a_missing_file_is_named(data_dir, tmp_path):
         _open(tmp_path, "numbered", "train")
 
 
-def test_cifar10(cifar_data_dir):
+def test_tfds_reads_cifar10(cifar_data_dir):
     source = _open(cifar_data_dir, "cifar10", "train[:90%]")
     assert (source.num_examples, source.image_shape) == (45_000, (32, 32, 3))
     assert source.class_names[3] == "cat"
@@ -254,23 +246,23 @@ def test_cifar10(cifar_data_dir):
     assert len(np.unique(batch["label"])) > 5
 
 
-def test_labels_are_read_once(data_dir, tmp_path):
+def test_tfds_reads_labels_once(data_dir, tmp_path):
     shutil.copytree(data_dir / "numbered", tmp_path / "numbered")
     source = _open(tmp_path, "numbered", "train")
     part = source.subset(np.array([1, 5, 9]))
-    wanted = source.labels().tolist()
-    rest, held_out = source.holdout(0.1, seed=0)  # they have labels of their own
-    assert sorted(rest.labels().tolist() + held_out.labels().tolist()) == sorted(wanted)
+    expected = source.labels().tolist()
+    rest, held_out = source.holdout(0.1, seed=0)  # each has its own labels
+    assert sorted(rest.labels().tolist() + held_out.labels().tolist()) == sorted(expected)
     for file in (tmp_path / "numbered").rglob("*.tfrecord*"):
         file.unlink()
-    assert source.labels().tolist() == wanted
+    assert source.labels().tolist() == expected
     assert part.labels().tolist() == [n % 3 for n in (1, 5, 9)]
     with pytest.raises(ValueError, match="read-only"):
         source.labels()[0] = 2
 
 
-def test_several_labels_per_image_become_zeros_and_ones(tmp_path):
-    """As in PASCAL VOC: `labels` is a sequence, in which a class may come twice or none at all."""
+def test_tfds_several_labels_per_image_become_zeros_and_ones(tmp_path):
+    """As in PASCAL VOC: `labels` is a sequence, in which a class may occur twice or not at all."""
     labels = [[0, 2], [1, 1], [], [2]]
     examples = [
         {"image": np.full((8, 8, 3), n, np.uint8), "labels": x} for n, x in enumerate(labels)
@@ -280,16 +272,16 @@ def test_several_labels_per_image_become_zeros_and_ones(tmp_path):
     _store(tmp_path, "several", {"train": examples}, image=image, labels=names)
     source = _open(tmp_path, "several", "train")
     assert source.multi_label and source.class_names == ("a", "b", "c")
-    wanted = [[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 1]]
+    expected = [[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 1]]
     (batch,) = sequential_batches(source, 4)
-    assert batch["label"].numpy().tolist() == wanted
-    assert source.labels().tolist() == wanted
+    assert batch["label"].numpy().tolist() == expected
+    assert source.labels().tolist() == expected
     cached = _open(tmp_path, "several", "train", cache=True)
-    assert cached.multi_label and cached.labels().tolist() == wanted
-    assert source.subset(np.array([1, 3])).labels().tolist() == [wanted[1], wanted[3]]
+    assert cached.multi_label and cached.labels().tolist() == expected
+    assert source.subset(np.array([1, 3])).labels().tolist() == [expected[1], expected[3]]
 
 
-def test_a_class_of_difficult_objects_only_is_marked(tmp_path):
+def test_tfds_marks_classes_of_difficult_objects_only(tmp_path):
     """As in PASCAL VOC, whose `labels` are those of all objects."""
     every, plain = [[0, 2], [1], [], [0, 1, 2]], [[0], [], [], [0, 1, 2]]
     examples = [
@@ -302,15 +294,15 @@ def test_a_class_of_difficult_objects_only_is_marked(tmp_path):
     _store(tmp_path, "difficult", {"train": examples}, **features)
     source = _open(tmp_path, "difficult", "train")
     assert source.multi_label and source.class_names == ("a", "b", "c")
-    wanted = [[1, 0, -1], [0, -1, 0], [0, 0, 0], [1, 1, 1]]
+    expected = [[1, 0, -1], [0, -1, 0], [0, 0, 0], [1, 1, 1]]
     (batch,) = sequential_batches(source, 4)
     assert batch["label"].dtype == tf.int64
-    assert batch["label"].numpy().tolist() == source.labels().tolist() == wanted
-    assert source.subset(np.array([1, 3])).labels().tolist() == [wanted[1], wanted[3]]
+    assert batch["label"].numpy().tolist() == source.labels().tolist() == expected
+    assert source.subset(np.array([1, 3])).labels().tolist() == [expected[1], expected[3]]
 
 
-def test_a_choice_too_large_for_memory_is_refused(data_dir, monkeypatch):
+def test_tfds_refuses_a_subset_too_large_for_memory(data_dir):
     source = _open(data_dir, "numbered", "train")
-    monkeypatch.setattr(tfds_source, "total_memory_bytes", lambda: 100)
+    source.max_bytes = 50
     with pytest.raises(UserError, match="more than half of this machine's memory"):
         source.subset(np.arange(50))

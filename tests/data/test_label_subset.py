@@ -1,10 +1,12 @@
-"""Choosing labels class by class, and sources of a part of the images."""
+"""Label budgets, and subsets of every kind of source."""
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from simclr_tf.data import open_source, sequential_batches, train_batches
+from simclr_tf.data import ArraySource, from_python, open_source, sequential_batches, train_batches
 from simclr_tf.data.label_subset import mask_labels, sample_labeled
+from simclr_tf.data.shapes import render_split
 from simclr_tf.errors import UserError
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, -1], [100, 50, 10, 40]))
@@ -15,7 +17,7 @@ def _counts(positions):
     return [int((LABELS[positions] == c).sum()) for c in range(3)]
 
 
-def test_every_class_gives_its_share():
+def test_sample_labeled_takes_the_fraction_of_every_class():
     chosen = sample_labeled(LABELS, NAMES, fraction=0.1)
     assert _counts(chosen) == [10, 5, 1]
     assert (np.diff(chosen) > 0).all()
@@ -24,15 +26,15 @@ def test_every_class_gives_its_share():
     assert _counts(sample_labeled(LABELS, NAMES, per_class=7)) == [7, 7, 7]
 
 
-def test_the_seed_draws_and_smaller_choices_nest():
+def test_sample_labeled_is_seeded_and_nested():
     small, large = (set(sample_labeled(LABELS, NAMES, fraction=f, seed=3)) for f in (0.1, 0.5))
     assert small < large
     assert small == set(sample_labeled(LABELS, NAMES, fraction=0.1, seed=3))
     assert small != set(sample_labeled(LABELS, NAMES, fraction=0.1, seed=4))
 
 
-def test_an_empty_class_is_named():
-    with pytest.raises(UserError, match=r"--label_fraction=0\.04 leaves class 'c'"):
+def test_sample_labeled_names_a_class_that_is_too_small():
+    with pytest.raises(UserError, match=r"--label_fraction=0\.04 selects none .* class 'c'"):
         sample_labeled(LABELS, NAMES, fraction=0.04)
     with pytest.raises(UserError, match="--labels_per_class=11: class 'c' has 10"):
         sample_labeled(LABELS, NAMES, per_class=11)
@@ -40,24 +42,30 @@ def test_an_empty_class_is_named():
         sample_labeled(np.eye(3, dtype=int), NAMES, fraction=0.5)
 
 
-@pytest.fixture(params=["shapes", "folder", "cifar10"])
+@pytest.fixture(params=["shapes", "python", "folder", "cifar10"])
 def source(request, tmp_path):
     if request.param == "cifar10":
         data_dir = request.getfixturevalue("cifar_data_dir")
         return open_source("cifar10", "train[1000:1200]", data_dir=str(data_dir))
     if request.param == "shapes":
         return open_source("shapes", "train[10:130]")
-    from PIL import Image
-
+    if request.param == "python":
+        return from_python(*render_split("train", 120))
     shapes = open_source("shapes", "train[:60]")
-    for i, (image, label) in enumerate(zip(shapes._images, shapes.labels(), strict=False)):
+    for i, (image, label) in enumerate(
+        zip(
+            next(iter(sequential_batches(shapes, 60)))["image"].numpy(),
+            shapes.labels(),
+            strict=False,
+        )
+    ):
         folder = tmp_path / f"class{label}"
         folder.mkdir(exist_ok=True)
         Image.fromarray(image).save(folder / f"{i}.png")
     return open_source(f"folder:{tmp_path}", "train", storage_size=32)
 
 
-def test_labels_and_parts_agree_with_what_is_decoded(source):
+def test_subset_agrees_with_the_decoded_images_and_labels(source):
     (whole,) = sequential_batches(source, source.num_examples)
     np.testing.assert_array_equal(source.labels(), whole["label"])
     positions = np.array([3, 4, 17, 50])
@@ -77,16 +85,16 @@ def test_labels_and_parts_agree_with_what_is_decoded(source):
 
 
 @pytest.mark.parametrize("part", [False, True])
-def test_few_labels_are_kept_where_they_belong(source, part):
+def test_mask_labels_keeps_labels_of_chosen_images(source, part):
     if part:
         source = source.subset(np.arange(2, 60))
     (whole,) = sequential_batches(source, source.num_examples)
     positions = np.array([0, 4, 17, 50])
     few = mask_labels(source, positions)
     (found,) = sequential_batches(few, few.num_examples)
-    wanted = np.full(source.num_examples, -1)
-    wanted[positions] = source.labels()[positions]
-    np.testing.assert_array_equal(found["label"], wanted)
+    expected = np.full(source.num_examples, -1)
+    expected[positions] = source.labels()[positions]
+    np.testing.assert_array_equal(found["label"], expected)
     np.testing.assert_array_equal(found["image"], whole["image"])
     # In any order, and of a worker's share: each image with what it has in stored order.
     names = [image.tobytes() for image in whole["image"].numpy()]
@@ -95,27 +103,25 @@ def test_few_labels_are_kept_where_they_belong(source, part):
         batches = train_batches(few, batch_size=16, seed=1, start_step=0, num_steps=6, **shares)
         for batch in batches:
             for image, label in zip(batch["image"].numpy(), batch["label"].numpy(), strict=True):
-                assert label == wanted[names.index(image.tobytes())]
+                assert label == expected[names.index(image.tobytes())]
     (untouched,) = sequential_batches(source, source.num_examples)
     np.testing.assert_array_equal(untouched["label"], source.labels())
 
 
-def test_reading_can_start_in_the_middle(source):
+def test_sequential_batches_start_at_a_position(source):
     (whole,) = sequential_batches(source, source.num_examples)
     rest = list(sequential_batches(source, 16, start=40))
     images = np.concatenate([batch["image"] for batch in rest])
     np.testing.assert_array_equal(images, whole["image"].numpy()[40:])
 
 
-def test_the_fingerprint_is_of_what_is_read(source):
+def test_fingerprint_depends_on_the_images_read(source):
     again, other = source.subset(np.arange(30)), source.subset(np.arange(1, 31))
     assert again.fingerprint() == source.subset(np.arange(30)).fingerprint()
     assert len({source.fingerprint(), again.fingerprint(), other.fingerprint()}) == 3
 
 
-def test_without_labels():
-    from simclr_tf.data.base import ArraySource
-
+def test_labels_of_unlabeled_source_are_refused():
     source = ArraySource("none", np.zeros((4, 8, 8, 3), np.uint8))
     with pytest.raises(UserError, match="none has no labels"):
         source.labels()

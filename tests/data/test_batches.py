@@ -1,4 +1,4 @@
-"""The stream of batches: continuous, the same from any step, shared among workers."""
+"""The stream of training batches: continuous, the same from any step, shared by workers."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def _ids(batches) -> list[bytes]:
     return [image.tobytes() for batch in batches for image in batch["image"]]
 
 
-def test_every_epoch_holds_every_image_once_and_batches_straddle_epochs(shapes):
+def test_train_batches_contain_every_image_once_per_epoch(shapes):
     stored = _ids(sequential_batches(shapes, 32).as_numpy_iterator())
     assert len(set(stored)) == 100
     stream = _ids(_batches(shapes))
@@ -36,7 +36,7 @@ def test_every_epoch_holds_every_image_once_and_batches_straddle_epochs(shapes):
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_the_order_depends_on_the_seed_alone(shapes):
+def test_train_batches_depend_on_the_seed_alone(shapes):
     stream = _ids(_batches(shapes))
     assert stream != _ids(_batches(shapes, seed=SEED + 1))
     tf.random.set_seed(0)
@@ -44,7 +44,7 @@ def test_the_order_depends_on_the_seed_alone(shapes):
 
 
 @pytest.mark.parametrize("start_step", [1, 2, 5, 8])
-def test_starting_at_a_step_continues_the_run(shapes, start_step):
+def test_train_batches_from_a_step_continue_the_run(shapes, start_step):
     whole = _batches(shapes)
     rest = _batches(shapes, start_step, 9 - start_step)
     assert len(rest) == 9 - start_step
@@ -53,7 +53,7 @@ def test_starting_at_a_step_continues_the_run(shapes, start_step):
         np.testing.assert_array_equal(batch["label"], expected["label"])
 
 
-def test_replicas_share_a_batch_in_their_order(shapes):
+def test_train_batches_of_replicas_split_the_batch_in_order(shapes):
     whole = _batches(shapes, 1, 5)
     parts = _batches(shapes, 1, 5, num_replicas=3)
     for i, batch in enumerate(whole):
@@ -62,7 +62,7 @@ def test_replicas_share_a_batch_in_their_order(shapes):
 
 
 @pytest.mark.parametrize("num_workers", [2, 3])
-def test_workers_share_the_same_global_batch(shapes, num_workers):
+def test_train_batches_of_workers_split_the_global_batch(shapes, num_workers):
     whole = _batches(shapes, 1, 5)
     parts = [
         _batches(shapes, 1, 5, num_workers=num_workers, worker_index=index)
@@ -73,12 +73,12 @@ def test_workers_share_the_same_global_batch(shapes, num_workers):
         np.testing.assert_array_equal(image, expected["image"])
 
 
-def test_a_batch_that_does_not_divide_among_workers_is_refused(shapes):
+def test_train_batches_refuse_an_indivisible_batch(shapes):
     with pytest.raises(ValueError, match="48 does not divide among 5 workers of 2 replicas"):
         _batches(shapes, num_workers=5, num_replicas=2)
 
 
-def test_shapes_are_static_and_the_number_of_batches_is_known(shapes):
+def test_train_batches_have_static_shapes_and_known_length(shapes):
     batches = train_batches(shapes, batch_size=BATCH, seed=0, start_step=4, num_steps=7)
     assert len(batches) == 7
     assert batches.element_spec["image"] == tf.TensorSpec((BATCH, 32, 32, 3), tf.uint8)
@@ -87,13 +87,13 @@ def test_shapes_are_static_and_the_number_of_batches_is_known(shapes):
     assert sizes == [32, 32, 32, 4]
 
 
-def test_a_batch_may_be_larger_than_the_data(shapes):
+def test_train_batches_may_be_larger_than_the_data(shapes):
     few = open_source("shapes", "train[:10]")
     (batch,) = _batches(few, num_steps=1)
     assert len(set(_ids([batch])[:10])) == 10
 
 
-def test_holdout_is_disjoint_complete_and_seeded(shapes):
+def test_holdout_of_indexed_source_is_disjoint_complete_and_seeded(shapes):
     def split(seed):
         parts = shapes.holdout(0.25, seed)
         return [set(_ids(sequential_batches(part, 64).as_numpy_iterator())) for part in parts]
