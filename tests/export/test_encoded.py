@@ -45,7 +45,7 @@ def test_is_what_evaluation_sees_of_a_folder(decode, tmp_path):
         (tmp_path / f"{number}.{form.lower()}").write_bytes(_encode(picture, form))
     source = open_source(f"folder:{tmp_path}", "train", storage_size=STORED)
     files, expected = [], []
-    for row in source.rows:
+    for row in source.indices:
         record = source.decode(tf.constant(row))
         files.append(tf.io.read_file(source.describe(row)))
         expected.append(
