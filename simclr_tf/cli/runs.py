@@ -2,9 +2,8 @@
 
   simclr-tf runs [DIR]
 
-All runs in DIR and below it; unless given, in runs. A run is running, done, interrupted (it goes on
-with the command that started it) or failed, and below the table stands why. A ? says that it may
-still run on a machine that cannot be seen from this one.
+Lists all runs in DIR and below it; the default is `runs`. A run is running, done, interrupted (run
+its command again to resume) or failed; the reason is printed below the table.
 """
 
 import dataclasses
@@ -13,22 +12,21 @@ from pathlib import Path
 
 from absl import flags
 
-POSITIONAL_DEFAULT = "runs"  # unless given
+POSITIONAL_DEFAULT = "runs"
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
-    flags.DEFINE_boolean("json", False, "Print a list for programs.", flag_values=values)
+    flags.DEFINE_boolean("json", False, "Print a JSON list.", flag_values=values)
     return {"Output": ["json"]}
 
 
 def run(values: flags.FlagValues, directory: str) -> None:
-    from simclr_tf.runs.listing import table
-    from simclr_tf.runs.summary import find_runs, summarize
+    from simclr_tf.runs.listing import find_runs, format_runs, summarize_run
 
-    summaries = [summarize(path) for path in find_runs(Path(directory))]
+    summaries = [summarize_run(path) for path in find_runs(Path(directory))]
     if values.json:
         print(json.dumps([dataclasses.asdict(summary) for summary in summaries], indent=1))
     elif summaries:
-        print(table(summaries))
+        print(format_runs(summaries))
     else:
         print(f"no runs in {directory}")

@@ -49,7 +49,7 @@ class RunInfo:
         state = get_status(self.run, total, saved)
         where = f"at step {step:,} of {total:,}, epoch {step / self.plan.steps_per_epoch:.4g}"
         why = f" ({state.reason})" if state.reason and state.name != "running" else ""
-        return f"{state.name}{'' if state.certain else '?'} {where}{why}"
+        return f"{state.name} {where}{why}"
 
 
 def load_run_info(run: RunDir) -> RunInfo:

@@ -1,50 +1,286 @@
-"""Runs as lines for the terminal."""
+"""Summaries of runs, as text for the terminal and as values for JSON."""
 
-from collections.abc import Sequence
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
-from simclr_tf.runs.summary import Probe, Summary
+from simclr_tf.config import PretrainConfig, TrainingPlan
+from simclr_tf.errors import UserError
+from simclr_tf.runs.metrics_log import Row, has_finite_value, read_metrics
+from simclr_tf.runs.results_file import format_results, read_evaluations, with_defaults
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.runs.status import get_status
 from simclr_tf.utils.files import format_bytes
+from simclr_tf.utils.tables import format_table
 
-_HEADER = ("run", "state", "step", "of", "%", "best probe", "at step", "size")
-
-
-def table(summaries: Sequence[Summary]) -> str:
-    """Returns a line for each run, and below them why some have ended early."""
-    rows = [_HEADER, *map(_cells, summaries)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
-    numbers = {"step", "of", "%", "at step", "size"}
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if name in numbers else cell.ljust(width)
-            for name, cell, width in zip(_HEADER, row, widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    reasons = [f"{s.path}: {s.state}: {s.reason}" for s in summaries if is_told(s)]
-    return "\n".join([*lines, *([""] if reasons else []), *reasons])
+# Metrics of online evaluation with labeled images.
+_PROBES = ("knn_top1", "linear_probe_top1", "validation_accuracy", "validation_agreement")
+# Protocols that evaluate the run's encoder on the classes of its dataset.
+_PROTOCOLS = ("knn", "logistic", "linear", "finetune", "distill")
 
 
-def is_told(summary: Summary) -> bool:
-    """Whether there is more to say than the state's name."""
-    return bool(summary.reason) and (summary.state != "running" or not summary.certain)
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """An accuracy in [0, 1] and the step at which it was measured."""
+
+    name: str
+    value: float
+    step: int
+
+    def __str__(self):
+        return f"{self.name} {100 * self.value:.1f}"
 
 
-def _cells(summary: Summary) -> tuple[str, ...]:
-    probe = summary.best_probe
-    steps = ("–", "–", "–")
-    if summary.total_steps:
-        share = f"{100 * summary.step // summary.total_steps}"
-        steps = (str(summary.step), str(summary.total_steps), share)
-    return (
-        summary.path,
-        summary.state + ("" if summary.certain else "?"),
-        *steps,
-        shown(probe) if probe else "–",
-        str(probe.step) if probe else "",
-        format_bytes(summary.size),
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """Summary of a run.
+
+    Attributes:
+        path: the run directory.
+        state, reason: as in `RunStatus`; "damaged" if the run cannot be read.
+        task: "pretrain", "finetune" or "distill".
+        dataset, encoder: descriptions.
+        step: last step that was logged or saved.
+        saved_step: step of the newest checkpoint, 0 without one.
+        total_steps: of the training, 0 if the weights were imported.
+        epoch: at `step`.
+        best_probe: the highest accuracy of online evaluation; without online evaluation, of the
+            evaluations on the run's dataset.
+        size: total bytes of all files.
+    """
+
+    path: str
+    state: str
+    reason: str = ""
+    task: str = ""
+    dataset: str = ""
+    encoder: str = ""
+    step: int = 0
+    saved_step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    best_probe: Probe | None = None
+    size: int = 0
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """Returns the runs in a directory and below, sorted by path; it may itself be a run.
+
+    Raises:
+        UserError: the directory does not exist.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory. Fix: name one that contains runs")
+    return sorted(_walk_runs(directory))
+
+
+def _walk_runs(directory: Path) -> Iterator[Path]:
+    visited = set()
+    for path, subdirs, files in os.walk(directory, followlinks=True):
+        if (real := os.path.realpath(path)) in visited:  # links may form a cycle
+            subdirs.clear()
+            continue
+        visited.add(real)
+        subdirs[:] = [name for name in subdirs if not name.startswith(".")]
+        if "config.json" in files and _is_run(Path(path)):
+            yield Path(path)
+            subdirs[:] = ["supervised"] if "supervised" in subdirs else []  # contains baselines
+
+
+def _is_run(path: Path) -> bool:
+    """Returns True if config.json belongs to a run, even to a damaged one."""
+    if any((path / name).exists() for name in ("checkpoints", "metrics.jsonl", "state.json")):
+        return True
+    try:
+        document = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and {"task", "config", "plan"} <= set(document)
+
+
+def summarize_run(path: Path) -> RunSummary:
+    """Returns the summary of a run, which may be damaged."""
+    run = RunDir(path)
+    try:
+        config, plan = run.read_config()
+        return _summarize(run, config, plan)
+    except (UserError, OSError) as error:
+        reason = str(error)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"its files are not those of a run ({type(error).__name__}: {error})"
+    return RunSummary(str(path), "damaged", reason, size=_total_bytes(path))
+
+
+def _summarize(run: RunDir, config: PretrainConfig, plan: TrainingPlan) -> RunSummary:
+    saved, rows = run.latest_step(), read_metrics(run.metrics_file)
+    status = get_status(run, plan.total_steps, saved)
+    step = max(saved, rows[-1]["step"] if rows else 0)
+    data = config.data
+    return RunSummary(
+        path=str(run.path),
+        state=status.name,
+        reason=status.reason,
+        task=config.task,
+        dataset=f"{data.dataset} {data.train_split}",
+        encoder=config.encoder.describe(),
+        step=step,
+        saved_step=saved,
+        total_steps=plan.total_steps,
+        epoch=0.0 if plan.is_imported else step / plan.steps_per_epoch,
+        best_probe=_best_probe(rows, run, data.dataset),
+        size=_total_bytes(run.path),
     )
 
 
-def shown(probe: Probe) -> str:
-    """Returns a probe in percent."""
-    return f"{probe.name} {100 * probe.value:.1f}"
+def _best_probe(rows: list[Row], run: RunDir, dataset: str) -> Probe | None:
+    probes = [
+        Probe(name, row[name], row["step"])
+        for row in rows
+        for name in _PROBES
+        if has_finite_value(row, name)
+    ]
+    if not probes:
+        probes = [
+            Probe(record["protocol"], record["value"], record["step"])
+            for record in map(with_defaults, read_evaluations(run.evaluations_file))
+            if record["protocol"] in _PROTOCOLS and record["dataset"] == dataset
+        ]
+    return max(probes, key=lambda probe: probe.value, default=None)
+
+
+def _total_bytes(path: Path) -> int:
+    total = 0
+    for directory, _, files in os.walk(path):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_size
+            except FileNotFoundError:  # removed by the training
+                continue
+    return total
+
+
+def format_runs(summaries: Sequence[RunSummary]) -> str:
+    """Returns a table with a row per run, followed by the reasons of failed and stopped runs."""
+    table = format_table(
+        [_table_row(summary) for summary in summaries],
+        ("run", "state", "step", "of", "%", "best probe", "at step", "size"),
+        align="llrrrlrr",
+    )
+    reasons = [f"{s.path}: {s.state}: {s.reason}" for s in summaries if _has_reason(s)]
+    return "\n".join([table, *([""] if reasons else []), *reasons])
+
+
+def _has_reason(summary: RunSummary) -> bool:
+    return bool(summary.reason) and summary.state != "running"
+
+
+def _table_row(summary: RunSummary) -> tuple[object, ...]:
+    steps: tuple[object, ...] = ("–", "–", "–")
+    if summary.total_steps:
+        percent = 100 * summary.step // summary.total_steps
+        steps = (summary.step, summary.total_steps, percent)
+    probe = summary.best_probe
+    best = (probe or "–", probe.step if probe else "")
+    return (summary.path, summary.state, *steps, *best, format_bytes(summary.size))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDetails:
+    """Summary, one metric and the evaluations of a run.
+
+    Attributes:
+        summary: of the run.
+        metric: name of the metric.
+        steps, values: of the metric, where it is finite.
+        last: the last row of metrics.jsonl; numbers that are not finite are None. None without
+            metrics.
+        evaluations: records of evaluations.json.
+    """
+
+    summary: RunSummary
+    metric: str
+    steps: list[int]
+    values: list[float]
+    last: Row | None
+    evaluations: Sequence[Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the summary's fields and the others as one flat dictionary."""
+        document = dataclasses.asdict(self)
+        return {**document.pop("summary"), **document, "evaluations": list(self.evaluations)}
+
+
+def read_run_details(path: Path, metric: str = "loss") -> RunDetails:
+    """Reads the details of a run.
+
+    Raises:
+        UserError: the path is not a run, the run is damaged, or it has no such metric.
+    """
+    run = RunDir(path)
+    run.read_config()  # gives the more precise error
+    summary = summarize_run(path)
+    if summary.state == "damaged":
+        raise UserError(summary.reason)
+    rows = read_metrics(run.metrics_file)
+    points = [(row["step"], row[metric]) for row in rows if has_finite_value(row, metric)]
+    if rows and not points:
+        names = dict.fromkeys(name for row in rows for name in row)
+        available = ", ".join(name for name in names if name not in ("step", "epoch"))
+        raise UserError(f"--metric={metric}: expected one of {available}")
+    last = None
+    if rows:  # JSON has no other numbers
+        last = {k: v if has_finite_value(rows[-1], k) else None for k, v in rows[-1].items()}
+    return RunDetails(
+        summary,
+        metric,
+        [step for step, _ in points],
+        [value for _, value in points],
+        last,
+        read_evaluations(run.evaluations_file),
+    )
+
+
+def format_run_details(details: RunDetails) -> str:
+    """Returns the header, the latest metrics, the range of the metric and the evaluations."""
+    summary = details.summary
+    parts = ["\n".join(_header_lines(summary))]
+    if details.last:
+        latest = "  ".join(
+            f"{name} {'not finite' if value is None else format(value, '.4g')}"
+            for name, value in details.last.items()
+            if name not in ("step", "epoch")
+        )
+        points = list(zip(details.values, details.steps, strict=True))
+        selected = {"first": points[0], "last": points[-1], "min": min(points), "max": max(points)}
+        rows = [(name, f"{value:.4g}", step) for name, (value, step) in selected.items()]
+        parts += [
+            f"step {details.last['step']}: {latest}",
+            format_table(rows, (details.metric, "value", "at step")),
+        ]
+    else:
+        parts.append("no metrics yet: the first row is logged after --log_every steps")
+    parts.append(
+        format_results(details.evaluations)
+        or f"no evaluations yet: simclr-tf evaluate --model_dir={summary.path}"
+    )
+    return "\n\n".join(parts)
+
+
+def _header_lines(summary: RunSummary) -> list[str]:
+    progress = "imported weights"
+    if summary.total_steps:
+        progress = f"step {summary.step} of {summary.total_steps}, epoch {summary.epoch:.2f}"
+        if summary.state != "done":
+            progress += f"; saved at step {summary.saved_step}"
+    lines = [f"{summary.path}: {summary.state}, {progress}"]
+    if _has_reason(summary):
+        lines.append(f"{summary.state}: {summary.reason}")
+    lines.append(
+        f"{summary.task} on {summary.dataset}, {summary.encoder}, {format_bytes(summary.size)}"
+    )
+    if summary.best_probe:
+        lines.append(f"best probe: {summary.best_probe} at step {summary.best_probe.step}")
+    return lines

@@ -1,7 +1,8 @@
-"""Whether a run is being trained, and how it ended.
+"""Status of a run: running, done, interrupted or failed.
 
-The process that trains holds a lock, which ends with it however it ends, and notes in state.json
-what it is about. So a run whose note says "running" and whose lock nobody holds was killed.
+The training process holds a lock, which the operating system releases when the process ends, and
+records the outcome in state.json. If state.json says "running" and the lock is free, the process
+was killed.
 """
 
 import contextlib
@@ -12,105 +13,102 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TextIO
 
 from simclr_tf.errors import UserError
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import atomic_write
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_TRIES, _PAUSE = 5, 0.1  # whoever only looks holds the lock for a moment, too
+_LOCK_ATTEMPTS, _RETRY_DELAY = 5, 0.1  # reading a status holds the lock for a moment, too
 
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """What a run is at.
+    """Status of a run.
 
     Attributes:
         name: "running", "done", "interrupted" or "failed".
-        reason: why it is not done, where that is known.
-        certain: False where it may run on another machine, whose locks are not seen from here.
+        reason: why the run is not done, or the process that is training.
     """
 
     name: str
     reason: str = ""
-    certain: bool = True
 
 
 @contextlib.contextmanager
 def track_status(run: RunDir) -> Iterator[Callable[[int], None]]:
-    """Records how a training ends.
+    """Records the outcome of a training.
 
-    Gives the function that begins it at a step; an end without a beginning leaves no trace. That
-    function raises UserError if another process trains this run, or has meanwhile.
+    Yields a function that marks the training as started at a step, and raises UserError if another
+    process is training this run, or has trained it since. Errors before that call are not recorded.
     """
     lock: TextIO | None = None
-    note: dict[str, Any] = {}
+    state: dict[str, Any] = {}
 
-    def begin(step: int) -> None:
+    def start(step: int) -> None:
         nonlocal lock
-        lock, locked = _lock(run)
+        lock = _lock(run)
         if run.latest_step() != step:
             raise UserError(
-                f"{run.path} was trained by another process while this one prepared: start again"
+                f"{run.path} was trained by another process in the meantime. "
+                "Fix: run the command again"
             )
-        note.update(_whoami(), locked=locked, began=_now())
-        _write(run, note, "running")
+        state.update(host=platform.node(), pid=os.getpid(), began=_now())
+        _write(run, state, "running")
 
     try:
-        yield begin
+        yield start
     except BaseException as error:
-        if note:
-            # The disk may be full: whatever ended the training is what must be told.
-            with contextlib.suppress(UserError, OSError):
-                _write(run, note, *_end(error))
+        if state:
+            # Report the original error even if the disk is full.
+            with contextlib.suppress(UserError):
+                _write(run, state, *_exit_status(error))
         raise
     else:
-        if note:
-            _write(run, note, "done")
+        if state:
+            _write(run, state, "done")
     finally:
         if lock:
             lock.close()
 
 
 def check_not_running(run: RunDir) -> None:
-    """Raises UserError if another process trains this run."""
+    """Raises UserError if another process is training this run."""
     if _is_locked(run):
-        raise _taken(run)
+        raise _already_running(run)
 
 
 def get_status(run: RunDir, total_steps: int, saved_step: int) -> RunStatus:
-    """Returns the state of a run, of whose steps those up to `saved_step` are in a checkpoint."""
-    note = _read(run)
+    """Returns the status of a run.
+
+    Args:
+        run: the run directory.
+        total_steps: of the training.
+        saved_step: of the newest checkpoint.
+    """
+    state = _read(run)
     if _is_locked(run):
-        return RunStatus("running", _who(note))
-    if not note:  # of an earlier version
+        return RunStatus("running", _format_process(state))
+    if not state:  # written by an earlier version
         return RunStatus("done" if saved_step >= total_steps else "interrupted")
-    if note["state"] != "running":
-        return RunStatus(note["state"], note.get("reason", ""))
-    here = _whoami()
-    is_here = any(note.get(x) == here[x] for x in ("host", "boot") if here[x])
-    # Where the file system knows no locks, the process itself tells.
-    if is_here and (note.get("locked") or not _lives(note.get("pid"))):
-        return RunStatus("interrupted", "its process is gone without a word: killed?")
-    return RunStatus("running", f"{_who(note)}, which cannot be seen from here", certain=False)
+    if state["state"] == "running":
+        return RunStatus("interrupted", "the process ended without recording its state (killed?)")
+    return RunStatus(state["state"], state.get("reason", ""))
 
 
-def _lock(run: RunDir) -> tuple[TextIO, bool]:
-    """The open lock file, and whether it is locked: not every file system can."""
+def _lock(run: RunDir) -> TextIO:
     run.path.mkdir(parents=True, exist_ok=True)
     file = run.lock_file.open("a", encoding="utf-8")
-    for _ in range(_TRIES):
+    for _ in range(_LOCK_ATTEMPTS):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file, True
+            return file
         except BlockingIOError:
-            time.sleep(_PAUSE)
-        except OSError:
-            return file, False
+            time.sleep(_RETRY_DELAY)
+        except OSError:  # the file system does not support locks
+            return file
     file.close()
-    raise _taken(run)
+    raise _already_running(run)
 
 
 def _is_locked(run: RunDir) -> bool:
@@ -119,61 +117,45 @@ def _is_locked(run: RunDir) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no such file, or no such locks
+    except OSError:  # no such file, or no support for locks
         return False
     return False
 
 
-def _taken(run: RunDir) -> UserError:
+def _already_running(run: RunDir) -> UserError:
     return UserError(
-        f"{run.path} is being trained ({_who(_read(run))}): wait for it or stop it, or name "
-        "another --model_dir"
+        f"{run.path} is being trained ({_format_process(_read(run))}). "
+        "Fix: wait for it, stop it, or choose another --model_dir"
     )
 
 
-def _whoami() -> dict[str, Any]:
-    # A container's name changes with each start, the boot with each start of the machine.
-    boot = _BOOT.read_text(encoding="utf-8").strip() if _BOOT.is_file() else ""
-    return {"host": platform.node(), "boot": boot, "pid": os.getpid()}
-
-
-def _lives(pid: Any) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (TypeError, ValueError, ProcessLookupError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
-
-
-def _who(note: dict[str, Any]) -> str:
-    return f"process {note.get('pid', '?')} on {note.get('host', '?')}"
+def _format_process(state: dict[str, Any]) -> str:
+    return f"process {state.get('pid', '?')} on {state.get('host', '?')}"
 
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def _end(error: BaseException) -> tuple[str, str]:
-    """The state that an exception leaves, and why."""
+def _exit_status(error: BaseException) -> tuple[str, str]:
+    """Returns the state and the reason to record for an exception."""
     if isinstance(error, SystemExit | KeyboardInterrupt):
         return "interrupted", "by Ctrl-C" if getattr(error, "code", 130) == 130 else "by SIGTERM"
-    text = str(error).strip().splitlines()
-    first = text[0] if text else ""
-    return "failed", first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"
+    first_line = str(error).strip().partition("\n")[0]
+    is_user_error = isinstance(error, UserError)
+    return "failed", first_line if is_user_error else f"{type(error).__name__}: {first_line}"
 
 
-def _write(run: RunDir, note: dict[str, Any], state: str, reason: str = "") -> None:
-    ended = {} if state == "running" else {"ended": _now()}
-    document = {"state": state, "reason": reason, **note, **ended}
+def _write(run: RunDir, state: dict[str, Any], name: str, reason: str = "") -> None:
+    ended = {} if name == "running" else {"ended": _now()}
+    document = {"state": name, "reason": reason, **state, **ended}
     atomic_write(run.state_file, json.dumps(document, indent=1) + "\n")
 
 
 def _read(run: RunDir) -> dict[str, Any]:
-    """What state.json says; nothing if it is not there, or says nothing that can be read."""
+    """Returns the contents of state.json, empty if it is missing or damaged."""
     try:
-        note = json.loads(run.state_file.read_text(encoding="utf-8"))
+        state = json.loads(run.state_file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) and "state" in note else {}
+    return state if isinstance(state, dict) and "state" in state else {}

@@ -1,12 +1,11 @@
-"""How a training's end is recorded, and what is made of the record."""
+"""Status of a run: how the outcome of a training is recorded and read."""
 
 import json
-import subprocess
+import resource
 
 import pytest
 
 from simclr_tf.errors import UserError
-from simclr_tf.runs import status as state
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.runs.status import RunStatus, check_not_running, get_status, track_status
 
@@ -17,10 +16,10 @@ def run(tmp_path):
 
 
 def ended(run, error=None):
-    """The state of a run of 10 steps whose training ended so, with 5 of them saved."""
+    """Returns the status of a run of 10 steps, 5 of them saved, after its training ended."""
     try:
-        with track_status(run) as begin:
-            begin(0)
+        with track_status(run) as start:
+            start(0)
             if error:
                 raise error
     except BaseException as caught:
@@ -40,25 +39,25 @@ def ended(run, error=None):
         (AssertionError(), RunStatus("failed", "AssertionError: ")),
     ],
 )
-def test_how_it_ended_is_what_is_said(run, error, expected):
+def test_status_is_the_outcome_of_the_training(run, error, expected):
     assert ended(run, error) == expected
 
 
-def test_while_it_lasts_it_is_running_and_nobody_else_may_begin(run):
-    with track_status(run) as begin:
-        begin(0)
-        assert get_status(run, 10, 5).name == "running" and get_status(run, 10, 5).certain
+def test_a_run_in_training_is_locked(run):
+    with track_status(run) as start:
+        start(0)
+        assert get_status(run, 10, 5).name == "running"
         with pytest.raises(UserError, match=r"run is being trained \(process \d+ on "):
             check_not_running(run)
         with pytest.raises(UserError, match="is being trained"), track_status(run) as again:
             again(0)
-        # The second one, refused, has not touched what the first one says.
+        # The refused process has not changed the status.
         assert get_status(run, 10, 5).name == "running"
     check_not_running(run)
     assert get_status(run, 10, 10) == RunStatus("done")
 
 
-def test_what_never_began_leaves_no_trace(run):
+def test_an_error_before_the_start_is_not_recorded(run):
     with pytest.raises(UserError, match="a mistake"), track_status(run):
         raise UserError("a mistake")
     assert not run.path.exists()
@@ -68,47 +67,30 @@ def test_what_never_began_leaves_no_trace(run):
     assert get_status(run, 10, 5) == RunStatus("interrupted", "by SIGTERM")
 
 
-def test_what_was_prepared_while_another_trained_is_not_begun(run):
+def test_start_refuses_a_run_that_was_trained_in_the_meantime(run):
     ended(run)
     run.checkpoint_dir.mkdir()
     (run.checkpoint_dir / "checkpoint").write_text('model_checkpoint_path: "step-5"\n', "utf-8")
     (run.checkpoint_dir / "step-5.index").touch()
     before = run.state_file.read_bytes()
-    with pytest.raises(UserError, match="by another process while"), track_status(run) as begin:
-        begin(0)
+    with (
+        pytest.raises(UserError, match="by another process in the meantime"),
+        track_status(run) as start,
+    ):
+        start(0)
     assert run.state_file.read_bytes() == before
     check_not_running(run)
 
 
-def noted(run, **changes):
-    """A run whose note says "running", and whose process is gone."""
+def test_a_run_whose_process_was_killed_is_interrupted(run):
     ended(run)
-    note = json.loads(run.state_file.read_text(encoding="utf-8"))
-    run.state_file.write_text(json.dumps({**note, "state": "running", **changes}), "utf-8")
-    return get_status(run, 10, 5)
-
-
-@pytest.mark.parametrize("other", [{}, {"host": "container"}, {"boot": "before"}])
-def test_a_note_that_outlived_its_process_on_this_machine_is_of_a_kill(run, other):
-    found = noted(run, **other)
-    assert found.name == "interrupted" and "killed?" in found.reason and found.certain
-
-
-@pytest.mark.parametrize("other", [{"host": "b", "boot": "c"}, {"locked": False}])
-def test_of_another_machine_nothing_is_certain(run, other):
-    found = noted(run, **other)
-    assert found.name == "running" and not found.certain
-    assert "cannot be seen from here" in found.reason
-
-
-def test_without_locks_the_process_itself_tells(run):
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    found = noted(run, locked=False, pid=gone.pid)
+    state = json.loads(run.state_file.read_text(encoding="utf-8"))
+    run.state_file.write_text(json.dumps({**state, "state": "running"}), "utf-8")
+    found = get_status(run, 10, 5)
     assert found.name == "interrupted" and "killed?" in found.reason
 
 
-def test_without_a_note_the_checkpoint_says_it(run):
+def test_status_without_state_file_follows_from_the_checkpoint(run):
     run.path.mkdir()
     assert get_status(run, 10, 10) == RunStatus("done")
     assert get_status(run, 10, 5) == RunStatus("interrupted")
@@ -116,13 +98,13 @@ def test_without_a_note_the_checkpoint_says_it(run):
     assert get_status(run, 10, 5) == RunStatus("interrupted")
 
 
-def test_a_file_system_without_locks_and_a_full_one_end_no_training(run, monkeypatch):
-    def refuse(*arguments):
-        raise OSError("no locks")
-
-    monkeypatch.setattr(state.fcntl, "flock", refuse)
-    assert ended(run) == RunStatus("done")
-    with pytest.raises(UserError, match="the cause"), track_status(run) as begin:
-        begin(0)
-        monkeypatch.setattr(state, "atomic_write", refuse)
-        raise UserError("the cause")
+def test_a_full_disk_does_not_hide_the_error_of_a_training(run):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(UserError, match="the cause"), track_status(run) as start:
+            start(0)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+            raise UserError("the cause")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert get_status(run, 10, 5).name == "interrupted"
