@@ -1,7 +1,8 @@
-"""What a run is: frozen dataclasses, validated, to and from JSON.
+"""Settings of a run: frozen dataclasses, validated, converted to and from JSON.
 
-Every field is an option of the commands under the same name, with its help, range and default here
-and nowhere else. Where the reference implementation has the flag, name and default are its own.
+Every option is a command-line flag and a keyword argument of the Python API of the same name; its
+help, range and default are defined here only. Flags of the reference implementation have its names
+and defaults.
 """
 
 import dataclasses
@@ -12,38 +13,46 @@ from simclr_tf.errors import UserError
 from simclr_tf.options import OptionGroup, option, option_fields
 
 ADDED_IN_LATER_VERSION = {"added_in_later_version": True}
+MAX_IMAGE_SIZE = 2**14
+MAX_EPOCHS = 1e6
 
 
 @dataclasses.dataclass(frozen=True)
 class Data(OptionGroup):
-    """Images to learn from"""
+    """Training images"""
 
     dataset: str = option(
         "",
-        "What to train on: a TFDS name, folder:PATH (images in any depth), or shapes (built in).",
+        "Training dataset: a TFDS name, folder:PATH (images at any depth) or shapes (built in).",
     )
-    data_dir: str = option("", "Where TFDS datasets are prepared; TFDS's own default if empty.")
-    train_split: str = option("train", "Split to train on; slices such as train[:90%] work.")
-    eval_split: str = option("validation", "Labelled split that probes and evaluations test on.")
+    data_dir: str = option("", "Directory of TFDS datasets. Default: that of TFDS.")
+    train_split: str = option("train", "Training split; slices such as train[:90%] are allowed.")
+    eval_split: str = option("validation", "Labeled test split of probes and evaluations.")
     storage_size: int = option(
-        0, "Images of varying size are stored at this side; 0: 1.5 × image_size.", min=0
+        0,
+        "Side in pixels to which images of varying size are resized when read; 0: 1.5 × "
+        "image_size.",
+        min=0,
+        max=MAX_IMAGE_SIZE,
     )
-    cache_dataset: bool = option(False, "Decode the training images once and keep them in memory.")
-    skip_unreadable: bool = option(False, "Leave out files that cannot be read, and count them.")
+    cache_dataset: bool = option(False, "Decode the training images once and cache them in memory.")
+    skip_unreadable: bool = option(
+        False, "Skip files that are not readable images, and log their number."
+    )
     validation_fraction: float = option(
-        0.0, "Share of the training images held out for a validation loss.", min=0, max=0.5
+        0.0, "Fraction of the training images held out for a validation loss.", min=0, max=0.5
     )
 
     def __post_init__(self):
         super().__post_init__()
         if not self.dataset:
             raise UserError(
-                "--dataset is missing: a TFDS name, folder:PATH or shapes; "
+                "--dataset is missing: expected a TFDS name, folder:PATH or shapes. Fix: set it, "
                 "or start with --flagfile=flags/quickstart.flags"
             )
 
 
-# Of one view alone: what `augment.NamedTransforms` knows.
+# Names of `augment.NamedTransforms`, which apply to one of the two views.
 TRANSFORMATIONS = ("crop", "cutout", "color", "sobel", "noise", "blur", "rotation")
 
 
@@ -51,36 +60,38 @@ TRANSFORMATIONS = ("crop", "cutout", "color", "sobel", "noise", "blur", "rotatio
 class Augmentation(OptionGroup):
     """Augmentation"""
 
-    image_size: int = option(224, "Side of the views in pixels.", min=8)
+    image_size: int = option(224, "Side of the views in pixels.", min=8, max=MAX_IMAGE_SIZE)
     color_jitter_strength: float = option(
-        1.0, "Strength of colour jitter: 1 for ImageNet, 0.5 for CIFAR-10, 0 for none.", min=0
+        1.0, "Strength of color jitter: 1 for ImageNet, 0.5 for CIFAR-10, 0 disables it.", min=0
     )
-    use_blur: bool = option(True, "Blur half of the views; off for CIFAR-10.")
+    use_blur: bool = option(True, "Blur half of the views; disable it for CIFAR-10.")
     brightness: str = option(
         "v2", "Brightness jitter: v2 multiplies, v1 adds.", choices=("v1", "v2")
     )
     crop_min_area: float = option(
-        0.08, "Smallest share of the image that a crop takes.", exclusive_min=0, max=1
+        0.08, "Minimum area of a crop as a fraction of the image.", exclusive_min=0, max=1
     )
-    crop_max_area: float = option(1.0, "Largest such share.", exclusive_min=0, max=1)
-    use_flip: bool = option(True, "Mirror half of the views.")
-    use_grayscale: bool = option(True, "Take the colour out of a fifth of the views.")
+    crop_max_area: float = option(
+        1.0, "Maximum area of a crop as a fraction of the image.", exclusive_min=0, max=1
+    )
+    use_flip: bool = option(True, "Flip half of the views horizontally.")
+    use_grayscale: bool = option(True, "Convert a fifth of the views to grayscale.")
     policy: str = option(
         "simclr",
-        "simclr: the paper's; randaugment: crop, flip and KerasCV's RandAugment.",
+        "simclr: that of the paper; randaugment: crop, flip and RandAugment of KerasCV.",
         choices=("simclr", "randaugment"),
         added_in_later_version=True,
     )
     transformations: str = option(
         "",
-        "In place of the policy: both views are the same crop, and the second alone goes through "
-        f"these, in this order: any of {', '.join(TRANSFORMATIONS)}.",
+        "Replaces the policy: both views are the same crop, and only the second is transformed, by "
+        f"any of {', '.join(TRANSFORMATIONS)}, in this order.",
         added_in_later_version=True,
     )
 
     @property
     def transformation_names(self) -> tuple[str, ...]:
-        """Those that `transformations` lists."""
+        """The transformations in `transformations`."""
         return tuple(name.strip() for name in self.transformations.split(",") if name.strip())
 
     def __post_init__(self):
@@ -89,16 +100,17 @@ class Augmentation(OptionGroup):
         for name in names:
             if name not in TRANSFORMATIONS or names.count(name) > 1:
                 raise UserError(
-                    f"--transformations={self.transformations}: must be of "
-                    f"{', '.join(TRANSFORMATIONS)}, each once"
+                    f"--transformations={self.transformations}: expected any of "
+                    f"{', '.join(TRANSFORMATIONS)}, each at most once, got {name!r}"
                 )
         if names and self.policy != "simclr":
             raise UserError(
-                f"--transformations take the place of the policy: leave --policy={self.policy} out"
+                f"--policy={self.policy}: expected simclr with --transformations, which replaces "
+                "the policy. Fix: omit --policy"
             )
         if self.crop_min_area > self.crop_max_area:
             raise UserError(
-                f"--crop_min_area={self.crop_min_area:g}: must not exceed "
+                f"--crop_min_area={self.crop_min_area:g}: expected at most "
                 f"--crop_max_area={self.crop_max_area:g}"
             )
 
@@ -179,8 +191,8 @@ class ProjectionHead(OptionGroup):
     proj_head_mode: str = option(
         "nonlinear", "Kind of projection head.", choices=("none", "linear", "nonlinear")
     )
-    num_proj_layers: int = option(3, "Layers of a nonlinear head.", min=1, max=4)
-    proj_out_dim: int = option(128, "Width of the projections.", min=1)
+    num_proj_layers: int = option(3, "Layers of a nonlinear projection head.", min=1, max=4)
+    proj_out_dim: int = option(128, "Dimension of the projections.", min=1, max=2**16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,9 +201,9 @@ class ContrastiveLoss(OptionGroup):
 
     loss: str = option(
         "nt_xent",
-        "nt_xent, nt_logistic, margin or dcl; supcon: images of the same label are positives, too; "
-        "nt_logistic_semi_hard, margin_semi_hard: of an anchor's negatives only those that are "
-        "less similar to it than its positive, by less than the margin.",
+        "nt_xent, nt_logistic, margin or dcl; supcon: images with the same label are also "
+        "positives; nt_logistic_semi_hard, margin_semi_hard: only negatives that are less similar "
+        "to the anchor than its positive, by less than the margin.",
         choices=(
             *("nt_xent", "nt_logistic", "nt_logistic_semi_hard", "margin", "margin_semi_hard"),
             *("supcon", "dcl"),
@@ -200,23 +212,28 @@ class ContrastiveLoss(OptionGroup):
     )
     margin: float = option(
         0.8,
-        "Of the margin and semi_hard losses, in cosines; the paper tried 0, 0.4, 0.8 and 1.6.",
+        "Margin of the margin and semi_hard losses as a cosine; the paper tried 0, 0.4, 0.8 and "
+        "1.6.",
         min=0,
         added_in_later_version=True,
     )
     temperature: float = option(
-        0.1, "Temperature of the loss; to the margin losses, of the figures alone.", exclusive_min=0
+        0.1,
+        "Temperature of the loss. For the margin losses it only affects the logged accuracy and "
+        "entropy.",
+        exclusive_min=0,
     )
-    hidden_norm: bool = option(True, "Normalise the projections before the loss.")
+    hidden_norm: bool = option(True, "Normalize the projections before the loss.")
     lineareval_while_pretraining: bool = option(
-        True, "Train a linear head behind a stop-gradient where each image has a label."
+        True, "Train a linear head behind a stop-gradient if every image has a label."
     )
 
     def __post_init__(self):
         super().__post_init__()
         if self.loss.endswith("semi_hard") and self.margin == 0:
             raise UserError(
-                f"--margin=0: no negative is semi-hard within it; raise it for --loss={self.loss}"
+                f"--margin=0: expected a number above 0 for --loss={self.loss}, because no "
+                "negative is semi-hard without a margin"
             )
 
 
@@ -227,36 +244,50 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 class Optimization(OptionGroup):
     """Optimization"""
 
-    train_batch_size: int = option(512, "Global batch, in images; each gives two views.", min=2)
+    train_batch_size: int = option(
+        512, "Global batch size in images; each gives two views.", min=2, max=2**24
+    )
     microbatch_size: int = option(
         0,
-        "Images of a replica's share that are encoded at a time: the gradient of the whole batch "
-        "in less memory, for about a third more time. It must divide the share; 0: all at once.",
+        "Images per replica that are encoded at a time (gradient caching): the exact gradient of "
+        "the whole batch in less memory, about a third slower. Must divide the per-replica batch "
+        "size; 0 disables it.",
         min=0,
+        max=2**24,
     )
-    train_epochs: float = option(100, "Passes over the training images.", exclusive_min=0)
-    train_steps: int = option(0, "Steps of the run; above 0 it overrides train_epochs.", min=0)
+    train_epochs: float = option(
+        100, "Passes over the training images.", exclusive_min=0, max=MAX_EPOCHS
+    )
+    train_steps: int = option(0, "Training steps; a value above 0 overrides train_epochs.", min=0)
     optimizer: str = option(
         "lars",
-        "momentum, adam, adamw, lars, or lamb (of TensorFlow Addons, Python 3.11).",
+        "momentum, adam, adamw, lars, or lamb (requires TensorFlow Addons, Python 3.11).",
         choices=("momentum", "adam", "adamw", "lars", "lamb"),
     )
-    learning_rate: float = option(0.3, "Base learning rate, scaled by the batch.", exclusive_min=0)
+    learning_rate: float = option(
+        0.3, "Base learning rate, scaled by the batch size.", exclusive_min=0
+    )
     learning_rate_scaling: str = option(
         "linear",
-        "linear: × batch / 256; sqrt: × √batch; none.",
+        "linear: × batch size / 256; sqrt: × √batch size; none.",
         choices=("linear", "sqrt", "none"),
     )
-    warmup_epochs: float = option(10, "Linear warm-up.", min=0)
-    weight_decay: float = option(1e-6, "L2 on kernels, not on biases or batch norm.", min=0)
-    momentum: float = option(0.9, "Of momentum and LARS.", min=0, exclusive_max=1)
+    warmup_epochs: float = option(10, "Epochs of linear warm-up.", min=0, max=MAX_EPOCHS)
+    weight_decay: float = option(
+        1e-6, "L2 regularization of kernels, not of biases and batch norm.", min=0
+    )
+    momentum: float = option(
+        0.9, "Momentum of the optimizers momentum and lars.", min=0, exclusive_max=1
+    )
     precision: str = option(
         "float32",
-        "What the network computes in; weights, loss and statistics stay float32. auto: bfloat16 "
-        "where a short trial finds it clearly faster, else float32.",
+        "Precision of the network; weights, loss and statistics are float32. auto: bfloat16 if a "
+        "short trial finds it clearly faster, otherwise float32.",
         choices=("auto", *PRECISIONS),
     )
-    seed: int = option(0, "Of the weights, the data order and the views.", min=0, max=2**31 - 1)
+    seed: int = option(
+        0, "Seed of the weights, the data order and the views.", min=0, max=2**31 - 1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,10 +295,10 @@ class Labels(OptionGroup):
     """Labels"""
 
     label_fraction: float = option(
-        1.0, "Share of the labels that is used, class by class.", exclusive_min=0, max=1
+        1.0, "Fraction of the labels that is used, of each class.", exclusive_min=0, max=1
     )
     labels_per_class: int = option(
-        0, "Labelled images of each class; above 0 it overrides label_fraction.", min=0
+        0, "Labeled images per class; a value above 0 overrides label_fraction.", min=0
     )
 
 
@@ -277,33 +308,34 @@ class FineTuning(Labels):
 
     ft_proj_selector: int = option(
         0,
-        "Layer of the projection head on which the new head sits (SimCLR v2: 1); 0: the encoder.",
+        "Layer of the projection head whose output the classifier gets (SimCLR v2: 1); 0: the "
+        "encoder's.",
         min=0,
         max=4,
     )
     fine_tune_after_block: int = option(
         -1,
-        "What learns: -1 everything; 0 what comes after the stem, 1 to 3 after that block group; "
-        "4 the new head alone. The rest stays as it is, batch statistics included.",
+        "Trainable layers: -1 all; 0 all after the stem; 1 to 3 all after that block group; 4 only "
+        "the classifier. The other layers are frozen, including their batch statistics.",
         min=-1,
         max=4,
     )
-    zero_init_logits_layer: bool = option(False, "Start the new head at zero.")
-    views_per_image: int = option(1, "Views of each image that a step learns from.", min=1, max=2)
+    zero_init_logits_layer: bool = option(False, "Initialize the classifier with zeros.")
+    views_per_image: int = option(1, "Views per image in a step.", min=1, max=2)
     from_scratch: bool = option(
         False,
-        "Train with labels from random weights (or a KerasCV preset's): no checkpoint, all flags "
-        "as in pretrain.",
+        "Train from random weights, or those of a KerasCV preset, without a checkpoint. The "
+        "defaults are then those of pretrain.",
     )
 
     def check_start(self, checkpoint: str) -> None:
-        """Raises UserError unless either a checkpoint is named or none is wanted."""
+        """Raises UserError unless there is either a checkpoint or `from_scratch`."""
         if bool(checkpoint) == self.from_scratch:
             raise UserError(
-                "--checkpoint=RUN and --from_scratch exclude each other"
+                f"--checkpoint={checkpoint} and --from_scratch exclude each other. Fix: omit one"
                 if checkpoint
-                else "--checkpoint is missing: the run whose encoder is fine-tuned "
-                "(or --from_scratch: training with labels from random weights)"
+                else "--checkpoint is missing: expected the run whose encoder is fine-tuned. Fix: "
+                "set it, or --from_scratch to train from random weights"
             )
 
 
@@ -313,66 +345,72 @@ class Distillation(Labels):
 
     teacher: str = option(
         "",
-        "What the student learns from: a run of finetune or distill, or an exported SavedModel "
-        "with a classifier.",
+        "Teacher: a run of finetune or distill, or an exported SavedModel with a classifier.",
     )
     distill_temperature: float = option(
         1.0,
-        "Of teacher's and student's softmax. SimCLR v2: 1, or 0.1 for a student of the teacher's "
-        "own architecture.",
+        "Softmax temperature of teacher and student. SimCLR v2: 1, or 0.1 for a student of the "
+        "teacher's architecture.",
         exclusive_min=0,
     )
     distill_alpha: float = option(
         1.0,
-        "Weight of the teacher's answers; 1 - alpha is that of the labels. 1: no label is used.",
+        "Weight of the teacher's predictions; labels have weight 1 - alpha. 1: labels are not "
+        "used.",
         min=0,
         max=1,
     )
-    # A digest of the teacher's weights, found when it was opened.
+    # Hash of the teacher's weights, computed when it is loaded.
     teacher_weights: str = ""
 
     def __post_init__(self):
         super().__post_init__()
         if not self.teacher:
             raise UserError(
-                "--teacher is missing: a run of finetune or distill, or an exported SavedModel "
-                "with a classifier"
+                "--teacher is missing: expected a run of finetune or distill, or an exported "
+                "SavedModel with a classifier"
             )
         if self.distill_alpha == 1 and (self.label_fraction < 1 or self.labels_per_class):
             raise UserError(
-                "--label_fraction and --labels_per_class need labels to be used: give a "
-                "--distill_alpha below 1, or leave them out"
+                "--distill_alpha=1: expected a value below 1 with --label_fraction or "
+                "--labels_per_class, because 1 uses no labels. Fix: set --distill_alpha, or omit "
+                "them"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Monitoring(OptionGroup):
-    """Monitoring the run"""
+    """Monitoring"""
 
-    log_every: int = option(50, "Steps between lines of metrics.", min=1)
+    log_every: int = option(50, "Steps between rows of metrics.", min=1)
     knn_every_epochs: float = option(
-        0.0, "Epochs between k-NN and linear probes of the encoder; 0: none.", min=0
+        0.0,
+        "Epochs between k-NN and linear probes of the encoder; 0 disables them.",
+        min=0,
+        max=MAX_EPOCHS,
     )
     pictures_every_epochs: float = option(
         10.0,
-        "Epochs between TensorBoard's pictures of what the encoder finds alike (neighbours, "
-        "similarity matrix, projector), which the end of the run has, too; 0: none.",
+        "Epochs between TensorBoard images of similar embeddings (nearest neighbors, similarity "
+        "matrix, projector), which are also written at the end; 0 disables them.",
         min=0,
+        max=MAX_EPOCHS,
         added_in_later_version=True,
     )
     profile: bool = option(
         False,
-        "Trace ten calls early in the run, to be looked at in TensorBoard's Profile tab.",
+        "Trace ten calls early in the run for TensorBoard's Profile tab.",
         added_in_later_version=True,
     )
     probe_dataset: str = option(
         "",
-        "Labelled dataset of the probes, if not --dataset: its splits train and eval_split.",
+        "Labeled dataset of the probes, with splits train and eval_split. Default: dataset.",
     )
     eval_every_epochs: float = option(
         1.0,
         "Epochs between validation losses, if validation_fraction is above 0.",
         exclusive_min=0,
+        max=MAX_EPOCHS,
     )
 
 
@@ -380,47 +418,58 @@ class Monitoring(OptionGroup):
 class Checkpoints(OptionGroup):
     """Checkpoints"""
 
-    checkpoint: str = option("", "Run directory whose weights to start from, instead of random.")
-    checkpoint_epochs: float = option(1.0, "Epochs between checkpoints.", exclusive_min=0)
-    checkpoint_steps: int = option(
-        0, "Steps between checkpoints; above 0 it overrides checkpoint_epochs.", min=0
+    checkpoint: str = option("", "Run directory with the initial weights. Default: random weights.")
+    checkpoint_epochs: float = option(
+        1.0, "Epochs between checkpoints.", exclusive_min=0, max=MAX_EPOCHS
     )
-    keep_checkpoint_max: int = option(5, "Checkpoints kept, the newest ones.", min=1)
-    keep_hub_module_max: int = option(1, "Exported models kept, the newest ones.", min=1)
+    checkpoint_steps: int = option(
+        0, "Steps between checkpoints; a value above 0 overrides checkpoint_epochs.", min=0
+    )
+    keep_checkpoint_max: int = option(
+        5, "Number of checkpoints to store; older ones are deleted.", min=1
+    )
+    keep_hub_module_max: int = option(
+        1, "Number of exports to store; older ones are deleted.", min=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Distribution(OptionGroup):
-    """Distribution and machines"""
+    """Devices and workers"""
 
     strategy: str = option(
         "auto",
-        "one_device; mirrored: all GPUs of this machine, or --num_replicas CPU devices; "
-        "multi_worker: several processes, from TF_CONFIG or --workers; tpu. auto takes a TPU only "
-        "where asked to, several workers where they are named, else all GPUs.",
+        "one_device; mirrored: all GPUs of this machine, or num_replicas CPU devices; "
+        "multi_worker: several processes, from TF_CONFIG or workers; tpu; auto: a TPU if use_tpu "
+        "or tpu_name is set, several workers if they are listed, otherwise all GPUs.",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
     )
     num_replicas: int = option(
-        0, "Replicas of mirrored: GPUs, or CPU devices where there is none; 0: all GPUs.", min=0
+        0,
+        "Replicas of mirrored: GPUs, or CPU devices without a GPU; 0: all GPUs.",
+        min=0,
+        max=4096,
     )
-    workers: str = option("", "host:port of every worker process, the same list on each.")
-    worker_index: int = option(-1, "Which of --workers this process is, from 0.", min=-1)
+    workers: str = option(
+        "", "host:port of every worker process, with commas; the same list for every worker."
+    )
+    worker_index: int = option(-1, "Index of this process in workers, from 0.", min=-1, max=2**16)
     worker_timeout: int = option(300, "Seconds to wait for the other workers.", min=1)
     steps_per_execution: int = option(
         1,
-        "Steps per call from the host; on TPU some hundred. Metrics, checkpoints and signals wait "
-        "for the end of a call.",
+        "Training steps per call of the compiled function; some hundred on TPU. Metrics, "
+        "checkpoints and signals are handled between calls.",
         min=1,
     )
     use_tpu: bool = option(False, "The same as --strategy=tpu.")
-    tpu_name: str = option("", "Name or grpc:// address of the TPU; local if empty.")
-    tpu_zone: str = option("", "Google Cloud zone of a named TPU.")
-    gcp_project: str = option("", "Google Cloud project of a named TPU.")
+    tpu_name: str = option("", "Name or grpc:// address of the TPU. Default: a local TPU.")
+    tpu_zone: str = option("", "Google Cloud zone of the TPU.")
+    gcp_project: str = option("", "Google Cloud project of the TPU.")
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
-    """All that makes a pretraining run, but for where it is written."""
+    """Settings of a pretraining run, except its directory."""
 
     task: ClassVar[str] = "pretrain"
 
@@ -434,7 +483,7 @@ class PretrainConfig:
     checkpoints: Checkpoints = Checkpoints()
 
     def resolve(self) -> Self:
-        """Returns the config with every automatic choice made that needs no trial."""
+        """Returns the config with `stem=auto` and `storage_size=0` replaced by their values."""
         size = self.augmentation.image_size
         stem = self.encoder.stem
         if stem == "auto" and not self.encoder.preset:
@@ -443,7 +492,7 @@ class PretrainConfig:
         return self.override({"data": {"storage_size": storage_size}, "encoder": {"stem": stem}})
 
     def override(self, changes: Mapping[str, Mapping[str, Any]]) -> Self:
-        """Returns the config with other values of options, given by section and name."""
+        """Returns the config with other values of options, by section and name."""
         sections = {
             name: dataclasses.replace(getattr(self, name), **values)
             for name, values in changes.items()
@@ -451,10 +500,10 @@ class PretrainConfig:
         return dataclasses.replace(self, **sections)
 
     def to_supervised_baseline(self) -> "FinetuneConfig":
-        """Returns its supervised baseline.
+        """Returns the config of the supervised baseline.
 
-        The same encoder from random weights, the same augmentation, optimizer, batch and length,
-        and both views of every image; only the loss is another.
+        It trains the same encoder from random weights with the same augmentation, optimizer, batch
+        size and length on both views of every image, with the cross-entropy of the labels as loss.
         """
         config = self.override(
             {
@@ -471,7 +520,7 @@ class PretrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig(PretrainConfig):
-    """All that makes a run with labels: what pretraining is made of, and how labels are used."""
+    """Settings of a fine-tuning run: those of pretraining and the use of labels."""
 
     task: ClassVar[str] = "finetune"
 
@@ -481,8 +530,8 @@ class FinetuneConfig(PretrainConfig):
         self.finetuning.check_start(self.checkpoints.checkpoint)
         if self.augmentation.transformations and self.finetuning.views_per_image != 2:
             raise UserError(
-                "--transformations are of the second of two views: with labels they need "
-                "--views_per_image=2"
+                f"--transformations={self.augmentation.transformations}: expected "
+                "--views_per_image=2 with it, because only the second view is transformed"
             )
         after = self.finetuning.fine_tune_after_block
         if self.encoder.preset and 0 <= after < 4:
@@ -494,7 +543,7 @@ class FinetuneConfig(PretrainConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig(PretrainConfig):
-    """All that makes a student: what pretraining is made of, and what it learns from.
+    """Settings of a distillation run: those of pretraining and the teacher.
 
     Its encoder has no projection head: `projection_head` and `contrastive_loss` have no effect.
     """
@@ -506,19 +555,19 @@ class DistillConfig(PretrainConfig):
     def __post_init__(self):
         if self.augmentation.transformations:
             raise UserError(
-                "--transformations are of the second of two views, and a student learns from one: "
-                "leave them out"
+                f"--transformations={self.augmentation.transformations}: not available in "
+                "distillation, which uses one view per image. Fix: omit it"
             )
 
 
 CONFIGS = {config.task: config for config in (PretrainConfig, FinetuneConfig, DistillConfig)}
-# The runs that end in a classifier of their own.
+# Configs of the runs whose model is a classifier.
 CLASSIFIER_CONFIGS = (FinetuneConfig, DistillConfig)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingPlan:
-    """What the data made of the config: enough, with it, to rebuild the model without the data."""
+    """Values derived from config and data, with which the model is rebuilt without the data."""
 
     num_examples: int
     num_classes: int | None
@@ -528,13 +577,13 @@ class TrainingPlan:
     peak_learning_rate: float
     num_replicas: int = 1
     num_workers: int = 1
-    class_names: tuple[str, ...] = ()  # of a classifier's logits
-    # That distillation uses.
+    class_names: tuple[str, ...] = ()  # of the classifier's logits
+    # Labeled images that distillation uses.
     num_labels: int = dataclasses.field(default=0, metadata=ADDED_IN_LATER_VERSION)
 
     @property
     def is_imported(self) -> bool:
-        """Whether the weights were brought in: such a run has no step, and no images are known."""
+        """True for imported weights: the run has no step, and its images are unknown."""
         return self.total_steps == 0
 
 
@@ -546,7 +595,7 @@ def to_json(config: Any) -> dict[str, Any]:
 def from_json(cls: Any, values: Any) -> Any:
     """Rebuilds a config dataclass, nested ones included.
 
-    An option that was added later may be missing: its default is what was done before.
+    An option that was added in a later version may be missing; its default is used.
 
     Raises:
         UserError: if another value is missing, or one is unknown or out of range.
@@ -559,9 +608,11 @@ def from_json(cls: Any, values: Any) -> Any:
     required = {
         name for name, field in fields.items() if not field.metadata.get("added_in_later_version")
     }
-    odd = (set(values) - set(fields)) | (required - set(values))
-    if odd:
-        raise UserError(f"{cls.__name__}: missing or unknown: {', '.join(sorted(odd))}")
+    missing_or_unknown = (set(values) - set(fields)) | (required - set(values))
+    if missing_or_unknown:
+        raise UserError(
+            f"{cls.__name__}: missing or unknown: {', '.join(sorted(missing_or_unknown))}"
+        )
 
     def read(name: str, value: Any) -> Any:
         if dataclasses.is_dataclass(fields[name].type):

@@ -1,6 +1,8 @@
 """Names of the built-in encoders, losses, optimizers and evaluation protocols."""
 
+import contextlib
 import importlib.util
+import io
 
 from simclr_tf.config import ContrastiveLoss, Optimization
 from simclr_tf.options import option_fields
@@ -22,7 +24,8 @@ def list_encoders() -> list[str]:
     """
     names = ["resnet"]
     if importlib.util.find_spec("keras_cv"):
-        import keras_cv
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its backend
+            import keras_cv
 
         from simclr_tf.models.keras_cv_backbones import BACKBONES
 

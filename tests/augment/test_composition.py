@@ -199,8 +199,8 @@ def test_crop_and_color_are_the_policys(photographs):
 
 def test_mistakes_name_the_flag():
     for transformations, words in (
-        ("crop,solarize", "--transformations=crop,solarize: must be of crop, cutout"),
-        ("crop,crop", "each once"),
+        ("crop,solarize", "--transformations=crop,solarize: expected any of crop, cutout"),
+        ("crop,crop", "each at most once"),
     ):
         with pytest.raises(config.UserError, match=words):
             config.Augmentation(transformations=transformations)

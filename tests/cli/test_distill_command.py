@@ -91,7 +91,7 @@ def test_a_terminated_student_goes_on(teacher, tmp_path):
         (["--teacher=nowhere", "--dataset=shapes"], "--teacher=nowhere: neither a run nor a Saved"),
         (["--image_size=24"], "--image_size=24: the teacher"),
         (["--microbatch_size=8"], "--microbatch_size"),
-        (["--label_fraction=0.5"], "give a --distill_alpha below 1"),
+        (["--label_fraction=0.5"], "--distill_alpha=1: expected a value below 1"),
         (["--distill_temperature=0"], "--distill_temperature=0.0: expected a number above 0"),
         (["--checkpoint=nowhere"], "nowhere holds no run"),
         (["--eval_split=dev"], "no split 'dev'"),

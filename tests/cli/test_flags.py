@@ -106,7 +106,7 @@ def test_help_tells_every_flag_by_group(command):
         ),
         (
             ["pretrain", "--dataset=shapes", "--loss=margin_semi_hard", "--margin=0"],
-            "--margin=0: no negative is semi-hard within it",
+            "--margin=0: expected a number above 0 for --loss=margin_semi_hard",
         ),
         (
             ["pretrain", "--dataset=shapes", "--resnet_depth=19"],
@@ -116,7 +116,7 @@ def test_help_tells_every_flag_by_group(command):
         (["pretrain", "--dataset=shapes", "--train_mode=finetune"], "--train_mode=finetune"),
         (
             ["pretrain", "--dataset=shapes", "--crop_min_area=0.9", "--crop_max_area=0.5"],
-            "--crop_min_area=0.9: must not exceed --crop_max_area=0.5",
+            "--crop_min_area=0.9: expected at most --crop_max_area=0.5",
         ),
         (["pretrain", "--dataset=shapes", "--batch_norm_decay=1"], "expected a number below 1"),
         (["pretrain", "--flagfile=nowhere.flags"], "shipped are"),
@@ -127,7 +127,7 @@ def test_help_tells_every_flag_by_group(command):
         ),
         (
             ["pretrain", "--dataset=shapes", f"--model_dir={__file__}/run"],
-            "Not a directory. Fix: choose another --model_dir",
+            "Not a directory. Fix: ",
         ),
         (["evaluate"], "--model_dir=RUN or --encoder=SAVEDMODEL"),
         (["evaluate", "--encoder=x"], "--output=DIR"),
