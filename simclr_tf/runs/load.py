@@ -12,19 +12,29 @@ from simclr_tf.runs.run_dir import RunDir
 
 
 def load_model(model_dir: str | Path, step: int | None = None) -> SimCLR | Classifier:
-    """Returns the model of a run with the weights of a checkpoint.
+    """Loads the model of a run with the weights of a checkpoint.
+
+    `model.encoder(images, training=False)` returns the features of images [N, S, S, 3] in [0, 1],
+    and `int(model.step)` the step of the weights.
+
+    >>> import tempfile
+    >>> import simclr_tf as st
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     try:
+    ...         model = st.load(directory)
+    ...     except st.errors.UserError as error:
+    ...         print(str(error).rpartition("/")[2].partition(" ")[2])
+    holds no run (config.json: No such file or directory). Fix: name the --model_dir of a pretrain
 
     Args:
         model_dir: the run directory.
-        step: of the checkpoint; None: the newest.
+        step: of the checkpoint. Default: the newest.
 
     Returns:
-        The SimCLR model (of a fine-tuned run the Classifier), compiled;
-        `model.encoder(images, training=False)` gives the features of images [N, S, S, 3] in [0, 1];
-        `int(model.step)` is the step of the weights.
+        The compiled SimCLR model; of a fine-tuned or distilled run, the Classifier.
 
     Raises:
-        UserError: if there is no run or no checkpoint, or they do not fit each other.
+        UserError: the run or checkpoint does not exist, or they do not match.
     """
     run = RunDir(Path(model_dir))
     model = build_model(*run.read_config())
@@ -33,10 +43,10 @@ def load_model(model_dir: str | Path, step: int | None = None) -> SimCLR | Class
 
 
 def restore(model: keras.Model, run: RunDir, step: int | None = None) -> None:
-    """Restores every variable of a compiled model, and nothing less, from a run's checkpoint.
+    """Restores all variables of a compiled model from a run's checkpoint.
 
     Raises:
-        UserError: if there is no checkpoint, or it does not fit.
+        UserError: the checkpoint does not exist or does not match the model.
     """
     path = run.checkpoint(step)
     try:
@@ -44,6 +54,6 @@ def restore(model: keras.Model, run: RunDir, step: int | None = None) -> None:
     except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{path} does not hold this model: {reason}; to go back to an older checkpoint, name "
-            f"it in {run.checkpoint_dir}/checkpoint"
+            f"{path} does not contain this model: {reason}. Fix: to use an older checkpoint, write "
+            f"its name to {run.checkpoint_dir}/checkpoint"
         ) from None

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a row of figures for every logged step of a run."""
+"""metrics.jsonl: one row of metrics per logged step."""
 
 import json
 import math
@@ -12,10 +12,9 @@ Row = dict[str, Any]
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """Returns the rows in their order; none where there is no file.
+    """Returns the rows in order, each with "step" and "epoch"; empty if the file does not exist.
 
-    Every row has its "step" and "epoch". A last line without its end is being written, or was when
-    a run was killed: it is left out.
+    An incomplete last line, which is being written or was when the process was killed, is ignored.
 
     Raises:
         UserError: a line is damaged.
@@ -33,19 +32,19 @@ def read_metrics(path: Path) -> list[Row]:
             row = None
         if not isinstance(row, dict) or not {"step", "epoch"} <= set(row):
             raise UserError(
-                f"{path} is damaged in line {number}; remove that line, or put back a copy"
+                f"{path} is damaged in line {number}. Fix: remove that line or restore a copy"
             )
         rows.append(row)
     return rows
 
 
 def has_finite_value(row: Row, name: str) -> bool:
-    """Whether a row has this figure, and it is a number."""
+    """Returns True if a row has a finite number for this metric."""
     return isinstance(row.get(name), int | float) and math.isfinite(row[name])
 
 
 def truncate_metrics(path: Path, step: int) -> None:
-    """Removes the rows after a restored step, and a last line that a kill cut short."""
+    """Removes the rows after a restored step and an incomplete last line."""
     if path.exists():
-        kept = [row for row in read_metrics(path) if row["step"] <= step]
-        atomic_write(path, "".join(json.dumps(row) + "\n" for row in kept))
+        rows = [row for row in read_metrics(path) if row["step"] <= step]
+        atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))

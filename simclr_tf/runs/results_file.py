@@ -1,4 +1,4 @@
-"""evaluations.json, and the table that a user reads."""
+"""evaluations.json and its tables."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,28 +8,23 @@ from typing import Any
 
 from simclr_tf.errors import UserError
 from simclr_tf.utils.files import atomic_write, directory_lock
+from simclr_tf.utils.tables import format_table
 
 Record = Mapping[str, Any]
 
-_KEYS = {
-    "protocol",
-    "dataset",
-    "train_split",
-    "test_split",
-    "top1",
-    "num_train",
-    "num_test",
-    "step",
+_REQUIRED_KEYS = {
+    *("protocol", "dataset", "train_split", "test_split"),
+    *("top1", "num_train", "num_test", "step"),
 }
-# What makes two records belong to one table.
+# Records of one table agree in these.
 _GROUP_KEYS = ("dataset", "train_split", "test_split", "step", "metric")
 
 
 def read_evaluations(path: str | Path) -> list[Record]:
-    """Return the records of an evaluations.json, oldest first; an empty list if there is no file.
+    """Returns the records of an evaluations.json, oldest first; empty if it does not exist.
 
     Raises:
-        UserError: the file is not a JSON list of objects.
+        UserError: the file is not a JSON list of records.
     """
     path = Path(path)
     if not path.exists():
@@ -37,43 +32,48 @@ def read_evaluations(path: str | Path) -> list[Record]:
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); mend it or move it away") from error
+        raise UserError(
+            f"{path} is not valid JSON ({error}). Fix: repair it or move it away"
+        ) from error
     if not isinstance(records, list) or not all(map(_is_record, records)):
-        raise UserError(f"{path} is not a list of evaluations; mend it or move it away")
+        raise UserError(f"{path} is not a list of evaluations. Fix: repair it or move it away")
     return records
 
 
 def _is_record(record: Any) -> bool:
-    return isinstance(record, dict) and set(record) >= _KEYS
+    return isinstance(record, dict) and set(record) >= _REQUIRED_KEYS
 
 
 def append_evaluations(path: str | Path, records: Iterable[Record]) -> None:
-    """Add records at the end of an evaluations.json, made if absent, in one atomic step.
+    """Appends records to an evaluations.json, which is created if absent, in one atomic step.
 
-    One that was there already but for its seconds, as when an evaluation was stopped and begun
-    again, takes the place of the old one.
+    A record that differs from an existing one only in `seconds` replaces it.
 
     Raises:
-        UserError: the file is there and corrupt; it is left as it is.
+        UserError: the file is damaged, in which case it is not changed, or cannot be written.
     """
     path = Path(path)
     added = [dict(record) for record in records]
-    said = [_identity(record) for record in added]
+    identities = [_identity(record) for record in added]
     with directory_lock(path.parent):
-        everything = [old for old in read_evaluations(path) if _identity(old) not in said] + added
-        atomic_write(path, json.dumps(everything, indent=1, allow_nan=False) + "\n")
+        previous = [old for old in read_evaluations(path) if _identity(old) not in identities]
+        atomic_write(path, json.dumps(previous + added, indent=1, allow_nan=False) + "\n")
 
 
 def _identity(record: Record) -> Record:
     return {**record, "seconds": 0}
 
 
+def with_defaults(record: Record) -> Record:
+    """Returns a record with the keys that earlier versions did not write."""
+    return {"setting": "", "metric": "top-1", "value": record["top1"], **record}
+
+
 @dataclass(frozen=True)
 class ResultTable:
-    """Figures in percent: protocols down, the encoder and its baselines across.
+    """Results of one dataset and step in percent: a row per protocol, a column per encoder.
 
-    `rows` are of text, the first is the header: the metric, then what was measured. All are of one
-    dataset and step.
+    The first of `rows` is the header: the metric, then the encoders. All cells are text.
     """
 
     dataset: str
@@ -83,83 +83,74 @@ class ResultTable:
 
     @property
     def metric(self) -> str:
-        """What the figures are."""
+        """The metric with its unit, such as "top-1 %"."""
         return self.rows[0][0]
 
 
 def group_into_tables(records: Iterable[Record]) -> list[ResultTable]:
-    """Lay out the figures, in a table for every (dataset, splits, step, metric), the newest last.
+    """Returns a table for every (dataset, splits, step, metric), the newest last.
 
-    Of equal protocols with equal settings and as many labels the newest counts.
+    The newest of several records with equal protocol, setting and number of labels is shown.
     """
-    kinds: dict[tuple[Any, ...], list[Record]] = {}
+    groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in map(with_defaults, records):
-        setting = tuple(record[key] for key in _GROUP_KEYS)
-        kinds[setting] = [*kinds.pop(setting, []), record]
-    return [_build_table(members) for members in kinds.values()]
+        key = tuple(record[name] for name in _GROUP_KEYS)
+        groups[key] = [*groups.pop(key, []), record]
+    return [_build_table(group) for group in groups.values()]
 
 
 def format_results(records: Sequence[Record], markdown: bool = False) -> str:
-    """Return the `tables` of records as text, or as Markdown."""
-    return "\n\n".join(_as_text(table, markdown) for table in group_into_tables(records))
+    """Returns the tables of records as text or Markdown.
 
-
-def with_defaults(record: Record) -> Record:
-    """Return a record with the keys that earlier versions did not write."""
-    return {"setting": "", "metric": "top-1", "value": record["top1"], **record}
+    >>> from simclr_tf.runs.results_file import format_results
+    >>> record = {"dataset": "shapes", "train_split": "train", "test_split": "test", "step": 7,
+    ...           "protocol": "knn", "top1": 0.876, "num_train": 1000, "num_test": 200}
+    >>> print(format_results([record, {**record, "protocol": "knn/pca", "top1": 0.215}]))
+    shapes, step 7: 1,000 images of train for training, 200 of test for testing
+    top-1 %      encoder    pca
+    knn             87.6   21.5
+    """
+    return "\n\n".join(
+        (f"{table.title}\n\n" if markdown else f"{table.title}\n")
+        + format_table(table.rows[1:], table.rows[0], markdown=markdown)
+        for table in group_into_tables(records)
+    )
 
 
 def _build_table(records: Sequence[Record]) -> ResultTable:
-    names = _row_names(records)
     cells: dict[str, dict[str, str]] = {}
     columns: dict[str, None] = {}
-    for record, name in zip(records, names, strict=True):
+    for record, name in zip(records, _row_names(records), strict=True):
         column = record["protocol"].partition("/")[2] or "encoder"
         columns[column] = None
         cells.setdefault(name, {})[column] = f"{100 * record['value']:.1f}"
     rows = [[f"{records[-1]['metric']} %", *columns]]
     rows += [[name, *(row.get(c, "–") for c in columns)] for name, row in cells.items()]
     last = records[-1]
-    most = max(record["num_train"] for record in records)
+    num_train = max(record["num_train"] for record in records)
     title = (
-        f"{last['dataset']}: {most} images of {last['train_split']} to learn from, "
-        f"{last['num_test']} of {last['test_split']} to be judged on, step {last['step']}"
+        f"{last['dataset']}, step {last['step']}: {num_train:,} images of {last['train_split']} "
+        f"for training, {last['num_test']:,} of {last['test_split']} for testing"
     )
     return ResultTable(last["dataset"], last["step"], title, rows)
 
 
-def _as_text(table: ResultTable, markdown: bool) -> str:
-    rows = table.rows
-    if markdown:
-        rule = ["---", *("---:" for _ in rows[0][1:])]
-        return "\n".join([table.title, "", *map(markdown_row, [rows[0], rule, *rows[1:]])])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([table.title, *lines])
-
-
 def _row_names(records: Sequence[Record]) -> list[str]:
-    """The protocols, with their setting or number of labels where that tells rows apart."""
+    """Returns the protocols, with setting and number of labels where these distinguish rows."""
     protocols = [record["protocol"].partition("/")[0] for record in records]
-    several: dict[str, set[str]] = {}
+    settings: dict[str, set[str]] = {}
     for record, protocol in zip(records, protocols, strict=True):
-        several.setdefault(protocol, set()).add(record["setting"])
-    labels = {record["num_train"] for record in records}
+        settings.setdefault(protocol, set()).add(record["setting"])
+    max_labels = max(record["num_train"] for record in records)
     names = []
     for record, protocol in zip(records, protocols, strict=True):
-        words = [record["setting"]] if len(several[protocol]) > 1 and record["setting"] else []
-        if len(labels) > 1 and record["num_train"] < max(labels):
-            words.append(f"{record['num_train']} labels")
-        names.append(f"{protocol} ({'; '.join(words)})" if words else protocol)
+        details = [record["setting"]] if len(settings[protocol]) > 1 and record["setting"] else []
+        if record["num_train"] < max_labels:
+            details.append(f"{record['num_train']} labels")
+        names.append(f"{protocol} ({'; '.join(details)})" if details else protocol)
     return names
 
 
 def markdown_row(cells: Iterable[object]) -> str:
-    """Return a row of a Markdown table, safe from what names may hold."""
+    """Returns a row of a Markdown table."""
     return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -19,9 +19,9 @@ from simclr_tf.errors import UserError
 from simclr_tf.utils.files import atomic_write, slugify
 from simclr_tf.utils.hardware import detect_hardware
 
-_REPAIR_HINT = "put back a copy, or start anew with another --model_dir"
+_REPAIR_HINT = "Fix: restore a copy, or choose another --model_dir"
 
-# What may differ when a run is resumed: it changes what is seen or kept, not what is computed.
+# Settings that may change when a run is resumed, because they do not affect the trained weights.
 _MUTABLE_ON_RESUME = {
     *("data.data_dir", "data.skip_unreadable"),
     *("monitoring.log_every", "monitoring.knn_every_epochs", "monitoring.probe_dataset"),
@@ -34,8 +34,8 @@ _MUTABLE_ON_RESUME = {
     ),
     *("checkpoints.checkpoint_steps", "checkpoints.keep_checkpoint_max"),
     *("checkpoints.keep_hub_module_max", "checkpoints.checkpoint"),
-    "encoder.backbone",  # what is resumed keeps its own
-    # Not where the teacher is, but who it is.
+    "encoder.backbone",  # the resumed run has stored its backbone
+    # The teacher is identified by its weights, not by its path.
     *("distillation.teacher", "distillation.teacher_weights"),
 }
 
@@ -60,7 +60,7 @@ class RunDir:
 
     @property
     def lock_file(self) -> Path:
-        """Locked by the process that trains."""
+        """Locked by the training process."""
         return self.path / ".lock"
 
     @property
@@ -80,7 +80,7 @@ class RunDir:
         return self.path / "classifier.npz"
 
     def supervised_dir(self, train_split: str) -> Path:
-        """Where the supervised baseline lies that learned from this split."""
+        """Run directory of the supervised baseline trained on a split."""
         return self.path / "supervised" / slugify(train_split)
 
     @property
@@ -100,18 +100,18 @@ class RunDir:
         return self.path / "export"
 
     def latest_checkpoint(self) -> str | None:
-        """Returns the checkpoint that the file `checkpoint` names, None where there are none.
+        """Returns the checkpoint that the file `checkpoint` names, or None without checkpoints.
 
         Raises:
-            UserError: if there are checkpoints, but that file is missing or names another.
+            UserError: checkpoints exist, but that file is missing or names none of them.
         """
         path = self._read_checkpoint_file()
         others = [file.stem for file in self.checkpoint_dir.glob("step-*.index")]
         others.sort(key=lambda name: int(name.removeprefix("step-")))
         if path is None and others:
             raise UserError(
-                f"{self.checkpoint_dir}/checkpoint names no checkpoint that is there; to go on "
-                f'from {" or ".join(others)}, write into it: model_checkpoint_path: "{others[-1]}"'
+                f"{self.checkpoint_dir}/checkpoint names no existing checkpoint. Fix: to use "
+                f'{" or ".join(others)}, write to it: model_checkpoint_path: "{others[-1]}"'
             )
         return path
 
@@ -124,7 +124,7 @@ class RunDir:
         return path if found and Path(f"{path}.index").exists() else None
 
     def latest_step(self) -> int:
-        """Returns the step of the checkpoint that a run would go on from, 0 without one."""
+        """Returns the step from which a run would resume, 0 without a checkpoint."""
         path = self.latest_checkpoint()
         return int(path.rpartition("-")[2]) if path else 0
 
@@ -132,7 +132,7 @@ class RunDir:
         """Returns the checkpoint of a step, or the newest one.
 
         Raises:
-            UserError: if there is none, or as `latest_checkpoint`.
+            UserError: it does not exist, or see `latest_checkpoint`.
         """
         path = self.latest_checkpoint()
         if path is not None and step is not None:
@@ -143,12 +143,12 @@ class RunDir:
                     for file in self.checkpoint_dir.glob("step-*.index")
                 )
                 raise UserError(
-                    f"--step={step}: {self.checkpoint_dir} holds the steps "
+                    f"--step={step}: expected one of the steps in {self.checkpoint_dir}: "
                     f"{', '.join(map(str, steps))}"
                 )
         if path is None:
             raise UserError(
-                f"{self.path} holds no checkpoint yet: train it first (simclr-tf pretrain)"
+                f"{self.path} holds no checkpoint yet. Fix: train it first (simclr-tf pretrain)"
             )
         return path
 
@@ -159,48 +159,50 @@ class RunDir:
         atomic_write(self.config_file, json.dumps(document, indent=2) + "\n")
 
     def read_config(self) -> tuple[PretrainConfig, TrainingPlan]:
-        """Returns what the run is.
+        """Reads config.json.
 
         Raises:
-            UserError: if this is no run directory, or its config.json is damaged.
+            UserError: this is not a run directory, or its config.json is damaged.
         """
         try:
             document = json.loads(self.config_file.read_text(encoding="utf-8"))
             kind, config, plan = CONFIGS[document["task"]], document["config"], document["plan"]
         except OSError as error:
             raise UserError(
-                f"{self.path} holds no run (config.json: {error.strerror}): name the --model_dir "
-                "of a pretrain"
+                f"{self.path} holds no run (config.json: {error.strerror}). "
+                "Fix: name the --model_dir of a pretrain"
             ) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.config_file} is damaged: {error}; {_REPAIR_HINT}") from None
+            raise UserError(f"{self.config_file} is damaged: {error}. {_REPAIR_HINT}") from None
         try:
             return from_json(kind, config), from_json(TrainingPlan, plan)
         except UserError as error:
             raise UserError(
-                f"{self.config_file} does not fit this version: {error}; {_REPAIR_HINT}"
+                f"{self.config_file} does not fit this version: {error}. {_REPAIR_HINT}"
             ) from None
 
     def check_resumable(self, config: PretrainConfig, plan: TrainingPlan) -> None:
-        """Refuses to resume this run as something else.
+        """Checks that a training with these settings would resume this run.
 
         Raises:
-            UserError: naming every setting that differs; or its weights were imported.
+            UserError: settings differ, all of which it names, or the weights were imported.
         """
-        before = self.read_config()
-        if before[1].is_imported:
+        _, old_plan = self.read_config()
+        if old_plan.is_imported:
             raise UserError(
-                f"{self.path} holds imported weights, which have no training to go on with: name "
-                f"another --model_dir, and --checkpoint={self.path} to start from them"
+                f"{self.path} holds imported weights, whose training cannot be resumed. "
+                f"Fix: choose another --model_dir, with "
+                f"--checkpoint={self.path} to start from these weights"
             )
         if differing := self.diff_settings(config, plan):
             raise UserError(
-                f"{self.path} holds a run with other settings: {', '.join(differing)}; restore "
-                "them, or start anew with another --model_dir (and --checkpoint to keep weights)"
+                f"{self.path} holds a run with other settings: {', '.join(differing)}. "
+                "Fix: restore them, or choose another --model_dir "
+                "(with --checkpoint to keep the weights)"
             )
 
     def diff_settings(self, config: PretrainConfig, plan: TrainingPlan) -> list[str]:
-        """Returns, in words, the settings in which this run differs from another one."""
+        """Returns descriptions of the settings in which this run differs from another one."""
         old, new = identity_settings(*self.read_config()), identity_settings(config, plan)
         return [
             f"{name} (was {old[name]}, now {new[name]})"
@@ -210,7 +212,7 @@ class RunDir:
 
 
 def identity_settings(config: PretrainConfig, plan: TrainingPlan) -> dict[str, Any]:
-    """Returns what makes a run the run that it is, by the names that a user knows."""
+    """Returns the settings that must not change when a run is resumed, by user-facing name."""
     settings = {
         f"--{name}": value
         for section, values in to_json(config).items()
@@ -225,6 +227,6 @@ def identity_settings(config: PretrainConfig, plan: TrainingPlan) -> dict[str, A
     if isinstance(config, DistillConfig):
         settings["the teacher's weights"] = config.distillation.teacher_weights
     if not config.encoder.global_bn or config.optimization.microbatch_size:
-        # Only then does it change what is computed: whose statistics batch norm takes.
+        # Otherwise the number of replicas does not affect batch norm statistics.
         settings["the number of replicas"] = plan.num_replicas
     return settings

@@ -1,4 +1,4 @@
-"""What a machine is, in words: beside figures that were taken on it."""
+"""Description of the hardware."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class HardwareInfo:
-    """What figures were taken on."""
+    """Hardware and TensorFlow version of a measurement."""
 
     cpu: str
     cores: int
@@ -23,11 +23,11 @@ class HardwareInfo:
 
 
 def detect_hardware() -> HardwareInfo:
-    """Describes the machine; TensorFlow, which knows the GPUs, is started by it."""
+    """Describes the machine; starts TensorFlow to find the GPUs."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
-    # Those that this process may use, where the system tells.
+    # Cores that this process may use, where the system reports them.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     return HardwareInfo(

@@ -70,7 +70,7 @@ def test_forms_lie_in_the_run_side_by_side(export, run_dir):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--step=7"], "holds the steps 1, 2, 3"),
+        (["--step=7"], "checkpoints: 1, 2, 3"),
         (
             ["--format=keras", "--with_preprocessing"],
             "--with_preprocessing: expected --format=saved_model, got keras",

@@ -1,4 +1,4 @@
-"""evaluations.json and its table."""
+"""evaluations.json and its tables."""
 
 import json
 import threading
@@ -8,7 +8,12 @@ import pytest
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.results import EvalContext, ResultWriter, make_evaluation
-from simclr_tf.runs.results_file import append_evaluations, format_results, read_evaluations
+from simclr_tf.runs.results_file import (
+    append_evaluations,
+    format_results,
+    group_into_tables,
+    read_evaluations,
+)
 
 
 def _record(protocol, top1, **changes):
@@ -27,7 +32,7 @@ def _record(protocol, top1, **changes):
     }
 
 
-def test_append_keeps_what_is_there(tmp_path):
+def test_append_evaluations_preserves_earlier_records(tmp_path):
     path = tmp_path / "run" / "evaluations.json"
     assert read_evaluations(path) == []
     append_evaluations(path, [_record("knn", 0.5)])
@@ -40,7 +45,7 @@ def test_append_keeps_what_is_there(tmp_path):
 @pytest.mark.parametrize(
     "content", [b'[{"protocol": "knn"', b'{"knn": 1}', b"[1]", b"\xff\xfe", b""]
 )
-def test_a_corrupt_file_is_an_error_and_stays(tmp_path, content):
+def test_append_evaluations_refuses_a_damaged_file(tmp_path, content):
     path = tmp_path / "evaluations.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"evaluations\.json"):
@@ -48,7 +53,7 @@ def test_a_corrupt_file_is_an_error_and_stays(tmp_path, content):
     assert path.read_bytes() == content
 
 
-def test_the_same_figure_again_takes_the_old_ones_place(tmp_path):
+def test_append_evaluations_replaces_a_record_that_differs_in_seconds(tmp_path):
     path = tmp_path / "evaluations.json"
     append_evaluations(path, [_record("knn", 0.5), _record("knn", 0.6)])
     append_evaluations(path, [{**_record("knn", 0.5), "seconds": 9.0}])
@@ -56,7 +61,7 @@ def test_the_same_figure_again_takes_the_old_ones_place(tmp_path):
     assert read_evaluations(path)[-1]["seconds"] == 9.0
 
 
-def test_a_figure_that_is_no_number_is_never_written(tmp_path):
+def test_append_evaluations_refuses_nan(tmp_path):
     path = tmp_path / "evaluations.json"
     append_evaluations(path, [_record("knn", 0.5)])
     with pytest.raises(ValueError):
@@ -73,49 +78,38 @@ RECORDS = [
 ]
 
 
-def test_table():
-    assert format_results(RECORDS).splitlines() == [
-        "shapes: 100 images of train to learn from, 20 of test to be judged on, step 7",
-        "top-1 %   encoder   pca  random",
-        "knn          87.6  21.5       –",
-        "logistic    100.0     –    15.0",
+@pytest.mark.parametrize("markdown", [False, True])
+def test_format_results_has_a_row_per_protocol_and_a_column_per_encoder(markdown):
+    title, *lines = format_results(RECORDS, markdown).replace("|", " ").splitlines()
+    assert all(part in title for part in ("shapes", "step 7", "100 images of train", "20 of test"))
+    assert [line.split() for line in lines if line.strip(" -:")] == [
+        ["top-1", "%", "encoder", "pca", "random"],
+        ["knn", "87.6", "21.5", "–"],
+        ["logistic", "100.0", "–", "15.0"],
     ]
 
 
-def test_markdown_table():
-    assert format_results(RECORDS, markdown=True).splitlines()[2:] == [
-        "| top-1 % | encoder | pca | random |",
-        "| --- | ---: | ---: | ---: |",
-        "| knn | 87.6 | 21.5 | – |",
-        "| logistic | 100.0 | – | 15.0 |",
-    ]
-
-
-def test_other_steps_and_datasets_stand_apart():
+def test_format_results_separates_steps_and_datasets():
     other = _record("knn", 0.5, dataset="cifar10", step=8)
     tables = format_results([*RECORDS, other]).split("\n\n")
     assert len(tables) == 2
     assert "87.6" in tables[0] and "50.0" not in tables[0]
-    assert tables[1].startswith("cifar10:") and "87.6" not in tables[1]
+    assert tables[1].startswith("cifar10,") and "87.6" not in tables[1]
 
 
-def test_settings_and_labels_tell_rows_apart():
+def test_tables_distinguish_settings_and_label_counts():
     records = [
         _record("knn", 0.1, setting="k=5, T=0.1", metric="top-1", value=0.1),
         _record("knn", 0.2, setting="k=20, T=0.1", metric="top-1", value=0.2),
         _record("logistic", 0.3, setting="L2=1, chosen of 45", metric="top-1", value=0.3),
         _record("finetune", 0.4, num_train=10),
     ]
-    assert format_results(records).splitlines()[1:] == [
-        "top-1 %               encoder",
-        "knn (k=5, T=0.1)         10.0",
-        "knn (k=20, T=0.1)        20.0",
-        "logistic                 30.0",
-        "finetune (10 labels)     40.0",
+    assert [row[0] for table in group_into_tables(records) for row in table.rows[1:]] == [
+        *("knn (k=5, T=0.1)", "knn (k=20, T=0.1)", "logistic", "finetune (10 labels)")
     ]
 
 
-def test_each_metric_has_its_table():
+def test_format_results_separates_metrics():
     records = [
         _record("knn", 0.1, metric="mean per class", value=0.7),
         _record("knn", 0.1),
@@ -127,7 +121,7 @@ def test_each_metric_has_its_table():
     assert "70.0" in tables[0] and "10.0" in tables[1]
 
 
-def test_what_is_shown_is_there_to_stay(tmp_path):
+def test_result_writer_stores_a_record_before_it_is_shown(tmp_path):
     scores, labels = np.eye(2), np.array([0, 1])
     figure = make_evaluation(
         EvalContext("shapes", "train", "test"),
@@ -146,7 +140,7 @@ def test_what_is_shown_is_there_to_stay(tmp_path):
     assert [record["protocol"] for record in seen] == ["knn"]
 
 
-def test_processes_that_add_at_once_lose_nothing(tmp_path):
+def test_append_evaluations_is_safe_in_parallel(tmp_path):
     path = tmp_path / "evaluations.json"
 
     def add(worker):

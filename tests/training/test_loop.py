@@ -230,7 +230,7 @@ def test_damaged_checkpoint_is_an_error_not_random_weights(watched_run, tmp_path
     shutil.copytree(watched_run, copy)
     for data in (copy / "checkpoints").glob("*.data-*"):
         data.write_bytes(data.read_bytes()[:1000])
-    with pytest.raises(UserError, match="does not hold this model"):
+    with pytest.raises(UserError, match="does not contain this model"):
         simclr_tf.load(copy)
 
 
