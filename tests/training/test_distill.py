@@ -1,4 +1,4 @@
-"""Distillation in this process on the built-in shapes: teachers, labels, resuming, learning."""
+"""Distillation on the built-in shapes: teachers, labels, resuming, learning."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from simclr_tf.exporter.export_run import export_run
 from simclr_tf.models.teacher import load_teacher
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
-from simclr_tf.training.tasks import distill, finetune, pretrain
+from simclr_tf.training.tasks import distill, finetune
 from tests.processes import rows
 from tests.training.tiny import (
     CallbackError,
@@ -40,7 +40,21 @@ def exported(teacher) -> Path:
     return export_run(teacher)
 
 
-def test_a_run_and_its_export_teach_the_same(teacher, exported, tmp_path):
+@pytest.fixture(scope="module")
+def student(teacher, tmp_path_factory):
+    """(model, run directory) of a student without labels."""
+    path = tmp_path_factory.mktemp("student") / "run"
+    return distill(distill_config(teacher), path), path
+
+
+@pytest.fixture(scope="module")
+def labeled_student(teacher, tmp_path_factory):
+    """(model, run directory) of a student with 4 labels per class."""
+    path = tmp_path_factory.mktemp("labeled") / "run"
+    return distill(distill_config(teacher, alpha=0.5, labels=4), path), path
+
+
+def test_run_and_its_export_teach_the_same(teacher, exported, student, tmp_path):
     of_run, of_export = map(load_teacher, (teacher, exported))
     images = np.random.default_rng(0).uniform(size=(5, 16, 16, 3)).astype(np.float32)
     wanted = simclr_tf.load(teacher)(images, training=False)
@@ -49,38 +63,33 @@ def test_a_run_and_its_export_teach_the_same(teacher, exported, tmp_path):
         assert (opened.image_size, len(opened.class_names)) == (16, 10)
     assert of_run.class_names == of_export.class_names
     assert of_run.identity == of_export.identity  # the same weights, whatever holds them
-    for name, source in (("run", teacher), ("export", exported)):
-        distill(distill_config(source), tmp_path / name)
-    for ours, theirs in zip(rows(tmp_path / "run"), rows(tmp_path / "export"), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    distill(distill_config(exported), tmp_path)
+    for from_export, from_run in zip(rows(tmp_path), rows(student[1]), strict=True):
+        assert from_export["loss"] == pytest.approx(from_run["loss"], rel=1e-4)
 
 
-def test_resumed_run_equals_an_unbroken_one(teacher, tmp_path):
-    settings = distill_config(teacher, alpha=0.5, labels=4)
-    whole = distill(settings, tmp_path / "whole")
+def test_resumed_run_equals_an_unbroken_one(teacher, labeled_student, tmp_path):
+    broken = tmp_path / "broken"
     with pytest.raises(CallbackError):
-        distill(settings, tmp_path / "broken", callbacks=[RaiseAt(3)])
-    assert RunDir(tmp_path / "broken").latest_step() == 3
+        distill(distill_config(teacher, alpha=0.5, labels=4), broken, callbacks=[RaiseAt(3)])
+    assert RunDir(broken).latest_step() == 3
     # The teacher may have moved in between.
     shutil.copytree(teacher, tmp_path / "moved")
-    elsewhere = distill_config(tmp_path / "moved", alpha=0.5, labels=4)
-    resumed = distill(elsewhere, tmp_path / "broken")
-    assert_equal_variables(resumed, whole)
-    assert reproducible_rows(tmp_path / "broken") == reproducible_rows(tmp_path / "whole")
-    assert rows(tmp_path / "whole")[-1]["step"] == 6
+    resumed = distill(distill_config(tmp_path / "moved", alpha=0.5, labels=4), broken)
+    assert_equal_variables(resumed, labeled_student[0])
+    assert reproducible_rows(broken) == reproducible_rows(labeled_student[1])
+    assert rows(broken)[-1]["step"] == 6
 
 
-def test_another_teacher_or_temperature_is_another_run(teacher, tmp_path):
-    place = tmp_path / "student"
-    distill(distill_config(teacher, steps=1), place)
+def test_another_teacher_or_temperature_is_another_run(teacher, student, tmp_path):
     other = tmp_path / "other"
     finetune(from_scratch_config(1, encoder={"width_multiplier": 1 / 8}), other)
     with pytest.raises(UserError, match=r"the teacher's weights \(was [0-9a-f]{16}, now"):
-        distill(distill_config(other, steps=1), place)
+        distill(distill_config(other), student[1])
     with pytest.raises(UserError, match=r"--distill_temperature \(was 1.0, now 2.0\)"):
-        distill(distill_config(teacher, steps=1, temperature=2.0), place)
+        distill(distill_config(teacher, temperature=2.0), student[1])
     with pytest.raises(UserError, match="the command"):
-        distill(distill_config(teacher, steps=1), teacher)
+        distill(distill_config(teacher), teacher)
 
 
 @pytest.mark.slow
@@ -93,29 +102,27 @@ def test_replicas_each_have_the_teacher(teacher, tmp_path, mirrored):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
 
 
-def test_the_students_checkpoint_holds_the_student_alone(teacher, tmp_path):
-    model = distill(distill_config(teacher, steps=1), tmp_path)
-    stored = tf.train.list_variables(RunDir(tmp_path).checkpoint())
+def test_checkpoint_contains_the_student_without_its_teacher(teacher, student):
+    model, run = student
+    stored = tf.train.list_variables(RunDir(run).checkpoint())
     own = {tuple(v.shape) for v in [*model.variables, *model.optimizer.variables]}
     of_teacher = {tuple(v.shape) for v in simclr_tf.load(teacher).encoder.variables} - own
     assert of_teacher
     assert not of_teacher & {tuple(shape) for _, shape in stored}
-    document = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    document = json.loads((run / "config.json").read_text(encoding="utf-8"))
     identity = load_teacher(teacher).identity
     assert identity.startswith(document["config"]["distillation"]["teacher_weights"])
 
 
-def test_labels_are_used_only_where_they_are_asked_for(teacher, tmp_path):
-    alone, few = tmp_path / "alone", tmp_path / "few"
-    distill(distill_config(teacher, steps=2), alone)
-    assert not RunDir(alone).labeled_images_file.exists()
-    assert set(rows(alone)[-1]) & {"accuracy", "labelled_loss"} == set()
-    distill(distill_config(teacher, steps=2, alpha=0.5, labels=3), few)
-    with RunDir(few).labeled_images_file.open(encoding="utf-8", newline="") as file:
-        assert len(list(csv.DictReader(file))) == 30
-    _, plan = RunDir(few).read_config()
-    assert (plan.num_examples, plan.num_labels, plan.num_classes) == (512, 30, 10)
-    assert {"accuracy", "labelled_loss", "distillation_loss"} <= set(rows(few)[-1])
+def test_labels_are_used_only_if_alpha_is_below_one(student, labeled_student):
+    without, labeled = student[1], labeled_student[1]
+    assert not RunDir(without).labeled_images_file.exists()
+    assert set(rows(without)[-1]) & {"accuracy", "labelled_loss"} == set()
+    with RunDir(labeled).labeled_images_file.open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 40
+    _, plan = RunDir(labeled).read_config()
+    assert (plan.num_examples, plan.num_labels, plan.num_classes) == (512, 40, 10)
+    assert {"accuracy", "labelled_loss", "distillation_loss"} <= set(rows(labeled)[-1])
 
 
 def test_starts_from_the_encoder_of_a_run(teacher, tmp_path):
@@ -195,25 +202,27 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
         evaluate_run(place, EvalOptions(save_classifier=True), **QUIET)
 
 
-def test_images_without_labels_or_of_other_classes(teacher, tmp_path, log):
+def test_images_without_labels_train_and_other_classes_need_alpha_one(teacher, tmp_path, log):
     shapes = simclr_tf.data.open_source("shapes", "train[:64]")
     for i, image in enumerate(shapes.images[:64]):
-        for place in (tmp_path / "photos", tmp_path / "classes" / f"c{i % 2}"):
-            place.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(place / f"{i}.png")
-    for name in ("photos", "classes"):
-        data = {"dataset": f"folder:{tmp_path / name}", "train_split": "train", "storage_size": 24}
-        settings = distill_config(teacher, steps=1, data=data)
-        model = distill(settings, tmp_path / name / "run")
-        assert model.head.kernel.shape[1] == 10
-        assert any("no labels used" in line for line in log.messages)
+        for folder in (tmp_path / "photos", tmp_path / "classes" / f"c{i % 2}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{i}.png")
+    settings = {"train_split": "train", "storage_size": 24}
+    photos, classes = (
+        settings | {"dataset": f"folder:{tmp_path / name}"} for name in ("photos", "classes")
+    )
+    model = distill(distill_config(teacher, steps=1, data=photos), tmp_path / "run")
+    assert model.head.kernel.shape[1] == 10
+    assert any("no labels used" in line for line in log.messages)
+    for data in (photos, classes):
         with pytest.raises(UserError, match="expected labels of the teacher's 10 classes"):
-            distill(distill_config(teacher, alpha=0.5, data=data), tmp_path / "labelled")
+            distill(distill_config(teacher, alpha=0.5, data=data), tmp_path / "labeled")
 
 
-def test_mistakes_are_named_before_training(teacher, exported, tmp_path):
+def test_mistakes_are_named_before_training(teacher, exported, unbroken, tmp_path):
     pretrained = tmp_path / "pretrained"
-    pretrain(changed(optimization={"train_steps": 1}), pretrained)
+    shutil.copytree(unbroken[1], pretrained)
     (tmp_path / "empty").mkdir()
     plain = export_run(pretrained)
     for source, message in [

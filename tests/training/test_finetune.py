@@ -1,23 +1,26 @@
-"""Fine-tuning in this process on the built-in shapes: labels, weights taken over, resuming."""
+"""Fine-tuning on the built-in shapes: labels, initial weights, resuming."""
 
 import csv
 import dataclasses
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 import simclr_tf
 from simclr_tf import config
+from simclr_tf.augment import eval_transform
+from simclr_tf.data import sequential_batches
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import read_evaluations
 from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
 from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.splits import Splits
+from simclr_tf.models.build import build_model
 from simclr_tf.models.classifier import truncate_projection_head
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.tasks import (
@@ -36,33 +39,53 @@ from tests.training.tiny import (
     reproducible_rows,
 )
 
+HALF = {"label_fraction": 0.5, "ft_proj_selector": 1}
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def pretrained(unbroken) -> Path:
     return unbroken[1]
 
 
-def test_labels_are_chosen_class_by_class_and_listed(pretrained, tmp_path):
-    chosen = {}
-    for share in (0.1, 0.5):
-        place = tmp_path / str(share)
-        finetune(finetune_config(pretrained, steps=1, label_fraction=share), place)
-        with (place / "labelled.csv").open(encoding="utf-8", newline="") as file:
-            chosen[share] = [(r["id"], r["class"]) for r in csv.DictReader(file)]
+@pytest.fixture(scope="module")
+def half_labeled(pretrained, tmp_path_factory):
+    """(model, run directory) of a run with half of the labels."""
+    path = tmp_path_factory.mktemp("half") / "run"
+    return finetune(finetune_config(pretrained, **HALF), path), path
+
+
+def read_labeled(run: Path) -> list[tuple[str, str]]:
+    with (run / "labelled.csv").open(encoding="utf-8", newline="") as file:
+        return [(row["id"], row["class"]) for row in csv.DictReader(file)]
+
+
+def test_labels_are_sampled_class_by_class_and_listed(pretrained, half_labeled, tmp_path):
+    model = finetune(
+        finetune_config(
+            pretrained, steps=1, label_fraction=0.1, ft_proj_selector=1, fine_tune_after_block=4
+        ),
+        tmp_path,
+    )
+    tenth, half = read_labeled(tmp_path), read_labeled(half_labeled[1])
     # Of train[:256] six classes have 26 images and four have 25.
-    assert set(Counter(name for _, name in chosen[0.1]).values()) <= {2, 3}
-    assert set(Counter(name for _, name in chosen[0.5]).values()) <= {12, 13}
-    assert set(chosen[0.1]) < set(chosen[0.5])
-    labels = simclr_tf.data.open_source("shapes", "train[:256]").labels()
-    names = simclr_tf.data.open_source("shapes", "train[:256]").class_names
-    for image, name in chosen[0.5]:
+    assert set(Counter(name for _, name in tenth).values()) <= {2, 3}
+    assert set(Counter(name for _, name in half).values()) <= {12, 13}
+    assert set(tenth) < set(half)
+    source = simclr_tf.data.open_source("shapes", "train[:256]")
+    for image, name in half:
         split, _, position = image.partition("/")
-        assert split == "train" and names[labels[int(position)]] == name
-    plan = RunDir(tmp_path / "0.1").read_config()[1]
-    assert plan.num_examples == len(chosen[0.1])
+        assert split == "train" and source.class_names[source.labels()[int(position)]] == name
+    assert RunDir(tmp_path).read_config()[1].num_examples == len(tenth)
+
+    # Everything but the new head is frozen: the encoder and the head's first layer are the run's.
+    original = simclr_tf.load(pretrained)
+    assert_equal_variables(model.encoder, original.encoder)
+    wanted = truncate_projection_head(original.projection_head, 1).get_weights()
+    for weights, expected in zip(model.projection.get_weights(), wanted, strict=True):
+        np.testing.assert_array_equal(weights, expected)
 
 
-def test_listed_images_are_those_of_the_folder_that_were_learnt_from(pretrained, tmp_path):
+def test_listed_images_of_a_folder_are_the_training_images(pretrained, tmp_path):
     shapes = simclr_tf.data.open_source("shapes", "train[:80]")
     for i, (image, label) in enumerate(zip(shapes.images, shapes.labels(), strict=False)):
         place = tmp_path / "photos" / ("=round" if label < 5 else "other")
@@ -84,7 +107,7 @@ def test_listed_images_are_those_of_the_folder_that_were_learnt_from(pretrained,
     assert not set(files) & set(held_out.image_ids(np.arange(held_out.num_examples)))
 
 
-def test_a_batch_that_shrinks_divides_among_the_replicas(pretrained):
+def test_shrunk_batch_is_a_multiple_of_the_replicas(pretrained):
     def shrunk(count, replicas):
         settings = shrink_batch(finetune_config(pretrained), count, replicas)
         return settings.optimization.train_batch_size
@@ -93,20 +116,7 @@ def test_a_batch_that_shrinks_divides_among_the_replicas(pretrained):
     assert shrunk(3, 4) == 16  # too few: refused where the plan is made
 
 
-def test_starts_from_the_encoder_and_the_first_layers_of_the_head(pretrained, tmp_path):
-    source = simclr_tf.load(pretrained)
-    settings = finetune_config(pretrained, steps=1, ft_proj_selector=1, fine_tune_after_block=4)
-    model = finetune(settings, tmp_path)
-    for ours, theirs in zip(model.encoder.variables, source.encoder.variables, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
-    wanted = truncate_projection_head(source.projection_head, 1).get_weights()
-    for ours, theirs in zip(model.projection.get_weights(), wanted, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_zero_initialised_head_is_zero(pretrained, tmp_path):
-    from simclr_tf.models.build import build_model
-
+def test_zero_initialized_head_is_zero(pretrained):
     plan = config.TrainingPlan(256, 10, 6, 0, 8.0, 0.1)
     for zero in (True, False):
         model = build_model(
@@ -115,47 +125,39 @@ def test_zero_initialised_head_is_zero(pretrained, tmp_path):
         assert (not np.any(model.head.kernel.numpy())) == zero
 
 
-def test_resumed_run_equals_an_unbroken_one(pretrained, tmp_path):
-    settings = finetune_config(pretrained, label_fraction=0.5, ft_proj_selector=1)
-    whole = finetune(settings, tmp_path / "whole")
+def test_resumed_run_equals_an_unbroken_one(pretrained, half_labeled, tmp_path):
+    whole, path = half_labeled
     with pytest.raises(CallbackError):
-        finetune(settings, tmp_path / "broken", callbacks=[RaiseAt(3)])
-    assert RunDir(tmp_path / "broken").latest_step() == 3
-    resumed = finetune(settings, tmp_path / "broken")
-    assert_equal_variables(resumed, whole)
-    assert reproducible_rows(tmp_path / "broken") == reproducible_rows(tmp_path / "whole")
+        finetune(finetune_config(pretrained, **HALF), tmp_path, callbacks=[RaiseAt(3)])
+    assert RunDir(tmp_path).latest_step() == 3
+    assert_equal_variables(finetune(finetune_config(pretrained, **HALF), tmp_path), whole)
+    assert reproducible_rows(tmp_path) == reproducible_rows(path)
+    assert {"loss", "accuracy"} <= set(rows(path)[-1])
     with pytest.raises(UserError, match="--label_fraction"):
-        finetune(
-            finetune_config(pretrained, label_fraction=0.25, ft_proj_selector=1),
-            tmp_path / "broken",
-        )
+        finetune(finetune_config(pretrained, **HALF | {"label_fraction": 0.25}), tmp_path)
 
 
-def test_learns_and_is_measured(pretrained, tmp_path):
-    model = finetune(finetune_config(pretrained, steps=40), tmp_path)
-    evaluate_classifier(tmp_path, say=lambda line: None)
-    (record,) = json.loads((tmp_path / "evaluations.json").read_text(encoding="utf-8"))
-    assert record["protocol"] == "finetune" and record["num_train"] == 256
+def test_accuracy_of_a_run_is_recorded(half_labeled, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(half_labeled[1], run)
+    evaluate_classifier(run)
+    (record,) = json.loads((run / "evaluations.json").read_text(encoding="utf-8"))
+    assert record["protocol"] == "finetune" and record["num_train"] == len(read_labeled(run))
     test = simclr_tf.data.open_source("shapes", "test[:64]")
-    images = tf.cast(test._images[test.rows], tf.float32) / 255.0
-    from simclr_tf.augment import eval_transform
-
-    logits = simclr_tf.load(tmp_path)(eval_transform(images, 16), training=False).numpy()
+    (batch,) = sequential_batches(test, 64)
+    logits = half_labeled[0](eval_transform(batch["image"], 16), training=False).numpy()
     assert record["top1"] == pytest.approx(np.mean(logits.argmax(1) == test.labels()))
-    evaluate_classifier(tmp_path, data={"eval_split": "test[:20]"})
-    assert read_evaluations(tmp_path / "evaluations.json")[-1]["num_test"] == 20
+    evaluate_classifier(run, data={"eval_split": "test[:20]"})
+    assert read_evaluations(run / "evaluations.json")[-1]["num_test"] == 20
     for name in ("cat", "dog"):
-        place = tmp_path / "photos" / name
-        place.mkdir(parents=True)
-        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(place / "1.png")
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "1.png")
     others = {"dataset": f"folder:{tmp_path / 'photos'}", "eval_split": "train"}
     with pytest.raises(UserError, match="has other classes"):
-        evaluate_classifier(tmp_path, data=others | {"train_split": "train"})
+        evaluate_classifier(run, data=others | {"train_split": "train"})
     with pytest.raises(UserError, match="exports its own classifier"):
-        evaluate_run(tmp_path, EvalOptions(save_classifier=True))
-    assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"]
-    assert {"loss", "accuracy"} <= set(rows(tmp_path)[-1])
-    assert int(model.step) == 40
+        evaluate_run(run, EvalOptions(save_classifier=True))
 
 
 def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
@@ -165,17 +167,26 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     settings = supervised_baseline_config(before, plan, splits)
     for section in ("augmentation", "encoder", "projection_head"):
         assert getattr(settings, section) == getattr(before, section)
+    held_out = changed(before, data={"validation_fraction": 0.25})
+    assert supervised_baseline_config(held_out, plan, splits).data.validation_fraction == 0
     # On other splits too it has the run's number of steps, not its epochs.
     fewer = dataclasses.replace(splits, train_split="train[:10%]")
     assert (
         supervised_baseline_config(before, plan, fewer).optimization.train_steps == plan.total_steps
     )
-    place = train_supervised_baseline(run, splits)
-    after, its_plan = RunDir(place).read_config()
-    assert its_plan.total_steps == plan.total_steps
-    assert its_plan.peak_learning_rate == plan.peak_learning_rate
+
+
+@pytest.mark.slow
+def test_supervised_baseline_trains_in_the_run(pretrained, tmp_path):
+    shutil.copytree(pretrained, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    before, plan = run.read_config()
+    path = train_supervised_baseline(run, Splits.from_config(before.data))
+    after, baseline_plan = RunDir(path).read_config()
+    assert baseline_plan.total_steps == plan.total_steps
+    assert baseline_plan.peak_learning_rate == plan.peak_learning_rate
     assert after.finetuning.views_per_image == 2
-    assert int(simclr_tf.load(place).step) == plan.total_steps
+    assert int(simclr_tf.load(path).step) == plan.total_steps
 
 
 def test_supervised_baselines_of_other_splits_lie_elsewhere():
@@ -184,17 +195,6 @@ def test_supervised_baselines_of_other_splits_lie_elsewhere():
     splits = ("train", "train[:50%]", "train[:50]", "train[50:]", "train+test", "train_test")
     assert len({run.supervised_dir(split) for split in splits}) == len(splits)
     assert all(run.supervised_dir(s).parent == Path("run/supervised") for s in splits)
-
-
-def test_supervised_baseline_learns_from_what_pretraining_held_out(pretrained):
-    before, plan = RunDir(pretrained).read_config()
-    held = changed(before, data={"validation_fraction": 0.25})
-    assert (
-        supervised_baseline_config(
-            held, plan, Splits.from_config(held.data)
-        ).data.validation_fraction
-        == 0
-    )
 
 
 @pytest.mark.parametrize(
@@ -212,19 +212,19 @@ def test_mistakes_are_named_before_training(pretrained, tmp_path, settings, mess
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_a_start_is_named_or_renounced(pretrained):
+def test_start_needs_a_checkpoint_or_from_scratch(pretrained):
     with pytest.raises(UserError, match="--checkpoint is missing"):
         finetune_config("")
     with pytest.raises(UserError, match="exclude each other"):
         finetune_config(pretrained, from_scratch=True)
 
 
-def test_a_pretrained_run_is_no_place_for_fine_tuning(pretrained):
+def test_finetuning_refuses_the_directory_of_a_pretrained_run(pretrained):
     with pytest.raises(UserError, match="the command"):
         finetune(finetune_config(pretrained), pretrained)
 
 
-def test_other_architecture_is_refused(pretrained, tmp_path):
+def test_checkpoint_of_another_architecture_is_refused(pretrained, tmp_path):
     other = finetune_config(pretrained)
     other = dataclasses.replace(other, encoder=dataclasses.replace(other.encoder, resnet_depth=34))
     with pytest.raises(UserError, match="its encoder has other shapes"):

@@ -70,7 +70,8 @@ def run_dir(preset, place):
     return place / "run"
 
 
-def test_starts_from_the_presets_weights_unless_told_not_to(run_dir, place):
+@pytest.mark.slow
+def test_run_starts_from_the_presets_weights_by_default(run_dir, place):
     moved = place / "moved"
     still = {"train_steps": 1, "learning_rate": 1e-12}
     model = pretrain(_settings(moved, optimization=still), place / "still")
@@ -86,7 +87,7 @@ def test_starts_from_the_presets_weights_unless_told_not_to(run_dir, place):
     assert not any(np.allclose(a, b) for a, b in zip(kernels, theirs, strict=True))
 
 
-def test_without_the_preset_it_is_loaded_resumed_and_measured(run_dir, preset, tmp_path):
+def test_run_is_loaded_resumed_and_evaluated_without_the_preset(run_dir, preset, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run_dir, copy)
     for file in (copy / "checkpoints").glob("step-10.*"):
@@ -108,7 +109,7 @@ def test_without_the_preset_it_is_loaded_resumed_and_measured(run_dir, preset, t
     assert not (tmp_path / "new").exists()
 
 
-def test_it_is_exported_and_the_card_tells_no_place(run_dir, place):
+def test_exported_model_card_contains_no_path(run_dir, place):
     output = export_run(run_dir)
     encoder = simclr_tf.load(run_dir).encoder
     loaded = tf.saved_model.load(str(output))
@@ -136,7 +137,7 @@ def test_it_is_fine_finetune_config(run_dir, tmp_path, after):
     evaluate_classifier(tmp_path, **QUIET)
 
 
-def test_the_supervised_baseline_starts_from_nothing(run_dir):
+def test_supervised_baseline_starts_from_random_weights(run_dir):
     from simclr_tf.evaluation.splits import Splits
 
     before, plan = RunDir(run_dir).read_config()

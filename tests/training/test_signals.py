@@ -1,16 +1,48 @@
-"""What happens to a run that is killed or interrupted, as a user's shell does it."""
+"""Runs that are killed or interrupted, in this process and as a user's shell does it."""
 
+import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
 
 import pytest
+import tf_keras as keras
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.training import tasks
 from tests.processes import ROOT, TINY, finish, last_checkpoint, pretrain, rows, signal_at
+from tests.training import tiny
 
 
+class SendSignal(keras.callbacks.Callback):
+    """Sends this process a signal after a step."""
+
+    def __init__(self, number: int, step: int):
+        super().__init__()
+        self._number, self._step = number, step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.step) == self._step:
+            os.kill(os.getpid(), self._number)
+
+
+def test_signal_ends_a_run_with_a_checkpoint_of_the_next_step(tmp_path):
+    run = RunDir(tmp_path)
+    for number, status, step in ((signal.SIGTERM, 143, 2), (signal.SIGINT, 130, 6)):
+        before = signal.getsignal(number)
+        with pytest.raises(SystemExit) as ended:
+            tasks.pretrain(tiny.TINY, tmp_path, callbacks=[SendSignal(number, step)])
+        assert ended.value.code == status
+        assert run.latest_step() == step + 1
+        state = json.loads(run.state_file.read_text(encoding="utf-8"))
+        assert state["state"] == "interrupted"
+        assert signal.getsignal(number) == before
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_run_saves_its_last_step(tmp_path, number, status):
     process = pretrain(tmp_path, *TINY, "--train_steps=5000", "--log_every=1")
