@@ -22,9 +22,11 @@ def show_progress() -> None:
     application has already configured logging so that these messages are handled.
     """
     logger = logging.getLogger("simclr_tf")
-    is_handled = logging.getLogger().handlers and logger.isEnabledFor(logging.INFO)
-    if logger.handlers or is_handled:
+    root_handlers = logging.getLogger().handlers
+    if logger.handlers or (root_handlers and logger.isEnabledFor(logging.INFO)):
         return
     logger.addHandler(_ConsoleHandler())
+    # Otherwise messages would appear twice once absl, which TensorFlow uses, configures the root.
+    logger.propagate = bool(root_handlers)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)

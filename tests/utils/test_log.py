@@ -12,6 +12,9 @@ from simclr_tf.utils.log import show_progress
 show_progress()
 show_progress()
 logger = logging.getLogger("simclr_tf.some.module")
+from absl import logging as absl_logging
+absl_logging.set_verbosity(absl_logging.ERROR)
+absl_logging.info("configures the root logger")
 logger.info("for users")
 logger.debug("for developers")
 logger.warning("a note")
