@@ -1,8 +1,8 @@
-"""Backbones of KerasCV as encoders: feature maps under global average pooling.
+"""KerasCV backbones as encoders: feature maps under global average pooling.
 
-A preset is what KerasCV calls one: by name, which it downloads, or a directory of `config.json`
-and `model.weights.h5`. What is read of a `config.json` is the name of one of KerasCV's backbones
-and plain values, so that nothing of a stranger's file is run.
+A preset is KerasCV's unit of distribution: a name, which it downloads, or a directory of
+`config.json` and `model.weights.h5`. From a `config.json` only the name of one of KerasCV's
+backbones and plain values are read, so that a file from a stranger cannot execute code.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.errors import UserError
-from simclr_tf.models.layers import disable_dropout, resolve_policy
+from simclr_tf.models.layers import disable_dropout, global_policy, resolve_policy
 from simclr_tf.utils.files import atomic_write
 
-# Those of KerasCV 0.9 for images that can be built, trained in half precision and built again from
-# their layers. VGG16Backbone has no variables under tf_keras, MiTBackbone's layers cannot be built
-# again from what they say of themselves, VideoSwinBackbone takes videos.
+# The image backbones of KerasCV 0.9 that can be built, trained in half precision and rebuilt from
+# their layers. VGG16Backbone has no variables under tf_keras, MiTBackbone's layers cannot be
+# rebuilt from their configuration, VideoSwinBackbone takes videos.
 BACKBONES = (
     *("CSPDarkNetBackbone", "DenseNetBackbone", "EfficientNetLiteBackbone"),
     *("EfficientNetV1Backbone", "EfficientNetV2Backbone", "MobileNetV3Backbone"),
@@ -37,36 +37,51 @@ _KEYS = {"module", "class_name", "config", "registered_name", "weights"}
 def backbone_encoder(
     backbone: keras.Model, batch_norm_momentum: float = 0.9, global_bn: bool = True
 ) -> keras.Model:
-    """Make an encoder of a backbone: images `[N, S, S, 3]` in [0, 1] → features h `[N, D]`.
+    """Makes an encoder from a backbone: images [N, S, S, 3] in [0, 1] → features h [N, D].
 
-    The layers and weights are the backbone's own. Its batch norms take the momentum and kind that
-    is asked for; dropout and stochastic depth are switched off, so that a step can be replayed.
+    Layers and weights are shared with the backbone. Its batch norms get the given momentum and
+    kind; dropout and stochastic depth are disabled, so that a step can be replayed.
 
     Args:
-        backbone: of KerasCV, or another functional model, images → `[N, h, w, D]` or `[N, D]`.
+        backbone: a KerasCV backbone or another functional model, images → [N, h, w, D] or [N, D].
         batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
-        global_bn: share batch statistics between the replicas of the strategy in scope.
+        global_bn: whether replicas of the strategy in scope share batch statistics.
+
+    Returns:
+        A functional model with float32 features (float64 for float64).
 
     Raises:
-        ValueError: it scales its input by 1/255, has no trainable weights, or gives no features.
+        ValueError: the backbone scales its input by 1/255, has no trainable weights, or its output
+            is neither feature maps nor features.
+
+    Example:
+
+    >>> import tf_keras as keras
+    >>> import simclr_tf as st
+    >>> maps = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3)])
+    >>> st.models.backbone_encoder(maps).output_shape
+    (None, 4)
     """
     if getattr(backbone, "include_rescaling", False):
         raise ValueError(
-            f"{backbone.name} scales its input by 1/255, and images here are in [0, 1]: build it "
-            "with include_rescaling=False"
+            f"{backbone.name} scales its input by 1/255, and images are already in [0, 1]: build "
+            "it with include_rescaling=False"
         )
     if not backbone.trainable_variables:
         raise ValueError(f"{backbone.name} has no trainable weights")
     features = backbone.output
-    exact = resolve_policy("float64" if features.dtype == tf.float64 else "float32")
+    float_policy = resolve_policy("float64" if features.dtype == tf.float64 else "float32")
     if features.shape.rank == 4:
-        pool = keras.layers.GlobalAveragePooling2D(dtype=exact, name="final_avg_pool")
+        pool = keras.layers.GlobalAveragePooling2D(dtype=float_policy, name="final_avg_pool")
         features = pool(features)
     elif features.shape.rank == 2:
-        features = keras.layers.Activation("linear", dtype=exact, name="features")(features)
+        # A user's model may have a layer "features" of its own.
+        names = {layer.name for layer in backbone.layers}
+        name = "encoder_features" if "features" in names else "features"
+        features = keras.layers.Activation("linear", dtype=float_policy, name=name)(features)
     else:
         raise ValueError(
-            f"{backbone.name} gives {features.shape}: neither feature maps nor features"
+            f"{backbone.name}: expected output [N, h, w, D] or [N, D], got {features.shape}"
         )
     synchronized = global_bn and tf.distribute.get_strategy().num_replicas_in_sync > 1
     for module in backbone.submodules:
@@ -79,28 +94,28 @@ def backbone_encoder(
 
 
 def describe_preset(preset: str, image_size: int) -> dict[str, Any]:
-    """Return what a preset's backbone is, to be built again without the preset.
+    """Describes the backbone of a preset, to be rebuilt without the preset.
 
     Args:
-        preset: the name of one of KerasCV's presets, or a directory that holds one.
-        image_size: side in pixels of the images that it is for.
+        preset: the name of a KerasCV preset, or a directory that contains one.
+        image_size: side of the images in pixels.
 
     Returns:
-        `preset`, `class_name`, `config` and `features`, the width D; of JSON's types.
+        `preset`, `class_name`, `config` and `features`, the width D; JSON types.
 
     Raises:
-        UserError: there is no such preset, it is no image backbone of KerasCV, KerasCV cannot build
-            it or is not there.
+        UserError: the preset does not exist or is not an image backbone of KerasCV, KerasCV cannot
+            build it, or KerasCV is not installed.
     """
-    found = _open(preset, weights=False)
-    settings = _plain(preset, found.get_config())
-    found_size = settings["input_shape"][:2]
-    if found_size not in ([None, None], [image_size, image_size]):
+    backbone = _load_preset(preset, weights=False)
+    config = _json_config(preset, backbone.get_config())
+    size = config["input_shape"][:2]
+    if size not in ([None, None], [image_size, image_size]):
         raise UserError(
             f"--image_size={image_size}: the preset {preset} takes images of "
-            f"{found_size[0]} × {found_size[1]} alone"
+            f"{size[0]} × {size[1]} pixels. Fix: set --image_size={size[0]}"
         )
-    description = {"preset": preset, "class_name": type(found).__name__, "config": settings}
+    description = {"preset": preset, "class_name": type(backbone).__name__, "config": config}
     encoder = build_backbone(description)
     return {**description, "features": encoder.output_shape[-1]}
 
@@ -111,168 +126,180 @@ def build_backbone(
     global_bn: bool = True,
     dtype: str | keras.mixed_precision.Policy | None = None,
 ) -> keras.Model:
-    """Build the encoder that `describe_preset` described, with random weights.
+    """Builds the encoder of a `describe_preset` description, with random weights.
 
-    Further arguments as in `ResNet`.
+    Args:
+        description: of `describe_preset`.
+        batch_norm_momentum: as in `ResNet`.
+        global_bn: as in `ResNet`.
+        dtype: as in `ResNet`.
 
     Raises:
-        UserError: KerasCV is not there, or cannot build it.
+        UserError: KerasCV is not installed, or cannot build the backbone.
     """
     preset, name = description["preset"], description["class_name"]
-    kind, settings = _class(preset, name), _plain(preset, description["config"])
-    before = keras.mixed_precision.global_policy()
-    # Their layers take no precision but the global one.
-    keras.mixed_precision.set_global_policy(resolve_policy(dtype))
+    backbone_class = _supported_backbone_class(preset, name)
+    config = _json_config(preset, description["config"])
     try:
-        backbone = kind(**{**settings, "include_rescaling": False, "trainable": True})
-        return backbone_encoder(backbone, batch_norm_momentum, global_bn)
+        # The layers of KerasCV take no precision but the global one.
+        with global_policy(resolve_policy(dtype)):
+            backbone = backbone_class(**{**config, "include_rescaling": False, "trainable": True})
+            return backbone_encoder(backbone, batch_norm_momentum, global_bn)
     except (TypeError, ValueError, LookupError) as error:
-        raise _unfit(preset, name, error) from error
-    finally:
-        keras.mixed_precision.set_global_policy(before)
+        raise _build_error(preset, name, error) from error
 
 
 def load_preset_weights(encoder: keras.Model, preset: str) -> bool:
-    """Give an encoder that was built of a preset the preset's weights; False if it has none.
+    """Loads the weights of a preset into its encoder; returns False if the preset has none.
 
     Raises:
-        UserError: they are not to be had, or not those of this encoder.
+        UserError: the weights cannot be read, or belong to another encoder.
     """
-    source = _open(preset, weights=True)
+    source = _load_preset(preset, weights=True)
     if source is None:
         return False
     try:
         encoder.set_weights(source.get_weights())
     except ValueError as error:
-        raise _unfit(preset, type(source).__name__, error) from error
+        raise _build_error(preset, type(source).__name__, error) from error
     return True
 
 
 def save_preset(backbone: keras.Model, directory: str | Path) -> None:
-    """Write a backbone of KerasCV as a preset's directory, which KerasCV reads, too."""
-    whole = {**keras.saving.serialize_keras_object(backbone), "weights": _WEIGHTS}
-    description = {key: whole[key] for key in whole if key in _KEYS}
+    """Writes a KerasCV backbone as a preset directory, which KerasCV can also read."""
+    serialized = {**keras.saving.serialize_keras_object(backbone), "weights": _WEIGHTS}
+    document = {key: serialized[key] for key in serialized if key in _KEYS}
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     backbone.save_weights(directory / _WEIGHTS)
-    atomic_write(directory / _CONFIG, json.dumps(description, indent=4))
+    atomic_write(directory / _CONFIG, json.dumps(document, indent=4))
 
 
-def _open(preset: str, weights: bool) -> Any:
-    """The preset's backbone as KerasCV makes it; None if weights are asked of one without."""
-    kind = next((k for k in map(_named, BACKBONES) if preset in k.presets), None)
-    if kind is not None:
-        place, has_weights = preset, preset in kind.presets_with_weights
-        remedy = "presets by name are downloaded; without a network name a directory"
+def _load_preset(preset: str, weights: bool) -> Any:
+    """Returns the backbone that KerasCV builds; None if `weights` and the preset has none."""
+    classes = map(_backbone_class, BACKBONES)
+    backbone_class = next((c for c in classes if preset in c.presets), None)
+    if backbone_class is not None:
+        path, has_weights = preset, preset in backbone_class.presets_with_weights
+        hint = "presets are downloaded by name; without a network pass a preset directory"
     else:
-        place, remedy = os.path.expanduser(preset), "see that its files are whole"
-        if not os.path.isdir(place):
+        path, hint = os.path.expanduser(preset), "check that its files are complete"
+        if not os.path.isdir(path):
             raise UserError(
-                f"--encoder=keras_cv:{preset}: neither a directory nor one of KerasCV's presets "
-                f"for {', '.join(BACKBONES)}"
+                f"--encoder=keras_cv:{preset}: expected a directory or a KerasCV preset for one of "
+                f"{', '.join(BACKBONES)}"
             )
-        kind, has_weights = _read(preset, Path(place))
+        backbone_class, has_weights = _read_preset_dir(preset, Path(path))
     if weights and not has_weights:
         return None
     try:
-        with _keras_as_it_was(kind):
-            return kind.from_preset(place, load_weights=weights)
-    except Exception as error:  # KerasCV, Kaggle's client and Keras's downloads have no common one
+        with _restore_functional_model(backbone_class):
+            return backbone_class.from_preset(path, load_weights=weights)
+    except Exception as error:  # KerasCV, Kaggle's client and Keras downloads share no base class
         raise UserError(
-            f"--encoder=keras_cv:{preset} cannot be loaded ({_first_line(error)}): {remedy}"
+            f"--encoder=keras_cv:{preset} cannot be loaded ({_first_line(error)}). Fix: {hint}"
         ) from error
 
 
 @contextlib.contextmanager
-def _keras_as_it_was(kind: type) -> Iterator[None]:
-    """Undoes what KerasCV does to Keras while it reads weights.
+def _restore_functional_model(backbone_class: type) -> Iterator[None]:
+    """Undoes the change that KerasCV makes to Keras while it reads weights.
 
-    It replaces a property of every functional model, and does not put it back if reading fails:
-    then no model of the process would have its layers in its checkpoints any more.
+    It replaces a property of every functional model and does not restore it if reading fails: then
+    no model of the process would have its layers in its checkpoints any more.
     """
     name = "_layer_checkpoint_dependencies"
-    functional = next(base for base in kind.__mro__ if name in vars(base))
+    functional = next(base for base in backbone_class.__mro__ if name in vars(base))
     before = vars(functional)[name]
     try:
         with warnings.catch_warnings():
-            # It looks at every property of a model, the deprecated ones too.
+            # KerasCV reads every property of a model, including deprecated ones.
             warnings.filterwarnings("ignore", ".*updates` will be removed in a future version")
             yield
     finally:
         setattr(functional, name, before)
 
 
-def _read(preset: str, place: Path) -> tuple[Any, bool]:
-    """The class of a preset's directory, and whether it has weights; it holds nothing else."""
+def _read_preset_dir(preset: str, path: Path) -> tuple[Any, bool]:
+    """Returns the class of a preset directory and whether it has weights; checks everything else.
+
+    Raises:
+        UserError: the directory is no preset, or contains more than a preset does.
+    """
     try:
-        description = json.loads((place / _CONFIG).read_text(encoding="utf-8"))
-        name, weights = description["class_name"], description.get("weights")
-        registered = keras.saving.get_registered_object(description["registered_name"])
-        _plain(preset, description["config"])
-        # Keras would carry out others, such as what is said there of a loss.
-        odd = sorted(set(description) - _KEYS)
+        document = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
+        name, weights = document["class_name"], document.get("weights")
+        registered = keras.saving.get_registered_object(document["registered_name"])
+        _json_config(preset, document["config"])
+        # Keras would execute other keys, such as a serialized loss.
+        unexpected = sorted(set(document) - _KEYS)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
-            f"--encoder=keras_cv:{preset}: no preset of KerasCV ({_CONFIG}: {_first_line(error)})"
+            f"--encoder=keras_cv:{preset}: not a KerasCV preset ({_CONFIG}: {_first_line(error)})"
         ) from None
-    if odd:
-        raise UserError(f"--encoder=keras_cv:{preset}: {_CONFIG} must not have {', '.join(odd)}")
-    kind = _class(preset, name)
-    if registered is not kind:
-        raise UserError(f"--encoder=keras_cv:{preset}: {_CONFIG} gives {name} another class's name")
+    if unexpected:
+        raise UserError(
+            f"--encoder=keras_cv:{preset}: {_CONFIG} must not have {', '.join(unexpected)}"
+        )
+    backbone_class = _supported_backbone_class(preset, name)
+    if registered is not backbone_class:
+        raise UserError(
+            f"--encoder=keras_cv:{preset}: {_CONFIG} registers {name} under the name of another "
+            "class"
+        )
     if weights is not None and (
-        weights != os.path.basename(str(weights)) or not (place / weights).is_file()
+        weights != os.path.basename(str(weights)) or not (path / weights).is_file()
     ):
         raise UserError(
-            f"--encoder=keras_cv:{preset}: its weights {weights!r} are no file in it; copy them "
-            "there"
+            f"--encoder=keras_cv:{preset}: its weights {weights!r} are not a file in the "
+            "directory. Fix: copy them there"
         )
-    return kind, weights is not None
+    return backbone_class, weights is not None
 
 
-def _class(preset: str, name: Any) -> Any:
+def _supported_backbone_class(preset: str, name: Any) -> Any:
     if name not in BACKBONES:
         raise UserError(
-            f"--encoder=keras_cv:{preset}: {name} is none of the backbones that can be trained "
-            f"here: {', '.join(BACKBONES)}"
+            f"--encoder=keras_cv:{preset}: expected one of {', '.join(BACKBONES)}, got {name}"
         )
-    return _named(name)
+    return _backbone_class(name)
 
 
-def _named(name: str) -> Any:
-    # Asked only here: KerasCV follows tf.keras, all else works with whatever that names.
+def _backbone_class(name: str) -> Any:
+    # Checked only here: KerasCV follows tf.keras, everything else works with either Keras.
     if tf.keras.Model is not keras.Model:  # noqa: TID251
         raise UserError(
             "--encoder=keras_cv:…: TensorFlow has bound tf.keras to Keras 3 before simclr_tf was "
-            "imported: set TF_USE_LEGACY_KERAS=1 in the environment, or import simclr_tf first"
+            "imported. Fix: set TF_USE_LEGACY_KERAS=1 in the environment, or import simclr_tf first"
         )
     try:
         import keras_cv
     except ImportError as error:
         raise UserError(
-            f"--encoder=keras_cv:… needs KerasCV ({_first_line(error)}): "
+            f"--encoder=keras_cv:… needs KerasCV ({_first_line(error)}). Fix: "
             "pip install 'simclr_tf[keras-cv]'"
         ) from None
     return getattr(keras_cv.models, name)
 
 
-def _plain(preset: str, config: Any) -> dict[str, Any]:
-    """A backbone's settings as JSON's types; UserError if they describe any object."""
+def _json_config(preset: str, config: Any) -> dict[str, Any]:
+    """Returns a backbone's arguments as JSON types; UserError if they describe any object."""
 
     def is_plain(value: Any) -> bool:
         if isinstance(value, list | tuple):
             return all(map(is_plain, value))
         return value is None or isinstance(value, bool | int | float | str)
 
-    odd = sorted(key for key, value in config.items() if not is_plain(value))
-    if odd:
+    unexpected = sorted(key for key, value in config.items() if not is_plain(value))
+    if unexpected:
         raise UserError(
-            f"--encoder=keras_cv:{preset}: {', '.join(odd)} must be plain values in {_CONFIG}"
+            f"--encoder=keras_cv:{preset}: {', '.join(unexpected)} must be plain values in "
+            f"{_CONFIG}"
         )
     return json.loads(json.dumps(config))
 
 
-def _unfit(preset: str, name: str, error: Exception) -> UserError:
+def _build_error(preset: str, name: str, error: Exception) -> UserError:
     return UserError(
         f"--encoder=keras_cv:{preset}: KerasCV cannot build this {name}: {_first_line(error)}"
     )

@@ -1,8 +1,10 @@
-"""Convolution and batch normalisation as the encoder and the projection head use them."""
+"""Convolution and batch normalization of the encoder and the projection head."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import tensorflow as tf
 import tf_keras as keras
@@ -14,10 +16,10 @@ POLICIES = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 def resolve_policy(
     dtype: str | keras.mixed_precision.Policy | None,
 ) -> keras.mixed_precision.Policy:
-    """Return the precision policy that `dtype` names; None is Keras's global policy.
+    """Returns the precision policy that `dtype` names; None is Keras's global policy.
 
     Raises:
-        ValueError: the policy would keep variables in 16 bits, or is unknown.
+        ValueError: the policy is unknown, or would store variables in 16 bits.
     """
     if dtype is None:
         dtype = keras.mixed_precision.global_policy()
@@ -27,8 +29,19 @@ def resolve_policy(
     return keras.mixed_precision.Policy(name)
 
 
+@contextlib.contextmanager
+def global_policy(policy: keras.mixed_precision.Policy) -> Iterator[None]:
+    """Sets Keras's global policy, and afterwards restores the previous one."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
 def disable_dropout(model: keras.Model) -> None:
-    """Switch off dropout and stochastic depth: all layers that drop at a `rate`."""
+    """Disables dropout and stochastic depth: sets the `rate` of every layer that has one to 0."""
     for module in model.submodules:
         if isinstance(getattr(module, "rate", None), int | float):
             module.rate = 0.0
@@ -41,9 +54,9 @@ class LayerFactory:
     Only layers that ship with Keras are used, so that a saved model loads without this package.
 
     Attributes:
-        policy: precision of every layer; `resolve_policy` makes it.
+        policy: precision of every layer, from `resolve_policy`.
         batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
-        global_bn: share batch statistics between all replicas of the current strategy.
+        global_bn: whether all replicas of the current strategy share batch statistics.
     """
 
     policy: keras.mixed_precision.Policy
@@ -65,9 +78,9 @@ class LayerFactory:
         strides: int = 1,
         use_bias: bool = False,
     ) -> tf.Tensor:
-        """Convolve `[N, H, W, C]` to `[N, ⌈H/strides⌉, ⌈W/strides⌉, filters]`."""
+        """Convolves `[N, H, W, C]` to `[N, ⌈H/strides⌉, ⌈W/strides⌉, filters]`."""
         if strides > 1 and kernel_size > 1:
-            # SAME would pad by the image's size, and unevenly for an even one.
+            # SAME padding depends on the image size and is uneven for even sizes.
             x = self.pad(x, kernel_size, name=f"{name}_pad")
         return keras.layers.Conv2D(
             filters,
@@ -83,7 +96,7 @@ class LayerFactory:
         )(x)
 
     def pad(self, x: tf.Tensor, kernel_size: int, name: str) -> tf.Tensor:
-        """Pad height and width with zeros by kernel_size − 1 in all, whatever the image's size."""
+        """Pads height and width with kernel_size − 1 zeros in total, for any image size."""
         before = (kernel_size - 1) // 2
         after = kernel_size - 1 - before
         return keras.layers.ZeroPadding2D(
@@ -98,11 +111,11 @@ class LayerFactory:
         center: bool = True,
         dtype: str | None = None,
     ) -> tf.Tensor:
-        """Normalise `[..., C]`; `dtype` is the layer's precision where it is not the factory's.
+        """Normalizes `[..., C]`; `dtype` overrides the precision of the factory.
 
-        Exchanged between replicas, with `global_bn`: an all-reduce of sums, sums of squares and
-        counts, 12·C bytes, and on the way back one of the gradients of the two sums, 8·C bytes
-        (both in float32, or twice as much in float64).
+        Exchanged between replicas with `global_bn`: an all-reduce of sums, sums of squares and
+        counts, 12·C bytes, and in the backward pass one of the gradients of the two sums, 8·C bytes
+        (both in float32, twice as much in float64).
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return keras.layers.BatchNormalization(
@@ -110,14 +123,14 @@ class LayerFactory:
             epsilon=BATCH_NORM_EPSILON,
             center=center,
             gamma_initializer="zeros" if zero_gamma else "ones",
-            # Synchronised statistics have no fused kernel: slower, and no gain on one replica.
+            # Synchronized statistics have no fused kernel: slower, and useless on one replica.
             synchronized=self.global_bn and replicas > 1,
             dtype=dtype or self.policy,
             name=name,
         )(x)
 
     def activation(self, x: tf.Tensor, function: str, name: str) -> tf.Tensor:
-        """Apply a Keras activation, `linear` being the identity."""
+        """Applies a Keras activation; `linear` is the identity."""
         return keras.layers.Activation(function, dtype=self.policy, name=name)(x)
 
     def conv_bn_relu(
@@ -129,7 +142,7 @@ class LayerFactory:
         index: int,
         strides: int = 1,
     ) -> tf.Tensor:
-        """Add the layers PREFIX_convINDEX, PREFIX_bnINDEX and PREFIX_reluINDEX."""
+        """Adds the layers PREFIX_convINDEX, PREFIX_bnINDEX and PREFIX_reluINDEX."""
         x = self.conv(x, filters, kernel_size, f"{prefix}_conv{index}", strides)
         x = self.batch_norm(x, f"{prefix}_bn{index}")
         return self.activation(x, "relu", f"{prefix}_relu{index}")
