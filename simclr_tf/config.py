@@ -122,7 +122,8 @@ class Encoder(OptionGroup):
     encoder: str = option(
         "resnet",
         "resnet, or keras_cv:PRESET_OR_DIRECTORY: a backbone of KerasCV under global average "
-        "pooling; a preset of its own by name (downloaded), or a directory that holds one.",
+        "pooling; a preset of its own by name (downloaded), or a directory that holds one. Python "
+        "also accepts a functional Keras model, stored as keras:NAME.",
         added_in_later_version=True,
     )
     preset_weights: bool = option(
@@ -143,22 +144,22 @@ class Encoder(OptionGroup):
         0.9, "Momentum of batch norm's moving statistics.", min=0, exclusive_max=1
     )
     global_bn: bool = option(True, "Batch statistics over all replicas.")
-    # Of a KerasCV encoder: what `models.keras_cv.describe_preset` found, enough to build it again.
+    # Description from which `models.build` rebuilds a KerasCV or custom Keras encoder.
     backbone: dict | None = dataclasses.field(default=None, metadata=ADDED_IN_LATER_VERSION)
 
     def __post_init__(self):
         super().__post_init__()
         if self.encoder != "resnet":
-            self._check_keras_cv()
+            self._check_other_encoder()
         if self.resnet_depth not in (18, 34, 50, 101, 152, 200):
             raise UserError(
                 f"--resnet_depth={self.resnet_depth}: expected one of 18, 34, 50, 101, 152, 200"
             )
 
-    def _check_keras_cv(self) -> None:
-        if not self.preset:
+    def _check_other_encoder(self) -> None:
+        if not self.preset and not self.keras_model:
             raise UserError(
-                f"--encoder={self.encoder}: must be resnet or keras_cv:PRESET_OR_DIRECTORY"
+                f"--encoder={self.encoder}: expected resnet or keras_cv:PRESET_OR_DIRECTORY"
             )
         for field in option_fields(self):
             value = getattr(self, field.name)
@@ -174,8 +175,16 @@ class Encoder(OptionGroup):
         kind, _, preset = self.encoder.partition(":")
         return preset if kind == "keras_cv" else ""
 
+    @property
+    def keras_model(self) -> str:
+        """Name of the user's own Keras model; empty for other encoders."""
+        kind, _, name = self.encoder.partition(":")
+        return name if kind == "keras" else ""
+
     def describe(self) -> str:
         """Returns the architecture in words; of a resolved config."""
+        if self.keras_model:
+            return f"Keras model {self.keras_model}"
         if self.preset:
             return f"KerasCV {self.backbone['class_name'] if self.backbone else self.preset}"
         return f"ResNet-{self.resnet_depth} × {self.width_multiplier:g} ({self.stem} stem)"
@@ -486,7 +495,7 @@ class PretrainConfig:
         """Returns the config with `stem=auto` and `storage_size=0` replaced by their values."""
         size = self.augmentation.image_size
         stem = self.encoder.stem
-        if stem == "auto" and not self.encoder.preset:
+        if stem == "auto" and self.encoder.encoder == "resnet":
             stem = "cifar" if size <= 32 else "imagenet"
         storage_size = self.data.storage_size or round(1.5 * size)
         return self.override({"data": {"storage_size": storage_size}, "encoder": {"stem": stem}})
@@ -534,7 +543,7 @@ class FinetuneConfig(PretrainConfig):
                 "--views_per_image=2 with it, because only the second view is transformed"
             )
         after = self.finetuning.fine_tune_after_block
-        if self.encoder.preset and 0 <= after < 4:
+        if self.encoder.encoder != "resnet" and 0 <= after < 4:
             raise UserError(
                 f"--fine_tune_after_block={after}: only --encoder=resnet has block groups; of "
                 f"{self.encoder.encoder} -1 trains all, 4 the new head alone"

@@ -1,4 +1,4 @@
-"""From a config to the model, its optimizer compiled in: the one place where they meet."""
+"""Builds the encoder and the compiled model of a config."""
 
 import functools
 from typing import Any
@@ -18,21 +18,28 @@ from simclr_tf.config import (
 from simclr_tf.errors import UserError
 from simclr_tf.models import Classifier, DistilledClassifier, ResNet, SimCLR, build_projection_head
 from simclr_tf.models.classifier import freeze_through_block, truncate_projection_head
+from simclr_tf.models.custom_encoder import (
+    build_custom_encoder,
+    describe_encoder,
+    same_architecture,
+)
 from simclr_tf.models.keras_cv_backbones import build_backbone, describe_preset
 from simclr_tf.models.multi_view import Augment
 
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+_KERAS_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def build_encoder(encoder: Encoder, precision: str = "float32") -> keras.Model:
-    """Returns the encoder of a resolved config, with random weights."""
+    """Builds the encoder of a resolved config, with random weights."""
     common: dict[str, Any] = {
         "batch_norm_momentum": encoder.batch_norm_decay,
         "global_bn": encoder.global_bn,
-        "dtype": _POLICIES[precision],
+        "dtype": _KERAS_POLICIES[precision],
     }
     if encoder.preset:
         return build_backbone(encoder.backbone or {}, **common)
+    if encoder.keras_model:
+        return build_custom_encoder(encoder.backbone or {}, **common)
     return ResNet(
         encoder.resnet_depth,
         encoder.width_multiplier,
@@ -43,51 +50,73 @@ def build_encoder(encoder: Encoder, precision: str = "float32") -> keras.Model:
     )
 
 
-def resolve_encoder(config: PretrainConfig, known: Encoder | None = None) -> PretrainConfig:
-    """Returns the config with what its KerasCV preset, if it has one, is.
+def resolve_encoder(
+    config: PretrainConfig, resumed: Encoder | None = None, model: keras.Model | None = None
+) -> PretrainConfig:
+    """Returns the config with the description of an encoder other than the built-in ResNet.
 
     Args:
-        config: of which a backbone that is known already stays.
-        known: of a run to go on with: its preset need not be there any more.
+        config: the description that it may already have is used.
+        resumed: the encoder of the run that is resumed: its KerasCV preset need not exist, nor its
+            Keras model be passed, any more.
+        model: the user's own Keras model; replaces `--encoder`.
 
     Raises:
-        UserError: as `describe_preset`.
+        UserError: as in `describe_preset` and `describe_encoder`; or the model is missing, or has
+            another architecture than the run.
     """
-    encoder = config.encoder
-    for description in (encoder.backbone, known and known.backbone):
-        if description and description["preset"] == encoder.preset:
-            break
-    else:
-        size = config.augmentation.image_size
-        description = describe_preset(encoder.preset, size) if encoder.preset else None
-    return config.override({"encoder": {"backbone": description}})
+    encoder, size = config.encoder, config.augmentation.image_size
+    stored = encoder.backbone
+    if resumed is not None and stored is None and (model or resumed.encoder == encoder.encoder):
+        stored = resumed.backbone
+    name, description = encoder.encoder, stored
+    if model is not None:
+        description = describe_encoder(model, size)
+        if resumed is not None and resumed.keras_model and resumed.backbone:
+            if not same_architecture(resumed.backbone, description):
+                raise UserError(
+                    f"encoder: expected the architecture of the run's {resumed.encoder}, got "
+                    f"another ({model.name}). Fix: pass the same model, or set another --model_dir"
+                )
+            description = resumed.backbone
+        name = f"keras:{description['class_name']}"
+    elif encoder.keras_model and stored is None:
+        raise UserError(
+            f"--encoder={encoder.encoder}: expected a Keras model, got its name. Fix: pass the "
+            "model in Python, simclr_tf.pretrain(model_dir, encoder=model)"
+        )
+    elif encoder.preset and stored is None:
+        description = describe_preset(encoder.preset, size)
+    elif not encoder.preset and not encoder.keras_model:
+        description = None
+    return config.override({"encoder": {"encoder": name, "backbone": description}})
 
 
 def build_model(
     config: PretrainConfig, plan: TrainingPlan, steps_per_execution: int = 1
 ) -> SimCLR | Classifier:
-    """Returns the model of a resolved config, compiled, every variable created.
+    """Builds the model of a resolved config, compiled, with all variables created.
 
     The weights are a function of the seed. Call it in the scope of the strategy that trains it.
 
     Raises:
-        UserError: a fine-tuning config asks for a layer that the projection head does not have, or
-            KerasCV cannot build the encoder.
+        UserError: a fine-tuning config requests a layer that the projection head does not have, or
+            the encoder cannot be built.
     """
     keras.utils.set_random_seed(config.optimization.seed)
     model: SimCLR | Classifier
     if isinstance(config, FinetuneConfig):
         model = _classifier(config, plan)
     elif isinstance(config, DistillConfig):
-        model = _student(config, plan)
+        model = _distilled_classifier(config, plan)
     else:
         model = _simclr(config, plan)
     size = config.augmentation.image_size
     model.build((None, size, size, 3))
     optimizer = _optimizer(config, plan)
     model.compile(optimizer, steps_per_execution=steps_per_execution)
-    # Built now, so that a checkpoint restores into it and is checked at once.
-    # (A LossScaleOptimizer around LAMB cannot, so what it wraps is.)
+    # Built now, so that a checkpoint is restored and checked immediately. (A LossScaleOptimizer
+    # around LAMB cannot be built, so the optimizer that it wraps is.)
     getattr(optimizer, "inner_optimizer", optimizer).build(model.trainable_variables)
     return model
 
@@ -99,7 +128,7 @@ def _simclr(config: PretrainConfig, plan: TrainingPlan) -> SimCLR:
     return SimCLR(
         encoder,
         _projection_head(config, width),
-        _augment(config.augmentation),
+        _build_augmentation(config.augmentation),
         contrastive_loss=losses.get(loss.loss, loss.margin),
         temperature=loss.temperature,
         normalize=loss.hidden_norm,
@@ -124,8 +153,8 @@ def _classifier(config: FinetuneConfig, plan: TrainingPlan) -> Classifier:
             projection = truncate_projection_head(head, finetuning.ft_proj_selector)
         except ValueError as error:
             raise UserError(
-                f"--ft_proj_selector={finetuning.ft_proj_selector}: {error}; choose a layer that "
-                "it has, or 0 for the encoder itself"
+                f"--ft_proj_selector={finetuning.ft_proj_selector}: {error}. Fix: choose an "
+                "existing layer, or 0 for the encoder itself"
             ) from None
         width = projection.output_shape[-1]
     freeze_through_block(encoder, finetuning.fine_tune_after_block)
@@ -134,7 +163,7 @@ def _classifier(config: FinetuneConfig, plan: TrainingPlan) -> Classifier:
     return Classifier(
         encoder,
         _linear_head(width, plan.num_classes, zero=finetuning.zero_init_logits_layer),
-        _augment(config.augmentation),
+        _build_augmentation(config.augmentation),
         projection=projection,
         seed=config.optimization.seed,
         views_per_image=finetuning.views_per_image,
@@ -142,35 +171,35 @@ def _classifier(config: FinetuneConfig, plan: TrainingPlan) -> Classifier:
 
 
 @functools.lru_cache
-def _augment(views: Augmentation) -> Augment | tuple[Augment, Augment]:
-    """One policy, or one for each view. They are shared, so that each is compiled once only."""
+def _build_augmentation(options: Augmentation) -> Augment | tuple[Augment, Augment]:
+    """Returns one policy, or one per view; cached, so that each is compiled only once."""
     crop: dict[str, Any] = {
-        "crop_area": (views.crop_min_area, views.crop_max_area),
-        "flip": views.use_flip,
+        "crop_area": (options.crop_min_area, options.crop_max_area),
+        "flip": options.use_flip,
     }
-    if views.policy == "randaugment":
-        return RandAugment(views.image_size, **crop)
-    how: dict[str, Any] = crop | {
-        "color_jitter_strength": views.color_jitter_strength,
-        "brightness": views.brightness,
-        "grayscale": views.use_grayscale,
+    if options.policy == "randaugment":
+        return RandAugment(options.image_size, **crop)
+    augment_kwargs: dict[str, Any] = crop | {
+        "color_jitter_strength": options.color_jitter_strength,
+        "brightness": options.brightness,
+        "grayscale": options.use_grayscale,
     }
-    if views.transformations:
-        names = views.transformation_names
+    if options.transformations:
+        names = options.transformation_names
         return (
-            NamedTransforms(views.image_size, **how),
-            NamedTransforms(views.image_size, names, **how),
+            NamedTransforms(options.image_size, **augment_kwargs),
+            NamedTransforms(options.image_size, names, **augment_kwargs),
         )
-    return SimCLRAugment(views.image_size, use_blur=views.use_blur, **how)
+    return SimCLRAugment(options.image_size, use_blur=options.use_blur, **augment_kwargs)
 
 
-def _student(config: DistillConfig, plan: TrainingPlan) -> DistilledClassifier:
-    """Without its teacher, which only training needs."""
+def _distilled_classifier(config: DistillConfig, plan: TrainingPlan) -> DistilledClassifier:
+    """Returns the model without its teacher, which only training needs."""
     encoder = build_encoder(config.encoder, config.optimization.precision)
     return DistilledClassifier(
         encoder,
         _linear_head(encoder.output_shape[-1], plan.num_classes),
-        _augment(config.augmentation),
+        _build_augmentation(config.augmentation),
         temperature=config.distillation.distill_temperature,
         alpha=config.distillation.distill_alpha,
         seed=config.optimization.seed,
@@ -186,7 +215,7 @@ def _projection_head(config: PretrainConfig, width: int) -> keras.Model:
         input_dim=width,
         batch_norm_momentum=config.encoder.batch_norm_decay,
         global_bn=config.encoder.global_bn,
-        dtype=_POLICIES[config.optimization.precision],
+        dtype=_KERAS_POLICIES[config.optimization.precision],
     )
 
 

@@ -1,4 +1,4 @@
-"""An encoder under a classification head: fine-tuning, and training with labels from nothing."""
+"""Classifier on an encoder: fine-tuning, and supervised training from random weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,35 +6,52 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.models.multi_view import Augment, MultiViewModel, cross_entropy
+from simclr_tf.models.multi_view import (
+    Augment,
+    MultiViewModel,
+    as_batch,
+    cross_entropy,
+    get_labels,
+)
 
 BLOCK_ENDPOINTS = (
     "initial_max_pool",
-    "block_group1",
-    "block_group2",
-    "block_group3",
-    "block_group4",
+    *("block_group1", "block_group2", "block_group3", "block_group4"),
 )
 
 
 class Classifier(MultiViewModel):
-    """Trains an encoder and the linear head on top of it by the labels [v1 §B.5].
+    """Trains an encoder and a linear head on labels [v1 §B.5].
 
-    `fit` on a dataset of {"image": uint8 [B, H, W, 3], "label": int [B]}, with "aspect" float [B]
-    where there is one; images of label -1 are left out of the loss. Called on images it returns
-    logits. What is frozen (`trainable = False`) runs in inference mode, its batch norm included,
-    and does not change by a bit.
+    `fit` takes what `SimCLR.fit` takes, with labels; images of label -1 are left out of the loss.
+    Called on images, the model returns logits. Frozen layers (`trainable = False`), including batch
+    norm, run in inference mode and are never updated.
 
     Args:
-        encoder: any keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
-        head: a built keras layer → logits [N, C].
+        encoder: keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
+        head: keras layer, features → logits [N, C].
         augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
-            one such for each view.
-        projection: keras.Model between the two, features [N, D] → what the head sees: the first
-            layers of a projection head [v2 §2.2], or None.
-        seed: the run's seed; the views follow from it, the step and the position in the batch.
-        views_per_image: how many views of each image a step learns from.
-        metric_names: names of the scalars that a step reports.
+            one such function per view.
+        projection: keras.Model between encoder and head, features [N, D] → input of the head: the
+            first layers of a projection head [v2 §2.2], or None.
+        seed: seed of the run; the views follow from it, the step and the position in the batch.
+        views_per_image: number of views of each image per step.
+        name: of the Keras model.
+        metric_names: names of the scalars that a step returns.
+
+    Example:
+    >>> import numpy as np, tf_keras as keras
+    >>> import simclr_tf as st
+    >>> model = st.models.Classifier(
+    ...     st.models.ResNet(18, width_multiplier=1 / 32, stem="cifar"),
+    ...     keras.layers.Dense(10),
+    ...     st.augment.SimCLRAugment(image_size=8),
+    ... )
+    >>> model.compile(optimizer="adam")
+    >>> images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.arange(4)
+    >>> history = model.fit(images, labels, batch_size=4, verbose=0)
+    >>> model(images / 255).shape
+    TensorShape([4, 10])
     """
 
     def __init__(
@@ -54,66 +71,67 @@ class Classifier(MultiViewModel):
         self.head = head
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        hidden = self.encoder(images, training=training)
+        features = self.encoder(images, training=training)
         if self.projection is not None:
-            hidden = self.projection(hidden, training=training)
-        return self.head(hidden)
+            features = self.projection(features, training=training)
+        return self.head(features)
 
-    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Trains on a replica's share of a global batch; returns this step's metric_names."""
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Trains on this replica's part of a global batch; returns the logs of this step."""
+        batch = as_batch(data)
         views = self.make_views(batch, self.step)
         targets = self._targets(batch, views)
         with tf.GradientTape() as tape:
-            loss, statistics = self._loss(self(views, training=True), targets)
+            loss, logs = self._loss(self(views, training=True), targets)
             if self.losses:
                 loss += tf.cast(tf.add_n(self.losses), loss.dtype)
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             scaled = self._scale_loss(loss / replicas)
         gradients = tape.gradient(scaled, self.trainable_variables)
-        self._apply_gradients(gradients, statistics, per_replica_losses=["loss"])
-        return statistics
+        self._apply_gradients(gradients, logs, per_replica_losses=["loss"])
+        return logs
 
     def _targets(self, batch: Any, views: tf.Tensor) -> Any:
-        """What is to be answered of the views [V·B, S, S, 3]."""
+        """Returns the targets of the views [V·B, S, S, 3]."""
         del views
-        return tf.tile(batch["label"], [self.views_per_image])
+        return tf.tile(get_labels(batch), [self.views_per_image])
 
     def _loss(self, logits: tf.Tensor, targets: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Returns the loss, whose gradients add up over replicas, and the logs."""
-        loss, mean, accuracy = cross_entropy(logits, targets)
-        return loss, {"loss": mean, "accuracy": accuracy}
+        """Returns the loss, whose gradients add up over replicas of equal batches, and the logs."""
+        loss, mean_loss, accuracy = cross_entropy(logits, targets)
+        return loss, {"loss": mean_loss, "accuracy": accuracy}
 
 
-def freeze_through_block(encoder: keras.Model, after_block: int) -> None:
+def freeze_through_block(encoder: keras.Model, last_block: int) -> None:
     """Freezes the first part of a ResNet, so that training starts after it.
 
     Args:
-        encoder: of `ResNet`, or another whose layers bear those names.
-        after_block: -1 freezes nothing, 0 the stem, 1 to 3 also the block groups up to that one,
-            4 all of the encoder.
+        encoder: from `ResNet`, or another model with layers of these names.
+        last_block: -1 freezes nothing, 0 the stem, 1 to 3 also the block groups up to that one,
+            4 the whole encoder.
 
     Raises:
-        ValueError: `after_block` is none of these, or the encoder has no such layer.
+        ValueError: `last_block` is none of these, or the encoder has no such layer.
     """
-    if after_block not in range(-1, 5):
-        raise ValueError(f"after_block must be -1 to 4, got {after_block!r}")
-    if after_block == 4:
+    if last_block not in range(-1, 5):
+        raise ValueError(f"last_block must be -1 to 4, got {last_block!r}")
+    if last_block == 4:
         encoder.trainable = False
-    elif after_block >= 0:
-        # In the order of the graph: whatever leads to the block's output stands before it.
+    elif last_block >= 0:
+        # In graph order: every layer that leads to the block's output precedes it.
         names = [layer.name for layer in encoder.layers]
-        for layer in encoder.layers[: names.index(BLOCK_ENDPOINTS[after_block]) + 1]:
+        for layer in encoder.layers[: names.index(BLOCK_ENDPOINTS[last_block]) + 1]:
             layer.trainable = False
 
 
-def truncate_projection_head(head: keras.Model, count: int) -> keras.Model:
-    """Returns the first `count` layers of a projection head as a model, sharing its weights.
+def truncate_projection_head(head: keras.Model, num_layers: int) -> keras.Model:
+    """Returns the first `num_layers` layers of a projection head as a model, sharing its weights.
 
     Raises:
         ValueError: the head has fewer layers, or none.
     """
     names = {layer.name for layer in head.layers}
-    for name in (f"layer{count}_relu", f"layer{count}_bn"):  # the last layer has no ReLU
+    for name in (f"layer{num_layers}_relu", f"layer{num_layers}_bn"):  # the last has no ReLU
         if name in names:
             return keras.Model(head.inputs, head.get_layer(name).output, name="projection")
-    raise ValueError(f"the projection head has no layer {count}")
+    raise ValueError(f"the projection head has no layer {num_layers}")

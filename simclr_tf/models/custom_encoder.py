@@ -20,8 +20,10 @@ from simclr_tf.models.layers import global_policy, resolve_policy
 _OP_LAYERS = ("TFOpLambda", "SlicingOpLambda")
 _OP_MODULE = "tf_keras.src.layers.core.tf_op_layer"
 _OP_PREFIXES = ("__operators__.", "keras.", "linalg.", "math.", "nn.")
-_OPS = ("cast", "clip_by_value", "concat", "expand_dims", "identity", "pad", "reshape")
-_OPS += ("split", "squeeze", "stack", "tile", "transpose", "unstack")
+_OPS = (
+    *("cast", "clip_by_value", "concat", "expand_dims", "identity", "pad", "reshape"),
+    *("split", "squeeze", "stack", "tile", "transpose", "unstack"),
+)
 
 
 def describe_encoder(model: Any, image_size: int) -> dict[str, Any]:
@@ -39,7 +41,6 @@ def describe_encoder(model: Any, image_size: int) -> dict[str, Any]:
         UserError: the model is no such encoder.
 
     Example:
-
     >>> import tf_keras as keras
     >>> from simclr_tf.models.custom_encoder import describe_encoder
     >>> encoder = keras.Sequential([
@@ -190,7 +191,7 @@ def _check_shapes(model: keras.Model, image_size: int) -> None:
         )
 
 
-def _objects(node: Any) -> Iterator[dict[str, Any]]:
+def _objects(node: Any) -> Iterator[Any]:
     """Yields every serialized object of a model's JSON."""
     if isinstance(node, dict):
         if "class_name" in node and "config" in node:
@@ -237,9 +238,9 @@ def _without_names(config: str) -> Any:
     document = json.loads(config)
     names: dict[str, str] = {}
     for node in _objects(document):
-        config = node["config"]
-        if isinstance(config, dict) and config.get("name"):
-            names.setdefault(config["name"], str(len(names)))
+        settings = node["config"]
+        if isinstance(settings, dict) and settings.get("name"):
+            names.setdefault(settings["name"], str(len(names)))
 
     def rename(node: Any) -> Any:
         if isinstance(node, dict):

@@ -1,9 +1,9 @@
-"""The gradient of one large batch from pieces of it, one after another [arXiv 2101.06983].
+"""Gradient caching: the gradient of a large batch, computed from microbatches [arXiv 2101.06983].
 
-A loss that contrasts the whole batch ties all activations of the encoder together, but sees no more
-of them than the outputs, which are small. So the outputs are computed first and nothing else is
-kept; the loss gives its gradient with respect to them; and each piece is encoded once more to carry
-its part of that gradient on to the weights.
+A loss that contrasts the whole batch couples all activations of the encoder, but depends only on
+its outputs, which are small. So the outputs are computed first, and no activations are stored; then
+the gradient of the loss with respect to the outputs; then each microbatch is encoded again to
+propagate its part of that gradient to the weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,124 +13,126 @@ import tensorflow as tf
 
 
 def cached_gradients(
-    pieces: int,
+    num_microbatches: int,
     encode: Callable[[tf.Tensor], Any],
-    loss_of: Callable[[Any], tuple[tf.Tensor, Any]],
+    loss_fn: Callable[[Any], tuple[tf.Tensor, Any]],
     variables: Sequence[tf.Variable],
-    moving: Sequence[tf.Variable] = (),
+    moving_variables: Sequence[tf.Variable] = (),
 ) -> tuple[list[tf.Tensor | None], Any]:
-    """Differentiates a loss of all pieces' outputs while one piece at a time is in memory.
+    """Differentiates a loss of all outputs while the activations of one microbatch are in memory.
 
-    Under replicas, call it in the replica context, with as many pieces on each.
+    Under replicas, call it in the replica context, with the same number of microbatches on each.
 
     Args:
-        pieces: K, at least 1.
-        encode: makes and encodes a piece: int32 k in [0, K) → a nest of floating tensors, of the
-            same static shapes for every piece. Run twice for each piece, to the same result.
-        loss_of: all pieces' outputs, the same nest with every tensor [K, …] → (loss, extra).
-        variables: what to differentiate by; `encode` and `loss_of` may both depend on them.
-        moving: floating variables that `encode` updates, as batch norm does its moving statistics.
-            Every run of it starts from their values of before; afterwards they hold the mean over
-            the pieces of what each would have made of them.
+        num_microbatches: K, at least 1.
+        encode: makes and encodes a microbatch: int32 k in [0, K) → a nest of floating tensors of
+            equal static shapes for every k. Called twice for each k, with equal results.
+        loss_fn: outputs of all microbatches, the same nest with tensors [K, …] → (loss, extra).
+        variables: the variables to differentiate by; `encode` and `loss_fn` may both use them.
+        moving_variables: floating variables that `encode` updates, such as moving statistics of
+            batch norm. Every call starts from their values before the step; afterwards they hold
+            the mean of the values that the microbatches would have given them.
 
     Returns:
         (gradients, extra): a gradient is None where the loss does not depend on the variable.
     """
-    before = [tf.identity(variable) for variable in moving]
+    before = [tf.identity(variable) for variable in moving_variables]
 
-    def encode_from_before(k):
-        for variable, value in zip(moving, before, strict=True):
+    def encode_with_reset(k):
+        for variable, value in zip(moving_variables, before, strict=True):
             variable.assign(value)
         return encode(k)
 
-    outputs = _for_each(pieces, encode_from_before)
+    outputs = _for_each(num_microbatches, encode_with_reset)
     with tf.GradientTape() as tape:
         tape.watch(outputs)
-        loss, extra = loss_of(outputs)
-    upstream, direct = tape.gradient(loss, (tf.nest.flatten(outputs), list(variables)))
-    used = [i for i, gradient in enumerate(upstream) if gradient is not None]
-    through: list[bool] = [False] * len(variables)  # whether `encode` depends on the variable
+        loss, extra = loss_fn(outputs)
+    upstream, direct_gradients = tape.gradient(loss, (tf.nest.flatten(outputs), list(variables)))
+    active = [i for i, gradient in enumerate(upstream) if gradient is not None]
+    depends_on_encode: list[bool] = [False] * len(variables)
 
-    def add(k, sums):
-        gradients, moves = list(sums[0]), sums[1]
+    def add_microbatch(k, sums):
+        gradient_sums, deltas = list(sums[0]), sums[1]
         with tf.GradientTape() as tape:
-            found = tf.nest.flatten(encode_from_before(k))
-        parts = tape.gradient(
-            [found[i] for i in used],
+            encoded = tf.nest.flatten(encode_with_reset(k))
+        gradients = tape.gradient(
+            [encoded[i] for i in active],
             list(variables),
-            output_gradients=[upstream[i][k] for i in used],
+            output_gradients=[upstream[i][k] for i in active],
         )
-        for i, part in enumerate(parts):
-            if part is not None:
-                through[i] = True
-                gradients[i] += part
-        # Differences: what nothing has moved stays as it was to the last bit.
-        moves = [
-            move + (variable - value) / pieces
-            for move, variable, value in zip(moves, moving, before, strict=True)
+        for i, gradient in enumerate(gradients):
+            if gradient is not None:
+                depends_on_encode[i] = True
+                gradient_sums[i] += gradient
+        # Differences: a variable that nothing has updated stays equal to the last bit.
+        deltas = [
+            delta + (variable - value) / num_microbatches
+            for delta, variable, value in zip(deltas, moving_variables, before, strict=True)
         ]
-        return gradients, moves
+        return gradient_sums, deltas
 
     zeros = [tf.zeros(v.shape, v.dtype) for v in variables], [tf.zeros_like(v) for v in before]
-    # Nothing else would keep the second pass from starting while the first still runs.
-    with tf.control_dependencies([upstream[i] for i in used]):
-        cached, moves = _for_each(pieces, add, zeros)
-    for variable, value, move in zip(moving, before, moves, strict=True):
-        variable.assign(value + move)
-    parts = zip(through, cached, direct, strict=True)
-    return [_add(total if reached else None, rest) for reached, total, rest in parts], extra
+    # Nothing else would prevent the second pass from starting while the first still runs.
+    with tf.control_dependencies([upstream[i] for i in active]):
+        cached, deltas = _for_each(num_microbatches, add_microbatch, zeros)
+    for variable, value, delta in zip(moving_variables, before, deltas, strict=True):
+        variable.assign(value + delta)
+    gradients = zip(depends_on_encode, cached, direct_gradients, strict=True)
+    return [_add(total if depends else None, rest) for depends, total, rest in gradients], extra
 
 
-def _for_each(pieces: int, body: Callable, sums: Any = None) -> Any:
-    """Runs `body` for the pieces 0, 1, …, each after the one before has ended.
+def _for_each(num_microbatches: int, body: Callable, sums: Any = None) -> Any:
+    """Runs `body` for k = 0, 1, …, each after the previous one has ended.
 
     Args:
-        pieces: K.
+        num_microbatches: K.
         body: without `sums` k → a nest of outputs; with them (k, sums) → sums.
         sums: a nest of tensors.
 
     Returns:
         The nest of outputs, each stacked to [K, …]; or the last sums.
     """
-    no_merges = tf.__internal__.distribute.strategy_supports_no_merge_call()
-    if no_merges or not tf.distribute.has_strategy():
-        return _loop(pieces, body, sums)
+    merge_call_unsupported = tf.__internal__.distribute.strategy_supports_no_merge_call()
+    if merge_call_unsupported or not tf.distribute.has_strategy():
+        return _loop(num_microbatches, body, sums)
 
-    # These strategies all-reduce by merge_call, as synchronised batch norm does, and refuse to in
-    # the body of a replica's own loop. So it is one loop of all replicas, which run in its body.
-    def loop_of_all(strategy, bodies, *sums):
+    # These strategies all-reduce by merge_call, as synchronized batch norm does, and refuse it
+    # inside a loop of one replica. So one loop runs for all replicas, which run in its body.
+    def loop_of_all_replicas(strategy, bodies, *sums):
         def run(*args):
             return strategy.run(lambda body, *args: body(*args), (bodies, *args))
 
-        return _loop(pieces, run, *sums)
+        return _loop(num_microbatches, run, *sums)
 
     arguments = (body,) if sums is None else (body, sums)
-    mine = tf.distribute.get_replica_context().merge_call(loop_of_all, arguments)
-    # Back to this replica's device: what leaves a loop has none, and without one the gradients
-    # would be summed one by one instead of in batches.
-    return tf.nest.map_structure(tf.identity, mine)
+    result = tf.distribute.get_replica_context().merge_call(loop_of_all_replicas, arguments)
+    # Back to this replica's device: results of a loop have none, and without one the gradients
+    # would be summed one by one instead of in groups.
+    return tf.nest.map_structure(tf.identity, result)
 
 
-def _loop(pieces, body, sums=None):
-    def more(k, _):
-        return k < pieces
+def _loop(num_microbatches, body, sums=None):
+    def not_done(k, _):
+        return k < num_microbatches
 
-    # A loop, of one turn at a time: of pieces written one after another into the graph nothing
-    # would keep all from being encoded, and held, at once, and the graph would grow with them.
+    # A loop with one iteration at a time: microbatches unrolled into the graph could all be encoded
+    # and held at once, and the graph would grow with their number.
     start = tf.constant(0)
     if sums is not None:
         return tf.while_loop(
-            more, lambda k, sums: (k + 1, body(k, sums)), (start, sums), parallel_iterations=1
+            not_done, lambda k, sums: (k + 1, body(k, sums)), (start, sums), parallel_iterations=1
         )[1]
-    # Traced for the outputs' types and shapes, which the arrays have before the loop; never run.
+    # Traced for the types and shapes of the outputs, which the arrays need before the loop.
     trace = tf.function(body, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int32))
-    arrays = [tf.TensorArray(x.dtype, pieces, element_shape=x.shape) for x in trace.outputs]
+    arrays = [
+        tf.TensorArray(x.dtype, num_microbatches, element_shape=x.shape) for x in trace.outputs
+    ]
 
     def write(k, arrays):
         values = tf.nest.flatten(body(k), expand_composites=True)
         return k + 1, [array.write(k, x) for array, x in zip(arrays, values, strict=True)]
 
-    _, arrays = tf.while_loop(more, write, (start, arrays), parallel_iterations=1)
+    _, arrays = tf.while_loop(not_done, write, (start, arrays), parallel_iterations=1)
     stacked = [array.stack() for array in arrays]
     return tf.nest.pack_sequence_as(trace.structured_outputs, stacked, expand_composites=True)
 

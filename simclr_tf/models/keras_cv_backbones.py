@@ -55,7 +55,6 @@ def backbone_encoder(
             is neither feature maps nor features.
 
     Example:
-
     >>> import tf_keras as keras
     >>> import simclr_tf as st
     >>> maps = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3)])

@@ -1,8 +1,9 @@
 """Base class of the trained models: view generation, gradient update, step counter, metrics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
@@ -54,6 +55,30 @@ class MultiViewModel(keras.Model):
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return list(self._means.values())
+
+    def fit(
+        self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Trains the model; arguments and result are those of `keras.Model.fit`.
+
+        Args:
+            x: images [N, H, W, 3], uint8 or float in [0, 1]; or a dataset of such batches of one
+                size: images, (images, labels), or {"image": …} with optional "label" int [B] and
+                "aspect" float [B] (width / height of the original).
+            y: labels int [N] of an array of images, -1 where there is none; or None.
+            batch_size: B of an array of images, 32 by default. Images of an incomplete last batch
+                are left out; another order in every epoch leaves out others.
+            args: further arguments of `keras.Model.fit`.
+            kwargs: further arguments of `keras.Model.fit`.
+
+        Raises:
+            ValueError: the images or labels have another type, shape or range, or are fewer than
+                a batch.
+        """
+        if isinstance(x, np.ndarray | tf.Tensor):
+            x = _batches_from_arrays(x, y, batch_size or 32, kwargs.pop("shuffle", True), self.seed)
+            y = batch_size = None
+        return super().fit(x, y, batch_size, *args, **kwargs)
 
     def make_views(
         self,
@@ -122,6 +147,75 @@ class MultiViewModel(keras.Model):
         self.step.assign_add(1)
         for name, mean in self._means.items():
             mean.update_state(logs[name])
+
+
+def as_batch(data: Any) -> Mapping[str, tf.Tensor]:
+    """Returns a batch of `fit` as {"image": …} with "label" and "aspect" where they exist.
+
+    Args:
+        data: such a dict, images [B, H, W, 3], or (images or dict, labels int [B] or [B, 1]).
+
+    Raises:
+        ValueError: the images are not of rank 4, or the labels not of shape [B].
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if sample_weight is not None:
+        raise ValueError("sample weights are not supported. Fix: leave out sample_weight")
+    batch = dict(x) if isinstance(x, Mapping) else {"image": x}
+    if y is not None:
+        batch["label"] = y
+    if "image" not in batch or batch["image"].shape.rank != 4:
+        got = batch["image"].shape if "image" in batch else f"the keys {', '.join(batch)}"
+        raise ValueError(f'expected images [B, H, W, 3] (in a dict: "image"), got {got}')
+    if "label" in batch:
+        labels = batch["label"]
+        if labels.shape.rank == 2 and labels.shape[1] == 1:  # as keras.datasets returns them
+            labels = tf.squeeze(labels, axis=1)
+        if labels.shape.rank != 1 or not labels.dtype.is_integer:
+            raise ValueError(
+                f"expected class indices int [B] as labels, got {labels.dtype.name} {labels.shape}"
+            )
+        batch["label"] = labels
+    return batch
+
+
+def get_labels(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Returns the labels [B] of a batch.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if "label" not in batch:
+        raise ValueError(
+            "expected labels, got images only. Fix: fit(images, labels), or a dataset of "
+            '(images, labels) or {"image": …, "label": …}'
+        )
+    return batch["label"]
+
+
+def _batches_from_arrays(images, labels, batch_size, shuffle, seed):
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"expected images [N, H, W, 3], got shape {tuple(images.shape)}")
+    is_float = tf.as_dtype(images.dtype).is_floating
+    if not is_float and images.dtype != np.uint8:
+        raise ValueError(f"expected uint8 or float images, got {tf.as_dtype(images.dtype).name}")
+    if is_float and len(images) and not 0 <= np.min(images) <= np.max(images) <= 1:
+        raise ValueError(
+            f"expected float images in [0, 1], got values from {np.min(images):.3g} to "
+            f"{np.max(images):.3g}. Fix: pass uint8, or divide by 255"
+        )
+    if len(images) < batch_size:
+        raise ValueError(
+            f"expected at least one batch, got {len(images)} images and batch_size={batch_size}. "
+            "Fix: lower batch_size"
+        )
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"expected one label per image ({len(images)}), got {len(labels)}")
+    rows = images if labels is None else (images, labels)
+    dataset = tf.data.Dataset.from_tensor_slices(rows)
+    if shuffle:
+        dataset = dataset.shuffle(len(images), seed=seed)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
 
 
 def static_batch_size(batch: Any) -> int:

@@ -2,12 +2,86 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.models.layers import LayerFactory, resolve_policy
 
 MODES = ("none", "linear", "nonlinear")
 MAX_LAYERS = 4
+
+
+@keras.utils.register_keras_serializable(package="simclr_tf")
+class ProjectionHead(keras.layers.Layer):
+    """Projection head g(·), features h [N, D] → projections z [N, out_dim] [v1 §4.2].
+
+    The layer is built for the D of its first input, or of the encoder that `SimCLR` combines it
+    with. `build_projection_head` makes the same layers as a functional model, which is `network`.
+
+    Args:
+        mode: "nonlinear", "linear" (one layer) or "none" (z is h).
+        num_layers: 1 to 4, for "nonlinear"; 2 in the first paper, 3 in the second.
+        out_dim: width of the projections, at least 1. Hidden layers have the width D.
+        batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
+        global_bn: whether replicas of the strategy in scope share batch statistics.
+        kwargs: further arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: an argument is not one of the allowed values.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> import simclr_tf as st
+    >>> head = st.models.ProjectionHead(num_layers=2, out_dim=64)
+    >>> head(tf.zeros((4, 512))).shape
+    TensorShape([4, 64])
+    """
+
+    def __init__(
+        self,
+        mode: str = "nonlinear",
+        num_layers: int = 3,
+        out_dim: int = 128,
+        batch_norm_momentum: float = 0.9,
+        global_bn: bool = True,
+        **kwargs: Any,
+    ):
+        _check_arguments(mode, num_layers, out_dim)
+        super().__init__(**kwargs)
+        self.mode = mode
+        self.num_layers = num_layers
+        self.out_dim = out_dim
+        self.batch_norm_momentum = batch_norm_momentum
+        self.global_bn = global_bn
+        self.network: keras.Model | None = None
+
+    def build(self, input_shape: Any) -> None:
+        self.network = build_projection_head(
+            self.mode,
+            self.num_layers,
+            self.out_dim,
+            input_dim=input_shape[-1],
+            batch_norm_momentum=self.batch_norm_momentum,
+            global_bn=self.global_bn,
+            dtype=self.dtype_policy,
+        )
+        super().build(input_shape)
+
+    def call(self, features: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        assert self.network is not None
+        return self.network(features, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "mode": self.mode,
+            "num_layers": self.num_layers,
+            "out_dim": self.out_dim,
+            "batch_norm_momentum": self.batch_norm_momentum,
+            "global_bn": self.global_bn,
+        }
 
 
 def build_projection_head(
@@ -20,42 +94,43 @@ def build_projection_head(
     global_bn: bool = True,
     dtype: str | keras.mixed_precision.Policy | None = None,
 ) -> keras.Model:
-    """Build a projection head, features h `[N, input_dim]` → projections z `[N, out_dim]`.
+    """Builds a projection head as a functional model, h [N, input_dim] → z [N, out_dim].
 
-    Layer k (from 1) is `layerK_dense` without bias and `layerK_bn`; all but the last go on to
-    `layerK_relu`, and the last batch norm has no beta. So the output of layer k is that of
+    Layer k (from 1) is `layerK_dense` without bias and `layerK_bn`, and all but the last also have
+    `layerK_relu`; the last batch norm has no beta. So the output of layer k is that of
     `layerK_relu`, and of `layerK_bn` for the last.
 
     Args:
-        mode: `none` (z is h; num_layers and out_dim have no effect), `linear` (one layer;
-            num_layers has no effect) or `nonlinear`.
-        num_layers: 1 to 4, for `nonlinear`; 2 in the first paper, 3 in the second.
-        out_dim: D of the projections, at least 1. Hidden layers are `input_dim` wide.
-        input_dim: D of the features, at least 1.
+        mode: "none" (z is h; num_layers and out_dim have no effect), "linear" (one layer;
+            num_layers has no effect) or "nonlinear".
+        num_layers: 1 to 4, for "nonlinear"; 2 in the first paper, 3 in the second.
+        out_dim: width of the projections, at least 1. Hidden layers are `input_dim` wide.
+        input_dim: width of the features, at least 1.
         batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
-        global_bn: share batch statistics between the replicas of the strategy in scope.
+        global_bn: whether replicas of the strategy in scope share batch statistics.
         dtype: float32, float64, mixed_bfloat16 or mixed_float16, or such a policy; None is
             Keras's global policy.
 
     Returns:
         A functional model of Keras's own layers. Projections and variables are float32 in mixed
-        precision too (float64 for float64).
+        precision, too (float64 for float64).
 
     Raises:
         ValueError: an argument is not one of the allowed values.
 
     Source: arXiv 2002.05709 §4.2; arXiv 2006.10029 §2.
+
+    Example:
+    >>> import simclr_tf as st
+    >>> st.models.build_projection_head("linear", out_dim=64, input_dim=512).output_shape
+    (None, 64)
     """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    if num_layers not in range(1, MAX_LAYERS + 1):
-        raise ValueError(f"num_layers must be 1 to {MAX_LAYERS}, got {num_layers!r}")
-    for name, size in (("out_dim", out_dim), ("input_dim", input_dim)):
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
+    _check_arguments(mode, num_layers, out_dim)
+    if input_dim < 1:
+        raise ValueError(f"input_dim must be at least 1, got {input_dim}")
 
     policy = resolve_policy(dtype)
-    make = LayerFactory(policy, batch_norm_momentum, global_bn)
+    layers = LayerFactory(policy, batch_norm_momentum, global_bn)
     features = keras.Input((input_dim,), dtype=policy.variable_dtype, name="features")
     if mode == "none":
         identity = keras.layers.Activation("linear", dtype=policy.variable_dtype, name="identity")
@@ -72,8 +147,17 @@ def build_projection_head(
             name=f"layer{k}_dense",
         )(x)
         if k == last:
-            x = make.batch_norm(x, f"layer{k}_bn", center=False, dtype=policy.variable_dtype)
+            x = layers.batch_norm(x, f"layer{k}_bn", center=False, dtype=policy.variable_dtype)
         else:
-            x = make.batch_norm(x, f"layer{k}_bn")
-            x = make.activation(x, "relu", f"layer{k}_relu")
+            x = layers.batch_norm(x, f"layer{k}_bn")
+            x = layers.activation(x, "relu", f"layer{k}_relu")
     return keras.Model(features, x, name="projection_head")
+
+
+def _check_arguments(mode: str, num_layers: int, out_dim: int) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    if num_layers not in range(1, MAX_LAYERS + 1):
+        raise ValueError(f"num_layers must be 1 to {MAX_LAYERS}, got {num_layers!r}")
+    if out_dim < 1:
+        raise ValueError(f"out_dim must be at least 1, got {out_dim}")

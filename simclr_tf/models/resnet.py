@@ -1,4 +1,4 @@
-"""The encoder f(·): post-activation ResNet v1.5, with selective kernels or squeeze-excitation."""
+"""ResNet encoder f(·): post-activation v1.5, with selective kernels or squeeze-excitation."""
 
 from __future__ import annotations
 
@@ -41,35 +41,41 @@ def ResNet(
     global_bn: bool = True,
     dtype: str | keras.mixed_precision.Policy | None = None,
 ) -> keras.Model:
-    """Build a ResNet encoder, images `[N, H, W, 3]` → pooled features h `[N, D]`.
+    """Builds a ResNet encoder, images [N, H, W, 3] → pooled features h [N, D].
 
-    It is made of Keras's own layers only, so its `.keras` file loads without this package.
+    It consists of Keras's own layers only, so its `.keras` file loads without this package.
     `model.get_layer(NAME).output` is an endpoint for every NAME in `ENDPOINTS`: `initial_conv` is
-    the stem's last convolution before its batch norm, as in the authors' code; the block groups
-    come after their last ReLU. Layers are created, and so initialised, in the authors' order.
+    the stem's last convolution before its batch norm, as in the authors' code; the block groups end
+    with their last ReLU. Layers are created, and so initialized, in the authors' order.
 
     Args:
         depth: 18 or 34 (basic blocks), 50, 101, 152 or 200 (bottleneck blocks).
-        width_multiplier: scales every filter count, fractions included; at least 1/32.
-        stem: `imagenet` (7×7/2 and a 3×3/2 max-pool; three 3×3 with SK) or `cifar` (3×3/1, no
-            pool), which the paper takes for images of up to 32 pixels.
-        sk_ratio: in [0, 1]; above 0 bottlenecks mix two 3×3 streams (arXiv 1903.06586), and the
-            stem and shortcuts are ResNet-D's; SimCLR v2 uses 0.0625. Basic blocks keep their
-            3×3 convolutions.
+        width_multiplier: factor of every filter count, at least 1/32; may be a fraction.
+        stem: "imagenet" (7×7/2 and a 3×3/2 max-pool; three 3×3 with SK) or "cifar" (3×3/1, no
+            pool), which the paper uses for images of up to 32 pixels.
+        sk_ratio: in [0, 1]; above 0 bottlenecks mix two 3×3 streams (arXiv 1903.06586), and stem
+            and shortcuts are those of ResNet-D; SimCLR v2 uses 0.0625. Basic blocks do not change
+            their 3×3 convolutions.
         se_ratio: in [0, 1]; above 0 every block ends in squeeze-excitation (arXiv 1709.01507).
         batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
-        global_bn: share batch statistics between the replicas of the strategy in scope.
+        global_bn: whether replicas of the strategy in scope share batch statistics.
         dtype: float32, float64, mixed_bfloat16 or mixed_float16, or such a policy; None is
             Keras's global policy.
 
     Returns:
         A functional model; D = 512·width_multiplier, for bottlenecks four times that. Features
-        and variables are float32 in mixed precision too (float64 for float64).
+        and variables are float32 in mixed precision, too (float64 for float64).
 
     Raises:
         ValueError: an argument is not one of the allowed values.
 
     Source: arXiv 2002.05709 §2.1, B.9 (CIFAR stem); arXiv 2006.10029 §2 (SK).
+
+    Example:
+    >>> import simclr_tf as st
+    >>> encoder = st.models.ResNet(18, width_multiplier=0.25, stem="cifar")
+    >>> encoder.output_shape
+    (None, 128)
     """
     if depth not in DEPTHS:
         raise ValueError(f"depth must be one of {', '.join(map(str, DEPTHS))}, got {depth!r}")
@@ -82,14 +88,14 @@ def ResNet(
             raise ValueError(f"{name} must be in [0, 1], got {ratio}")
 
     policy = resolve_policy(dtype)
-    make = LayerFactory(policy, batch_norm_momentum, global_bn)
+    layers = LayerFactory(policy, batch_norm_momentum, global_bn)
     bottleneck, group_sizes = DEPTHS[depth]
     images = keras.Input((None, None, 3), dtype=policy.variable_dtype, name="images")
-    x = _stem(make, images, int(64 * width_multiplier), stem, resnet_d=sk_ratio > 0)
+    x = _stem(layers, images, int(64 * width_multiplier), stem, resnet_d=sk_ratio > 0)
     for group, num_blocks in enumerate(group_sizes, start=1):
         for block in range(1, num_blocks + 1):
             x = _Block(
-                make,
+                layers,
                 name=f"block_group{group}_block{block}",
                 output_name=f"block_group{group}" if block == num_blocks else None,
                 filters=int(64 * 2 ** (group - 1) * width_multiplier),
@@ -106,36 +112,36 @@ def ResNet(
 
 
 def feature_width(depth: int, width_multiplier: float) -> int:
-    """Return D, the width of the features of `ResNet(depth, width_multiplier)`."""
+    """Returns D, the width of the features of `ResNet(depth, width_multiplier)`."""
     bottleneck, _ = DEPTHS[depth]
     return int(512 * width_multiplier) * (4 if bottleneck else 1)
 
 
 def sk_hidden_width(filters: int, sk_ratio: float) -> int:
-    """Return the hidden width of a selective kernel's attention."""
+    """Returns the hidden width of a selective kernel's attention."""
     return max(int(filters * sk_ratio), _MIN_ATTENTION_WIDTH)
 
 
 def se_hidden_width(filters: int, se_ratio: float) -> int:
-    """Return the hidden width of a block's squeeze-excitation."""
+    """Returns the hidden width of a block's squeeze-excitation."""
     return max(1, int(filters * se_ratio))
 
 
-def _stem(make: LayerFactory, x: tf.Tensor, filters: int, stem: str, resnet_d: bool) -> tf.Tensor:
+def _stem(layers: LayerFactory, x: tf.Tensor, filters: int, stem: str, resnet_d: bool) -> tf.Tensor:
     if stem == "cifar":
-        x = make.conv(x, filters, 3, "initial_conv")
+        x = layers.conv(x, filters, 3, "initial_conv")
     elif resnet_d:
-        x = make.conv_bn_relu(x, filters // 2, 3, "stem", 1, strides=2)
-        x = make.conv_bn_relu(x, filters // 2, 3, "stem", 2)
-        x = make.conv(x, filters, 3, "initial_conv")
+        x = layers.conv_bn_relu(x, filters // 2, 3, "stem", 1, strides=2)
+        x = layers.conv_bn_relu(x, filters // 2, 3, "stem", 2)
+        x = layers.conv(x, filters, 3, "initial_conv")
     else:
-        x = make.conv(x, filters, 7, "initial_conv", strides=2)
-    x = make.batch_norm(x, "initial_bn")
-    x = make.activation(x, "relu", "initial_relu")
+        x = layers.conv(x, filters, 7, "initial_conv", strides=2)
+    x = layers.batch_norm(x, "initial_bn")
+    x = layers.activation(x, "relu", "initial_relu")
     if stem == "cifar":
-        return make.activation(x, "linear", "initial_max_pool")
+        return layers.activation(x, "linear", "initial_max_pool")
     return keras.layers.MaxPooling2D(
-        3, 2, padding="same", dtype=make.policy, name="initial_max_pool"
+        3, 2, padding="same", dtype=layers.policy, name="initial_max_pool"
     )(x)
 
 
@@ -143,7 +149,7 @@ def _stem(make: LayerFactory, x: tf.Tensor, filters: int, stem: str, resnet_d: b
 class _Block:
     """One residual block, `[N, H, W, C]` → `[N, ⌈H/strides⌉, ⌈W/strides⌉, filters (·4)]`."""
 
-    make: LayerFactory
+    layers: LayerFactory
     name: str
     output_name: str | None
     filters: int
@@ -154,99 +160,103 @@ class _Block:
     se_ratio: float
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        make, name = self.make, self.name
+        layers, name = self.layers, self.name
         out_filters = self.filters * (4 if self.bottleneck else 1)
         shortcut = self._projection(x, out_filters) if self.project else x
         if self.bottleneck:
-            x = make.conv_bn_relu(x, self.filters, 1, name, 1)
+            x = layers.conv_bn_relu(x, self.filters, 1, name, 1)
             if self.sk_ratio > 0:
                 x = self._selective_kernel(x)
             else:
-                x = make.conv_bn_relu(x, self.filters, 3, name, 2, self.strides)
+                x = layers.conv_bn_relu(x, self.filters, 3, name, 2, self.strides)
             last, kernel_size = 3, 1
         else:
-            x = make.conv_bn_relu(x, self.filters, 3, name, 1, self.strides)
+            x = layers.conv_bn_relu(x, self.filters, 3, name, 1, self.strides)
             last, kernel_size = 2, 3
-        x = make.conv(x, out_filters, kernel_size, f"{name}_conv{last}")
-        x = make.batch_norm(x, f"{name}_bn{last}", zero_gamma=True)
+        x = layers.conv(x, out_filters, kernel_size, f"{name}_conv{last}")
+        x = layers.batch_norm(x, f"{name}_bn{last}", zero_gamma=True)
         if self.se_ratio > 0:
             x = self._squeeze_excite(x, out_filters)
-        x = keras.layers.Add(dtype=make.policy, name=f"{name}_add")([shortcut, x])
-        return make.activation(x, "relu", self.output_name or f"{name}_relu")
+        x = keras.layers.Add(dtype=layers.policy, name=f"{name}_add")([shortcut, x])
+        return layers.activation(x, "relu", self.output_name or f"{name}_relu")
 
     def _projection(self, x: tf.Tensor, out_filters: int) -> tf.Tensor:
-        make, name = self.make, f"{self.name}_shortcut"
+        layers, name = self.layers, f"{self.name}_shortcut"
         strides = self.strides
         if self.sk_ratio > 0:
-            # ResNet-D: a strided 1×1 would throw away three positions of four.
+            # ResNet-D: a strided 1×1 would ignore three of four positions.
             if strides > 1:
-                x = make.pad(x, 2, f"{name}_pad")
+                x = layers.pad(x, 2, f"{name}_pad")
             x = keras.layers.AveragePooling2D(
                 2,
                 strides,
                 padding="same" if strides == 1 else "valid",
-                dtype=make.policy,
+                dtype=layers.policy,
                 name=f"{name}_pool",
             )(x)
         elif strides > 1:
-            # What a strided 1×1 convolution sees. On CPUs without AVX-512, oneDNN's kernel
-            # gradient of that convolution differs in some calls by a rounding, and then no run
-            # could be replayed exactly; that of a convolution of stride 1 does not.
-            x = keras.layers.AveragePooling2D(1, strides, dtype=make.policy, name=f"{name}_pick")(x)
-        x = make.conv(x, out_filters, 1, f"{name}_conv")
-        return make.batch_norm(x, f"{name}_bn")
+            # The positions that a strided 1×1 convolution would read. On CPUs without AVX-512,
+            # oneDNN's kernel gradient of that convolution varies between calls by a rounding
+            # error, so that no run could be replayed exactly; with stride 1 it does not vary.
+            x = keras.layers.AveragePooling2D(1, strides, dtype=layers.policy, name=f"{name}_pick")(
+                x
+            )
+        x = layers.conv(x, out_filters, 1, f"{name}_conv")
+        return layers.batch_norm(x, f"{name}_bn")
 
     def _selective_kernel(self, x: tf.Tensor) -> tf.Tensor:
-        make, exact, name, filters = self.make, self._exact(), f"{self.name}_sk", self.filters
-        x = make.conv_bn_relu(x, 2 * filters, 3, self.name, 2, self.strides)
+        layers, name, filters = self.layers, f"{self.name}_sk", self.filters
+        float32_layers = self._float32_layers()
+        x = layers.conv_bn_relu(x, 2 * filters, 3, self.name, 2, self.strides)
 
         attention = self._pool(x, f"{name}_pool")
-        attention = self._add_streams(exact, attention, f"{name}_pool")
+        attention = self._add_streams(float32_layers, attention, f"{name}_pool")
         width = sk_hidden_width(filters, self.sk_ratio)
-        attention = exact.conv_bn_relu(attention, width, 1, name, 1)
-        attention = exact.conv(attention, 2 * filters, 1, f"{name}_conv2")
+        attention = float32_layers.conv_bn_relu(attention, width, 1, name, 1)
+        attention = float32_layers.conv(attention, 2 * filters, 1, f"{name}_conv2")
+        policy = float32_layers.policy
         for layer in (
-            keras.layers.Reshape((2, filters), dtype=exact.policy, name=f"{name}_streams"),
-            keras.layers.Softmax(axis=1, dtype=exact.policy, name=f"{name}_softmax"),
-            keras.layers.Reshape((1, 1, 2 * filters), dtype=exact.policy, name=f"{name}_attention"),
+            keras.layers.Reshape((2, filters), dtype=policy, name=f"{name}_streams"),
+            keras.layers.Softmax(axis=1, dtype=policy, name=f"{name}_softmax"),
+            keras.layers.Reshape((1, 1, 2 * filters), dtype=policy, name=f"{name}_attention"),
         ):
             attention = layer(attention)
 
-        x = keras.layers.Multiply(dtype=make.policy, name=f"{name}_multiply")([x, attention])
-        return self._add_streams(make, x, name)
+        x = keras.layers.Multiply(dtype=layers.policy, name=f"{name}_multiply")([x, attention])
+        return self._add_streams(layers, x, name)
 
-    def _add_streams(self, make: LayerFactory, x: tf.Tensor, name: str) -> tf.Tensor:
-        """Add the first half of the channels to the second, `[..., 2F]` → `[..., F]`."""
-        # Keras has no layer that slices channels. Cropping does, told that they are the width.
+    def _add_streams(self, layers: LayerFactory, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Adds the first half of the channels to the second, `[..., 2F]` → `[..., F]`."""
+        # Keras has no layer that slices channels. Cropping does, if they are declared as the width.
         halves = [
             keras.layers.Cropping2D(
                 ((0, 0), crop),
                 data_format="channels_first",
-                dtype=make.policy,
+                dtype=layers.policy,
                 name=f"{name}_stream{stream}",
             )(x)
             for stream, crop in ((1, (0, self.filters)), (2, (self.filters, 0)))
         ]
-        return keras.layers.Add(dtype=make.policy, name=f"{name}_sum")(halves)
+        return keras.layers.Add(dtype=layers.policy, name=f"{name}_sum")(halves)
 
     def _squeeze_excite(self, x: tf.Tensor, out_filters: int) -> tf.Tensor:
-        make, exact, name = self.make, self._exact(), f"{self.name}_se"
-        # The ratio is of the block's filters, not of the four times wider bottleneck output.
+        layers, float32_layers, name = self.layers, self._float32_layers(), f"{self.name}_se"
+        # The ratio refers to the block's filters, not to the 4 times wider bottleneck output.
         width = se_hidden_width(self.filters, self.se_ratio)
         scale = self._pool(x, f"{name}_pool")
-        scale = exact.conv(scale, width, 1, f"{name}_conv1", use_bias=True)
-        scale = exact.activation(scale, "relu", f"{name}_relu1")
-        scale = exact.conv(scale, out_filters, 1, f"{name}_conv2", use_bias=True)
-        scale = exact.activation(scale, "sigmoid", f"{name}_sigmoid")
-        return keras.layers.Multiply(dtype=make.policy, name=f"{name}_multiply")([x, scale])
+        scale = float32_layers.conv(scale, width, 1, f"{name}_conv1", use_bias=True)
+        scale = float32_layers.activation(scale, "relu", f"{name}_relu1")
+        scale = float32_layers.conv(scale, out_filters, 1, f"{name}_conv2", use_bias=True)
+        scale = float32_layers.activation(scale, "sigmoid", f"{name}_sigmoid")
+        return keras.layers.Multiply(dtype=layers.policy, name=f"{name}_multiply")([x, scale])
 
     def _pool(self, x: tf.Tensor, name: str) -> tf.Tensor:
         return keras.layers.GlobalAveragePooling2D(
-            keepdims=True, dtype=self._exact().policy, name=name
+            keepdims=True, dtype=self._float32_layers().policy, name=name
         )(x)
 
-    def _exact(self) -> LayerFactory:
-        """Return a factory of layers that compute in the variables' precision."""
-        # Attention is small, and batch norm over one value per image enlarges what 16 bits lose.
-        policy = keras.mixed_precision.Policy(self.make.policy.variable_dtype)
-        return dataclasses.replace(self.make, policy=policy)
+    def _float32_layers(self) -> LayerFactory:
+        """Returns a factory of layers that compute in the precision of the variables."""
+        # Attention is small, and batch norm over one value per image amplifies 16-bit errors.
+        policy = keras.mixed_precision.Policy(self.layers.policy.variable_dtype)
+        return dataclasses.replace(self.layers, policy=policy)

@@ -1,4 +1,4 @@
-"""The SimCLR model: encoder, projection head, and their training step [v1 Algorithm 1]."""
+"""The SimCLR model: encoder, projection head and their training step [v1 Algorithm 1]."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -9,47 +9,74 @@ import tf_keras as keras
 
 from simclr_tf.losses import LossOutputs, l2_normalize, nt_xent
 from simclr_tf.models.gradient_cache import cached_gradients
-from simclr_tf.models.multi_view import Augment, MultiViewModel, cross_entropy, static_batch_size
+from simclr_tf.models.multi_view import (
+    Augment,
+    MultiViewModel,
+    as_batch,
+    cross_entropy,
+    get_labels,
+    static_batch_size,
+)
+from simclr_tf.models.projection_head import ProjectionHead
 
 
 class SimCLR(MultiViewModel):
-    """Trains an encoder by telling two views of an image from all other views of the batch.
+    """Trains an encoder to recognize the two views of an image among all views of the batch.
 
-    `fit` on a dataset of {"image": uint8 [B, H, W, 3]}, with "label" int [B] and "aspect" float [B]
-    where there are any, runs the whole method: the views are made on the device, the encoder runs
-    once on all 2B of them (so that batch norm sees them all), then the projection head and the loss
-    over the global batch. B must be known beforehand: `batch(B, drop_remainder=True)`. Called on
-    images it returns their projections.
+    `fit` runs the whole method [v1 Algorithm 1]: the views are made on the device, the encoder runs
+    once on all 2B of them (so that batch norm uses them all), then the projection head, and the
+    loss over the global batch. It takes an array of images, or a dataset of batches of one size B:
+    images, (images, labels), or {"image": uint8 [B, H, W, 3]} with optional "label" int [B] and
+    "aspect" float [B]. Called on images [N, S, S, 3] in [0, 1], the model returns projections.
 
     Args:
-        encoder: any keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
-        projection_head: keras.Model, [N, D] → projections [N, P].
+        encoder: keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
+        projection_head: a `ProjectionHead`, or another keras.Model, [N, D] → projections [N, P].
         augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
-            one such for each view.
+            one such function per view.
         temperature: τ of the loss, above 0.
-        normalize: whether the loss normalises the projections.
-        linear_head: a built keras layer [N, D] → logits, trained concurrently on the labels behind
-            a stop-gradient [v1 §B.6], or None. Images of label −1 are left out of its loss.
-        seed: the run's seed; all views follow from it, the step and the position in the batch.
-        microbatch_size: above 0, both views of so many images of a replica's share are encoded at a
-            time, which bounds the memory that training takes (see `cached_gradients`); it must
-            divide the share. The step is that of the whole batch, exactly, for an encoder whose
-            features of an image depend on that image alone. Batch norm sees one piece at a time
-            (under `global_bn` the same piece of every replica), and its moving statistics move
-            once per step, to the mean over the pieces. Encoders that draw at random (dropout,
-            stochastic depth) would draw anew in the second pass: not for those. 0: off.
+        normalize: whether the loss normalizes the projections.
+        linear_head: keras layer [N, D] → logits, trained concurrently on the labels behind a
+            stop-gradient [v1 §B.6], or None. Images of label −1 are left out of its loss.
+        seed: seed of the run; all views follow from it, the step and the position in the batch.
+        microbatch_size: above 0, both views of this many images per replica are encoded at a time,
+            which bounds the memory of a step (see `cached_gradients`); it must divide the batch of
+            a replica. The gradient is exactly that of the whole batch for encoders whose features
+            of an image depend on that image alone. Batch norm uses one microbatch at a time (with
+            `global_bn` the same one of every replica), and its moving statistics are updated once
+            per step, to the mean over the microbatches. Not for encoders with random operations
+            (dropout, stochastic depth), which would differ in the second pass. 0: off.
         contrastive_loss: (z_a, z_b, temperature=…, normalize=…) → (loss, accuracy, entropy), with
-            what `nt_xent` promises under replicas. One with a parameter `labels` is given those of
-            the batch, int [B].
+            the guarantees of `nt_xent` under replicas. A loss with a parameter `labels` gets those
+            of the batch, int [B].
+        name: of the Keras model.
 
     Raises:
-        ValueError: `microbatch_size` is negative.
+        ValueError: `microbatch_size` is negative, or the encoder's output is not [N, D].
+
+    Example:
+    >>> import numpy as np, tf_keras as keras
+    >>> import simclr_tf as st
+    >>> encoder = keras.Sequential([
+    ...     keras.layers.Conv2D(16, 3, strides=2, activation="relu", input_shape=(32, 32, 3)),
+    ...     keras.layers.Conv2D(32, 3, strides=2, activation="relu"),
+    ...     keras.layers.GlobalAveragePooling2D(),
+    ... ])
+    >>> model = st.models.SimCLR(
+    ...     encoder, st.models.ProjectionHead(out_dim=64), st.augment.SimCLRAugment(image_size=32)
+    ... )
+    >>> model.compile(st.optimizers.LARS(learning_rate=0.3))
+    >>> images = np.random.default_rng(0).integers(0, 256, (64, 48, 48, 3), np.uint8)
+    >>> history = model.fit(images, batch_size=32, epochs=2, verbose=0)
+    >>> sorted(history.history)[:4]
+    ['alignment', 'contrastive_accuracy', 'contrastive_entropy', 'feature_std']
+    >>> features = encoder.predict(images[:8, 8:40, 8:40] / 255, verbose=0)  # [8, 32]
     """
 
     def __init__(
         self,
         encoder: keras.Model,
-        projection_head: keras.Model,
+        projection_head: keras.Model | ProjectionHead,
         augment: Augment | Sequence[Augment],
         temperature: float = 0.1,
         normalize: bool = True,
@@ -61,24 +88,31 @@ class SimCLR(MultiViewModel):
     ):
         if microbatch_size < 0:
             raise ValueError(f"microbatch_size must be at least 0, got {microbatch_size}")
-        figures = ["loss", "contrastive_accuracy", "contrastive_entropy"]
-        figures += ["alignment", "uniformity", "feature_std"]
+        metric_names = ["loss", "contrastive_accuracy", "contrastive_entropy"]
+        metric_names += ["alignment", "uniformity", "feature_std"]
         if linear_head is not None:
-            figures += ["linear_loss", "linear_accuracy"]
-        super().__init__(augment, seed, figures, views_per_image=2, name=name)
+            metric_names += ["linear_loss", "linear_accuracy"]
+        super().__init__(augment, seed, metric_names, views_per_image=2, name=name)
         self.encoder = encoder
-        self.projection_head = projection_head
-        self.linear_head = linear_head
+        self.projection_head = _build_for_features(projection_head, encoder, "projection_head")
+        if isinstance(projection_head, ProjectionHead):
+            self.projection_head = projection_head.network
+        self.linear_head = _build_for_features(linear_head, encoder, "linear_head")
         self.temperature = temperature
         self.normalize = normalize
         self.microbatch_size = microbatch_size
         self.contrastive_loss = contrastive_loss
         self._takes_labels = "labels" in inspect.signature(contrastive_loss).parameters
 
-    def compile(self, optimizer: keras.optimizers.Optimizer, **kwargs: Any) -> None:
+    def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
+        """Sets the optimizer; it does not decay the weights of the linear head.
+
+        Args:
+            optimizer: a tf_keras optimizer or its name.
+            kwargs: further arguments of `keras.Model.compile`, such as `steps_per_execution`.
+        """
+        optimizer = keras.optimizers.get(optimizer)
         if self.linear_head is not None:
-            if not self.linear_head.built:
-                raise ValueError("build the linear_head first: head.build((None, features))")
             inner = getattr(optimizer, "inner_optimizer", optimizer)
             inner.exclude_from_weight_decay(var_list=self.linear_head.trainable_variables)
         super().compile(optimizer=optimizer, **kwargs)
@@ -89,150 +123,183 @@ class SimCLR(MultiViewModel):
     def encode_and_contrast(
         self, views: tf.Tensor, training: bool, labels: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        """Encodes 2B views and contrasts them, with the labels [B] of the images if there are any.
+        """Encodes 2B views and contrasts them, with the labels [B] of the images if they exist.
 
         Returns:
-            (features [2B, D], loss, statistics), the loss as `nt_xent` defines it under replicas,
-            the statistics a dict of scalars that includes it.
+            (features [2B, D], loss, logs): the loss as in `nt_xent` under replicas, the logs a dict
+            of scalars that includes it.
 
         Raises:
-            ValueError: the loss takes labels, and there are none.
+            ValueError: the loss needs labels, and there are none.
         """
         outputs = self._encode(views, training)
-        return outputs["features"], *self._contrast(outputs, labels)
+        return outputs["features"], *self._contrastive_loss(outputs, labels)
 
-    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Trains on a replica's share of a global batch.
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """Trains on this replica's part of a global batch.
 
-        Exchanged between R replicas: the projections, as `losses.contrastive.all_gather` says; the
-        statistics of each batch norm of C channels, 3·C numbers forward and 2·C back (of each
-        piece, and forward twice, where there is a `microbatch_size`); and the gradients, summed by
-        the optimizer: one number per weight, 4 bytes in float32. All are all-reduces.
+        Exchanged between R replicas: the projections, see `losses.contrastive.all_gather`; the
+        statistics of each batch norm of C channels, 3·C numbers forward and 2·C backward (with
+        `microbatch_size` for each microbatch, and forward twice); and the gradients, summed by the
+        optimizer: one number per weight, 4 bytes in float32. All are all-reduces.
+
+        Args:
+            data: a batch as `fit` takes it.
 
         Returns:
-            This step's figures; those of more than one step are in `metrics`.
+            The logs of this step; `metrics` holds the means over steps.
 
         Raises:
-            ValueError: the batch's size is not known beforehand, or no multiple of
-                `microbatch_size`; or as `encode_and_contrast`.
+            ValueError: the batch has no static size, or none that `microbatch_size` divides; or as
+                in `encode_and_contrast`.
         """
+        batch = as_batch(data)
         variables = self.trainable_variables
         if self.microbatch_size in (0, static_batch_size(batch)):
             views = self.make_views(batch, self.step)
             with tf.GradientTape() as tape:
-                loss, statistics = self._loss(self._encode(views, training=True), batch)
+                loss, logs = self._loss(self._encode(views, training=True), batch)
             gradients = tape.gradient(loss, variables)
         else:
-            gradients, statistics = self._cached_gradients(batch, variables)
+            gradients, logs = self._cached_gradients(batch, variables)
         per_replica = [] if self.linear_head is None else ["linear_loss"]
-        self._apply_gradients(gradients, statistics, per_replica)
-        # Not the means: each would be summed over the replicas, at every step.
-        return statistics
+        self._apply_gradients(gradients, logs, per_replica)
+        # Not the metrics: their means would be summed over the replicas at every step.
+        return logs
 
     def _cached_gradients(self, batch, variables):
-        """What the plain step has, `microbatch_size` images at a time: (gradients, statistics)."""
-        share, size = static_batch_size(batch), self.microbatch_size
-        if share % size:
+        """Returns (gradients, logs) of the plain step, computed from microbatches."""
+        local_batch_size, size = static_batch_size(batch), self.microbatch_size
+        if local_batch_size % size:
             raise ValueError(
-                f"microbatch_size={size} must divide the {share} images of a replica's share"
+                f"microbatch_size={size} must divide the {local_batch_size} images of a replica's "
+                "batch"
             )
         parts = self.encoder, self.projection_head
 
         def encode(k):
             return self._encode(self.make_views(batch, self.step, k * size, size), training=True)
 
-        def loss_of(outputs):
-            whole = {
-                name: tf.reduce_mean(x) if name == "penalty" else _in_order(x)
+        def loss_fn(outputs):
+            merged = {
+                name: tf.reduce_mean(x) if name == "regularization" else _reorder_views(x)
                 for name, x in outputs.items()
             }
-            return self._loss(whole, batch)
+            return self._loss(merged, batch)
 
         return cached_gradients(
-            share // size,
+            local_batch_size // size,
             encode,
-            loss_of,
+            loss_fn,
             variables,
             [v for part in parts for v in part.non_trainable_variables if v.dtype.is_floating],
         )
 
     def _encode(self, views, training):
-        """Features and projections of views, and where it has one the encoder's own penalty."""
+        """Returns features and projections of views, and the layers' regularization if any."""
         features = self.encoder(views, training=training)
         projections = self.projection_head(features, training=training)
         outputs = {"features": features, "projections": projections}
         penalties = self.encoder.losses + self.projection_head.losses
-        return {**outputs, "penalty": tf.add_n(penalties)} if penalties else outputs
+        return {**outputs, "regularization": tf.add_n(penalties)} if penalties else outputs
 
     def _loss(self, outputs, batch):
-        """The loss of all views on this replica, scaled for 16 bits, and the step's figures."""
-        loss, statistics = self._contrast(outputs, batch.get("label"))
-        penalties = [outputs["penalty"]] if "penalty" in outputs else []
+        """Returns the total loss on this replica, scaled for float16, and the logs of the step."""
+        loss, logs = self._contrastive_loss(outputs, batch.get("label"))
+        penalties = [outputs["regularization"]] if "regularization" in outputs else []
         if self.linear_head is not None:
             logits = self.linear_head(tf.stop_gradient(outputs["features"]))
-            linear_loss, linear = self._linear(logits, batch["label"])
+            linear_loss, linear_logs = self._linear_head_loss(logits, get_labels(batch))
             loss += tf.cast(linear_loss, loss.dtype)
-            statistics.update(linear)
+            logs.update(linear_logs)
             penalties += self.linear_head.losses
         if penalties:
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss += tf.cast(tf.add_n(penalties), loss.dtype) / replicas
-        return self._scale_loss(loss), statistics
+        return self._scale_loss(loss), logs
 
-    def _contrast(self, outputs, labels):
+    def _contrastive_loss(self, outputs, labels):
         z_a, z_b = tf.split(outputs["projections"], 2)
         settings = {"temperature": self.temperature, "normalize": self.normalize}
         if self._takes_labels:
             if labels is None:
-                raise ValueError('the loss takes labels: every batch needs a "label"')
+                raise ValueError(
+                    "the contrastive loss needs labels. Fix: fit(images, labels), or batches with "
+                    'a "label"'
+                )
             settings["labels"] = labels
         loss, accuracy, entropy = self.contrastive_loss(z_a, z_b, **settings)
-        statistics = {
+        logs = {
             "loss": loss,
             "contrastive_accuracy": accuracy,
             "contrastive_entropy": entropy,
             **collapse_metrics(outputs["features"], z_a, z_b),
         }
-        return loss, statistics
+        return loss, logs
 
-    def _linear(self, logits, labels):
-        """The concurrent linear head on both views: (this replica's share of its loss, figures)."""
-        loss, mean, accuracy = cross_entropy(logits, tf.concat([labels, labels], axis=0))
-        figures = {"linear_loss": mean, "linear_accuracy": accuracy}
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync, figures
+    def _linear_head_loss(self, logits, labels):
+        """Returns (this replica's part of the linear head's loss on both views, logs)."""
+        loss, mean_loss, accuracy = cross_entropy(logits, tf.concat([labels, labels], axis=0))
+        logs = {"linear_loss": mean_loss, "linear_accuracy": accuracy}
+        return loss / tf.distribute.get_strategy().num_replicas_in_sync, logs
 
 
-def _in_order(pieces):
-    """[K, 2m, D], in each of K pieces both views of m images, → [2B, D], view 0 of all first."""
-    count, views, *rest = pieces.shape
-    pieces = tf.reshape(pieces, [count, 2, views // 2, *rest])
-    return tf.reshape(tf.concat(tf.split(pieces, 2, axis=1), axis=0), [count * views, *rest])
+def _build_for_features(layer: Any, encoder: keras.Model, argument: str) -> Any:
+    """Builds a layer for the width of the encoder's features, if it is not built yet."""
+    shape = getattr(encoder, "output_shape", None) if encoder.built else None
+    if shape is not None and (len(shape) != 2 or shape[1] is None):
+        raise ValueError(
+            f"encoder: expected output of shape [N, D], got {shape}. Fix: add "
+            'GlobalAveragePooling2D (in keras.applications: include_top=False, pooling="avg")'
+        )
+    if layer is not None and not layer.built:
+        if shape is None:
+            raise ValueError(
+                f"{argument} is not built, and the encoder's output width is unknown. Fix: "
+                f"{argument}.build((None, D)), or pass a functional encoder"
+            )
+        layer.build(shape)
+    return layer
+
+
+def _reorder_views(microbatches):
+    """Reorders [K, 2m, D], both views of m images in each of K microbatches, to [2B, D].
+
+    View 0 of all images comes first.
+    """
+    count, views, *rest = microbatches.shape
+    microbatches = tf.reshape(microbatches, [count, 2, views // 2, *rest])
+    ordered = tf.concat(tf.split(microbatches, 2, axis=1), axis=0)
+    return tf.reshape(ordered, [count * views, *rest])
 
 
 def collapse_metrics(features: tf.Tensor, z_a: tf.Tensor, z_b: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Shows without labels whether the representation collapses.
+    """Computes metrics that show, without labels, whether the representation collapses.
 
     Args:
-        features: [2B, D] of the encoder; z_a, z_b: [B, P], projections of the two views.
+        features: [2B, D] of the encoder.
+        z_a: [B, P] projections of the first views.
+        z_b: [B, P] projections of the second views.
 
     Returns:
-        alignment: mean squared distance of the normalised positives, 0 to 4, lower is closer;
+        alignment: mean squared distance of the normalized positives, 0 to 4, lower is closer;
         uniformity: log of the mean of exp(-2·squared distance) over this replica's pairs of images,
         0 when collapsed, lower is more spread (Wang and Isola, 2020); feature_std: standard
-        deviation of the normalised features times √D, about 1 when spread over all directions, 0
+        deviation of the normalized features times √D, about 1 when spread over all directions, 0
         when collapsed.
     """
     features, z_a, z_b = (
         l2_normalize(tf.stop_gradient(tf.cast(tensor, tf.float32)))
         for tensor in (features, z_a, z_b)
     )
-    pairs = tf.cast(tf.shape(z_a)[0], tf.float32)
-    closeness = tf.exp(4.0 * (tf.matmul(z_a, z_a, transpose_b=True) - 1.0))
-    others = tf.reduce_sum(closeness) - tf.linalg.trace(closeness)
+    num_images = tf.cast(tf.shape(z_a)[0], tf.float32)
+    gaussian_potential = tf.exp(4.0 * (tf.matmul(z_a, z_a, transpose_b=True) - 1.0))
+    others = tf.reduce_sum(gaussian_potential) - tf.linalg.trace(gaussian_potential)
     width = tf.cast(tf.shape(features)[1], tf.float32)
     spread = tf.reduce_mean(tf.math.reduce_variance(features, axis=0)) * width
+    num_pairs = num_images * (num_images - 1.0)
     return {
         "alignment": tf.reduce_mean(tf.reduce_sum(tf.square(z_a - z_b), axis=1)),
-        "uniformity": tf.where(pairs > 1.0, tf.math.log(others / (pairs * (pairs - 1.0))), 0.0),
+        "uniformity": tf.where(num_images > 1.0, tf.math.log(others / num_pairs), 0.0),
         "feature_std": tf.sqrt(spread),
     }

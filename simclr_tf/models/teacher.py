@@ -1,4 +1,4 @@
-"""What a student can learn from: a run with a classifier, or an exported model with one."""
+"""Teachers for distillation, loaded from a run or a SavedModel."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from simclr_tf.models import Classifier
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
 
-_REMEDY = (
-    "name a run of simclr-tf finetune or distill, or an export of one or of a run with "
+_HINT = (
+    "Fix: name a run of simclr-tf finetune or distill, or an export of one or of a run with "
     "evaluate --save_classifier"
 )
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A classifier that stays as it is.
+    """A frozen classifier.
 
     Attributes:
         logits: images float32 [N, S, S, 3] in [0, 1] → [N, C], in inference mode.
-        identity: changes with the weights.
+        identity: hash of the weights.
         image_size: S, in pixels.
-        class_names: of the C logits.
+        class_names: names of the C classes.
     """
 
     logits: Callable[[tf.Tensor], tf.Tensor]
@@ -36,25 +36,23 @@ class Teacher:
 
 
 def load_teacher(path: str | Path) -> Teacher:
-    """Return the classifier of a run's newest checkpoint, or of an exported SavedModel.
+    """Loads the classifier of a run's newest checkpoint, or of an exported SavedModel.
 
-    Its variables are made in the strategy in scope.
+    Its variables are created in the strategy in scope.
 
     Raises:
-        UserError: there is neither, or it has no classifier.
+        UserError: the path contains neither, or a model without a classifier.
     """
     run = RunDir(Path(path))
-    return _of_run(run) if run.config_file.exists() else _of_saved_model(path)
+    return _from_run(run) if run.config_file.exists() else _from_saved_model(path)
 
 
-def _of_run(run: RunDir) -> Teacher:
+def _from_run(run: RunDir) -> Teacher:
     config, plan = run.read_config()
     model = load_model(run.path)
     if not isinstance(model, Classifier):
-        raise UserError(
-            f"--teacher={run.path}: a pretrained run has no classifier to learn from; {_REMEDY}"
-        )
-    # Not the model itself, whose optimizer would be kept with it.
+        raise UserError(f"--teacher={run.path}: a pretrained run has no classifier. {_HINT}")
+    # Not the model itself, which would also hold its optimizer in memory.
     parts = [part for part in (model.encoder, model.projection, model.head) if part is not None]
 
     def logits(images: tf.Tensor) -> tf.Tensor:
@@ -66,30 +64,30 @@ def _of_run(run: RunDir) -> Teacher:
     return Teacher(logits, identity, config.augmentation.image_size, plan.class_names)
 
 
-def _of_saved_model(path: str | Path) -> Teacher:
+def _from_saved_model(path: str | Path) -> Teacher:
     try:
         loaded = tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise UserError(
-            f"--teacher={path}: neither a run nor a SavedModel ({str(error).splitlines()[0]}); "
-            f"{_REMEDY}"
+            f"--teacher={path}: expected a run or a SavedModel ({str(error).splitlines()[0]}). "
+            f"{_HINT}"
         ) from None
     try:
         classify = loaded.signatures["classify"]
         size = classify.structured_input_signature[1]["images"].shape[1]
     except (AttributeError, KeyError):
-        raise UserError(f"--teacher={path}: an export without a classifier; {_REMEDY}") from None
+        raise UserError(f"--teacher={path}: an export without a classifier. {_HINT}") from None
     try:
         names = tuple(name.decode() for name in loaded.class_names().numpy())
         variables = [*loaded.variables, *loaded.classifier_variables]
     except AttributeError:
         raise UserError(
-            f"--teacher={path}: its export does not name its classes, as older ones did not; "
+            f"--teacher={path}: the export is from an older version and has no class names. Fix: "
             "export it again"
         ) from None
 
     def logits(images: tf.Tensor, keep: object = loaded) -> tf.Tensor:
-        del keep  # a function of a SavedModel does not keep its variables
+        del keep  # a function of a SavedModel does not hold its variables
         return classify(images=images)["logits"]
 
     return Teacher(logits, hash_weights(variables), size, names)

@@ -88,7 +88,7 @@ def test_a_terminated_student_goes_on(teacher, tmp_path):
     [
         (["--teacher="], "--teacher is missing"),
         (["--teacher=nowhere"], "--dataset is missing"),
-        (["--teacher=nowhere", "--dataset=shapes"], "--teacher=nowhere: neither a run nor a Saved"),
+        (["--teacher=nowhere", "--dataset=shapes"], "--teacher=nowhere: expected a run or a Saved"),
         (["--image_size=24"], "--image_size=24: the teacher"),
         (["--microbatch_size=8"], "--microbatch_size"),
         (["--label_fraction=0.5"], "--distill_alpha=1: expected a value below 1"),

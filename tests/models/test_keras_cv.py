@@ -85,28 +85,19 @@ def test_batch_norm_has_the_momentum_of_the_flag():
     assert len(norms) > 6 and {x.momentum for x in norms} == {0.25}
 
 
-@pytest.fixture
-def tiny_encoder(monkeypatch):
-    """Puts a KerasCV encoder in float64 into `train_and_probe`, with or without global_bn."""
-
-    def put(global_bn):
+@pytest.mark.slow
+def test_replicas_share_batch_statistics_of_a_backbone(mirrored):
+    def run(global_bn, *strategy):
         def make(policy):
             settings = description("MobileNetV3Backbone")
             return build_backbone(settings, global_bn=global_bn, dtype=policy)
 
-        monkeypatch.setattr("tiny_simclr.two_blocks", make)
+        return train_and_probe("momentum", True, *strategy, make_encoder=make)
 
-    return put
-
-
-@pytest.mark.slow
-def test_replicas_share_batch_statistics(tiny_encoder, mirrored):
-    tiny_encoder(True)
-    wanted = train_and_probe("momentum", True)
-    assert_equal(train_and_probe("momentum", True, mirrored(2)), wanted)
-    tiny_encoder(False)
+    expected = run(True)
+    assert_equal(run(True, mirrored(2)), expected)
     with pytest.raises(AssertionError):
-        assert_equal(train_and_probe("momentum", True, mirrored(2)), wanted)
+        assert_equal(run(False, mirrored(2)), expected)
 
 
 def test_any_functional_model_is_a_backbone():

@@ -94,11 +94,11 @@ def weights_of(model):
     return [weight for part in parts if part for weight in part.get_weights()]
 
 
-def train_and_probe(optimizer, linear, strategy=None):
-    """Figures and weights of five steps and the gradient then, by name, on any replicas."""
+def train_and_probe(optimizer, linear, strategy=None, make_encoder=two_blocks):
+    """Metrics and weights of five steps and the gradient then, by name, on any replicas."""
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
-        model = build(optimizer_named(optimizer), linear)
+        model = build(optimizer_named(optimizer), linear, make_encoder("float64"))
     figures = train(model, 5, strategy)
     result = {key: np.array([step[key] for step in figures]) for key in FIGURES}
     result |= {f"weight {i}": weight for i, weight in enumerate(weights_of(model))}

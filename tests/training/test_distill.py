@@ -226,10 +226,10 @@ def test_mistakes_are_named_before_training(teacher, exported, unbroken, tmp_pat
     (tmp_path / "empty").mkdir()
     plain = export_run(pretrained)
     for source, message in [
-        (pretrained, "a pretrained run has no classifier to learn from; name a run of"),
+        (pretrained, "a pretrained run has no classifier. Fix: name a run of"),
         (plain, "an export without a classifier"),
-        (tmp_path / "empty", "neither a run nor a SavedModel"),
-        (tmp_path / "nowhere", "neither a run nor a SavedModel"),
+        (tmp_path / "empty", "expected a run or a SavedModel"),
+        (tmp_path / "nowhere", "expected a run or a SavedModel"),
     ]:
         with pytest.raises(UserError, match=message) as raised:
             distill(distill_config(source), tmp_path / "run")
