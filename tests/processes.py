@@ -1,4 +1,4 @@
-"""Runs in processes of their own: started, killed at a step, and what they leave behind."""
+"""Runs in separate processes: starting them, signaling them at a step, reading their files."""
 
 import json
 import signal
@@ -19,14 +19,14 @@ TINY = [
 
 
 def python(*arguments: object) -> subprocess.Popen:
-    """Starts Python with these arguments, open to Ctrl-C even where this process is not."""
+    """Starts Python with these arguments; SIGINT interrupts it even if this process ignores it."""
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        # A shell lets what it starts in the background ignore it, and children inherit that.
+        # Shells let background processes ignore SIGINT, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -36,7 +36,7 @@ def pretrain(model_dir: Path, *flags: str) -> subprocess.Popen:
 
 
 def free_workers(count: int) -> str:
-    """host:port,… of so many processes, at ports that nobody has."""
+    """Returns host:port,… of `count` processes, at free ports."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     names = ",".join(f"127.0.0.1:{s.getsockname()[1]}" for s in sockets)
     for s in sockets:
@@ -50,7 +50,7 @@ def pretrain_on_workers(model_dir: Path, *flags: str, count: int = 2) -> list[su
 
 
 def signal_at(process: subprocess.Popen, step: int, number: int, to=None) -> None:
-    """Sends a signal to a process (or to another one) when its line of a step appears."""
+    """Sends a signal to a process (or to another one) when it logs a step."""
     for line in process.stdout:
         if line.startswith(f"step {step}/"):
             (to or process).send_signal(number)
@@ -59,7 +59,7 @@ def signal_at(process: subprocess.Popen, step: int, number: int, to=None) -> Non
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Waits for the end: exit status, the rest of the output, errors."""
+    """Waits for the end; returns exit status, the rest of the output, errors."""
     output, errors = process.communicate(timeout=1200)
     return process.returncode, output, errors
 

@@ -7,7 +7,7 @@ import numpy as np
 import tf_keras as keras
 
 from simclr_tf.config import PretrainConfig, TrainingPlan
-from simclr_tf.data import ImageSource, open_source
+from simclr_tf.data import ImageSource, config_name, open_source
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model, resolve_encoder
 from simclr_tf.models.keras_cv_backbones import load_preset_weights
@@ -46,7 +46,7 @@ class TrainingTask:
         encoder: keras.Model | None = None,
     ):
         if train_source is not None:
-            config = config.override({"data": {"dataset": train_source.name}})
+            config = config.override({"data": {"dataset": config_name(train_source)}})
         self.config: Any = config.resolve()
         self._train_source, self._encoder = train_source, encoder
 

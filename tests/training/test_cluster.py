@@ -1,4 +1,4 @@
-"""Runs on two worker processes of this machine, over loopback, that are stopped and killed."""
+"""Runs on two worker processes on this machine that are stopped or killed."""
 
 import signal
 import time
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """The rows of a run of two workers that nothing disturbed."""
+    """The metrics of a run of two workers without interruption."""
     path = tmp_path_factory.mktemp("cluster") / "whole"
     for process in pretrain_on_workers(path, *FLAGS):
         status, _, errors = finish(process)
@@ -32,7 +32,7 @@ def unbroken(tmp_path_factory):
 
 
 def resume(path, unbroken):
-    """Goes on to the end, which is the unbroken run's."""
+    """Resumes to the end, which is that of the unbroken run."""
     start = last_checkpoint(path)
     chief, other = pretrain_on_workers(path, *FLAGS)
     status, output, errors = finish(chief)
@@ -57,7 +57,7 @@ def test_workers_stop_at_the_same_step(tmp_path, unbroken, victim):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_the_others_end_when_a_worker_is_killed(tmp_path, unbroken, victim):
+def test_other_worker_ends_when_one_is_killed(tmp_path, unbroken, victim):
     workers = pretrain_on_workers(tmp_path, *FLAGS)
     signal_at(workers[0], 12, signal.SIGKILL, to=workers[victim])
     killed = time.monotonic()
@@ -73,7 +73,7 @@ def test_the_others_end_when_a_worker_is_killed(tmp_path, unbroken, victim):
         resume(tmp_path, unbroken)
 
 
-def test_workers_that_differ_are_refused(tmp_path):
+def test_workers_with_different_settings_are_refused(tmp_path):
     workers = f"--workers={free_workers(2)}"
     pair = [
         pretrain(

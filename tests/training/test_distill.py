@@ -157,8 +157,8 @@ def tinted(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_student_learns_from_answers_alone(tinted, tmp_path):
-    """A narrower encoder, from images of which nobody has said what they show."""
+def test_student_learns_from_predictions_alone(tinted, tmp_path):
+    """A narrower encoder, from unlabeled images."""
     labelled = {"dataset": f"folder:{tinted / 'labelled'}", "train_split": "train"}
     labelled |= {"eval_split": "test", "storage_size": 24}
     guide = tmp_path / "guide"
@@ -188,7 +188,7 @@ def test_a_student_learns_from_answers_alone(tinted, tmp_path):
     assert of_student["num_train"] == 72
     assert of_guide["top1"] > 0.9 and of_student["top1"] > 0.9  # chance is 0.5
 
-    # It is a run like others, and a teacher in its turn.
+    # It is evaluated like any run, and can be a teacher itself.
     evaluate_run(place, EvalOptions([KNN((20,))], datasets=[labelled["dataset"]]), **QUIET)
     table = format_run_table([place])
     assert "| its own head, T=1 | distilled encoder | R18 × 0.0625 | 32 | – | " in table

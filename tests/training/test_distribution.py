@@ -1,4 +1,4 @@
-"""Which strategy a user's words mean, and what is said where they mean none."""
+"""Strategies of the distribution options, and errors of contradictory ones."""
 
 import json
 import socket
@@ -17,26 +17,26 @@ def no_cluster(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
 
 
-def test_auto_is_one_device_here():
-    replicas = make_distribution(Distribution())
-    assert replicas.num_replicas == 1 and replicas.is_chief
-    assert replicas.describe(64) == "one device: global batch 64, 64 per replica"
+def test_auto_strategy_is_one_device_on_one_cpu():
+    context = make_distribution(Distribution())
+    assert context.num_replicas == 1 and context.is_chief
+    assert context.describe(64) == "one device: global batch 64, 64 per replica"
 
 
-def test_replicas_are_logical_cpu_devices_where_there_is_no_gpu():
-    replicas = make_distribution(Distribution(num_replicas=4))
-    assert isinstance(replicas.strategy, tf.distribute.MirroredStrategy)
-    assert replicas.num_replicas == 4
-    assert replicas.describe(64) == "4 CPU devices: global batch 64, 16 per replica"
+def test_replicas_without_gpu_are_logical_cpu_devices():
+    context = make_distribution(Distribution(num_replicas=4))
+    assert isinstance(context.strategy, tf.distribute.MirroredStrategy)
+    assert context.num_replicas == 4
+    assert context.describe(64) == "4 CPU devices: global batch 64, 16 per replica"
     with pytest.raises(
         UserError, match=r"--train_batch_size=66: expected a multiple of the 4 .* 64 or 68"
     ):
-        replicas.describe(66)
+        context.describe(66)
     with pytest.raises(UserError, match=r"such as 4$"):
-        replicas.per_replica_batch_size(3)
+        context.per_replica_batch_size(3)
 
 
-def test_devices_are_settled_before_the_first_operation():
+def test_devices_cannot_be_created_after_the_first_operation():
     tf.constant(0)
     with pytest.raises(UserError, match="--num_replicas=9: TensorFlow already runs"):
         make_distribution(Distribution(num_replicas=9))
@@ -66,7 +66,7 @@ def test_devices_are_settled_before_the_first_operation():
         (Distribution(tpu_name="grpc://nowhere"), "expected host:port, got 'nowhere'"),
     ],
 )
-def test_contradictions_are_named(devices, message):
+def test_contradictory_options_are_refused(devices, message):
     with pytest.raises(UserError, match=message):
         make_distribution(devices)
 
@@ -87,20 +87,20 @@ def test_contradictions_are_named(devices, message):
         ),
     ],
 )
-def test_a_wrong_environment_is_named(monkeypatch, value, message):
+def test_invalid_tf_config_is_refused(monkeypatch, value, message):
     monkeypatch.setenv("TF_CONFIG", value)
     with pytest.raises(UserError, match=message):
         make_distribution(Distribution())
 
 
-def test_two_descriptions_of_a_cluster_are_refused(monkeypatch):
+def test_cluster_in_flags_and_tf_config_is_refused(monkeypatch):
     cluster = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     with pytest.raises(UserError, match="both --workers and TF_CONFIG"):
         make_distribution(Distribution(workers="a:1", worker_index=0))
 
 
-def test_workers_that_do_not_answer_are_named(monkeypatch, log):
+def test_unreachable_workers_are_named(monkeypatch, log):
     workers = free_workers(3).split(",")
     with socket.create_server(("127.0.0.1", int(workers[2].rpartition(":")[2]))):
         with pytest.raises(UserError, match=f"{workers[0]}: no answer within 1 s") as caught:
@@ -116,7 +116,7 @@ def test_workers_that_do_not_answer_are_named(monkeypatch, log):
     assert log.messages[0].startswith("waiting up to 1 s")
 
 
-def test_a_tpu_that_does_not_answer_is_named():
+def test_unreachable_tpu_is_named():
     (address,) = free_workers(1).split(",")
     with pytest.raises(
         UserError, match=f"{address}: no answer within 1 s. Fix: check that the TPU runs"
@@ -124,7 +124,7 @@ def test_a_tpu_that_does_not_answer_is_named():
         make_distribution(Distribution(tpu_name=f"grpc://{address}", worker_timeout=1))
 
 
-def test_a_machine_without_tpu_says_so(run_cli, tmp_path):
+def test_pretrain_without_tpu_names_the_fix(run_cli, tmp_path):
     done = run_cli("pretrain", "--dataset=shapes", "--use_tpu", f"--model_dir={tmp_path}/run")
     assert done.returncode == 2
     last = done.stderr.splitlines()[-1]
@@ -132,5 +132,5 @@ def test_a_machine_without_tpu_says_so(run_cli, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_one_device_agrees_with_itself():
+def test_single_device_agrees_with_itself():
     single_device().check_workers_agree({"anything": 1})

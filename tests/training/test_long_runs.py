@@ -1,4 +1,4 @@
-"""What does not grow with the steps: traces of graphs and the host's memory."""
+"""Graph traces and host memory do not grow with the number of steps."""
 
 import dataclasses
 import re
@@ -19,7 +19,7 @@ MIB = 2**10  # in the kB of /proc
 
 
 @pytest.mark.slow
-def test_nothing_is_traced_again_after_the_first_steps(tmp_path, monkeypatch):
+def test_graphs_are_traced_only_in_the_first_steps(tmp_path, monkeypatch):
     traced = Counter()
 
     def counted(owner, name):
@@ -64,7 +64,7 @@ def test_nothing_is_traced_again_after_the_first_steps(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_host_s_memory_stays_flat_over_2000_steps(tmp_path):
+def test_host_memory_is_constant_over_2000_steps(tmp_path):
     """With rows, probes, validation and checkpoints on the way, which come and go with 30 MiB."""
     process = start(
         tmp_path,
@@ -83,5 +83,5 @@ def test_the_host_s_memory_stays_flat_over_2000_steps(tmp_path):
         max(kilobytes for step, kilobytes in taken.items() if low <= step <= high)
         for low, high in ((200, 700), (1500, 2000))
     )
-    # A tensor of a batch of these small views that were kept at each step would be 50 MiB by then.
+    # A tensor of a batch of these small views that each step left in memory would be 50 MiB by then.
     assert late - early < 16 * MIB

@@ -9,7 +9,7 @@ import tf_keras as keras
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 import simclr_tf
-from simclr_tf.data import open_source
+from simclr_tf.data import from_python, open_source
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model
 from simclr_tf.optimizers import WarmupCosine
@@ -130,6 +130,19 @@ def test_checkpoint_starts_from_other_weights(watched_run, tmp_path):
             for w in (new.get_weights(), fresh.get_weights())
         )
         assert near < 0.3 * far
+
+
+def test_images_from_python_train_and_identify_the_run(tmp_path):
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
+    labels = draw.integers(0, 3, 40)
+    settings = changed(optimization={"train_batch_size": 8, "train_steps": 2})
+    model = pretrain(settings, tmp_path, train_source=from_python(images, labels))
+    assert int(model.step) == 2 and model.linear_head.kernel.shape[1] == 3
+    config, plan = RunDir(tmp_path).read_config()
+    assert config.data.dataset.startswith("array:") and plan.num_examples == 40
+    with pytest.raises(UserError, match=r"--dataset \(was array:.*, now array:"):
+        pretrain(settings, tmp_path, train_source=from_python(images[::-1], labels))
 
 
 def test_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):

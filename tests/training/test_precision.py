@@ -1,4 +1,4 @@
-"""--precision=auto: what it chooses, what it says, and what a run remembers of it."""
+"""The choice of --precision=auto, its log line, and resumed runs."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def test_auto_takes_bfloat16_only_if_it_is_clearly_faster(monkeypatch, log, seco
     assert dataclasses.replace(settings, optimization=AUTO.optimization) == AUTO
 
 
-def test_the_times_of_all_workers_decide(monkeypatch):
+def test_auto_uses_the_times_of_all_workers(monkeypatch):
     monkeypatch.setattr(precision, "time_precisions", lambda settings, share: (1.0, 0.5))
 
     class TwoWorkers(DistributionContext):
@@ -55,7 +55,7 @@ def test_the_times_of_all_workers_decide(monkeypatch):
     assert settings.optimization.precision == "float32"
 
 
-def test_the_trial_times_float32_and_then_bfloat16(monkeypatch):
+def test_trial_times_float32_and_bfloat16(monkeypatch):
     tried = []
 
     def noted(encoder, name):
@@ -81,7 +81,7 @@ def test_resumed_run_reuses_the_chosen_precision(tmp_path, log):
     assert log.messages == [f"--precision=auto: bfloat16 (as {tmp_path} began)"]
 
 
-def test_a_precision_that_is_named_is_left_alone(tmp_path):
+def test_explicit_precision_does_not_change(tmp_path):
     named = dataclasses.replace(
         AUTO, optimization=dataclasses.replace(AUTO.optimization, precision="float16")
     )
@@ -90,7 +90,7 @@ def test_a_precision_that_is_named_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_says_what_it_chose_and_resumes_with_it(tmp_path, run_cli):
+def test_command_logs_its_choice_and_resumes_with_it(tmp_path, run_cli):
     flags = ["pretrain", *TINY, "--precision=auto", f"--model_dir={tmp_path}"]
     first = run_cli(*flags, "--train_steps=2")
     assert first.returncode == 0, first.stderr

@@ -54,7 +54,7 @@ def test_interrupted_run_saves_its_last_step(tmp_path, number, status):
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
+def test_full_disk_does_not_harm_the_last_good_checkpoint(tmp_path):
     """Resumed under a limit to the size of files, below the checkpoint's: it fails as it saves."""
     flags = [*TINY, "--train_steps=20", "--checkpoint_steps=10"]
     process = pretrain(tmp_path, *flags)

@@ -1,4 +1,4 @@
-"""TensorBoard's pictures of what is alike, against features that are known."""
+"""TensorBoard images of nearest neighbors and similarities, from known features."""
 
 import numpy as np
 import pytest
@@ -13,10 +13,10 @@ BLUE, ORANGE = (0, 114, 178), (230, 159, 0)
 RNG = np.random.default_rng(0)
 
 
-def made(count=40, size=32, labels=None, features=None) -> EmbeddedDataset:
+def make_rows(count=40, size=32, labels=None, features=None) -> EmbeddedDataset:
     """An embedded dataset of images of one colour each."""
-    colours = RNG.integers(0, 256, (count, 1, 1, 3), np.uint8)
-    images = np.broadcast_to(colours, (count, size, size, 3)).copy()
+    colors = RNG.integers(0, 256, (count, 1, 1, 3), np.uint8)
+    images = np.broadcast_to(colors, (count, size, size, 3)).copy()
     names = None if labels is None else ("ant", "bee", "cat")
     source = ArraySource("made", images, labels, names)
     features = RNG.normal(size=(count, 6)).astype(np.float32) if features is None else features
@@ -31,19 +31,19 @@ def tiles(grid, columns):
 
 
 @pytest.mark.parametrize("size", [16, 32, 100])
-def test_each_line_is_an_image_and_the_nearest_others(size):
+def test_grid_row_is_an_image_and_its_nearest_neighbors(size):
     labels = RNG.integers(0, 3, 40)
     labels[7] = -1
-    rows = made(size=size, labels=labels)
+    rows = make_rows(size=size, labels=labels)
     shown, frames = tiles(neighbor_grid(rows), 9)
     assert shown.shape == (10, 9, 3)
-    colours = rows.source.images[:, 0, 0]
+    colors = rows.source.images[:, 0, 0]
     cosines = cosine_similarity(rows.features)
-    queries = [int(np.flatnonzero((colours == pixel).all(1))[0]) for pixel in shown[:, 0]]
+    queries = [int(np.flatnonzero((colors == pixel).all(1))[0]) for pixel in shown[:, 0]]
     assert queries == sorted(set(queries))
     for query, line, frame in zip(queries, shown, frames, strict=True):
         order = [i for i in np.argsort(-cosines[query]) if i != query][:8]
-        np.testing.assert_array_equal(line[1:], colours[order])
+        np.testing.assert_array_equal(line[1:], colors[order])
         for place, other in enumerate(order, 1):
             known = labels[query] >= 0 and labels[other] >= 0
             same = BLUE if labels[query] == labels[other] else ORANGE
@@ -51,8 +51,8 @@ def test_each_line_is_an_image_and_the_nearest_others(size):
         assert tuple(frame[0]) == (255, 255, 255)
 
 
-def test_a_duplicate_is_a_neighbour_and_the_image_itself_is_not():
-    rows = made(5, features=np.array([[1, 0]] * 3 + [[0, 1]] * 2, np.float32))
+def test_grid_contains_duplicates_but_not_the_query_itself():
+    rows = make_rows(5, features=np.array([[1, 0]] * 3 + [[0, 1]] * 2, np.float32))
     shown, frames = tiles(neighbor_grid(rows), 5)  # itself and the four others
     assert len(shown) == 5 and (frames == 255).all()  # no labels
     for line in shown:
@@ -60,7 +60,7 @@ def test_a_duplicate_is_a_neighbour_and_the_image_itself_is_not():
 
 
 class Known:
-    """A model of which the views are the images and the features their mean colours."""
+    """A model whose views are the images and whose features are their mean colors."""
 
     views_per_image = 2
 
@@ -73,18 +73,18 @@ class Known:
         return tf.concat([images, 1.0 - images], axis=0)  # the second view is the negative
 
 
-def test_similarities_are_of_first_and_last_views_in_the_order_of_classes():
+def test_similarity_matrix_is_of_first_and_last_views_sorted_by_class():
     labels = RNG.permuted(np.arange(20) % 3)
-    rows = made(20, labels=labels)
+    rows = make_rows(20, labels=labels)
     found = similarity_matrix(Known(), rows)
-    colours = rows.source.images[:, 0, 0] / 255.0
+    colors = rows.source.images[:, 0, 0] / 255.0
     order = np.argsort(labels, kind="stable")
-    wanted = cosine_similarity(colours[order], 1 - colours[order])
+    wanted = cosine_similarity(colors[order], 1 - colors[order])
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_the_sample_is_spread_over_all_images_bounded_and_kept(tmp_path):
-    source = made(120).source
+def test_sample_is_evenly_spaced_and_limited(tmp_path):
+    source = make_rows(120).source
     make = EmbeddingSummaries(source, 16, tmp_path, max_images=12)
     found = make(Known())
     assert set(found) == {"nearest_neighbours", "similarity_matrix"}
@@ -92,9 +92,6 @@ def test_the_sample_is_spread_over_all_images_bounded_and_kept(tmp_path):
     index = [int(line.split("\t")[0]) for line in metadata(tmp_path)]
     assert len(index) == 12 and all(10 * i <= n < 10 * (i + 1) for i, n in enumerate(index))
     assert "projector" not in {place.name for place in tmp_path.iterdir()}
-    kept = make._sample
-    make(Known())
-    assert make._sample is kept
     # Large images are fewer, and one alone has no neighbours.
     one = EmbeddingSummaries(source, 16, tmp_path, max_bytes=1, matrix_size=1)
     assert set(one(Known())) == {"similarity_matrix"}
