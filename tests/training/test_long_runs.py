@@ -33,7 +33,7 @@ def test_graphs_are_traced_only_in_the_first_steps(tmp_path, monkeypatch):
 
     # Python's code runs only while a graph is traced: of the step, of a view, of the evaluators.
     counted(SimCLR, "_encode")
-    counted(SimCLR, "contrast")
+    counted(SimCLR, "encode_and_contrast")
     counted(imagewise, "map_images")
     counted(features, "eval_transform")
     settings = config.PretrainConfig(
@@ -53,7 +53,7 @@ def test_graphs_are_traced_only_in_the_first_steps(tmp_path, monkeypatch):
     build._augment.cache_clear()  # else the views' graph is there from the run before
     pretrain(settings, tmp_path / "short")
     once = dict(traced)
-    assert set(once) == {"_encode", "contrast", "map_images", "eval_transform"}
+    assert set(once) == {"_encode", "encode_and_contrast", "map_images", "eval_transform"}
     longer = dataclasses.replace(
         settings, optimization=dataclasses.replace(settings.optimization, train_steps=16)
     )
@@ -83,5 +83,5 @@ def test_host_memory_is_constant_over_2000_steps(tmp_path):
         max(kilobytes for step, kilobytes in taken.items() if low <= step <= high)
         for low, high in ((200, 700), (1500, 2000))
     )
-    # A tensor of a batch of these small views that each step left in memory would be 50 MiB by then.
+    # If each step left a batch of these small views in memory, that would be 50 MiB by then.
     assert late - early < 16 * MIB
