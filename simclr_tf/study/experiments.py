@@ -1,12 +1,12 @@
-"""The paper's experiments [v1], each as data: a new one is a few lines.
+"""The paper's experiments [v1] as data.
 
-Paper figures are linear evaluation of a ResNet-50 on ImageNet, top-1 in percent.
+Values of the paper are linear evaluation of a ResNet-50 on ImageNet, top-1 in percent.
 """
 
 from typing import Any
 
 from simclr_tf.config import TRANSFORMATIONS
-from simclr_tf.study.grid import RATE_OF_BASE, Cell, Picture, Study, Times
+from simclr_tf.study.grid import MATCH_BASE_LEARNING_RATE, Cell, PlotSpec, ScaledBy, Study
 
 # Fig. 5: rows the first, columns the second transformation; single ones on the diagonal.
 _FIG_5 = (
@@ -21,20 +21,20 @@ _FIG_5 = (
 
 AUGMENTATIONS = Study(
     "augmentations",
-    "one or two transformations of one view, the other only cropped",
+    "one or two transformations of one view, the other view only cropped",
     "Fig. 5",
     ("first", "second"),
     [
         Cell(
             (first, second),
             {"transformations": first if first == second else f"{first},{second}"},
-            paper=_FIG_5[i][j],
+            paper_value=_FIG_5[i][j],
         )
         for i, first in enumerate(TRANSFORMATIONS)
         for j, second in enumerate(TRANSFORMATIONS)
     ],
-    Picture("heat map", x="second", by="first"),
-    "No single transformation suffices; crop and colour together stand out.",
+    PlotSpec("heat map", x="second", by="first"),
+    "No single transformation suffices; crop and color together are by far the best pair.",
     subsets={
         "small": {
             "first": ("crop", "cutout", "color", "rotation"),
@@ -59,16 +59,16 @@ _TABLE_1 = {
 
 COLOR_STRENGTH = Study(
     "color_strength",
-    "strength of colour distortion, with and without labels",
+    "strength of color distortion, with and without labels",
     "Table 1, whose last column is AutoAugment in place of RandAugment",
     ("training", "policy"),
     [
         Cell((training, policy), overrides, paper, supervised=training == "supervised")
-        for training, figures in _TABLE_1.items()
-        for (policy, overrides), paper in zip(_POLICIES.items(), figures, strict=True)
+        for training, values in _TABLE_1.items()
+        for (policy, overrides), paper in zip(_POLICIES.items(), values, strict=True)
     ],
-    Picture("lines", x="policy", by="training"),
-    "Stronger colour distortion helps SimCLR and not the supervised model; a policy found for "
+    PlotSpec("lines", x="policy", by="training"),
+    "Stronger color distortion helps SimCLR and not the supervised model; a policy found for "
     "supervised learning does not beat it.",
     subsets={"small": {"policy": ("1/8", "1/2", "1", "RandAugment")}},
 )
@@ -77,7 +77,7 @@ _DIMENSIONS = (32, 64, 128, 256, 512, 1024, 2048)
 
 HEAD = Study(
     "head",
-    "projection heads and their widths; h against g(h)",
+    "projection heads and their widths; h compared with g(h)",
     "Fig. 8, which has no numbers",
     ("head", "width"),
     [
@@ -88,7 +88,7 @@ HEAD = Study(
             for width in _DIMENSIONS
         ),
     ],
-    Picture("bars", x="width", by="head"),
+    PlotSpec("bars", x="width", by="head"),
     "A nonlinear head is about 3 points better than a linear one and over 10 than none, at any "
     "width; h is over 10 points better than g(h).",
     columns=("knn/projection", "logistic", "logistic/projection"),
@@ -107,12 +107,12 @@ _TABLE_4 = {
 
 LOSSES = Study(
     "losses",
-    "losses; supcon alone sees labels",
+    "losses; only supcon uses labels",
     "Table 4",
     ("loss",),
     [Cell((loss,), {"loss": loss}, paper) for loss, paper in _TABLE_4.items()],
-    Picture("bars", x="loss"),
-    "NT-Xent is best; of the others those with semi-hard negatives are, and they stay behind it.",
+    PlotSpec("bars", x="loss"),
+    "NT-Xent is best; the next best losses use semi-hard negatives.",
     subsets={"small": {}},
 )
 
@@ -120,12 +120,12 @@ _TEMPERATURES = {0.05: 59.7, 0.1: 64.4, 0.5: 60.7, 1.0: 58.0}
 
 TEMPERATURE = Study(
     "temperature",
-    "temperature of NT-Xent, with normalised and plain projections",
+    "temperature of NT-Xent, with normalized and plain projections",
     "Table 5",
     ("projections", "τ"),
     [
         *(
-            Cell(("normalised", f"{t:g}"), {"hidden_norm": True, "temperature": t}, paper)
+            Cell(("normalized", f"{t:g}"), {"hidden_norm": True, "temperature": t}, paper)
             for t, paper in _TEMPERATURES.items()
         ),
         *(
@@ -133,14 +133,14 @@ TEMPERATURE = Study(
             for t, paper in ((10.0, 57.2), (100.0, 57.0))
         ),
     ],
-    Picture("bars", x="τ", by="projections"),
-    "Without normalisation and a fitting temperature the representation is worse, although the "
+    PlotSpec("bars", x="τ", by="projections"),
+    "Without normalization and a suitable temperature the representation is worse, although the "
     "contrastive accuracy is higher.",
     columns=("logistic", "contrastive_accuracy", "contrastive_entropy"),
     subsets={"small": {}},
 )
 
-# Table B.1, linear / sqrt, where the base has B = 4096 images and E = 100 epochs.
+# Table B.1, linear / sqrt, whose base has B = 4096 images and E = 100 epochs.
 _BATCHES = {"B/16": 1 / 16, "B/8": 1 / 8, "B/4": 1 / 4, "B": 1.0, "2B": 2.0}
 _EPOCHS = {"E": 1.0, "2E": 2.0, "4E": 4.0, "8E": 8.0}
 _TABLE_B1 = {
@@ -153,17 +153,17 @@ _TABLE_B1 = {
 
 BATCH_EPOCHS = Study(
     "batch_epochs",
-    "batch B and epochs E of the base, more and less, at rates that agree at B",
+    "multiples of the base's batch B and epochs E, at learning rates that agree at B",
     "Fig. 9 and Table B.1, where B is 4096 and E is 100",
     ("batch", "epochs", "rate by"),
     [
         Cell(
             (batch, epochs, scaling),
             {
-                "train_batch_size": Times(_BATCHES[batch]),
-                "train_epochs": Times(_EPOCHS[epochs]),
+                "train_batch_size": ScaledBy(_BATCHES[batch]),
+                "train_epochs": ScaledBy(_EPOCHS[epochs]),
                 "learning_rate_scaling": scaling,
-                "learning_rate": RATE_OF_BASE,
+                "learning_rate": MATCH_BASE_LEARNING_RATE,
             },
             paper,
         )
@@ -171,9 +171,9 @@ BATCH_EPOCHS = Study(
         for epochs, pair in zip(_EPOCHS, rows, strict=True)
         for scaling, paper in zip(("linear", "sqrt"), pair, strict=True)
     ],
-    Picture("lines", x="epochs", by="batch"),
-    "Larger batches are better after few epochs, and the difference goes away with more; the "
-    "square root of the batch suits small batches and few epochs.",
+    PlotSpec("lines", x="epochs", by="batch"),
+    "Larger batches are better after few epochs, and the difference vanishes with more; "
+    "square-root scaling is better for small batches and few epochs.",
     subsets={"small": {"batch": ("B/4", "B", "2B"), "epochs": ("E", "2E")}},
 )
 
@@ -185,14 +185,14 @@ WIDTH_DEPTH = Study(
     [
         Cell(
             (training, str(depth), f"{factor:g}"),
-            {"resnet_depth": depth, "width_multiplier": Times(factor)},
+            {"resnet_depth": depth, "width_multiplier": ScaledBy(factor)},
             supervised=training == "supervised",
         )
         for training in ("SimCLR", "supervised")
         for depth in (18, 34, 50, 101, 152)
         for factor in (1, 2, 4)
     ],
-    Picture("lines", x="width ×", by="depth"),
+    PlotSpec("lines", x="width ×", by="depth"),
     "Bigger models are better, and learning without labels gains more from it than learning with "
     "them.",
     subsets={"small": {"training": ("SimCLR",), "depth": ("18", "34"), "width ×": ("1", "2")}},
@@ -200,20 +200,20 @@ WIDTH_DEPTH = Study(
 
 BN = Study(
     "bn",
-    "batch norm over all replicas against each replica's own",
+    "batch statistics over all replicas, or per replica",
     "§2.2, which has no numbers",
     ("statistics", "batch"),
     [
         Cell(
             (statistics, batch),
-            {"global_bn": statistics == "global", "train_batch_size": Times(factor)},
+            {"global_bn": statistics == "global", "train_batch_size": ScaledBy(factor)},
         )
         for statistics in ("global", "of each replica")
         for batch, factor in (("B/4", 1 / 4), ("B", 1.0))
     ],
-    Picture("bars", x="batch", by="statistics"),
-    "Both views of an image lie on one replica, and its own statistics tell them from others: the "
-    "contrastive accuracy rises and the representation does not.",
+    PlotSpec("bars", x="batch", by="statistics"),
+    "Both views of an image are on one replica, whose own statistics reveal them: the "
+    "contrastive accuracy rises, but the representation does not improve.",
     columns=("logistic", "contrastive_accuracy", "contrastive_entropy"),
     subsets={"small": {"batch": ("B",)}},
     needs_replicas=True,

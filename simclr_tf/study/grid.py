@@ -1,4 +1,4 @@
-"""What a study is: a grid of settings laid over those of a base run."""
+"""Studies as data: a grid of settings over a base run, and the options of a study."""
 
 import dataclasses
 import re
@@ -7,14 +7,15 @@ from typing import Any
 
 from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
+from simclr_tf.options import OptionGroup, option
 
 
-class Relative:
-    """A value that follows from the base's."""
+class RelativeValue:
+    """A setting that is derived from the base's."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Times(Relative):
+class ScaledBy(RelativeValue):
     """A multiple of the base's value."""
 
     factor: float
@@ -23,47 +24,51 @@ class Times(Relative):
         return f"×{self.factor:g}"
 
 
-class _RateOfBase(Relative):
-    """The base learning rate that gives, at the base's batch, the base's rate after warm-up."""
+class _MatchBaseLearningRate(RelativeValue):
+    """The learning rate that gives, at the base's batch size, the base's peak learning rate."""
 
     def __str__(self):
         return "=base"
 
 
-RATE_OF_BASE = _RateOfBase()
+MATCH_BASE_LEARNING_RATE = _MatchBaseLearningRate()
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One setting of a study, trained once for every seed.
+    """One setting of a study, trained once with every seed.
+
+    >>> from simclr_tf.study.grid import Cell
+    >>> Cell(("linear", "1/8"), {"proj_head_mode": "linear"}).name
+    'linear-1_8'
 
     Attributes:
-        at: its place on each of the study's axes.
-        overrides: what it sets, by the options' names: a value, `Times` or `RATE_OF_BASE`.
-        paper: the paper's figure, in percent; None where it has none.
-        supervised: whether the encoder is trained with labels, from nothing, on both views.
+        coordinates: its value on each of the study's axes.
+        overrides: its settings, by option: a value, `ScaledBy` or `MATCH_BASE_LEARNING_RATE`.
+        paper_value: the paper's top-1 accuracy in percent, or None.
+        supervised: trains the encoder from scratch with labels, on both views.
     """
 
-    at: tuple[str, ...]
+    coordinates: tuple[str, ...]
     overrides: Mapping[str, Any]
-    paper: float | None = None
+    paper_value: float | None = None
     supervised: bool = False
 
     @property
     def name(self) -> str:
-        """What its runs are called, part of a directory's name."""
-        return "-".join(re.sub(r"[^\w.]+", "_", place).strip("_") for place in self.at)
+        """Name of the cell, and the beginning of its runs' directory names."""
+        return "-".join(re.sub(r"[^\w.]+", "_", text).strip("_") for text in self.coordinates)
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """How a study is drawn.
+class PlotSpec:
+    """Layout of a study's plot.
 
     Attributes:
         kind: "bars", one for each cell, in groups along `x`; "lines" over `x`; "heat map", with
             the averages of its rows.
-        x: the axis from left to right.
-        by: the axis of a heat map's rows, of the lines or of the bars' colours; "": there is none.
+        x: horizontal axis.
+        by: axis of a heat map's rows, of the lines or of the bars' colors; "": none.
     """
 
     kind: str
@@ -77,16 +82,19 @@ class Study:
 
     Attributes:
         name: on the command line.
-        title: a line that says what is varied.
-        source: where the paper has it, and what its figures are.
-        axes: names of the cells' places.
+        title: one line about the varied settings.
+        source: figure or table in the paper, with remarks about its values.
+        axes: names of the cells' coordinates.
         cells: the whole grid.
-        picture: how it is drawn.
-        finding: what the paper found, in a sentence or two.
-        columns: what the table reports beside k-NN: figures by their names in evaluations.json, or
-            contrastive_accuracy and contrastive_entropy of the end of training.
-        subsets: smaller grids: by axis, which places are in; axes that are left out are whole.
-        needs_replicas: whether it means nothing on one replica.
+        plot: layout of the plot.
+        paper_finding: the paper's result in a sentence or two.
+        columns: results in the table in addition to k-NN: protocols of evaluations.json, or
+            contrastive_accuracy and contrastive_entropy at the end of training.
+        subsets: smaller grids: allowed coordinates by axis; axes that are omitted are complete.
+        needs_replicas: the study makes no sense with a single replica.
+
+    Raises:
+        ValueError: if two cells have the same name.
     """
 
     name: str
@@ -94,26 +102,34 @@ class Study:
     source: str
     axes: tuple[str, ...]
     cells: Sequence[Cell]
-    picture: Picture
-    finding: str
+    plot: PlotSpec
+    paper_finding: str
     columns: tuple[str, ...] = ("logistic",)
     subsets: Mapping[str, Mapping[str, Collection[str]]] = dataclasses.field(default_factory=dict)
     needs_replicas: bool = False
 
-    def chosen(self, subset: str = "", names: Collection[str] = ()) -> list[Cell]:
-        """Returns the cells of a subset ("": all), of these only those named, where any are.
+    def __post_init__(self):
+        names = [cell.name for cell in self.cells]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two cells of {self.name} have the same name: {', '.join(names)}")
+
+    def select_cells(self, subset: str = "", names: Collection[str] = ()) -> list[Cell]:
+        """Returns the cells of a subset ("": all), or those of them that `names` lists.
 
         Raises:
-            UserError: there is no such subset or cell.
+            UserError: if the subset or a cell does not exist.
         """
         if subset and subset not in self.subsets:
             known = ", ".join(self.subsets) or "none"
             raise UserError(f"--subset={subset}: the subsets of {self.name} are: {known}")
-        within = self.subsets[subset] if subset else {}
+        restriction = self.subsets[subset] if subset else {}
         cells = [
             cell
             for cell in self.cells
-            if all(cell.at[self.axes.index(axis)] in places for axis, places in within.items())
+            if all(
+                cell.coordinates[self.axes.index(axis)] in allowed
+                for axis, allowed in restriction.items()
+            )
         ]
         known_names = [cell.name for cell in cells]
         for name in names:
@@ -121,51 +137,105 @@ class Study:
                 raise UserError(f"--cells: {name!r} is none of {', '.join(known_names)}")
         return [cell for cell in cells if not names or cell.name in names]
 
-    def __post_init__(self):
-        names = [cell.name for cell in self.cells]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two cells of {self.name} have one name: {', '.join(names)}")
-
     @property
-    def varied(self) -> list[str]:
-        """The options that its cells set, in the order in which they are first set."""
+    def varied_options(self) -> list[str]:
+        """Options that the cells set, in the order in which they are first set."""
         return list(dict.fromkeys(name for cell in self.cells for name in cell.overrides))
 
 
-def section_of(option: str) -> str:
-    """Returns the section of PretrainConfig that has the option of that name."""
-    for section in dataclasses.fields(PretrainConfig):
-        if option in section.type.__dataclass_fields__:  # type: ignore[union-attr]
-            return section.name
-    raise KeyError(option)
+@dataclasses.dataclass(frozen=True)
+class StudyOptions(OptionGroup):
+    """Study
+
+    >>> from simclr_tf.study.grid import StudyOptions
+    >>> StudyOptions(output="runs/temperature", seeds="0,1,2").seed_list
+    [0, 1, 2]
+    """
+
+    output: str = option("", "Directory of the study; created if it does not exist.")
+    seeds: str = option("0", "Seeds, such as 0,1,2; each cell is trained once with each.")
+    subset: str = option("", "Name of a smaller grid, such as small. Default: the whole grid.")
+    cells: str = option("", "Names of single cells, as --list shows them: a,b.")
+    processes: int = option(
+        0,
+        "Number of runs at the same time, each on its own GPU, or without GPUs on its own cores. "
+        "0: one for each GPU, or one.",
+        min=0,
+    )
+    num_replicas: int = option(
+        0, "Replicas of every run: GPUs, or CPU devices without GPUs. 0: one device.", min=0
+    )
+    knn_k: int = option(200, "Number of neighbors in k-NN.", min=1)
+    eval_batch_size: int = option(256, "Images per call of the encoder in evaluation.", min=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.seed_list  # noqa: B018
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds without duplicates.
+
+        Raises:
+            UserError: if there is none, or one is not an integer from 0 to 2^31 - 1.
+        """
+        seeds = _split(self.seeds)
+        for seed in seeds:
+            if not seed.isdecimal() or int(seed) >= 2**31:
+                raise UserError(
+                    f"--seeds={self.seeds}: expected integers from 0 to 2^31 - 1, got {seed!r}"
+                )
+        if not seeds:
+            raise UserError("--seeds is empty: expected integers with commas, such as 0,1,2")
+        return list(dict.fromkeys(map(int, seeds)))
+
+    def select_cells(self, study: Study) -> list[Cell]:
+        """Returns the cells that `subset` and `cells` select.
+
+        Raises:
+            UserError: if the subset or a cell does not exist.
+        """
+        return study.select_cells(self.subset, _split(self.cells))
 
 
-def configured(cell: Cell, base: PretrainConfig, seed: int) -> PretrainConfig:
-    """Returns the config of a cell's run: the cell's settings and the seed laid over the base.
+def _split(text):
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def group_of_option(name: str) -> str:
+    """Returns the group of PretrainConfig that contains an option."""
+    for group in dataclasses.fields(PretrainConfig):
+        if name in group.type.__dataclass_fields__:  # type: ignore[union-attr]
+            return group.name
+    raise KeyError(name)
+
+
+def cell_config(cell: Cell, base: PretrainConfig, seed: int) -> PretrainConfig:
+    """Returns the config of a run: the base with the cell's settings and the seed.
 
     Raises:
-        UserError: they are not possible together.
+        UserError: if the settings are not possible together.
     """
     changes: dict[str, dict[str, Any]] = {"optimization": {"seed": seed}}
-    overrides = dict(cell.overrides)
-    for name, value in overrides.items():
-        section = section_of(name)
-        changes.setdefault(section, {})[name] = _value(base, section, name, value, overrides)
+    for name, value in cell.overrides.items():
+        group = group_of_option(name)
+        if isinstance(value, RelativeValue):
+            value = _resolve(value, base, group, name, cell.overrides)
+        changes.setdefault(group, {})[name] = value
     config = base.override(changes)
     return config.to_supervised_baseline() if cell.supervised else config
 
 
-def _value(base: PretrainConfig, section: str, name: str, value: Any, overrides: Any) -> Any:
-    if value is RATE_OF_BASE:
-        from simclr_tf.optimizers import peak_learning_rate
+def _resolve(value, base, group, name, overrides):
+    if isinstance(value, ScaledBy):
+        settings = getattr(base, group)
+        option_type = settings.__dataclass_fields__[name].type
+        # Rounded where floating point is slightly below a whole number.
+        return option_type(round(value.factor * getattr(settings, name), 9))
 
-        settings = base.optimization
-        batch = settings.train_batch_size
-        peak = peak_learning_rate(settings.learning_rate, batch, settings.learning_rate_scaling)
-        return peak / peak_learning_rate(1.0, batch, overrides["learning_rate_scaling"])
-    if isinstance(value, Times):
-        before = getattr(base, section)
-        kind = before.__dataclass_fields__[name].type
-        # Rounded where floating point puts it a little below a whole number.
-        return kind(round(value.factor * getattr(before, name), 9))
-    return value
+    from simclr_tf.optimizers import peak_learning_rate
+
+    settings = base.optimization
+    batch = settings.train_batch_size
+    peak = peak_learning_rate(settings.learning_rate, batch, settings.learning_rate_scaling)
+    return peak / peak_learning_rate(1.0, batch, overrides["learning_rate_scaling"])

@@ -1,4 +1,4 @@
-"""A study as a picture: k-NN over the grid."""
+"""Plot of a study: k-NN over the grid."""
 
 import io
 import itertools
@@ -11,36 +11,36 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simclr_tf.study.results import Report, Summary
+from simclr_tf.study.results import CellSummary, StudyResults
 from simclr_tf.utils.files import atomic_write
 
 
-def draw(report: Report, path: Path) -> None:
+def plot_study(results: StudyResults, path: Path) -> None:
     """Writes a PNG: k-NN in percent, mean and standard deviation over the seeds.
 
-    Axes of the study that the picture has no direction for become panels, side by side.
+    Axes of the study that are not axes of the plot become panels next to each other.
     """
-    study, summaries = report.study, report.summaries
-    shown = study.picture.x, study.picture.by
+    study, summaries = results.study, results.summaries
+    shown = study.plot.x, study.plot.by
     others = [study.axes.index(axis) for axis in study.axes if axis not in shown]
-    panels: dict[tuple[str, ...], list[Summary]] = {}
+    panels: dict[tuple[str, ...], list[CellSummary]] = {}
     for summary in summaries:
-        panels.setdefault(tuple(summary.cell.at[i] for i in others), []).append(summary)
+        panels.setdefault(tuple(summary.cell.coordinates[i] for i in others), []).append(summary)
     figure = Figure(figsize=(6.4 * len(panels), 4.8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=study.picture.kind != "heat map")
-    for axes, (places, members) in zip(grid[0], panels.items(), strict=True):
-        names = [f"{study.axes[i]} {place}" for i, place in zip(others, places, strict=True)]
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=study.plot.kind != "heat map")
+    for axes, (coordinates, members) in zip(grid[0], panels.items(), strict=True):
+        names = [f"{study.axes[i]} {x}" for i, x in zip(others, coordinates, strict=True)]
         axes.set_title(", ".join(names) or study.title, fontsize=10)
-        _KINDS[study.picture.kind](axes, members, report)
-    told: dict[str, Any] = {}
+        _KINDS[study.plot.kind](axes, members, results)
+    legend: dict[str, Any] = {}
     for axes in grid[0]:
-        told |= {
+        legend |= {
             label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-    if told:
+    if legend:
         figure.legend(
-            list(told.values()), list(told), loc="outside lower center", ncols=4, fontsize=8
+            list(legend.values()), list(legend), loc="outside lower center", ncols=4, fontsize=8
         )
     file = io.BytesIO()
     canvas.print_png(file)
@@ -48,34 +48,34 @@ def draw(report: Report, path: Path) -> None:
 
 
 def _arrays(
-    summaries: Sequence[Summary], report: Report
+    summaries: Sequence[CellSummary], results: StudyResults
 ) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
-    """(columns, rows, means [R, C], deviations [R, C]) in percent, NaN where there is nothing."""
-    study = report.study
+    """Returns (columns, rows, means [R, C], deviations [R, C]) in percent, NaN: missing."""
+    study = results.study
 
-    def places(axis: str) -> tuple[list[str], list[str]]:
-        """Each summary's place on an axis, and those of all panels in the grid's order."""
+    def get_coordinates(axis: str) -> tuple[list[str], list[str]]:
+        """Returns each summary's coordinate, and those of all panels in the grid's order."""
         if not axis:
             return [""] * len(summaries), [""]
         index = study.axes.index(axis)
-        shown = {summary.cell.at[index] for summary in report.summaries}
-        whole = dict.fromkeys(cell.at[index] for cell in study.cells)
-        found = [summary.cell.at[index] for summary in summaries]
-        return found, [place for place in whole if place in shown]
+        shown = {summary.cell.coordinates[index] for summary in results.summaries}
+        in_order = dict.fromkeys(cell.coordinates[index] for cell in study.cells)
+        own = [summary.cell.coordinates[index] for summary in summaries]
+        return own, [x for x in in_order if x in shown]
 
-    across, columns = places(study.picture.x)
-    down, rows = places(study.picture.by)
+    x_values, columns = get_coordinates(study.plot.x)
+    y_values, rows = get_coordinates(study.plot.by)
     means, deviations = np.full((2, len(rows), len(columns)), np.nan)
-    for summary, x, y in zip(summaries, across, down, strict=True):
-        mean, deviation = summary.mean("knn"), summary.deviation("knn")
+    for summary, x, y in zip(summaries, x_values, y_values, strict=True):
+        mean, std = summary.mean("knn"), summary.std("knn")
         if mean is not None:
-            place = rows.index(y), columns.index(x)
-            means[place], deviations[place] = 100 * mean, 100 * (deviation or 0.0)
+            index = rows.index(y), columns.index(x)
+            means[index], deviations[index] = 100 * mean, 100 * (std or 0.0)
     return columns, rows, means, deviations
 
 
-def _heat_map(axes: Axes, summaries: Sequence[Summary], report: Report) -> None:
-    columns, rows, means, _ = _arrays(summaries, report)
+def _heat_map(axes: Axes, summaries: Sequence[CellSummary], results: StudyResults) -> None:
+    columns, rows, means, _ = _arrays(summaries, results)
     averages = [np.mean(row[~np.isnan(row)] if (~np.isnan(row)).any() else np.nan) for row in means]
     values = np.column_stack([means, averages])
     image = axes.imshow(values, cmap="viridis")
@@ -87,53 +87,53 @@ def _heat_map(axes: Axes, summaries: Sequence[Summary], report: Report) -> None:
         if not np.isnan(values[y, x]):
             color = "white" if values[y, x] < middle else "black"
             axes.text(x, y, f"{values[y, x]:.1f}", ha="center", va="center", color=color)
-    axes.set_xlabel(report.study.picture.x)
-    axes.set_ylabel(report.study.picture.by)
+    axes.set_xlabel(results.study.plot.x)
+    axes.set_ylabel(results.study.plot.by)
     axes.figure.colorbar(image, ax=axes, label="k-NN top-1 %")
 
 
-def _bars(axes: Axes, summaries: Sequence[Summary], report: Report) -> None:
-    columns, rows, means, deviations = _arrays(summaries, report)
-    # Side by side where a place has several bars, in the middle where it has one.
+def _bars(axes: Axes, summaries: Sequence[CellSummary], results: StudyResults) -> None:
+    columns, rows, means, deviations = _arrays(summaries, results)
+    # Next to each other if a coordinate has several bars, centered if it has one.
     for x in range(len(columns)):
-        there = np.flatnonzero(~np.isnan(means[:, x]))
-        for k, y in enumerate(there.tolist()):
-            width = 0.8 / len(there)
-            place = x + (k - (len(there) - 1) / 2) * width
-            axes.bar(place, means[y, x], width * 0.95, yerr=deviations[y, x], color=f"C{y}")
+        present = np.flatnonzero(~np.isnan(means[:, x]))
+        for k, y in enumerate(present.tolist()):
+            width = 0.8 / len(present)
+            left = x + (k - (len(present) - 1) / 2) * width
+            axes.bar(left, means[y, x], width * 0.95, yerr=deviations[y, x], color=f"C{y}")
     for y, row in enumerate(rows):
         if row:
-            axes.bar(0, 0, color=f"C{y}", label=f"{report.study.picture.by}: {row}")
-    _finish(axes, columns, summaries, report)
+            axes.bar(0, 0, color=f"C{y}", label=f"{results.study.plot.by}: {row}")
+    _label_axes(axes, columns, summaries, results)
 
 
-def _lines(axes: Axes, summaries: Sequence[Summary], report: Report) -> None:
-    columns, rows, means, deviations = _arrays(summaries, report)
+def _lines(axes: Axes, summaries: Sequence[CellSummary], results: StudyResults) -> None:
+    columns, rows, means, deviations = _arrays(summaries, results)
     for y, row in enumerate(rows):
-        there = ~np.isnan(means[y])
-        label = f"{report.study.picture.by}: {row}" if row else None
+        present = ~np.isnan(means[y])
+        label = f"{results.study.plot.by}: {row}" if row else None
         axes.errorbar(
-            np.flatnonzero(there),
-            means[y, there],
-            yerr=deviations[y, there],
+            np.flatnonzero(present),
+            means[y, present],
+            yerr=deviations[y, present],
             marker="o",
             color=f"C{y}",
             capsize=3,
             label=label,
         )
-    _finish(axes, columns, summaries, report)
+    _label_axes(axes, columns, summaries, results)
 
 
-def _finish(
-    axes: Axes, columns: Sequence[str], summaries: Sequence[Summary], report: Report
+def _label_axes(
+    axes: Axes, columns: Sequence[str], summaries: Sequence[CellSummary], results: StudyResults
 ) -> None:
-    """Names the axes and shows where untrained encoders are."""
+    """Labels the axes and shows the range of untrained encoders."""
     untrained = [value for summary in summaries for value in summary.values("knn/random")]
     if untrained:
         low, high = 100 * min(untrained), 100 * max(untrained)
         axes.axhspan(low, high, color="lightgray", zorder=0, label="untrained")
     axes.set_xticks(range(len(columns)), columns)
-    axes.set_xlabel(report.study.picture.x)
+    axes.set_xlabel(results.study.plot.x)
     axes.set_ylabel("k-NN top-1 %")
 
 

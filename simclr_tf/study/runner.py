@@ -1,202 +1,196 @@
-"""Many trials in a few processes: what is left is done, what fails is said, nothing is done twice.
-
-A process that crashes takes one trial with it. The study's own process computes nothing.
-"""
+"""Execution of a study: checks before the first run, results after every run."""
 
 import contextlib
 import dataclasses
-import multiprocessing
-import os
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from multiprocessing.connection import wait
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from tqdm import tqdm
-
+from simclr_tf import __version__
+from simclr_tf.config import PretrainConfig, to_json
 from simclr_tf.errors import UserError
-from simclr_tf.study.trial import Judging, Trial
-from simclr_tf.study.worker import Slot, work
-from simclr_tf.training.interruption import catch_signals
+from simclr_tf.study.grid import Cell, Study, StudyOptions
+from simclr_tf.study.plot import plot_study
+from simclr_tf.study.results import StudyResults, TrialResult
+from simclr_tf.study.trial import Trial, TrialEvaluation, make_trials
+from simclr_tf.study.workers import allocate_workers, run_trials
+from simclr_tf.utils.files import atomic_write, check_output_path, directory_lock
+from simclr_tf.utils.log import show_progress
 
-_TRIALS_PER_PROCESS = 20  # TensorFlow keeps some 40 MB of each
-_SAID_EVERY = 30.0  # seconds between a trial's lines
-_LOOKED_EVERY = 1.0  # seconds between looks at signals
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a trial ended: `failure` is empty, or says in a line why it failed."""
-
-    trial: Trial
-    seconds: float
-    failure: str = ""
+logger = logging.getLogger(__name__)
 
 
-class _Process:
-    """A worker, which starts again where it has ended."""
+def run_study(
+    study: Study,
+    base: PretrainConfig,
+    options: StudyOptions,
+    *,
+    cells: Sequence[Cell] | None = None,
+    command: str = "",
+) -> StudyResults:
+    """Executes the unfinished runs of a study and writes its results after every run.
 
-    def __init__(self, slot: Slot):
-        self._slot = slot
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._left = 0
-        self.trial: Trial | None = None
-
-    def give(self, trial: Trial, judging: Judging) -> None:
-        if self._process is not None and not (self._left and self._process.is_alive()):
-            self.dismiss()
-        if self._process is None:
-            context = multiprocessing.get_context("spawn")
-            self.connection, theirs = context.Pipe()
-            # A daemon is ended with this process even where a second Ctrl-C keeps us from it.
-            self._process = context.Process(target=work, args=(theirs, self._slot), daemon=True)
-            self._process.start()
-            theirs.close()  # else its end would not show
-            self._left = _TRIALS_PER_PROCESS
-        self._left -= 1
-        self.trial, self.since = trial, time.monotonic()
-        self.said = self.since
-        with contextlib.suppress(ConnectionError):  # it died just now: there will be no answer
-            self.connection.send(trial.log_file)
-            self.connection.send((trial, judging))
-
-    def answer(self) -> Outcome:
-        """Takes the answer that is there, or learns that the process has died."""
-        assert self.trial is not None and self._process is not None
-        try:
-            failure, ends = self.connection.recv()
-        except (EOFError, OSError):
-            self._process.join()
-            code = self._process.exitcode or 0
-            how = f"signal {-code}" if code < 0 else f"status {code}"
-            failure = f"its process ended with {how}; {self.trial.log_file} has its last words"
-            ends = True
-        if ends:
-            self._left = 0
-        outcome = Outcome(self.trial, time.monotonic() - self.since, failure)
-        self.trial = None
-        return outcome
-
-    def stop(self) -> None:
-        """Tells it to save a checkpoint and end, where it is at a trial."""
-        if self._process is not None and self.trial is not None:
-            self._process.terminate()
-
-    def dismiss(self) -> None:
-        """Waits until it has ended: at once where it is idle."""
-        if self._process is None:
-            return
-        with contextlib.suppress(ConnectionError):  # it has ended
-            self.connection.send(None)
-        try:
-            self._process.join()
-        finally:
-            self._process.kill()  # only where Ctrl-C did not let us wait
-            self.connection.close()
-            self._process, self.trial = None, None
-
-
-def run_trials(
-    trials: Sequence[Trial],
-    slots: Sequence[Slot],
-    judging: Judging,
-    say: Callable[[str], None],
-    already: int = 0,
-) -> Generator[Outcome, None, None]:
-    """Carries out trials, one at a time in each slot, and yields how each ended.
+    `options.output` receives runs/, study.json, results.json, results.csv, table.md and NAME.png.
+    Worker processes import the calling program, which therefore needs
+    `if __name__ == "__main__":`.
 
     Args:
-        trials: what is to be done.
-        slots: at least one.
-        judging: of all trials.
-        say: takes the lines for the user.
-        already: how many trials of the study were finished before.
+        study: one of `simclr_tf.study.experiments.STUDIES`, or another one.
+        base: settings that the cells override.
+        options: seeds, cells, output directory and resources.
+        cells: overrides the selection of `options`.
+        command: the command line, for the record.
+
+    Returns:
+        The results of all selected cells and seeds, including failed runs.
 
     Raises:
-        SystemExit: 143 after SIGTERM, 130 after SIGINT, once the running trials have saved.
+        UserError: before any run, if the study is not possible.
+        SystemExit: 143 after SIGTERM, 130 after SIGINT; the same call resumes the study.
     """
-    waiting, processes = deque(trials), [_Process(slot) for slot in slots]
-    began, count = time.monotonic(), already + len(trials)
-    done_images, left_images = 0.0, sum(trial.images for trial in trials)
-    with catch_signals() as received:
+    import tensorflow as tf
+
+    show_progress()
+    if not options.output:
+        raise UserError("--output is missing: expected the directory of the study")
+    # The GPUs are for the worker processes.
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    tf.config.set_visible_devices([], "GPU")
+    output = Path(options.output)
+    check_output_path(output, "output")
+    cells = options.select_cells(study) if cells is None else cells
+    trials = make_trials(cells, base, options.seed_list, output / "runs")
+    evaluation = TrialEvaluation(
+        study.columns, options.knn_k, options.eval_batch_size, output / "features"
+    )
+    workers = allocate_workers(options.processes, options.num_replicas, gpus)
+    _check_settings(study, base, options, trials)
+    _check_data(base, evaluation, trials)
+
+    note = f"waiting for another study that uses {output}"
+    with directory_lock(output / "runs", lambda: logger.info(note)):
+        _check_output(output, study, options, trials)
+        _write_settings(output, study, base, options, cells, command)
+        results = {
+            trial.name: TrialResult(trial, evaluation.read_results(trial)) for trial in trials
+        }
+        pending = [result.trial for result in results.values() if result.values is None]
+        num_finished = len(trials) - len(pending)
+        logger.info(
+            f"study {study.name}: {len(cells)} cells × {len(options.seed_list)} seeds = "
+            f"{len(trials)} runs, {num_finished} already finished; {len(workers)} at a time, in "
+            f"{output}/runs"
+        )
+
+        def write() -> StudyResults:
+            study_results = StudyResults(study, base, command, list(results.values()))
+            study_results.write(output)
+            plot_study(study_results, output / f"{study.name}.png")
+            return study_results
+
+        # Closed, so that no worker process survives an exception.
+        with contextlib.closing(run_trials(pending, workers, evaluation, num_finished)) as outcomes:
+            for trial, failure in outcomes:
+                values = None if failure else evaluation.read_results(trial)
+                if values is None:
+                    failure = failure or "evaluations.json does not contain all results"
+                else:
+                    shown = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+                    logger.info(f"  {shown}")
+                results[trial.name] = TrialResult(trial, values, failure)
+                write()
+        return write()
+
+
+def _check_settings(
+    study: Study, base: PretrainConfig, options: StudyOptions, trials: Sequence[Trial]
+) -> None:
+    """Raises UserError if the study is not possible with this base, whatever the data."""
+    from simclr_tf.models.build import resolve_encoder
+    from simclr_tf.training.schedule import check_trainable
+
+    settings, num_replicas = base.optimization, options.num_replicas
+    if settings.precision == "auto":
+        raise UserError(
+            "--precision=auto: not supported in studies, because each run could choose "
+            "differently. Fix: --precision=bfloat16 or float32"
+        )
+    resolve_encoder(base)
+    varied = {name for trial in trials for name in trial.cell.overrides}
+    if settings.train_steps and varied & {"train_epochs", "train_batch_size"}:
+        raise UserError(
+            f"--train_steps={settings.train_steps}: fixes a setting that {study.name} varies. Fix: "
+            "use --train_epochs"
+        )
+    if study.needs_replicas and num_replicas < 2:
+        raise UserError(
+            f"--num_replicas={num_replicas}: expected at least 2 (GPUs, or CPU devices), because "
+            f"{study.name} compares replicas"
+        )
+    for trial in trials:
+        batch = trial.config.optimization.train_batch_size
+        if num_replicas and batch % num_replicas:
+            raise UserError(
+                f"--num_replicas={num_replicas}: expected a divisor of the batch size of "
+                f"{trial.cell.name}, {batch}"
+            )
+        check_trainable(trial.config, num_replicas or 1)
+
+
+def _check_data(base: PretrainConfig, evaluation: TrialEvaluation, trials: Sequence[Trial]) -> None:
+    """Raises UserError if the images are not suitable for training or evaluation."""
+    from simclr_tf.evaluation.splits import check_evaluation
+    from simclr_tf.training.base_task import open_training_data
+    from simclr_tf.training.distribution import single_device
+    from simclr_tf.training.schedule import make_plan
+
+    config = base.resolve()
+    check_evaluation(config.data, evaluation.protocols)
+    train, _ = open_training_data(config)
+    for trial in trials:
         try:
-            while not received:
-                for process in processes:
-                    if process.trial is None and waiting:
-                        process.give(waiting.popleft(), judging)
-                busy = {p.connection: p for p in processes if p.trial is not None}
-                if not busy:
-                    return
-                for connection in wait(list(busy), timeout=_LOOKED_EVERY):
-                    outcome = busy[connection].answer()  # type: ignore[index]
-                    if received:  # it ended of the same signal
-                        break
-                    already += 1
-                    done_images += outcome.trial.images
-                    left_images -= outcome.trial.images
-                    rest = (time.monotonic() - began) / done_images * left_images
-                    how = f"failed: {outcome.failure}" if outcome.failure else "finished"
-                    took, left = map(tqdm.format_interval, (outcome.seconds, rest))
-                    name = outcome.trial.name
-                    say(f"run {already} of {count}, {name}: {how} ({took}; {left} left)")
-                    yield outcome
-                for process in busy.values():
-                    _show(process, say)
-        finally:
-            for process in processes:
-                process.stop()  # all of them save at the same time
-            for process in processes:
-                process.dismiss()
-    say(f"stopped: {already} of {count} runs are finished; the same command goes on")
-    raise SystemExit(128 + received[0])
+            make_plan(trial.config, train, single_device())
+        except UserError as error:
+            raise UserError(f"{trial.cell.name}: {error}") from None
 
 
-def _show(process: _Process, say: Callable[[str], None]) -> None:
-    """Says the last line of a trial, now and then."""
-    now = time.monotonic()
-    if process.trial is None or now - process.said < _SAID_EVERY:
-        return
-    process.said = now
-    try:
-        lines = process.trial.log_file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    if lines.strip():
-        say(f"  {process.trial.name}: {lines.strip().splitlines()[-1].strip()}")
+def _check_output(
+    output: Path, study: Study, options: StudyOptions, trials: Sequence[Trial]
+) -> None:
+    """Raises UserError if the directory contains another study, or runs with other settings."""
+    file = output / "study.json"
+    if file.exists():
+        try:
+            name = json.loads(file.read_text(encoding="utf-8"))["study"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{file} is damaged ({error}). Fix: choose another --output") from None
+        if name != study.name:
+            raise UserError(
+                f"--output={output}: contains the study {name}. Fix: choose another directory"
+            )
+    for trial in trials:
+        if not trial.run_dir.config_file.exists():
+            continue
+        _, plan = trial.run_dir.read_config()
+        plan = dataclasses.replace(plan, num_replicas=options.num_replicas or 1)
+        if different := trial.run_dir.diff_settings(trial.config.resolve(), plan):
+            raise UserError(
+                f"{trial.path} contains a run with other settings: {', '.join(different)}. Fix: "
+                "restore the settings, or choose another --output"
+            )
 
 
-def slots_for(processes: int, num_replicas: int, gpus: int) -> list[Slot]:
-    """Deals out the machine: a GPU each, or where there is none a share of the cores.
-
-    Args:
-        processes: how many slots; 0: one for each GPU, or one.
-        num_replicas: of every trial; above 1 all GPUs are one slot's.
-        gpus: how many are visible.
-
-    Raises:
-        UserError: there is not enough of them.
-    """
-    if gpus:
-        if num_replicas > 1:
-            if processes > 1:
-                raise UserError(
-                    f"--processes={processes}: with --num_replicas={num_replicas} one run at a "
-                    "time has all GPUs; leave one of them out"
-                )
-            if num_replicas > gpus:
-                raise UserError(f"--num_replicas={num_replicas}: {gpus} GPUs are visible")
-            return [Slot(num_replicas=num_replicas)]
-        if processes > gpus:
-            raise UserError(f"--processes={processes}: {gpus} GPUs are visible")
-        named = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = named.split(",") if named else [str(number) for number in range(gpus)]
-        return [Slot(gpus=name) for name in names[: processes or gpus]]
-    if processes < 2:
-        return [Slot(num_replicas=num_replicas)]
-    if not hasattr(os, "sched_setaffinity"):
-        raise UserError(f"--processes={processes}: this system does not give processes cores")
-    cores = sorted(os.sched_getaffinity(0))
-    if processes > len(cores):
-        raise UserError(f"--processes={processes}: there are {len(cores)} cores")
-    shares = [tuple(cores[k::processes]) for k in range(processes)]
-    return [Slot(share, num_replicas=num_replicas) for share in shares]
+def _write_settings(output, study, base, options, cells, command):
+    document: dict[str, Any] = {
+        "study": study.name,
+        "simclr_tf": __version__,
+        "command": command,
+        "base": to_json(base),
+        "cells": [cell.name for cell in cells],
+        "seeds": options.seed_list,
+        "knn_k": options.knn_k,
+        "num_replicas": options.num_replicas,
+    }
+    atomic_write(output / "study.json", json.dumps(document, indent=1) + "\n")

@@ -1,39 +1,40 @@
-"""One run of a study: what is trained, how it is judged, and what came of it."""
+"""One run of a study: training, evaluation and results.
+
+TensorFlow is imported where it is used: a worker process must have its cores and GPU before.
+"""
 
 import dataclasses
+import gc
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from simclr_tf.config import FinetuneConfig, PretrainConfig, TrainingPlan
-from simclr_tf.evaluation import (
-    KNN,
-    Logistic,
-    Representation,
-    append_evaluations,
-    evaluate,
-    read_evaluations,
-)
-from simclr_tf.evaluation.evaluate import evaluate_classifier
-from simclr_tf.evaluation.load_encoder import FrozenEncoder, untrained_encoder
-from simclr_tf.evaluation.splits import Splits
 from simclr_tf.runs.metrics_log import read_metrics
-from simclr_tf.runs.results_file import with_defaults
+from simclr_tf.runs.results_file import append_evaluations, read_evaluations, with_defaults
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.study.grid import Cell, configured
+from simclr_tf.study.grid import Cell, cell_config
+from simclr_tf.utils.files import directory_lock
 
-OWN_HEAD = "finetune/supervised"
-_OF_TRAINING = ("contrastive_accuracy", "contrastive_entropy")  # in metrics.jsonl
+if TYPE_CHECKING:
+    from simclr_tf.training.distribution import DistributionContext
+
+logger = logging.getLogger(__name__)
+
+SUPERVISED_HEAD = "finetune/supervised"
+_TRAINING_METRICS = ("contrastive_accuracy", "contrastive_entropy")  # in metrics.jsonl
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A cell's run with one seed.
+    """A run of a cell with one seed.
 
     Attributes:
         cell: of the study's grid.
-        seed: of this run of it.
-        config: what is trained.
-        path: the run directory.
+        seed: of the run.
+        config: of the training.
+        path: run directory.
     """
 
     cell: Cell
@@ -43,44 +44,49 @@ class Trial:
 
     @property
     def name(self) -> str:
+        """Name of the run directory."""
         return self.path.name
 
     @property
+    def run_dir(self) -> RunDir:
+        return RunDir(self.path)
+
+    @property
     def log_file(self) -> Path:
-        """Where its lines are."""
+        """Output of the run."""
         return self.path / "log.txt"
 
     @property
-    def images(self) -> float:
-        """How many images it learns from, up to a factor that is the same for a study's trials."""
+    def cost(self) -> float:
+        """Number of training images, up to a factor that all trials of a study share."""
         settings = self.config.optimization
         return settings.train_steps * settings.train_batch_size or settings.train_epochs
 
 
-def trials_of(
-    cells: Sequence[Cell], base: PretrainConfig, seeds: Sequence[int], runs: Path
+def make_trials(
+    cells: Sequence[Cell], base: PretrainConfig, seeds: Sequence[int], runs_dir: Path
 ) -> list[Trial]:
-    """Returns the trials, seed by seed, so that a study that is cut short has whole grids.
+    """Returns the trials, seed by seed, so that an interrupted study has complete grids.
 
     Raises:
-        UserError: a cell's settings do not go with the base.
+        UserError: if the settings of a cell are not possible with this base.
     """
     return [
-        Trial(cell, seed, configured(cell, base, seed), runs / f"{cell.name}-{seed}")
+        Trial(cell, seed, cell_config(cell, base, seed), runs_dir / f"{cell.name}-{seed}")
         for seed in seeds
         for cell in cells
     ]
 
 
 @dataclasses.dataclass(frozen=True)
-class Judging:
-    """How all trials of a study are judged.
+class TrialEvaluation:
+    """Evaluation that all trials of a study have in common.
 
     Attributes:
-        columns: what is reported beside `knn` and `knn/random`, by names as in evaluations.json.
-        knn_k: neighbours that vote.
-        batch_size: images per call of an encoder.
-        features_dir: where the features of untrained encoders are kept: many trials share one.
+        columns: results in addition to `knn` and `knn/random`, named as in evaluations.json.
+        knn_k: number of neighbors.
+        batch_size: images per call of the encoder.
+        features_dir: cache for the features of untrained encoders, which many trials share.
     """
 
     columns: tuple[str, ...]
@@ -89,89 +95,123 @@ class Judging:
     features_dir: Path
 
     @property
-    def protocols(self) -> list[KNN | Logistic]:
-        logistic = any(column.partition("/")[0] == "logistic" for column in self.columns)
-        return [KNN((self.knn_k,)), *([Logistic()] if logistic else [])]
+    def protocols(self) -> list[Any]:
+        """k-NN, and logistic regression if a column needs it."""
+        from simclr_tf.evaluation import KNN, Logistic
 
-    @property
-    def of_head(self) -> bool:
-        """Whether g(h) is judged, too."""
-        return any(column.endswith("/projection") for column in self.columns)
+        has_logistic = any(column.partition("/")[0] == "logistic" for column in self.columns)
+        return [KNN((self.knn_k,)), *([Logistic()] if has_logistic else [])]
 
-    def expected(self, config: PretrainConfig) -> list[str]:
-        """Returns the figures that a finished trial has."""
+    def expected_results(self, config: PretrainConfig) -> list[str]:
+        """Returns the names of the results of a finished trial."""
         columns = ["knn", *self.columns, *(f"{p.name}/random" for p in self.protocols)]
         if not isinstance(config, FinetuneConfig):
             return columns
-        without = [c for c in columns if c not in _OF_TRAINING and not c.endswith("/projection")]
-        return [*without, OWN_HEAD]
+        missing = [c for c in columns if c in _TRAINING_METRICS or c.endswith("/projection")]
+        return [c for c in columns if c not in missing] + [SUPERVISED_HEAD]
 
-    def judge(self, run: RunDir, trained: FrozenEncoder) -> None:
-        """Judges the encoder of a run; the figures go into its evaluations.json.
+    def evaluate(self, run: RunDir, trained: Any) -> None:
+        """Evaluates the `FrozenEncoder` of a run and writes its evaluations.json.
 
         Raises:
-            UserError: images or features turn out unusable.
+            UserError: if images or features are not usable.
         """
+        from simclr_tf.evaluation import Representation, evaluate
+        from simclr_tf.evaluation.evaluate import evaluate_classifier
+        from simclr_tf.evaluation.load_encoder import untrained_encoder
+        from simclr_tf.evaluation.splits import Splits
+
         config, _ = run.read_config()
         splits = Splits.from_config(config.data)
         train, test = splits.open()
-        own = [Representation("", lambda: (trained.encoder, trained.fingerprint))]
-        if self.of_head and trained.outputs_fn is not None:
-            represent, identity = trained.outputs_fn, trained.fingerprint + trained.head_fingerprint
-            of_head = lambda images, training: represent(images)["projection"]  # noqa: E731
-            own.append(Representation("projection", lambda: (of_head, identity)))
+        encoders = [Representation("", lambda: (trained.encoder, trained.fingerprint))]
+        evaluates_head = any(column.endswith("/projection") for column in self.columns)
+        if evaluates_head and trained.outputs_fn is not None:
+            outputs, fingerprint = (
+                trained.outputs_fn,
+                trained.fingerprint + trained.head_fingerprint,
+            )
+            head = lambda images, training: outputs(images)["projection"]  # noqa: E731
+            encoders.append(Representation("projection", lambda: (head, fingerprint)))
         untrained = [Representation("random", lambda: untrained_encoder(config))]
-        for representations, kept in ((own, None), (untrained, self.features_dir)):
+        for representations, cache_dir in ((encoders, None), (untrained, self.features_dir)):
             setting = splits.setting(
                 image_size=trained.image_size,
                 step=trained.step,
                 batch_size=self.batch_size,
-                cache_dir=kept,
+                cache_dir=cache_dir,
             )
-            for found in evaluate(representations, train, test, self.protocols, setting):
-                append_evaluations(run.evaluations_file, [found.record()])
-                print(f"{found.protocol}: {found.value:.4f} ({found.seconds:.1f} s)")
+            for result in evaluate(representations, train, test, self.protocols, setting):
+                append_evaluations(run.evaluations_file, [result.record()])
+                logger.info(f"{result.protocol}: {result.value:.4f} ({result.seconds:.1f} s)")
         if isinstance(config, FinetuneConfig):
             evaluate_classifier(run.path, batch_size=self.batch_size)
 
-    def figures(self, trial: Trial) -> dict[str, float] | None:
-        """Returns what came of a trial, by names; None unless it is finished: trained and judged.
+    def read_results(self, trial: Trial) -> dict[str, float] | None:
+        """Reads the results of a trial by name, accuracies as fractions in [0, 1].
 
-        Accuracies are fractions in [0, 1].
+        Returns:
+            The results; None if the trial is not completely trained and evaluated.
 
         Raises:
-            UserError: its directory is damaged.
+            UserError: if the run directory is damaged.
         """
-        run = RunDir(trial.path)
+        run = trial.run_dir
         if not run.config_file.exists():
             return None
         _, plan = run.read_config()
         if run.latest_step() < plan.total_steps:
             return None
-        found = _evaluated(run, trial.config, plan, f"k={self.knn_k}, ")
-        found |= _last_metrics(run)
-        expected = self.expected(trial.config)
-        if not set(expected) <= set(found):
+        results = _read_evaluations(run, trial.config, plan, f"k={self.knn_k}, ")
+        for row in read_metrics(run.metrics_file)[-1:]:
+            results |= {name: row[name] for name in _TRAINING_METRICS if name in row}
+        expected = self.expected_results(trial.config)
+        if not set(expected) <= set(results):
             return None
-        return {name: found[name] for name in expected}
+        return {name: results[name] for name in expected}
 
 
-def _evaluated(
-    run: RunDir, config: PretrainConfig, plan: TrainingPlan, knn: str
+def _read_evaluations(
+    run: RunDir, config: PretrainConfig, plan: TrainingPlan, knn_setting: str
 ) -> dict[str, float]:
-    """The newest figures of the last step on the run's own splits."""
+    """Returns the newest results of the last step on the run's own splits."""
     data = config.data
-    about = (data.dataset, data.train_split, data.eval_split, plan.total_steps)
-    found = {}
+    expected = (data.dataset, data.train_split, data.eval_split, plan.total_steps)
+    results = {}
     for record in map(with_defaults, read_evaluations(run.evaluations_file)):
-        of = tuple(record[key] for key in ("dataset", "train_split", "test_split", "step"))
+        actual = tuple(record[key] for key in ("dataset", "train_split", "test_split", "step"))
         is_knn = record["protocol"].partition("/")[0] == "knn"
-        if of == about and record["setting"].startswith(knn if is_knn else ""):
-            found[record["protocol"]] = record["value"]
-    return found
+        if actual == expected and record["setting"].startswith(knn_setting if is_knn else ""):
+            results[record["protocol"]] = record["value"]
+    return results
 
 
-def _last_metrics(run: RunDir) -> dict[str, float]:
-    """Means over the run's last row of metrics."""
-    last = read_metrics(run.metrics_file)[-1:]
-    return {name: row[name] for row in last for name in _OF_TRAINING if name in row}
+def train_and_evaluate(
+    trial: Trial, evaluation: TrialEvaluation, distribution: "DistributionContext"
+) -> None:
+    """Trains a trial, or resumes its training, and evaluates it.
+
+    Raises:
+        UserError: if the training fails, as with a loss that is not finite.
+        SystemExit: after SIGTERM or SIGINT, once a checkpoint is saved.
+    """
+    import tf_keras as keras
+
+    from simclr_tf.evaluation.load_encoder import encoder_from_model, encoder_from_run
+    from simclr_tf.training.tasks import finetune, pretrain
+
+    keras.backend.clear_session()  # what the process's previous trial has left
+    gc.collect()
+    run = trial.run_dir
+    note = "waiting for another process that uses this run"
+    # A process that has lost its study may still be saving a checkpoint. (The run's own directory
+    # is locked when evaluations.json is written.)
+    with directory_lock(run.checkpoint_dir, lambda: logger.info(note)):
+        config: Any = trial.config
+        train: Any = finetune if isinstance(config, FinetuneConfig) else pretrain
+        model = train(config, trial.path, distribution)
+        if distribution.num_replicas > 1:
+            trained = encoder_from_run(trial.path)
+        else:
+            trained = encoder_from_model(model, run.read_config()[0])
+        evaluation.evaluate(run, trained)

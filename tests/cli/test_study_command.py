@@ -1,15 +1,17 @@
-"""Studies in processes of their own, as a user runs them, on the built-in shapes."""
+"""Studies as a user runs them. Those that need processes of their own are slow tests."""
 
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
 
 import psutil
 import pytest
 from absl import flags as absl_flags
 
+from simclr_tf.cli import main as cli
 from simclr_tf.cli import study as study_command
 from tests.processes import ROOT, finish, last_checkpoint, python
 
@@ -19,7 +21,8 @@ TINY = [
     *("--num_proj_layers=2", "--proj_out_dim=16", "--optimizer=momentum", "--learning_rate=0.1"),
     *("--train_batch_size=32", "--train_steps=3", "--warmup_epochs=0", "--log_every=1"),
 ]
-TWO = "--cells=normalised-0.1,plain-10"
+ONE = "--cells=normalized-0.1"
+TWO = "--cells=normalized-0.1,plain-10"
 
 
 def study(name, output, *flags):
@@ -32,19 +35,19 @@ def figures(output):
 
 
 def times(run):
-    """When each file of a run was last written."""
+    """Modification times of a run's files."""
     return {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
 
 
-def await_line(process, words):
+def wait_for_line(process, words):
     for line in process.stdout:
         if words in line:
             return
     raise AssertionError(f"ended without {words!r}: {process.communicate()[1]}")
 
 
-def await_logged(run, words):
-    """Waits until a line of a run's log begins so; its file need not be there yet."""
+def wait_for_log(run, words):
+    """Waits until a line of a run's log starts with `words`; the file need not exist yet."""
     with subprocess.Popen(
         ["tail", "-n", "+1", "-F", run / "log.txt"],
         stdout=subprocess.PIPE,
@@ -58,134 +61,134 @@ def await_logged(run, words):
 
 
 def worker_of(process):
-    """The process that carries out the runs."""
+    """The process that executes the runs."""
     children = psutil.Process(process.pid).children()
-    (found,) = (child for child in children if "spawn_main" in " ".join(child.cmdline()))
-    return found
+    (worker,) = (child for child in children if "spawn_main" in " ".join(child.cmdline()))
+    return worker
+
+
+def run_here(output, *flags):
+    """Runs a study's command in this process; its trials have their own."""
+    arguments = ["study", "temperature", f"--output={output}", *TINY, *flags]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["simclr-tf", *arguments])
+        return cli.main(arguments)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A study that nobody disturbed: two cells, the second one of more steps than the first."""
-    output = tmp_path_factory.mktemp("study") / "whole"
-    status, text, errors = finish(study("temperature", output, TWO, "--train_steps=200"))
-    assert status == 0, errors
-    return output, text
+def finished(tmp_path_factory):
+    """A study of one cell."""
+    output = tmp_path_factory.mktemp("study") / "finished"
+    assert run_here(output, ONE) == 0
+    return output
 
 
-def test_a_study_writes_runs_table_and_picture(whole):
-    output, text = whole
-    assert "1 seeds = 2 runs, 0 of them finished already; 1 at a time" in text
-    assert "run 1 of 2, normalised-0.1-0: finished" in text
-    assert "run 2 of 2, plain-10-0: finished" in text
-    table = (output / "table.md").read_text(encoding="utf-8")
-    assert table.strip() in text and "| normalised | 0.1 |" in table and "| 64.4 |" in table
-    assert f"simclr-tf study temperature --output={output}" in table
-    assert (output / "temperature.png").read_bytes().startswith(b"\x89PNG")
-    asked = json.loads((output / "study.json").read_text(encoding="utf-8"))
-    assert asked["study"] == "temperature" and asked["seeds"] == [0]
-    assert asked["cells"] == ["normalised-0.1", "plain-10"]
+def test_study_writes_run_table_and_plot(finished):
+    table = (finished / "table.md").read_text(encoding="utf-8")
+    assert "normalized" in table and "64.4" in table
+    assert f"simclr-tf study temperature --output={finished}" in table
+    assert (finished / "temperature.png").read_bytes().startswith(b"\x89PNG")
+    settings = json.loads((finished / "study.json").read_text(encoding="utf-8"))
+    assert settings["study"] == "temperature" and settings["seeds"] == [0]
+    assert settings["cells"] == ["normalized-0.1"]
     expected = {"knn", "knn/random", "logistic", "logistic/random"}
     expected |= {"contrastive_accuracy", "contrastive_entropy"}
-    found = figures(output)
-    assert [set(run) for run in found.values()] == [expected] * 2
-    # The same encoder untrained, whatever the cell.
-    assert len({run["knn/random"] for run in found.values()}) == 1
-    for run in found:
-        records = json.loads((output / "runs" / run / "evaluations.json").read_text("utf-8"))
-        assert {r["protocol"]: r["value"] for r in records}["knn"] == found[run]["knn"]
-    log = (output / "runs" / "plain-10-0" / "log.txt").read_text(encoding="utf-8")
-    assert "step 200/200" in log and "knn/random" in log
+    ((run, values),) = figures(finished).items()
+    assert set(values) == expected
+    records = json.loads((finished / "runs" / run / "evaluations.json").read_text("utf-8"))
+    assert {r["protocol"]: r["value"] for r in records}["knn"] == values["knn"]
+    log = (finished / "runs" / run / "log.txt").read_text(encoding="utf-8")
+    assert "step 3/3" in log and "knn/random" in log
 
 
-def test_a_finished_study_is_only_read(whole):
-    output, _ = whole
-    runs = [output / "runs" / name for name in figures(output)]
-    before, found = [times(run) for run in runs], figures(output)
-    table = (output / "table.md").read_bytes()
-    status, text, errors = finish(study("temperature", output, TWO, "--train_steps=200"))
-    assert status == 0, errors
-    assert "2 of them finished already" in text and "run 1" not in text
-    assert [times(run) for run in runs] == before and figures(output) == found
-    assert (output / "table.md").read_bytes() == table
+def test_finished_study_is_only_read(finished, capsys):
+    run = finished / "runs" / "normalized-0.1-0"
+    before, values = times(run), figures(finished)
+    table = (finished / "table.md").read_bytes()
+    assert run_here(finished, ONE) == 0
+    output = capsys.readouterr().out
+    assert "= 1 runs, 1 already finished" in output and "run 1 of" not in output
+    assert table.decode().strip() in output
+    assert times(run) == before and figures(finished) == values
+    assert (finished / "table.md").read_bytes() == table
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_and_repeats_nothing(whole, tmp_path):
-    """SIGKILL in the second run: the first is left alone, the second goes on from a checkpoint."""
-    unbroken, _ = whole
+def test_killed_study_resumes_and_repeats_nothing(tmp_path_factory, tmp_path):
+    """SIGKILL in the second run: the first is not touched, the second resumes at a checkpoint."""
+    unbroken = tmp_path_factory.mktemp("unbroken")
+    assert run_here(unbroken, TWO, "--train_steps=200") == 0
     flags = TWO, "--train_steps=200", "--checkpoint_steps=5"
     first, second = (tmp_path / "runs" / name for name in figures(unbroken))
     process = study("temperature", tmp_path, *flags)
-    await_line(process, "run 1 of 2")
+    wait_for_line(process, "run 1 of 2")
     before = times(first)
-    await_logged(second, "step 20/")
+    wait_for_log(second, "step 20/")
     worker = worker_of(process)
     process.kill()
     finish(process)
-    worker.wait(60)  # nobody told it, and it ends
+    worker.wait(60)  # ends although it receives no signal from outside
     assert 20 <= last_checkpoint(second) < 200
     status, text, errors = finish(study("temperature", tmp_path, *flags))
     assert status == 0, errors
-    assert "1 of them finished already" in text and "run 2 of 2" in text
+    assert "1 already finished" in text and "run 2 of 2" in text
     assert times(first) == before
     log = (second / "log.txt").read_text(encoding="utf-8")
     assert "resuming" in log and log.count("step 200/200") == 1
-    for run, found in figures(tmp_path).items():
-        assert found == pytest.approx(figures(unbroken)[run], abs=0.011)  # an image of 100
+    for run, values in figures(tmp_path).items():
+        assert values == pytest.approx(figures(unbroken)[run], abs=0.011)  # an image of 100
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_interrupted_study_saves_its_run(tmp_path, number, status):
+def test_interrupted_study_saves_its_run(tmp_path, number, status):
     flags = TWO, "--train_steps=5000"
     process = study("temperature", tmp_path, *flags)
-    await_logged(tmp_path / "runs" / "normalised-0.1-0", "step 5/")
+    wait_for_log(tmp_path / "runs" / "normalized-0.1-0", "step 5/")
     process.send_signal(number)
     code, text, errors = finish(process)
     assert code == status, errors
-    assert "stopped: 0 of 2 runs are finished; the same command goes on" in text
+    assert "stopped: 0 of 2 runs are finished. Run the same command to resume" in text
     assert "Traceback" not in errors
-    assert 5 <= last_checkpoint(tmp_path / "runs" / "normalised-0.1-0") < 5000
+    assert 5 <= last_checkpoint(tmp_path / "runs" / "normalized-0.1-0") < 5000
 
 
 @pytest.mark.slow
-def test_what_fails_is_said_and_the_others_go_on(tmp_path):
+def test_failed_runs_are_reported_and_the_others_continue(tmp_path):
     """A damaged run, and one whose process is killed; the third is finished."""
-    damaged = tmp_path / "runs" / "normalised-0.05-0"
+    damaged = tmp_path / "runs" / "normalized-0.05-0"
     (damaged / "checkpoints").mkdir(parents=True)
     (damaged / "checkpoints" / "step-3.index").touch()
-    cells = "--cells=normalised-0.05,normalised-0.1,plain-10"
+    cells = "--cells=normalized-0.05,normalized-0.1,plain-10"
     process = study("temperature", tmp_path, cells)
-    await_line(process, "run 1 of 3, normalised-0.05-0: failed: ")
-    # A run's log begins with its process's turn; killed there or in its training, it is lost.
-    await_logged(tmp_path / "runs" / "normalised-0.1-0", "one device")
+    wait_for_line(process, "run 1 of 3, normalized-0.05-0: failed: ")
+    wait_for_log(tmp_path / "runs" / "normalized-0.1-0", "one device")
     os.kill(worker_of(process).pid, signal.SIGKILL)
     status, text, errors = finish(process)
     assert status == 2 and "Traceback" not in errors
     last = errors.strip().splitlines()[-1]
-    assert "error: 2 of 3 runs failed: normalised-0.05-0, normalised-0.1-0; " in last
-    assert "run 2 of 3, normalised-0.1-0: failed: its process ended with signal 9" in text
+    assert "error: 2 of 3 runs failed: normalized-0.05-0, normalized-0.1-0; " in last
+    assert "run 2 of 3, normalized-0.1-0: failed: the process was killed or crashed" in text
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "Failed: normalised-0.05-0: " in table and "names no checkpoint" in table
-    assert "Failed: normalised-0.1-0: its process ended with signal 9" in table
+    assert "Failed: normalized-0.05-0: " in table and "names no checkpoint" in table
+    assert "Failed: normalized-0.1-0: the process was killed or crashed" in table
     rows = {tuple(row.split(" | ")[:2]): row for row in table.splitlines() if row[:1] == "|"}
     assert rows["| plain", "10"].split(" | ")[-2] == "1"
-    assert rows["| normalised", "0.1"].split(" | ")[-2] == "0"
+    assert rows["| normalized", "0.1"].split(" | ")[-2] == "0"
     assert (tmp_path / "temperature.png").exists()
 
-    # What can be mended is, and the same command does what is left.
+    # After the damage is repaired, the same command executes the unfinished runs.
     (damaged / "checkpoints" / "step-3.index").unlink()
     before = times(tmp_path / "runs" / "plain-10-0")
     status, text, errors = finish(study("temperature", tmp_path, cells))
     assert status == 0, errors
-    assert "1 of them finished already" in text
+    assert "1 already finished" in text
     assert times(tmp_path / "runs" / "plain-10-0") == before
     assert all(figures(tmp_path).values())
 
 
 @pytest.mark.slow
-def test_a_study_of_ones_own_with_a_run_that_is_not_finite(tmp_path):
+def test_user_defined_study_reports_a_loss_that_is_not_finite(tmp_path):
     """The example of docs/study.md, shortened, with one rate too high."""
     text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -194,7 +197,7 @@ def test_a_study_of_ones_own_with_a_run_that_is_not_finite(tmp_path):
         'dataset="shapes"': 'dataset="shapes", train_split="train[:512]"',
         "width_multiplier=0.25": "width_multiplier=0.0625",
         "train_epochs=5, warmup_epochs=1": "train_steps=3",
-        "[0, 1, 2]": "[4]",
+        '"0,1,2"': '"4"',
         "runs/optimizers": f"{tmp_path}/out",
     }
     for old, new in changes.items():
@@ -209,13 +212,13 @@ def test_a_study_of_ones_own_with_a_run_that_is_not_finite(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_with_cores_of_their_own(tmp_path):
+def test_processes_have_separate_cores(tmp_path):
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         pytest.skip("there is one core")
     process = study("temperature", tmp_path, TWO, "--processes=2", "--train_steps=2000")
-    for name in ("normalised-0.1-0", "plain-10-0"):
-        await_logged(tmp_path / "runs" / name, "step 1/")
+    for name in ("normalized-0.1-0", "plain-10-0"):
+        wait_for_log(tmp_path / "runs" / name, "step 1/")
     children = psutil.Process(process.pid).children()
     shares = [c.cpu_affinity() for c in children if "spawn_main" in " ".join(c.cmdline())]
     process.send_signal(signal.SIGTERM)
@@ -224,8 +227,8 @@ def test_processes_with_cores_of_their_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_labels_another_policy_and_replicas(tmp_path):
-    """What the other studies need: supervised runs, RandAugment, g(h), replicas' own statistics."""
+def test_supervised_randaugment_head_and_replica_cells_run(tmp_path):
+    """Requirements of other studies: supervised runs, RandAugment, g(h), local statistics."""
     pytest.importorskip("keras_cv", reason="the extra keras-cv is not installed")
     cells = "--cells=SimCLR-RandAugment,supervised-1_8"
     status, _, errors = finish(study("color_strength", tmp_path / "color", cells))
@@ -257,55 +260,56 @@ def test_labels_another_policy_and_replicas(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "flags", "words"),
+    ("name", "flags", "message"),
     [
         ("ablation", [], "ablation: no such study; there are augmentations, color_strength"),
         ("", [], "the study's name is missing; there are"),
         ("head", ["--subset=big"], "--subset=big: the subsets of head are: small"),
         ("head", ["--cells=none"], "--cells: 'none' is none of none-that_of_h, linear-32"),
-        ("head", ["--seeds=0,x"], "--seeds=0,x: 'x' is no integer"),
+        ("head", ["--seeds=0,x"], "--seeds=0,x: expected integers from 0 to 2^31 - 1, got 'x'"),
         ("head", ["--seeds="], "--seeds is empty"),
-        ("head", ["--seed=3"], "--seed: a study has several: --seeds=0,1,2"),
+        ("head", ["--seed=3"], "--seed=3: a study has several seeds. Fix: --seeds=3"),
         ("head", ["--dataset=shapes"], "--output is missing"),
         ("head", ["--output=x"], "--dataset is missing"),
     ],
 )
-def test_mistakes_are_one_line_before_any_work(run_cli, name, flags, words):
-    done = run_cli("study", *filter(None, [name]), *flags)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith(f"simclr-tf: error: {words}")
-    assert "Traceback" not in done.stderr
+def test_mistake_is_one_line_before_any_work(capsys, name, flags, message):
+    assert cli.main(["study", *filter(None, [name]), *flags]) == 2
+    errors = capsys.readouterr().err
+    assert errors.strip().splitlines()[-1].startswith(f"simclr-tf: error: {message}")
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("name", study_command.STUDIES)
-def test_help_tells_every_flag_of_a_study(run_cli, name):
+def test_help_lists_every_flag_of_a_study(capsys, name):
     values = absl_flags.FlagValues()
-    study_command.named(name).define(values)
-    told = run_cli("study", name, "--help").stdout
-    flags = [line.split()[0] for line in told.splitlines() if line.startswith("  --")]
-    assert sorted(flags) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE"])
-    assert study_command.STUDIES[name].source in told
+    study_command.get_subcommand(name).define(values)
+    assert cli.main(["study", name, "--help"]) == 0
+    text = capsys.readouterr().out
+    listed = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
+    assert sorted(listed) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE"])
+    assert study_command.STUDIES[name].source in text
 
 
 @pytest.mark.parametrize(
-    ("name", "option", "counts"),
+    ("name", "option", "is_used"),
     [
         ("temperature", "temperature", False),
         ("losses", "loss", False),
         ("batch_epochs", "train_batch_size", True),
         ("batch_epochs", "learning_rate_scaling", True),
-        ("head", "proj_out_dim", True),  # of the cell without a head
+        ("head", "proj_out_dim", True),  # by the cell without a head
     ],
 )
-def test_which_of_the_bases_settings_count(name, option, counts):
-    assert study_command.is_replaced(option, study_command.STUDIES[name].cells) != counts
+def test_base_value_is_ignored_if_every_cell_sets_the_option(name, option, is_used):
+    cells = study_command.STUDIES[name].cells
+    assert study_command.is_set_by_every_cell(option, cells) != is_used
 
 
-def test_list_runs_nothing(run_cli):
-    done = run_cli("study", "augmentations", "--list", "--seeds=0,1,2")
-    assert done.returncode == 0
-    lines = done.stdout.splitlines()
+def test_list_runs_nothing(capsys):
+    assert cli.main(["study", "augmentations", "--list", "--seeds=0,1,2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "49 cells × 3 seeds = 147 runs"
     assert lines[2].split() == ["crop-color", "transformations=crop,color"]
-    done = run_cli("study", "batch_epochs", "--list", "--subset=small")
-    assert "train_batch_size=×0.25" in done.stdout
+    assert cli.main(["study", "batch_epochs", "--list", "--subset=small"]) == 0
+    assert "train_batch_size=×0.25" in capsys.readouterr().out

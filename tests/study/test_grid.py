@@ -1,4 +1,4 @@
-"""Every shipped study: its grid makes valid configs over any base, and what it says is there."""
+"""Studies as data: every shipped grid makes valid configs over any base."""
 
 import dataclasses
 import re
@@ -10,8 +10,8 @@ from simclr_tf.config import Augmentation, Data, FinetuneConfig, Optimization, P
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import peak_learning_rate
 from simclr_tf.study.experiments import STUDIES
-from simclr_tf.study.grid import Cell, Times, configured, section_of
-from simclr_tf.study.trial import trials_of
+from simclr_tf.study.grid import Cell, ScaledBy, cell_config, group_of_option
+from simclr_tf.study.trial import make_trials
 
 BASE = PretrainConfig(
     Data(dataset="shapes"),
@@ -27,21 +27,21 @@ every_study = pytest.mark.parametrize("study", STUDIES.values(), ids=lambda stud
 
 @every_study
 @pytest.mark.parametrize("base", [BASE, PAPER], ids=["small", "paper"])
-def test_the_full_grid_makes_valid_and_different_configs(study, base, tmp_path):
-    trials = trials_of(study.cells, base, [0, 7], tmp_path)
+def test_grid_makes_valid_and_different_configs(study, base, tmp_path):
+    trials = make_trials(study.cells, base, [0, 7], tmp_path)
     assert len(trials) == 2 * len(study.cells)
     for trial in trials:
         config = trial.config.resolve()
         assert config.optimization.seed == trial.seed
         assert isinstance(config, FinetuneConfig) == trial.cell.supervised
         for name, value in trial.cell.overrides.items():
-            found = getattr(getattr(config, section_of(name)), name)
+            actual = getattr(getattr(config, group_of_option(name)), name)
             if isinstance(value, (str, int, float)):
-                assert found == value
+                assert actual == value
     configs = [repr(trial.config) for trial in trials]
     assert len(set(configs)) == len(configs)
-    # What no cell varies is the base's.
-    changed = {"seed", *study.varied}
+    # Options that no cell varies are the base's.
+    changed = {"seed", *study.varied_options}
     for field in dataclasses.fields(PretrainConfig):
         before = dataclasses.asdict(getattr(base, field.name))
         for trial in trials:
@@ -49,100 +49,100 @@ def test_the_full_grid_makes_valid_and_different_configs(study, base, tmp_path):
             assert all(after[k] == v for k, v in before.items() if k not in changed)
 
 
-def test_two_cells_of_one_name_would_share_their_runs():
+def test_cells_with_the_same_name_are_refused():
     study = STUDIES["head"]
     cells = [Cell(("linear", "1/8"), {}), Cell(("linear", "1 8"), {})]
-    with pytest.raises(ValueError, match="two cells of head have one name"):
+    with pytest.raises(ValueError, match="two cells of head have the same name"):
         dataclasses.replace(study, cells=cells)
 
 
 @every_study
-def test_names_are_directories_and_every_place_is_on_an_axis(study):
+def test_names_are_directory_names_and_coordinates_match_axes(study):
     names = [cell.name for cell in study.cells]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[\w.][\w.-]*", name) for name in names)
-    assert all(len(cell.at) == len(study.axes) for cell in study.cells)
-    assert {study.picture.x, study.picture.by or study.axes[0]} <= set(study.axes)
+    assert all(len(cell.coordinates) == len(study.axes) for cell in study.cells)
+    assert {study.plot.x, study.plot.by or study.axes[0]} <= set(study.axes)
 
 
 @every_study
 def test_subsets_are_parts_of_the_grid(study):
-    assert study.chosen() == list(study.cells)
-    for name, within in study.subsets.items():
-        cells = study.chosen(name)
+    assert study.select_cells() == list(study.cells)
+    for name, restriction in study.subsets.items():
+        cells = study.select_cells(name)
         assert 1 < len(cells) <= len(study.cells)
-        for axis, places in within.items():
+        for axis, allowed in restriction.items():
             at = study.axes.index(axis)
-            assert {cell.at[at] for cell in cells} == set(places)
-    assert study.chosen(names=[study.cells[1].name]) == [study.cells[1]]
+            assert {cell.coordinates[at] for cell in cells} == set(allowed)
+    assert study.select_cells(names=[study.cells[1].name]) == [study.cells[1]]
     with pytest.raises(UserError, match="--subset=tiny"):
-        study.chosen("tiny")
+        study.select_cells("tiny")
     with pytest.raises(UserError, match="--cells: 'nothing'"):
-        study.chosen(names=["nothing"])
+        study.select_cells(names=["nothing"])
 
 
-def test_a_subset_bounds_the_cells_that_can_be_named():
+def test_cells_outside_of_the_subset_are_refused():
     with pytest.raises(UserError, match="--cells: 'crop-sobel'"):
-        STUDIES["augmentations"].chosen("small", ["crop-sobel"])
+        STUDIES["augmentations"].select_cells("small", ["crop-sobel"])
 
 
-def test_multiples_keep_the_type():
-    cell = Cell(("half",), {"train_batch_size": Times(0.5), "train_epochs": Times(0.1)})
-    settings = configured(cell, BASE, 0).optimization
+def test_scaled_values_keep_their_type():
+    cell = Cell(("half",), {"train_batch_size": ScaledBy(0.5), "train_epochs": ScaledBy(0.1)})
+    settings = cell_config(cell, BASE, 0).optimization
     assert settings.train_batch_size == 32 and isinstance(settings.train_batch_size, int)
     assert settings.train_epochs == 0.3  # and not 0.30000000000000004
     with pytest.raises(UserError, match="--train_batch_size=1: expected an integer of at least 2"):
-        configured(Cell(("tiny",), {"train_batch_size": Times(1 / 64)}), BASE, 0)
+        cell_config(Cell(("tiny",), {"train_batch_size": ScaledBy(1 / 64)}), BASE, 0)
 
 
 @pytest.mark.parametrize("scaling", ["linear", "sqrt", "none"])
-def test_rates_of_batches_agree_at_the_base(scaling):
-    """Whatever rule the base has; at the paper's, its two base rates 0.3 and 0.075 come out."""
+def test_learning_rates_agree_at_the_base_batch(scaling):
+    """For any scaling rule; at the paper's base they are its two base rates, 0.3 and 0.075."""
     settings = dataclasses.replace(PAPER.optimization, learning_rate_scaling=scaling)
     base = dataclasses.replace(PAPER, optimization=settings)
     peak = peak_learning_rate(0.3, 4096, scaling)
     peaks = {}
     for cell in STUDIES["batch_epochs"].cells:
-        found = configured(cell, base, 0).optimization
-        peaks[found.train_batch_size, cell.at[2]] = peak_learning_rate(
-            found.learning_rate, found.train_batch_size, found.learning_rate_scaling
+        settings = cell_config(cell, base, 0).optimization
+        peaks[settings.train_batch_size, cell.coordinates[2]] = peak_learning_rate(
+            settings.learning_rate, settings.train_batch_size, settings.learning_rate_scaling
         )
         if scaling == "linear":
-            wanted = {"linear": 0.3, "sqrt": 0.075}[cell.at[2]]
-            assert found.learning_rate == pytest.approx(wanted)
+            wanted = {"linear": 0.3, "sqrt": 0.075}[cell.coordinates[2]]
+            assert settings.learning_rate == pytest.approx(wanted)
     for (batch, rule), value in peaks.items():
         factor = batch / 4096
         wanted = peak * (factor if rule == "linear" else factor**0.5)
         assert value == pytest.approx(wanted)
 
 
-def test_the_papers_figures():
-    """Row averages of Fig. 5 as the paper prints them, and digits of its tables."""
-    cells = {cell.at: cell.paper for cell in STUDIES["augmentations"].cells}
+def test_paper_values_are_those_of_the_paper():
+    """Row averages of Fig. 5 as the paper prints them, and values of its tables."""
+    cells = {cell.coordinates: cell.paper_value for cell in STUDIES["augmentations"].cells}
     rows = np.reshape(list(cells.values()), (7, 7)).mean(axis=1)
     np.testing.assert_allclose(rows, [39.2, 29.4, 25.7, 18.8, 15.5, 14.5, 13.8], atol=0.06)
     assert max(cells, key=cells.get) == ("crop", "color")
 
     def paper(study, *at):
-        (found,) = (cell.paper for cell in STUDIES[study].cells if cell.at == at)
+        (found,) = (cell.paper_value for cell in STUDIES[study].cells if cell.coordinates == at)
         return found
 
     assert paper("color_strength", "SimCLR", "1 + blur") == 64.5
     assert paper("color_strength", "supervised", "RandAugment") == 77.1
-    assert paper("temperature", "normalised", "0.1") == 64.4
+    assert paper("temperature", "normalized", "0.1") == 64.4
     assert paper("temperature", "plain", "100") == 57.0
     assert paper("batch_epochs", "B/16", "E", "sqrt") == 62.8
     assert paper("batch_epochs", "2B", "8E", "linear") == 69.0
 
 
-def test_supervised_cells_learn_from_both_views_and_from_nothing():
+def test_supervised_cells_train_from_scratch_on_both_views():
     base = dataclasses.replace(
         BASE,
         optimization=dataclasses.replace(BASE.optimization, microbatch_size=16),
         monitoring=dataclasses.replace(BASE.monitoring, knn_every_epochs=1.0),
     )
     (cell, *_) = (cell for cell in STUDIES["color_strength"].cells if cell.supervised)
-    config = configured(cell, base, 3)
+    config = cell_config(cell, base, 3)
     assert isinstance(config, FinetuneConfig)
     assert config.finetuning.from_scratch and config.finetuning.views_per_image == 2
     assert config.optimization.microbatch_size == 0 and config.monitoring.knn_every_epochs == 0
