@@ -66,8 +66,8 @@ def test_table_names_runs_that_failed_learned_nothing_or_are_missing(tmp_path):
     study_results = make_results(
         "temperature",
         tmp_path,
-        normalised_0_05_0={"values": None, "failure": "the loss was not finite at step 3"},
-        normalised_0_1_1={"values": None},
+        normalized_0_05_0={"values": None, "failure": "the loss was not finite at step 3"},
+        normalized_0_1_1={"values": None},
         plain_10_2={
             "values": {
                 **dict.fromkeys(("knn", "logistic", "contrastive_accuracy"), 0.249),
