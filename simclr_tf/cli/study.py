@@ -74,8 +74,6 @@ class StudyCommand:
         if values.list:
             print(_format_cells(cells, options.seed_list))
             return
-        options = explicit_options(values, _BASE)
-        options.setdefault("pictures_every_epochs", _WATCHING.pictures_every_epochs)
         settings = _DEFAULTS | explicit_options(values, _BASE)
         base = config.PretrainConfig(
             **{name: make_group(group, settings) for name, group in GROUPS.items()}
