@@ -24,7 +24,7 @@ def test_help_lists_every_flag_of_a_benchmark(name):
     values = absl_flags.FlagValues()
     bench.named(name).define(values)
     listed = [line.split()[0] for line in out.getvalue().splitlines() if line.startswith("  --")]
-    assert sorted(listed) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE"])
+    assert sorted(listed) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE", "verbose"])
     assert out.getvalue().startswith(f"simclr-tf bench {name}\n")
     assert importlib.import_module(f"simclr_tf.bench.{name}").__doc__.strip() in out.getvalue()
 

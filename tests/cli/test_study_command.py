@@ -287,7 +287,7 @@ def test_help_lists_every_flag_of_a_study(capsys, name):
     assert cli.main(["study", name, "--help"]) == 0
     text = capsys.readouterr().out
     listed = [line.split()[0] for line in text.splitlines() if line.startswith("  --")]
-    assert sorted(listed) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE"])
+    assert sorted(listed) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE", "verbose"])
     assert study_command.STUDIES[name].source in text
 
 
