@@ -1,21 +1,30 @@
-"""From an encoder and a set of images to the files that were asked for."""
+"""Embedding of a dataset: features as arrays, files and nearest neighbors."""
 
 import dataclasses
-import functools
 import json
+import logging
 import shlex
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from simclr_tf.data import open_source
+from simclr_tf.config import Data
+from simclr_tf.data import ImageSource, open_source
 from simclr_tf.data.base import content_hash
 from simclr_tf.data.folder import FOLDER_PREFIX
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
-from simclr_tf.embedding.nearest import format_neighbors, nearest_neighbors, plot_neighbors
+from simclr_tf.embedding.nearest import (
+    Neighbor,
+    Query,
+    nearest_neighbors,
+    plot_neighbors,
+    resolve_query,
+)
+from simclr_tf.embedding.options import EmbedOptions
 from simclr_tf.embedding.projector import write_projector
-from simclr_tf.embedding.query import Query, resolve_query
 from simclr_tf.embedding.writers import write_ids, write_npy, write_parquet
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Encoder, FeatureExtractor, FeatureStore
@@ -24,224 +33,299 @@ from simclr_tf.evaluation.load_encoder import (
     encoder_from_run,
     encoder_from_saved_model,
 )
-from simclr_tf.evaluation.splits import Splits
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.utils.files import atomic_write, slugify
+from simclr_tf.utils.files import atomic_write, check_output_path, slugify
 
-FORMATS = ("npy", "parquet", "projector")
+logger = logging.getLogger(__name__)
 
 _MANIFEST = "embedding.json"
-_OURS = ("features.npy", "ids.csv", "features.parquet", "projector")
-
-_say = functools.partial(print, flush=True)
+_OUTPUT_NAMES = ("features.npy", "ids.csv", "features.parquet", "projector")
 
 
 @dataclasses.dataclass(frozen=True)
-class EmbedOptions:
-    """What is to be embedded, and as what.
+class EmbedResult:
+    """Features of a dataset. Unpacks as `features, ids, labels = result`.
 
     Attributes:
-        dataset: "": the run's own.
-        split: "": the run's train split, of another dataset `train`.
-        data_dir: where TFDS datasets are prepared; "": the run's.
-        skip_unreadable: leave out files that are not images.
-        representation: "h", the encoder's output, or "projection", g(h).
-        formats: any of FORMATS.
-        projector_images: the most that the projector shows.
-        nearest: an image file, or an id or number of the set; "": none.
-        neighbours: how many are looked for.
-        batch_size: images per call of the encoder.
+        dataset: features, images, IDs and labels, for access in blocks.
+        output: the directory of the written files; None if none were written.
+        files: the written files, and those that an earlier call had written.
+        query: name of the query image; "" without a search.
+        neighbors: rows nearest to the query, best first.
     """
 
-    dataset: str = ""
-    split: str = ""
-    data_dir: str = ""
-    skip_unreadable: bool = False
-    representation: str = "h"
-    formats: Sequence[str] = ("npy",)
-    projector_images: int = 10_000
-    nearest: str = ""
-    neighbours: int = 10
-    batch_size: int = 256
+    dataset: EmbeddedDataset
+    output: Path | None = None
+    files: tuple[Path, ...] = ()
+    query: str = ""
+    neighbors: tuple[Neighbor, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Raise UserError for a format that there is not."""
-        for name in self.formats:
-            if name not in FORMATS:
-                raise UserError(f"--format: {name!r} is none of {', '.join(FORMATS)}")
+    @property
+    def features(self) -> np.ndarray:
+        """The features float32 [N, D], memory-mapped from a file."""
+        return self.dataset.features
 
-    def splits(self, own: Splits) -> Splits:
-        """Return the data of a run, `own`, with what was asked for in its place."""
-        usual = own.train_split if self.dataset in ("", own.dataset) else "train"
-        return dataclasses.replace(
-            own,
-            dataset=self.dataset or own.dataset,
-            train_split=self.split or usual or "train",
-            data_dir=self.data_dir or own.data_dir,
-            skip_unreadable=self.skip_unreadable or own.skip_unreadable,
-        )
+    @cached_property
+    def ids(self) -> list[str]:
+        """The N image IDs."""
+        return self.dataset.image_ids(np.arange(len(self.dataset)))
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The labels int64 [N], -1 where missing, or 0/1 [N, C]; None for an unlabeled dataset."""
+        return self.dataset.labels if self.dataset.source.class_names else None
+
+    def __iter__(self) -> Iterator[object]:
+        """Yields features, ids and labels."""
+        return iter((self.features, self.ids, self.labels))
 
 
-def embed_run(model_dir: str | Path, request: EmbedOptions, output: str | Path | None) -> Path:
-    """Embeds with a run's newest checkpoint; returns the directory.
+def embed_run(
+    model_dir: str | Path,
+    options: EmbedOptions | None = None,
+    output: str | Path | None = None,
+    source: ImageSource | None = None,
+) -> EmbedResult:
+    """Embeds a dataset with the newest checkpoint of a run.
 
-    Features are kept in the run's `features`, where `simclr-tf evaluate` finds them too.
+    Features are cached in the run directory, where `simclr-tf evaluate` finds them, too. Memory
+    use does not grow with the dataset.
 
     Args:
         model_dir: the run directory.
-        request: what is embedded.
-        output: None: RUN/embeddings/DATASET-SPLIT-step-STEP.
+        options: defaults to `EmbedOptions()`.
+        output: directory to write, such as `default_output_dir(...)`; None writes no files.
+        source: images to embed instead of those that `options` names.
 
     Raises:
-        UserError: the run, the data, the output or the query do not allow it.
+        UserError: the run, the data, the output or the query are invalid.
     """
+    options = options or EmbedOptions()
     run = RunDir(Path(model_dir))
     config, _ = run.read_config()
-    splits = request.splits(Splits.from_config(config.data))
+    if output is not None:
+        check_output_path(output, "output")
     encoder = encoder_from_run(model_dir)
-    dataset = splits.dataset
-    if dataset.startswith(FOLDER_PREFIX):
-        dataset = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve().name
-    name = f"{slugify(dataset)}-{slugify(splits.train_split)}-step-{encoder.step}"
-    if request.representation != "h":
-        name += f"-{request.representation}"
-    output = Path(output or run.path / "embeddings" / name)
-    _embed(encoder, request, splits, output, run.features_dir)
-    return output
+    return _embed(encoder, options, config.data, output, run.features_dir, source)
 
 
-def embed_saved_model(encoder: str | Path, request: EmbedOptions, output: str | Path) -> Path:
-    """Embeds with an exported encoder; returns the directory, in whose `features` they are kept.
+def embed_saved_model(
+    encoder: str | Path,
+    options: EmbedOptions,
+    output: str | Path | None = None,
+    source: ImageSource | None = None,
+) -> EmbedResult:
+    """Embeds a dataset with an exported encoder.
+
+    Features are cached in the directory `features` of the output.
+
+    Args:
+        encoder: a SavedModel.
+        options: they must name a dataset, unless there is a `source`.
+        output: directory to write; None writes no files.
+        source: images to embed instead of those that `options` names.
 
     Raises:
-        UserError: the encoder, the data, the output or the query do not allow it.
+        UserError: the encoder, the data, the output or the query are invalid.
     """
+    if source is None and not options.dataset:
+        raise UserError("--dataset is missing: an exported encoder has no dataset of its own")
+    if output is not None:
+        check_output_path(output, "output")
     loaded = encoder_from_saved_model(encoder)
-    splits = request.splits(Splits.for_exported_model(loaded.image_size))
-    _embed(loaded, request, splits, Path(output), Path(output) / "features")
-    return Path(output)
+    size = round(1.5 * loaded.image_size)  # as a run at that image size stores images
+    data = Data(dataset=options.dataset or "array", storage_size=size)
+    if output is not None:
+        return _embed(loaded, options, data, output, Path(output) / "features", source)
+    # The mapped features remain readable after their file is removed.
+    with tempfile.TemporaryDirectory(prefix="simclr_tf-embed-") as cache:
+        return _embed(loaded, options, data, None, Path(cache), source)
+
+
+def default_output_dir(model_dir: str | Path, options: EmbedOptions) -> Path:
+    """Returns RUN/embeddings/DATASET-SPLIT-step-STEP."""
+    run = RunDir(Path(model_dir))
+    data = _resolve_data(options, run.read_config()[0].data)
+    dataset = data.dataset
+    if dataset.startswith(FOLDER_PREFIX):
+        dataset = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve().name
+    name = f"{slugify(dataset)}-{slugify(data.train_split)}-step-{run.latest_step()}"
+    suffix = "" if options.representation == "h" else f"-{options.representation}"
+    return run.path / "embeddings" / (name + suffix)
+
+
+def usage_hint(result: EmbedResult) -> str:
+    """Returns lines that show how to read the written files."""
+    assert result.output is not None
+    shape = f"[{len(result.dataset)}, {result.features.shape[1]}]"
+    hints = {
+        "features.npy": "  features = numpy.load({path}, mmap_mode='r')  # {shape}, rows as in "
+        "ids.csv",
+        "features.parquet": "  table = pyarrow.parquet.read_table({path})  # id, label, features "
+        "{shape}",
+        "projector": "  tensorboard --logdir {quoted}",
+    }
+    lines = [
+        hints[path.name].format(
+            path=json.dumps(str(path)), quoted=shlex.quote(str(path)), shape=shape
+        )
+        for path in result.files
+        if path.name in hints
+    ]
+    return "\n".join([f"written to {result.output}; next:", *lines])
+
+
+def _resolve_data(options: EmbedOptions, run_data: Data) -> Data:
+    """Returns the run's data settings with those of `options` in their place."""
+    is_own = options.dataset in ("", run_data.dataset)
+    return dataclasses.replace(
+        run_data,
+        dataset=options.dataset or run_data.dataset,
+        train_split=options.split or (run_data.train_split if is_own else "train"),
+        data_dir=options.data_dir or run_data.data_dir,
+        skip_unreadable=options.skip_unreadable or run_data.skip_unreadable,
+    )
 
 
 def _embed(
-    encoder: FrozenEncoder, request: EmbedOptions, splits: Splits, output: Path, cache: Path
-) -> None:
-    function, identity = _representation(encoder, request.representation)
-    source = open_source(
-        splits.dataset,
-        splits.train_split,
-        data_dir=splits.data_dir or None,
-        storage_size=splits.storage_size,
-        skip_unreadable=splits.skip_unreadable,
-    )
-    count = source.num_examples
+    encoder: FrozenEncoder,
+    options: EmbedOptions,
+    run_data: Data,
+    output: str | Path | None,
+    cache_dir: Path,
+    source: ImageSource | None,
+) -> EmbedResult:
+    output_fn, identity = _select_representation(encoder, options.representation)
+    data = _resolve_data(options, run_data)
+    if source is None:
+        source = open_source(
+            data.dataset,
+            data.train_split,
+            data_dir=data.data_dir or None,
+            storage_size=data.storage_size,
+            skip_unreadable=data.skip_unreadable,
+        )
     query = None
-    if request.nearest:
-        query = resolve_query(request.nearest, source, splits.storage_size or encoder.image_size)
-        if request.neighbours > count:
+    if options.nearest:
+        query = resolve_query(options.nearest, source, data.storage_size or encoder.image_size)
+        if options.neighbours > source.num_examples:
             raise UserError(
-                f"--neighbours={request.neighbours}: {source.name} has {count:,} images; lower it"
+                f"--neighbours={options.neighbours}: expected at most {source.num_examples:,}, the "
+                f"number of images in {source.name}"
             )
     extract = FeatureExtractor(
-        function, encoder.image_size, request.batch_size, cache, identity, _say
+        output_fn, encoder.image_size, options.eval_batch_size, cache_dir, identity, logger.info
     )
-    place = extract.cache_path(source)
-    assert place is not None
-    ends = source.image_ids(np.array([0, count - 1]))
-    about = {
-        "dataset": splits.dataset,
-        "split": splits.train_split,
-        "images": count,
-        "representation": request.representation,
-        "image_size": encoder.image_size,
-        "step": encoder.step,
-        "key": content_hash(place.name, ends, source.class_names)[:16],
-    }
     try:
-        _claim(output, about)
-        _say(f"embedding {count:,} images of {source.name} at {encoder.image_size} px in {output}")
-        if FeatureStore(place, count).is_complete:
-            _say(f"their features are in {place} already")
+        if output is not None:
+            manifest = _make_manifest(encoder, options, data, source, extract)
+            _claim_output_dir(Path(output), manifest)
+        target = "" if output is None else f" to {output}"
+        logger.info(
+            f"embedding {source.num_examples:,} images of {source.name} at {encoder.image_size} "
+            f"px{target}"
+        )
+        cache_path = extract.cache_path(source)
+        if FeatureStore(cache_path, source.num_examples).is_complete:
+            logger.info(f"features are already cached in {cache_path}")
         features = extract(source)
-        rows = EmbeddedDataset(source, features.features, features.labels)
-        _write(rows, request, output)
+        dataset = EmbeddedDataset(source, features.features, features.labels)
+        result = EmbedResult(dataset)
+        if output is not None:
+            result = EmbedResult(dataset, Path(output), _write(dataset, options, Path(output)))
         if query is not None:
-            one = FeatureExtractor(function, encoder.image_size, 1)
-            _search(rows, query, one, request.neighbours, output)
+            extract_one = FeatureExtractor(output_fn, encoder.image_size, 1)
+            neighbors = nearest_neighbors(dataset, query, extract_one, options.neighbours)
+            result = dataclasses.replace(result, query=query.name, neighbors=tuple(neighbors))
+            if output is not None:
+                result = _add_plot(result, query, Path(output) / "nearest.png")
     except OSError as error:
         raise UserError(
-            f"{error.filename or output}: {error.strerror or error}; make that place free, or name "
-            "another --output; the same command goes on where it was"
+            f"{error.filename or output}: {error.strerror or error}. Fix: free disk space or "
+            "choose another --output; run the command again to resume"
         ) from error
-    _say(_next(rows, request, output))
+    return result
 
 
-def _representation(encoder: FrozenEncoder, name: str) -> tuple[Encoder, str]:
+def _select_representation(encoder: FrozenEncoder, name: str) -> tuple[Encoder, str]:
+    """Returns the function of images that `name` stands for, and the hash of its weights."""
     if name == "h":
         return encoder.encoder, encoder.fingerprint
-    represent = encoder.outputs_fn
-    if represent is None:
+    outputs_fn = encoder.outputs_fn
+    if outputs_fn is None:
         raise UserError(
-            f"--representation={name}: this encoder has no projection head; take --representation=h"
+            f"--representation={name}: this encoder has no projection head. Fix: use "
+            "--representation=h"
         )
 
     def project(images, training):
         del training
-        return represent(images)[name]
+        return outputs_fn(images)[name]
 
     return project, f"{name} {encoder.fingerprint} {encoder.head_fingerprint}"
 
 
-def _claim(output: Path, about: Mapping[str, object]) -> None:
-    """Marks the directory as that of these features, or refuses one that is of others."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output={output} is a file: name a directory")
-    manifest = output / _MANIFEST
+def _make_manifest(
+    encoder: FrozenEncoder,
+    options: EmbedOptions,
+    data: Data,
+    source: ImageSource,
+    extract: FeatureExtractor,
+) -> dict[str, object]:
+    cache_path = extract.cache_path(source)
+    assert cache_path is not None
+    boundary_ids = source.image_ids(np.array([0, source.num_examples - 1]))
+    return {
+        "dataset": data.dataset,
+        "split": data.train_split,
+        "images": source.num_examples,
+        "representation": options.representation,
+        "image_size": encoder.image_size,
+        "step": encoder.step,
+        "key": content_hash(cache_path.name, boundary_ids, source.class_names)[:16],
+    }
+
+
+def _claim_output_dir(output: Path, manifest: Mapping[str, object]) -> None:
+    """Writes the manifest, or raises UserError if the directory holds other features."""
+    path = output / _MANIFEST
     try:
-        found = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError:
         found = {"key": "damaged"}
-    there = [name for name in _OURS if (output / name).exists()]
-    if found.get("key", "") != about["key"] and (found or there):
-        what = f"{found.get('dataset')} {found.get('split')}, step {found.get('step')}"
+    existing = [name for name in _OUTPUT_NAMES if (output / name).exists()]
+    if found.get("key", "") != manifest["key"] and (found or existing):
+        contents = f"{found.get('dataset')} {found.get('split')}, step {found.get('step')}"
         raise UserError(
             f"--output={output} holds features of other weights, images or settings "
-            f"({what if found else there[0]}): name another directory, or remove that one"
+            f"({contents if found else existing[0]}). Fix: choose another directory, or remove "
+            "that one"
         )
     if not found:
-        atomic_write(manifest, json.dumps(about, indent=1) + "\n")
+        atomic_write(path, json.dumps(manifest, indent=1) + "\n")
 
 
-def _write(rows: EmbeddedDataset, request: EmbedOptions, output: Path) -> None:
-    """Writes what is not there yet; the projector, which depends on the request, always."""
+def _write(dataset: EmbeddedDataset, options: EmbedOptions, output: Path) -> tuple[Path, ...]:
+    """Writes missing files, and the projector, whose options may differ, always."""
     writers = {
         "npy": {"features.npy": write_npy, "ids.csv": write_ids},
         "parquet": {"features.parquet": write_parquet},
     }
-    for kind in request.formats:
-        for name, write in writers.get(kind, {}).items():
-            if (output / name).exists():
-                _say(f"{name} is there already")
+    files = []
+    for name in options.formats:
+        for file, write in writers.get(name, {}).items():
+            files.append(output / file)
+            if files[-1].exists():
+                logger.info(f"{file} exists already")
             else:
-                write(rows, output / name, _say)
-    if "projector" in request.formats:
-        write_projector(rows, output / "projector", request.projector_images, _say)
+                write(dataset, files[-1])
+    if "projector" in options.formats:
+        files.append(output / "projector")
+        write_projector(dataset, files[-1], options.projector_images)
+    return tuple(files)
 
 
-def _search(
-    rows: EmbeddedDataset, query: Query, extract: FeatureExtractor, count: int, output: Path
-) -> None:
-    found = nearest_neighbors(rows, query, extract, count)
-    _say(format_neighbors(query, found))
-    plot_neighbors(rows, query, found, output / "nearest.png")
-    _say(f"their picture: {output / 'nearest.png'}")
-
-
-def _next(rows: EmbeddedDataset, request: EmbedOptions, output: Path) -> str:
-    shape = f"[{len(rows)}, {rows.features.shape[1]}]"
-    table, path = (json.dumps(str(output / f"features.{kind}")) for kind in ("parquet", "npy"))
-    lines = {
-        "npy": f"  features = numpy.load({path}, mmap_mode='r')  # {shape}, rows as in ids.csv",
-        "parquet": f"  table = pyarrow.parquet.read_table({table})  # id, label, features {shape}",
-        "projector": f"  tensorboard --logdir {shlex.quote(str(output / 'projector'))}",
-    }
-    return "\n".join([f"written to {output}; next:", *(lines[name] for name in request.formats)])
+def _add_plot(result: EmbedResult, query: Query, path: Path) -> EmbedResult:
+    plot_neighbors(result.dataset, query, result.neighbors, path)
+    logger.info(f"plot of the nearest images: {path}")
+    return dataclasses.replace(result, files=(*result.files, path))

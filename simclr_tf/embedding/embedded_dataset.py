@@ -1,4 +1,4 @@
-"""An embedded set: its features, and what the image behind each row is called."""
+"""Features of a dataset together with the images, IDs and labels behind them."""
 
 import re
 from collections.abc import Iterator
@@ -6,57 +6,107 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simclr_tf.data import ImageSource
+from simclr_tf.augment import eval_transform, to_uint8
+from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
 
-_BLOCK_BYTES = 2**26
-_BLOCK_ROWS = 2**14
-# What would end a line or a field, or is not to be written as UTF-8; and the escape itself.
+_BATCH_SIZE = 256
+# Characters that end a line or a field, or that UTF-8 cannot encode; and the escape itself.
 _UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class EmbeddedDataset:
-    """The features of a source, row by row.
+    """Features of a source, row by row.
 
     Attributes:
-        source: of the images.
-        features: float32 [N, D], mapped from a file.
+        source: the images.
+        features: float32 [N, D], possibly memory-mapped.
         labels: int64 [N] or [N, C], as in `evaluation.features.Features`.
+        max_block_rows: maximum number of rows that are processed together.
+        max_block_bytes: maximum size of their features.
     """
 
     source: ImageSource
     features: np.ndarray
     labels: np.ndarray
+    max_block_rows: int = 2**14
+    max_block_bytes: int = 2**26
 
     def __len__(self) -> int:
-        """Return N."""
+        """Returns N."""
         return len(self.features)
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """Return the names of these rows, each one line of UTF-8."""
+        """Returns the IDs of rows, each as one line of UTF-8."""
         return [escape_control_chars(name) for name in self.source.image_ids(positions)]
 
     def class_names(self, positions: np.ndarray) -> list[str] | None:
-        """Return the classes of these rows, or None where the source has no labels.
+        """Returns the class names of rows, or None for a source without labels.
 
-        A row without a label has "", one with several their names with `|` between them.
+        The name is "" for a row without a label; multiple names are joined with `|`.
         """
-        names = self.source.class_names
-        if not names:
+        if not self.source.class_names:
             return None
-        names = tuple(map(escape_control_chars, names))
+        names = tuple(map(escape_control_chars, self.source.class_names))
         labels = self.labels[positions]
         if labels.ndim == 1:
             return [names[label] if label >= 0 else "" for label in labels]
         return ["|".join(names[i] for i in np.flatnonzero(row)) for row in labels]
 
+    def images(self, positions: np.ndarray, size: int) -> dict[int, np.ndarray]:
+        """Returns the images as the encoder receives them, by position.
+
+        Args:
+            positions: rows in any order.
+            size: S, the side in pixels.
+
+        Returns:
+            {position: uint8 [S, S, 3]}
+
+        Raises:
+            UserError: an image cannot be read.
+        """
+        order = np.unique(positions)
+        images: list[np.ndarray] = []
+        with decode_errors_name_image(self.source):
+            for batch in batches_at(self.source, order, _BATCH_SIZE):
+                images += list(to_uint8(eval_transform(batch["image"], size, batch.get("aspect"))))
+        return dict(zip(order.tolist(), images, strict=True))
+
     def iter_blocks(self) -> Iterator[np.ndarray]:
-        """Yield the positions of successive blocks, whose features take up to 64 MiB."""
-        count = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // self.features[0].nbytes))
+        """Yields the positions of successive blocks of rows."""
+        fitting = self.max_block_bytes // self.features[0].nbytes
+        count = max(1, min(self.max_block_rows, fitting))
         for start in range(0, len(self), count):
             yield np.arange(start, min(start + count, len(self)))
 
 
+def evenly_spaced_sample(count: int, max_count: int) -> np.ndarray:
+    """Samples positions below `count`, one from each of `max_count` equal intervals.
+
+    The sample is always the same. All positions are returned if there are at most `max_count`.
+
+    >>> from simclr_tf.embedding.embedded_dataset import evenly_spaced_sample
+    >>> evenly_spaced_sample(4, 10).tolist()
+    [0, 1, 2, 3]
+    >>> len(evenly_spaced_sample(1000, 10))
+    10
+
+    Returns:
+        int64 positions, ascending.
+    """
+    if count <= max_count:
+        return np.arange(count)
+    # Integer arithmetic, so that no interval is empty.
+    edges = np.arange(max_count + 1) * count // max_count
+    return np.random.Generator(np.random.Philox(0)).integers(edges[:-1], edges[1:])
+
+
 def escape_control_chars(name: str) -> str:
-    r"""Return a name with backslashes doubled and control characters as `\n`, `\x1b`, `\udc80`."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), name)
+    r"""Returns a name with doubled backslashes and escaped control characters.
+
+    >>> from simclr_tf.embedding.embedded_dataset import escape_control_chars
+    >>> print(escape_control_chars("two\nlines"))
+    two\nlines
+    """
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), name)

@@ -1,30 +1,56 @@
-"""The images whose features are nearest to those of one image, listed and in a picture."""
+"""Nearest-neighbor search with a query image, listed and plotted."""
 
 import io
 import math
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
-from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
-from simclr_tf.embedding.query import Query
+from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image, sequential_batches
+from simclr_tf.data.base import ArraySource
+from simclr_tf.data.decoding import (
+    UnreadableImageError,
+    check_image_header,
+    decode_rgb,
+    resize_to_square,
+)
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset, escape_control_chars
+from simclr_tf.errors import UserError
 from simclr_tf.evaluation import knn
 from simclr_tf.evaluation.features import FeatureExtractor
 from simclr_tf.utils.files import atomic_write
+from simclr_tf.utils.tables import format_table
 
+_IDS_PER_BLOCK = 2**14
 _COLUMNS = 6
-_LETTERS = 22  # of a name, under a picture
+_MAX_CAPTION_CHARS = 22
+
+
+@dataclass(frozen=True)
+class Query:
+    """Query image of a nearest-neighbor search.
+
+    Attributes:
+        name: one line.
+        position: its row in the dataset; None for an image file.
+        image: source of the one image; None for a row of the dataset.
+    """
+
+    name: str
+    position: int | None = None
+    image: ImageSource | None = None
 
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A row that is near; `class_name` is None where the set has no labels."""
+    """A row of the dataset; `class_name` is None for a dataset without labels."""
 
     position: int
     similarity: float
@@ -32,83 +58,165 @@ class Neighbor:
     class_name: str | None
 
 
-def nearest_neighbors(
-    rows: EmbeddedDataset, query: Query, extract: FeatureExtractor, count: int
-) -> list[Neighbor]:
-    """Return the rows with the largest cosine to the query, best first, itself among them.
+def resolve_query(query: str, source: ImageSource, storage_size: int) -> Query:
+    """Finds the query image that a user names.
 
     Args:
-        rows: what is searched, a block at a time.
-        query: an image of the set or another.
-        extract: gives the features of another, as it gave those of the rows.
-        count: how many, from 1 to the number of rows.
+        query: a row number of `source`, the path of an image file, or an ID of `source`, tried in
+            this order.
+        source: the dataset that is searched.
+        storage_size: the side in pixels to which `source` resizes images of varying size.
+
+    Raises:
+        UserError: it is none of these, or the file is not an image.
+    """
+    if query.isdecimal():
+        if int(query) >= source.num_examples:
+            raise UserError(
+                f"--nearest={query}: expected a row from 0 to {source.num_examples - 1} of "
+                f"{source.name}, or an image file"
+            )
+        return Query(escape_control_chars(source.image_ids(np.array([int(query)]))[0]), int(query))
+    path = os.path.expanduser(query)
+    if os.path.isfile(path):
+        name = escape_control_chars(os.path.basename(path))
+        return Query(name, image=_open_image_file(path, source, storage_size))
+    for start in range(0, source.num_examples, _IDS_PER_BLOCK):
+        positions = np.arange(start, min(start + _IDS_PER_BLOCK, source.num_examples))
+        for position, name in zip(positions, source.image_ids(positions), strict=True):
+            if query in (name, escape_control_chars(name)):
+                return Query(escape_control_chars(name), int(position))
+    example = escape_control_chars(source.image_ids(np.array([0]))[0])
+    raise UserError(
+        f"--nearest={escape_control_chars(query)}: expected an image file, an ID of {source.name} "
+        f"such as {example}, or a row from 0 to {source.num_examples - 1}"
+    )
+
+
+def _open_image_file(path: str, source: ImageSource, storage_size: int) -> ImageSource:
+    """Reads the image as `source` would store it."""
+    try:
+        check_image_header(path)
+        image = decode_rgb(tf.io.read_file(os.fsencode(path)))
+    except (UnreadableImageError, OSError, tf.errors.OpError) as error:
+        is_described = isinstance(error, UnreadableImageError)
+        reason = str(error) if is_described else "cannot be read or decoded"
+        raise UserError(
+            f"--nearest={escape_control_chars(path)} {reason}. Fix: name an image file, or an "
+            f"image of {source.name}"
+        ) from None
+    resizes = "aspect" in sequential_batches(source, 1).element_spec
+    if not resizes and tuple(image.shape) == source.image_shape:
+        return ArraySource(path, image.numpy()[np.newaxis])
+    square, aspect = resize_to_square(image, storage_size)
+    return ArraySource(path, square.numpy()[np.newaxis], aspects=aspect.numpy()[np.newaxis])
+
+
+def nearest_neighbors(
+    dataset: EmbeddedDataset, query: Query, extract: FeatureExtractor, count: int
+) -> list[Neighbor]:
+    """Returns the rows with the largest cosine similarity to the query, best first.
+
+    Args:
+        dataset: the rows that are searched, block by block. A query from the dataset finds itself.
+        query: a row of the dataset, or another image.
+        extract: computes the features of another image as it did for the dataset.
+        count: number of neighbors, from 1 to N.
     """
     if query.image is None:
-        wanted = np.array(rows.features[query.position])[np.newaxis]
+        query_features = np.array(dataset.features[query.position])[np.newaxis]
     else:
-        wanted = extract(query.image).features
-    similarity, found = (part[0] for part in knn.nearest_neighbors(rows.features, wanted, count))
-    names: Sequence[str | None] = rows.class_names(found) or [None] * count
-    parts = zip(found.tolist(), similarity.tolist(), rows.image_ids(found), names, strict=True)
-    return [Neighbor(*part) for part in parts]
+        query_features = extract(query.image).features
+    similarity, positions = (
+        values[0] for values in knn.nearest_neighbors(dataset.features, query_features, count)
+    )
+    names: Sequence[str | None] = dataset.class_names(positions) or [None] * count
+    ids = dataset.image_ids(positions)
+    rows = zip(positions.tolist(), similarity.tolist(), ids, names, strict=True)
+    return [Neighbor(*row) for row in rows]
 
 
-def format_neighbors(query: Query, found: list[Neighbor]) -> str:
-    """Return a table of similarity, id and label for the terminal."""
-    width = max(len(neighbour.id) for neighbour in found)
-    lines = [f"nearest to {query.name}, by cosine:"]
-    for rank, neighbour in enumerate(found, 1):
-        name = f"{neighbour.id:<{width}}  {neighbour.class_name or ''}".rstrip()
-        lines.append(f"{rank:4}  {neighbour.similarity:7.4f}  {name}")
-    return "\n".join(lines)
+def nearest_others(
+    features: np.ndarray, positions: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the nearest neighbors of rows among all other rows.
+
+    Args:
+        features: [N, D].
+        positions: M rows of `features`, the queries.
+        count: k, number of neighbors, from 1 to N - 1.
+
+    Returns:
+        (cosine similarity float32 [M, k], positions int64 [M, k]), best first.
+    """
+    similarity, found = knn.nearest_neighbors(features, features[positions], count + 1)
+    drop = found == np.asarray(positions)[:, np.newaxis]
+    # Duplicates can take the place of the query itself; then drop the last one.
+    drop[~drop.any(axis=1), -1] = True
+    return similarity[~drop].reshape(-1, count), found[~drop].reshape(-1, count)
 
 
-def plot_neighbors(rows: EmbeddedDataset, query: Query, found: list[Neighbor], path: Path) -> None:
-    """Write a picture: the query, then its neighbours with similarity, label and id.
+def format_neighbors(query: str, neighbors: Sequence[Neighbor]) -> str:
+    """Returns a table of rank, cosine similarity, ID and label."""
+    rows = [
+        (rank, f"{neighbor.similarity:.4f}", neighbor.id, neighbor.class_name or "")
+        for rank, neighbor in enumerate(neighbors, 1)
+    ]
+    table = format_table(rows, ("", "cosine", "id", "label"), align="rrll")
+    return f"nearest to {query}:\n" + "\n".join(line.rstrip() for line in table.splitlines())
+
+
+def plot_neighbors(
+    dataset: EmbeddedDataset, query: Query, neighbors: Sequence[Neighbor], path: Path
+) -> None:
+    """Writes a plot: the query, then its neighbors with similarity, label and ID.
 
     Raises:
         UserError: an image cannot be read.
     """
-    positions = {neighbour.position for neighbour in found}
+    positions = {neighbor.position for neighbor in neighbors}
     if query.position is not None:
         positions.add(query.position)
     order = np.array(sorted(positions))
-    images = dict(zip(order.tolist(), _images(rows.source, order), strict=True))
-    first = _images(query.image, np.array([0]))[0] if query.image else images[query.position]
-    tiles = [(first, f"query\n{_short(query.name)}")]
-    for neighbour in found:
-        words = [f"{neighbour.similarity:.4f}", neighbour.class_name, neighbour.id]
-        tiles.append(
-            (images[neighbour.position], "\n".join(_short(word) for word in words if word))
-        )
+    images = dict(zip(order.tolist(), _load_images(dataset.source, order), strict=True))
+    if query.image is not None:
+        (first,) = _load_images(query.image, np.array([0]))
+    else:
+        assert query.position is not None
+        first = images[query.position]
+    tiles = [(first, f"query\n{_truncate_left(query.name)}")]
+    for neighbor in neighbors:
+        lines = [f"{neighbor.similarity:.4f}", neighbor.class_name, neighbor.id]
+        caption = "\n".join(_truncate_left(line) for line in lines if line)
+        tiles.append((images[neighbor.position], caption))
 
     columns = min(_COLUMNS, len(tiles))
-    lines = math.ceil(len(tiles) / columns)
-    figure = Figure(figsize=(1.9 * columns, 2.4 * lines), layout="constrained")
+    num_rows = math.ceil(len(tiles) / columns)
+    figure = Figure(figsize=(1.9 * columns, 2.4 * num_rows), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    for place, ((image, aspect), caption) in enumerate(tiles, 1):
-        axes = figure.add_subplot(lines, columns, place)
+    for number, ((image, aspect), caption) in enumerate(tiles, 1):
+        axes = figure.add_subplot(num_rows, columns, number)
         axes.imshow(image, aspect=1 / aspect)  # in the original's proportions
         axes.set_axis_off()
-        # Names are strangers': a dollar sign is no formula.
+        # File names are arbitrary: a dollar sign does not start a formula.
         axes.set_title(caption, parse_math=False, fontsize=8)
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # not every script is in the font
+        warnings.filterwarnings("ignore", "Glyph")  # the font lacks some scripts
         canvas.print_png(file)
     atomic_write(path, file.getvalue())
 
 
-def _images(source: ImageSource, positions: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    """Images uint8 [H, W, 3] with width / height of the original over that of the image."""
-    found: list[tuple[np.ndarray, float]] = []
+def _load_images(source: ImageSource, positions: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    """Loads stored images uint8 [H, W, 3], each with the factor by which the original is wider."""
+    loaded: list[tuple[np.ndarray, float]] = []
     with decode_errors_name_image(source):
         for batch in batches_at(source, positions, len(positions)):
             images = batch["image"].numpy()
             aspects = batch["aspect"].numpy() if "aspect" in batch else np.ones(len(images))
-            found += zip(images, aspects.tolist(), strict=True)
-    return found
+            loaded += zip(images, aspects.tolist(), strict=True)
+    return loaded
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _LETTERS else f"…{name[1 - _LETTERS :]}"
+def _truncate_left(text: str) -> str:
+    return text if len(text) <= _MAX_CAPTION_CHARS else f"…{text[1 - _MAX_CAPTION_CHARS :]}"

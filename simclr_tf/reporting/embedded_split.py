@@ -10,8 +10,12 @@ import tensorflow as tf
 
 from simclr_tf.augment import eval_transform, to_uint8
 from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
-from simclr_tf.embedding.embedded_dataset import EmbeddedDataset, escape_control_chars
-from simclr_tf.embedding.projector import evenly_spaced_sample, make_sprite
+from simclr_tf.embedding.embedded_dataset import (
+    EmbeddedDataset,
+    escape_control_chars,
+    evenly_spaced_sample,
+)
+from simclr_tf.embedding.projector import make_sprite
 from simclr_tf.evaluation.features import FeatureExtractor, FeatureStore
 from simclr_tf.evaluation.load_encoder import FrozenEncoder
 

@@ -1,6 +1,5 @@
 """The embedding in two dimensions, every point an image."""
 
-import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from simclr_tf.errors import UserError
 from simclr_tf.evaluation.knn import l2_normalize_rows
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, sprite_uri
 from simclr_tf.reporting.html import LEGEND, Plot, Table, escape_for_plotly
@@ -41,14 +39,6 @@ class EmbeddingMap:
     points: dict[str, Any]
     grouping: str
     images: str
-
-
-def check_method_available(name: str) -> None:
-    """Raise UserError where a map needs what is not installed."""
-    if name == "umap" and importlib.util.find_spec("umap") is None:
-        raise UserError(
-            "--map=umap needs umap-learn: pip install 'simclr_tf[umap]', or take --map=tsne"
-        )
 
 
 def make_embedding_map(looked: EmbeddedSplit, method: str, most: int) -> EmbeddingMap | None:
@@ -176,4 +166,3 @@ _METHODS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, str]]] = {
     "umap": _umap,
     "tsne": _tsne,
 }
-MAP_METHODS = tuple(_METHODS)

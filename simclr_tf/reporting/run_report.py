@@ -14,13 +14,12 @@ from simclr_tf.models.build import build_model
 from simclr_tf.reporting.class_report import class_report_from_evaluations, class_report_from_knn
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, data_uri, embed_split
 from simclr_tf.reporting.embedding_map import (
-    MAP_METHODS,
-    check_method_available,
     make_embedding_map,
 )
 from simclr_tf.reporting.headline import headline
 from simclr_tf.reporting.html import write_page
 from simclr_tf.reporting.nearest_neighbors import find_nearest_neighbors
+from simclr_tf.reporting.options import ReportOptions
 from simclr_tf.reporting.plots import plot_run_curves
 from simclr_tf.reporting.run_info import (
     RunInfo,
@@ -38,47 +37,17 @@ from simclr_tf.utils.files import check_output_path, format_bytes
 _say = functools.partial(print, flush=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class ReportOptions:
-    """What a report looks at, and how closely.
-
-    Attributes:
-        dataset: "": the run's own.
-        train_split: "": the run's, of another dataset `train`.
-        eval_split: "": the run's, of another dataset `test`.
-        data_dir: where TFDS datasets are prepared; "": the run's.
-        skip_unreadable: leave out files that are not images.
-        map: "pca" alone, or "umap" or "tsne" beside it.
-        images: the most that are looked at of each split.
-        map_images: the most of these that the map and the positive pairs are of.
-    """
-
-    dataset: str = ""
-    train_split: str = ""
-    eval_split: str = ""
-    data_dir: str = ""
-    skip_unreadable: bool = False
-    map: str = "pca"
-    images: int = 10_000
-    map_images: int = 2_000
-
-    def __post_init__(self) -> None:
-        """Raise UserError for a map that there is not, or that needs what is not installed."""
-        if self.map not in MAP_METHODS:
-            raise UserError(f"--map={self.map}: must be one of {', '.join(MAP_METHODS)}")
-        check_method_available(self.map)
-
-    def splits(self, own: Splits) -> Splits:
-        """Return the data of a run, `own`, with what was asked for in its place."""
-        same = self.dataset in ("", own.dataset)
-        return dataclasses.replace(
-            own,
-            dataset=self.dataset or own.dataset,
-            train_split=self.train_split or (own.train_split if same else "train"),
-            test_split=self.eval_split or (own.test_split if same else "test"),
-            data_dir=self.data_dir or own.data_dir,
-            skip_unreadable=self.skip_unreadable or own.skip_unreadable,
-        )
+def _resolve_splits(options: ReportOptions, run_splits: Splits) -> Splits:
+    """Returns the run's data with that of `options` in its place."""
+    same = options.dataset in ("", run_splits.dataset)
+    return dataclasses.replace(
+        run_splits,
+        dataset=options.dataset or run_splits.dataset,
+        train_split=options.train_split or (run_splits.train_split if same else "train"),
+        test_split=options.eval_split or (run_splits.test_split if same else "test"),
+        data_dir=options.data_dir or run_splits.data_dir,
+        skip_unreadable=options.skip_unreadable or run_splits.skip_unreadable,
+    )
 
 
 def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path | None) -> Path:
@@ -96,14 +65,14 @@ def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path
         UserError: this is no run, one of its files is damaged, or the report cannot be written.
     """
     run = RunDir(Path(model_dir))
-    info = load_run_info(run)
     path = Path(output or run.report_file)
     if output:
         check_output_path(output, "output", is_file=True)
-    else:
+    info = load_run_info(run)
+    if not output:
         check_output_path(run.path, "model_dir")
     notes = list(info.notes)
-    splits = request.splits(Splits.from_config(info.config.data))
+    splits = _resolve_splits(request, Splits.from_config(info.config.data))
     train = _open(splits, splits.train_split, notes)
     test = None
     if train is not None and splits.test_split != splits.train_split:

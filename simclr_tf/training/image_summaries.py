@@ -8,14 +8,13 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simclr_tf.augment import eval_transform, to_uint8
 from simclr_tf.data import ImageSource, batches_at
 from simclr_tf.data.base import ArraySource, IndexedSource
 from simclr_tf.data.in_memory import load_into_memory
-from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
-from simclr_tf.embedding.projector import evenly_spaced_sample, write_projector
+from simclr_tf.embedding.embedded_dataset import EmbeddedDataset, evenly_spaced_sample
+from simclr_tf.embedding.nearest import nearest_others
+from simclr_tf.embedding.projector import write_projector
 from simclr_tf.evaluation import FeatureExtractor
-from simclr_tf.evaluation.knn import nearest_neighbors
 from simclr_tf.losses import l2_normalize
 from simclr_tf.models import SimCLR
 from simclr_tf.models.multi_view import MultiViewModel
@@ -102,17 +101,9 @@ def neighbor_grid(rows: EmbeddedDataset) -> np.ndarray:
     """
     queries = evenly_spaced_sample(len(rows), _NUM_QUERIES)
     count = min(_NUM_NEIGHBORS, len(rows) - 1)
-    _, nearest = nearest_neighbors(rows.features, rows.features[queries], count + 1)
-    # Without the query, which is not always the first if there are duplicates.
-    lines = [
-        [query, *[i for i in found if i != query][:count]]
-        for query, found in zip(queries.tolist(), nearest.tolist(), strict=True)
-    ]
-    indices = np.unique(lines)
-    (batch,) = batches_at(rows.source, indices, len(indices))
-    side = min(_TILE_SIDE, *rows.source.image_shape[:2])
-    pixels = to_uint8(eval_transform(batch["image"], side, batch.get("aspect")))
-    images = dict(zip(indices.tolist(), pixels, strict=True))
+    _, nearest = nearest_others(rows.features, queries, count)
+    lines = np.concatenate([queries[:, np.newaxis], nearest], axis=1).tolist()
+    images = rows.images(np.array(lines), min(_TILE_SIDE, *rows.source.image_shape[:2]))
     tiles = [
         [_add_frame(images[i], _frame_color(rows.labels, line[0], i)) for i in line]
         for line in lines

@@ -84,7 +84,7 @@ def test_features_are_the_runs_own_in_every_format(embedded, own_features):
 
 def test_the_search_prints_and_draws(embedded):
     place, printed = embedded
-    lines = printed.partition("nearest to train/7")[2].splitlines()[1:6]
+    lines = printed.partition("nearest to train/7")[2].splitlines()[2:7]
     found = [(float(line.split()[1]), line.split()[2]) for line in lines]
     features = np.load(place / "features.npy").astype(np.float64)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -104,8 +104,8 @@ def test_the_same_again_encodes_and_writes_nothing(embedded, run_dir, capsys):
     command = ["embed", f"--model_dir={run_dir}", "--format=npy,parquet", "--nearest=train/9"]
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert f"their features are in {cached.parent} already" in printed
-    assert "features.npy is there already" in printed and "train/9" in printed
+    assert f"features are already cached in {cached.parent}" in printed
+    assert "features.npy exists already" in printed and "train/9" in printed
     assert [file.stat().st_mtime_ns for file in files] == before
     assert len(list((run_dir / "features").iterdir())) == 1
 
@@ -186,7 +186,7 @@ def test_a_folder_without_labels_and_with_strange_names(run_cli, run_dir, photos
     assert set(pq.read_table(output / "features.parquet")["id"].to_pylist()) == shown
     metadata = (output / "projector" / "metadata.tsv").read_text().splitlines()
     assert {line.split("\t")[0] for line in metadata[1:]} == shown
-    first = done.stdout.partition("by cosine:\n")[2].splitlines()[0].split()
+    first = done.stdout.partition("nearest to ")[2].splitlines()[2].split()
     assert first == ["1", "1.0000", r"$\\frac{$.png"]
     assert (output / "nearest.png").exists()
 
@@ -201,19 +201,22 @@ def _refused(capsys, *flags) -> str:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--encoder=x"], "either --model_dir=RUN or --encoder=SAVEDMODEL"),
-        (["--format=npz"], "--format: 'npz' is none of npy, parquet, projector"),
-        (["--format=,"], "--format is empty: name any of npy"),
-        (["--representation=g"], "flag --representation=g"),
-        (["--output=gs://bucket/x"], "--output=gs://bucket/x: must be a directory"),
+        (["--encoder=x"], "expected either --model_dir=RUN or --encoder=SAVEDMODEL"),
+        (["--format=npz"], "--format=npz: expected any of npy, parquet, projector"),
+        (["--format=,"], "--format=,: expected any of npy"),
+        (["--representation=g"], "--representation=g: expected one of h, projection"),
+        (["--output=gs://bucket/x"], "--output=gs://bucket/x: expected a directory"),
         (["--split=valid"], "has no split 'valid': expected train"),
         (["--split=train[:0]"], "is empty"),
-        (["--nearest=300"], "--nearest=300: shapes train[:300] has 300 images, counted from 0"),
-        (["--nearest=cat.png"], "--nearest=cat.png is no image file, and no id of shapes"),
+        (["--nearest=300"], "--nearest=300: expected a row from 0 to 299 of shapes train[:300]"),
+        (["--nearest=cat.png"], "--nearest=cat.png: expected an image file, an ID of shapes"),
         ([f"--nearest={ROOT / 'setup.py'}"], "is not a JPEG, PNG, GIF, BMP or WebP image"),
-        (["--nearest=0", "--neighbours=301"], "--neighbours=301: shapes train[:300] has 300"),
-        (["--neighbours=0"], "flag --neighbours=0"),
-        (["--projector_images=200000"], "flag --projector_images=200000"),
+        (["--nearest=0", "--neighbours=301"], "--neighbours=301: expected at most 300"),
+        (["--neighbours=0"], "--neighbours=0: expected an integer of at least 1"),
+        (
+            ["--projector_images=200000"],
+            "--projector_images=200000: expected an integer of at",
+        ),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(run_dir, tmp_path, capsys, flags, message):
@@ -227,8 +230,8 @@ def test_what_is_not_there_is_refused(run_dir, tmp_path, capsys):
     (tmp_path / "empty" / "notes.txt").touch()
     run, encoder = f"--model_dir={run_dir}", f"--encoder={tmp_path / 'none'}"
     assert "none holds no run" in _refused(capsys, f"--model_dir={tmp_path / 'none'}")
-    assert "name what embeds" in _refused(capsys)
-    assert "--encoder needs --output=DIR" in _refused(capsys, encoder)
+    assert "expected either --model_dir=RUN" in _refused(capsys)
+    assert "--encoder requires --output=DIR" in _refused(capsys, encoder)
     more = (f"--output={tmp_path / 'out'}", "--dataset=shapes")
     assert "not a SavedModel of an encoder" in _refused(capsys, encoder, *more)
     empty = f"--dataset=folder:{tmp_path / 'empty'}"
@@ -243,7 +246,7 @@ def test_a_directory_of_others_is_refused_and_left_alone(embedded, run_dir, tmp_
     flags = (f"--model_dir={run_dir}", "--split=train[300:600]")
     message = _refused(capsys, *flags, f"--output={place}")
     assert "holds features of other weights, images or settings (shapes train[:300]" in message
-    assert "name another directory" in message
+    assert "Fix: choose another directory" in message
     assert {file.name: file.stat().st_mtime_ns for file in place.iterdir()} == before
     (tmp_path / "features.npy").write_bytes(b"somebody's")
     assert "(features.npy)" in _refused(capsys, *flags, f"--output={tmp_path}")
@@ -252,9 +255,7 @@ def test_a_directory_of_others_is_refused_and_left_alone(embedded, run_dir, tmp_
     (tmp_path / "damaged" / "embedding.json").write_text("{")
     assert "other weights" in _refused(capsys, *flags, f"--output={tmp_path / 'damaged'}")
     (tmp_path / "file").touch()
-    assert "is a file: name a directory" in _refused(
-        capsys, *flags, f"--output={tmp_path / 'file'}"
-    )
+    assert "got: Not a directory" in _refused(capsys, *flags, f"--output={tmp_path / 'file'}")
 
 
 def test_a_full_disk_is_one_line(run_dir, tmp_path, capsys, monkeypatch):
@@ -263,7 +264,7 @@ def test_a_full_disk_is_one_line(run_dir, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(np.lib.format, "open_memmap", full)
     line = _refused(capsys, f"--model_dir={run_dir}", "--split=train[:9]", f"--output={tmp_path}")
-    assert "features.npy: No space left on device; make that place free" in line
+    assert "features.npy: No space left on device. Fix: free disk space" in line
 
 
 def test_the_manifest_says_what_is_there(embedded):

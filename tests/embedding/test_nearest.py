@@ -1,4 +1,4 @@
-"""The nearest images: order, queries of every kind, the picture."""
+"""Nearest-neighbor search: order, queries of every kind, the plot."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,17 @@ from sklearn.neighbors import NearestNeighbors
 
 from simclr_tf.data import open_source
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
-from simclr_tf.embedding.nearest import format_neighbors, nearest_neighbors, plot_neighbors
-from simclr_tf.embedding.query import Query, resolve_query
+from simclr_tf.embedding.nearest import (
+    Query,
+    format_neighbors,
+    nearest_neighbors,
+    nearest_others,
+    plot_neighbors,
+    resolve_query,
+)
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import FeatureExtractor
-from tests.sets import rows
+from tests.embedded_datasets import random_dataset
 
 NAMES = [r"$\frac{$.png", 'a,b"c.png', "<script>.png", "$x$.png", "new\nline.png", "猫.png"]
 
@@ -26,7 +32,7 @@ EXTRACT = FeatureExtractor(_pixels, 16, 1)
 
 @pytest.mark.parametrize("position", [0, 7, 39])
 def test_order_and_similarity_are_those_of_scikit_learn(position):
-    embedded = rows()
+    embedded = random_dataset()
     found = nearest_neighbors(embedded, Query("", position), EXTRACT, 12)
     assert found[0].position == position
     assert found[0].similarity == pytest.approx(1, abs=1e-6)
@@ -37,7 +43,20 @@ def test_order_and_similarity_are_those_of_scikit_learn(position):
     assert [n.id for n in found] == [str(i) for i in expected[0]]
 
 
-def test_numbers_and_ids_name_images_of_the_set():
+def test_nearest_others_leave_out_the_query_even_among_duplicates():
+    features = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    features[[3, 8, 9, 20]] = features[3]
+    queries = np.array([3, 5, 20])
+    similarity, found = nearest_others(features, queries, 2)
+    assert set(found[0]) <= {8, 9, 20} and set(found[2]) <= {3, 8, 9}
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosines = unit[queries] @ unit.T
+    cosines[np.arange(3), queries] = -np.inf
+    np.testing.assert_array_equal(found[1], np.argsort(-cosines[1])[:2])
+    np.testing.assert_allclose(similarity, -np.sort(-cosines, axis=1)[:, :2], atol=1e-6)
+
+
+def test_a_query_names_a_row_by_number_or_id():
     source = open_source("shapes", "train[100:120]")
     assert resolve_query("3", source, 24) == Query("train/103", 3)
     assert resolve_query("train/103", source, 24) == Query("train/103", 3)
@@ -57,7 +76,7 @@ def _embedded(source):
     return EmbeddedDataset(source, found.features, found.labels)
 
 
-def test_a_file_of_the_set_is_nearest_to_itself(tmp_path):
+def test_a_file_of_the_dataset_is_nearest_to_itself(tmp_path):
     source = _folder(tmp_path, NAMES, sizes=((40, 30), (20, 60), (24, 24)))
     embedded = _embedded(source)
     for name in NAMES:
@@ -68,7 +87,7 @@ def test_a_file_of_the_set_is_nearest_to_itself(tmp_path):
         assert resolve_query(name, source, 24).position == first.position
 
 
-def test_an_image_as_the_set_stores_it_is_nearest_to_itself(tmp_path):
+def test_an_image_stored_unresized_is_nearest_to_itself(tmp_path):
     source = open_source("shapes", "train[:50]")
     Image.fromarray(source.images[17]).save(tmp_path / "17.png")
     query = resolve_query(str(tmp_path / "17.png"), source, 24)
@@ -79,19 +98,23 @@ def test_an_image_as_the_set_stores_it_is_nearest_to_itself(tmp_path):
 @pytest.mark.parametrize(
     ("name", "contents", "message"),
     [
-        ("a.txt", b"hello", r"a.txt is not a JPEG, PNG, GIF, BMP or WebP image.*: name an image"),
-        ("a.png", b"", r"a.png is empty: name an image file"),
+        (
+            "a.txt",
+            b"hello",
+            r"a.txt is not a JPEG, PNG, GIF, BMP or WebP image",
+        ),
+        ("a.png", b"", r"a.png is empty. Fix: name an image file"),
         (
             "a.png",
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\b\2",
-            "cannot be read or decoded",
+            "has a damaged header|cannot be read or decoded",
         ),
         ("a.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\b\2", "more than the limit"),
-        (None, None, r"nothing.png is no image file, and no id of shapes.*an id such as train/0"),
-        ("20", None, r"--nearest=20: shapes .* has 20 images, counted from 0"),
+        (None, None, r"nothing.png: expected an image file, an ID of shapes.* such as train/0"),
+        ("20", None, r"--nearest=20: expected a row from 0 to 19 of shapes"),
     ],
 )
-def test_what_is_no_image_is_refused(tmp_path, name, contents, message):
+def test_a_query_that_is_no_image_is_refused(tmp_path, name, contents, message):
     source = open_source("shapes", "train[:20]")
     query = name or "nothing.png"
     if contents is not None:
@@ -101,31 +124,33 @@ def test_what_is_no_image_is_refused(tmp_path, name, contents, message):
         resolve_query(query, source, 24)
 
 
-def test_the_picture_shows_the_query_and_its_neighbours(tmp_path):
+def test_the_plot_has_a_tile_per_image(tmp_path):
     source = _folder(tmp_path, NAMES)
     embedded = _embedded(source)
     query = resolve_query(NAMES[0], source, 24)
     found = nearest_neighbors(embedded, query, EXTRACT, 6)
     plot_neighbors(embedded, query, found, tmp_path / "out" / "nearest.png")
-    picture = np.asarray(Image.open(tmp_path / "out" / "nearest.png"))
-    assert picture.shape[0] >= 400 and picture.shape[1] >= 1000  # 7 of them, 6 in a line
-    table = format_neighbors(query, found)
-    assert len(table.splitlines()) == 7 and r"new\nline.png" in table
+    plot = np.asarray(Image.open(tmp_path / "out" / "nearest.png"))
+    assert plot.shape[0] >= 400 and plot.shape[1] >= 1000  # 7 of them, 6 in a line
+    table = format_neighbors(query.name, found)
+    assert len(table.splitlines()) == 8 and r"new\nline.png" in table
 
 
-def test_pictures_stand_beside_the_right_captions(tmp_path, monkeypatch):
+def test_the_plot_has_the_right_caption_at_each_image(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
-    embedded = rows(30)
+    embedded = random_dataset(30)
     shown, titles = [], []
-    show, entitle = Axes.imshow, Axes.set_title
-    monkeypatch.setattr(Axes, "imshow", lambda s, i, **k: shown.append(i) or show(s, i, **k))
-    monkeypatch.setattr(Axes, "set_title", lambda s, t, **k: titles.append(t) or entitle(s, t, **k))
+    imshow, set_title = Axes.imshow, Axes.set_title
+    monkeypatch.setattr(Axes, "imshow", lambda s, i, **k: shown.append(i) or imshow(s, i, **k))
+    monkeypatch.setattr(
+        Axes, "set_title", lambda s, t, **k: titles.append(t) or set_title(s, t, **k)
+    )
     found = nearest_neighbors(embedded, Query("29", 29), EXTRACT, 5)
     plot_neighbors(embedded, Query("29", 29), found, tmp_path / "nearest.png")
     positions = [29, *(n.position for n in found)]
     np.testing.assert_array_equal(shown, embedded.source.images[positions])
     assert titles[0] == "query\n29"
-    for title, neighbour in zip(titles[1:], found, strict=True):
-        assert title.splitlines()[0] == f"{neighbour.similarity:.4f}"
-        assert title.splitlines()[-1] == neighbour.id
+    for title, neighbor in zip(titles[1:], found, strict=True):
+        assert title.splitlines()[0] == f"{neighbor.similarity:.4f}"
+        assert title.splitlines()[-1] == neighbor.id

@@ -24,7 +24,7 @@ from simclr_tf.reporting.run_info import load_run_info
 from simclr_tf.reporting.view_pairs import find_duplicates, score_positive_pairs
 from simclr_tf.runs.metrics_log import read_metrics
 from simclr_tf.runs.run_dir import RunDir
-from tests.sets import rows as random_rows
+from tests.embedded_datasets import random_dataset as random_rows
 
 
 def looked(split="train", **settings) -> EmbeddedSplit:
@@ -137,7 +137,7 @@ def test_classes_by_knn_are_those_of_a_vote_one_by_one(apart):
     assert f"{len(truth)} images of " in found.source
     shares = [np.mean(np.array(answers)[truth == c] == c) for c in range(3)]
     assert [row[2] for row in found.per_class.rows] == [f"{share:.1%}" for share in shares]
-    assert class_report_from_knn(looked(labelled=False), None) is None
+    assert class_report_from_knn(looked(labeled=False), None) is None
 
 
 def test_classes_of_an_evaluation_are_what_it_left(shapes_runs):
@@ -168,11 +168,11 @@ def test_the_map_is_coloured_by_class_or_by_cluster():
     draw = np.random.default_rng(0)
     heaps = np.repeat(np.eye(6, dtype=np.float32)[:3], 20, axis=0)
     heaps += draw.normal(scale=1e-3, size=heaps.shape).astype(np.float32)
-    by_cluster = make_embedding_map(looked(count=60, labelled=False, features=heaps), "pca", 60)
+    by_cluster = make_embedding_map(looked(count=60, labeled=False, features=heaps), "pca", 60)
     groups = np.array(by_cluster.points["groups"])
     assert "clusters" in by_cluster.grouping
     assert not any(set(groups[20 * i : 20 * i + 20]) & set(groups[20 * i + 20 :]) for i in range(2))
-    assert make_embedding_map(looked(count=4, labelled=False), "pca", 10) is None
+    assert make_embedding_map(looked(count=4, labeled=False), "pca", 10) is None
 
 
 def test_of_features_that_are_all_the_same_the_map_says_so():
@@ -239,7 +239,7 @@ def test_a_long_curve_is_drawn_as_means():
 
 def test_a_matrix_of_many_classes_stays_small():
     names = tuple(f"{i} {'a long name ' * 7}" for i in range(200))
-    rows = random_rows(count=400, labelled=False)
+    rows = random_rows(count=400, labeled=False)
     source = ArraySource("many", rows.source.images, np.arange(400) % 200, names)
     found = class_report_from_knn(
         EmbeddedSplit(EmbeddedDataset(source, rows.features, np.arange(400) % 200), "train", 400),

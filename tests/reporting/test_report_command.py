@@ -179,9 +179,9 @@ def _refused(capsys, *flags) -> str:
     ("flags", "message"),
     [
         ([], "either --model_dir=RUN or --runs=RUN,RUN"),
-        (["--runs=a"], "--runs compares two runs or more, and needs --output=FILE"),
-        (["--runs=a,b"], "needs --output=FILE"),
-        (["--model_dir=a", "--output=gs://b/c.html"], "must be a file of a file system"),
+        (["--runs=a"], "--runs requires two or more runs and --output=FILE"),
+        (["--runs=a,b"], "two or more runs and --output=FILE"),
+        (["--model_dir=a", "--output=gs://b/c.html"], "expected a file"),
         (["--model_dir=a", "--map=lda"], "--map=lda"),
         (["--model_dir=a", "--map_images=20000"], "map_images"),
         (["--model_dir=/nowhere"], "holds no run"),
@@ -195,7 +195,7 @@ def test_mistakes_of_runs_are_one_line(capsys, shapes_runs, tmp_path, monkeypatc
     twice = f"--runs={shapes_runs[0]},{shapes_runs[0]}"
     assert "names a run twice" in _refused(capsys, twice, f"--output={tmp_path / 'x.html'}")
     directory = _refused(capsys, f"--model_dir={shapes_runs[0]}", f"--output={tmp_path}")
-    assert "cannot be written" in directory
+    assert "expected a file that can be created" in directory
     monkeypatch.setattr("simclr_tf.reporting.html._MOST_BYTES", 1_000_000)
     line = _refused(capsys, f"--model_dir={shapes_runs[0]}", f"--output={tmp_path / 'x.html'}")
     assert "more than the 12 MB" in line and "lower --map_images" in line

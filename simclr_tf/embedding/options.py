@@ -1,0 +1,65 @@
+"""Options of `simclr-tf embed` and `simclr_tf.embed`."""
+
+import dataclasses
+
+from simclr_tf.errors import UserError
+from simclr_tf.options import OptionGroup, option, split_commas
+
+FORMATS = ("npy", "parquet", "projector")
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbedOptions(OptionGroup):
+    """Embedding"""
+
+    representation: str = option(
+        "h",
+        "h: output of the encoder; projection: output of the projection head.",
+        choices=("h", "projection"),
+        heading="Input",
+    )
+    dataset: str = option("", "Dataset to embed. Default: the run's dataset.", heading="Data")
+    split: str = option(
+        "", "Split to embed. Default: the run's train_split, otherwise train.", heading="Data"
+    )
+    data_dir: str = option(
+        "", "Directory of TFDS datasets. Default: the run's data_dir.", heading="Data"
+    )
+    skip_unreadable: bool = option(
+        False,
+        "Skip files that are not images. Always on if the run was trained with it.",
+        heading="Data",
+    )
+    eval_batch_size: int = option(
+        256, "Images per call of the encoder.", min=1, max=2**20, heading="Data"
+    )
+    format: str = option(
+        "npy", f"Output formats, comma-separated: {', '.join(FORMATS)}.", heading="Output"
+    )
+    projector_images: int = option(
+        10_000,
+        "Maximum number of images in the embedding projector, evenly spaced. Browsers get slow "
+        "with more.",
+        min=1,
+        max=100_000,
+        heading="Output",
+    )
+    nearest: str = option(
+        "",
+        "Query image of a nearest-neighbor search: an image file, or an ID or row number of the "
+        "dataset.",
+        heading="Search",
+    )
+    neighbours: int = option(10, "Number of nearest neighbors to find.", min=1, heading="Search")
+
+    def __post_init__(self) -> None:
+        """Raises UserError if an option is invalid."""
+        super().__post_init__()
+        for name in self.formats or ("",):
+            if name not in FORMATS:
+                raise UserError(f"--format={self.format}: expected any of {', '.join(FORMATS)}")
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats in `format`, without repetitions."""
+        return tuple(dict.fromkeys(split_commas(self.format)))
