@@ -107,6 +107,7 @@ def test_one_replica_exchanges_nothing():
     assert not any(scaling.all_reduce_bytes_per_replica(small_model(), GLOBAL_BATCH, 1).values())
 
 
+@pytest.mark.slow
 def test_step_of_one_replica_is_measured():
     options = scaling.Options(
         replicas="1", train_batch_size=4, width_multiplier=0.0625, image_size=SIDE, steps=1

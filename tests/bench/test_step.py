@@ -68,7 +68,7 @@ def test_options_are_validated_before_any_work(wrong, message):
         step.Options(**wrong)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_step_is_that_of_a_run(precision):
     options = step.Options(train_batch_size=4, image_size=8)
     settings = options.pretrain_config(0.0625, precision)
