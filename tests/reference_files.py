@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.weights_import.detect import recognise
+from simclr_tf.weights_import.detect import detect_architecture
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -23,7 +23,7 @@ def variables_of(npz: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def by_key(named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return a whole model's variables by their keys in the reference's checkpoints."""
-    found = recognise({name: value.shape for name, value in named.items()}, "name")
+    found = detect_architecture({name: value.shape for name, value in named.items()}, "name")
     return {variable.key: named[name] for variable, name in found.names}
 
 

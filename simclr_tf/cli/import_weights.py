@@ -10,6 +10,7 @@ The run can be exported, evaluated, fine-tuned and pretrained from like any othe
 from absl import flags
 
 from simclr_tf.errors import UserError
+from simclr_tf.weights_import.options import ImportOptions
 
 
 def define(values: flags.FlagValues) -> dict[str, list[str]]:
@@ -37,4 +38,4 @@ def run(values: flags.FlagValues) -> None:
 
     from simclr_tf.weights_import import import_run
 
-    import_run(values.checkpoint, values.model_dir, values.image_size)
+    import_run(values.checkpoint, values.model_dir, ImportOptions(image_size=values.image_size))

@@ -1,9 +1,10 @@
-"""From the names and shapes of a file's variables to what it is a model of."""
+"""Detection of the architecture from the names and shapes of variables."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,86 +12,159 @@ from simclr_tf.config import Encoder, ProjectionHead
 from simclr_tf.errors import UserError
 from simclr_tf.models.projection_head import MAX_LAYERS
 from simclr_tf.models.resnet import DEPTHS, STEMS, se_hidden_width, sk_hidden_width
-from simclr_tf.weights_import.numbering import WAYS, Numbering
 from simclr_tf.weights_import.variables import Architecture, Variable, reference_variables
 
 Shape = tuple[int, ...]
 
 _V2_RATIO = 0.0625  # SimCLR v2's of selective kernels
 _HEADS = ("projection_head", "linear_head")
-_REMEDY = "only whole models of the authors' TF2 code can be imported"
+_HINT = "Only complete models of the authors' TF2 code can be imported"
+
+
+_KINDS = (
+    *("conv2d_fixed_padding", "conv2d", "batch_norm_relu", "batch_normalization", "dense"),
+    *("bottleneck_block", "residual_block", "sk__conv2d", "se__layer"),
+)
+_COUNTED = re.compile(rf"(sync_)?({'|'.join(_KINDS)})(?:_([1-9]\d{{0,8}}))?")
+
+
+SCHEMES = ("absolute", "offset", "rank")
+
+
+class LayerNumbering:
+    """Conversion between the names of a file and those of `Variable.name`.
+
+    Keras numbers the layers of each kind throughout a process, so that the numbers of a model that
+    is not the first of its process start above 0.
+
+    Args:
+        names: all names of the file.
+        scheme: meaning of a number: "absolute"; "offset" from the first number of its kind, where
+            a gap is a missing layer; or "rank" among the numbers of its kind.
+    """
+
+    def __init__(self, names: Iterable[str], scheme: str):
+        found: dict[str, set[int]] = {}
+        self._sync = False
+        for name in names:
+            for part in name.split("/"):
+                if match := _COUNTED.fullmatch(part):
+                    self._sync |= match[1] is not None
+                    found.setdefault(match[2], set()).add(int(match[3] or 0))
+        self._first = {
+            kind: 0 if scheme == "absolute" else min(numbers) for kind, numbers in found.items()
+        }
+        self._canonical = {
+            kind: {
+                n: rank if scheme == "rank" else n - self._first[kind]
+                for rank, n in enumerate(sorted(numbers))
+            }
+            for kind, numbers in found.items()
+        }
+        self._file_numbers = {
+            kind: {canonical: n for n, canonical in numbers.items()}
+            for kind, numbers in self._canonical.items()
+        }
+
+    def to_canonical(self, name: str) -> str:
+        """Returns the name with numbers from 0 and batch norm without `sync_`."""
+        return _replace(name, lambda kind, number: (kind, self._canonical[kind][number]))
+
+    def to_file_name(self, name: str) -> str:
+        """Returns the name in the file of a canonical name."""
+
+        def restore(kind: str, number: int) -> tuple[str, int]:
+            other = self._file_numbers.get(kind, {}).get(number, number + self._first.get(kind, 0))
+            return ("sync_" * (self._sync and kind == "batch_normalization") + kind, other)
+
+        return _replace(name, restore)
+
+
+def _replace(name: str, numbered: Callable[[str, int], tuple[str, int]]) -> str:
+    parts = []
+    for part in name.split("/"):
+        if match := _COUNTED.fullmatch(part):
+            kind, number = numbered(match[2], int(match[3] or 0))
+            part = f"{kind}_{number}" if number else kind
+        parts.append(part)
+    return "/".join(parts)
 
 
 @dataclasses.dataclass(frozen=True)
-class Recognised:
-    """A file of weights, understood: what it is a model of, and its name for each variable."""
+class DetectedArchitecture:
+    """Architecture of a weights file and the name in the file of each variable."""
 
     architecture: Architecture
     names: tuple[tuple[Variable, str], ...]
 
 
-def recognise(shapes: Mapping[str, Shape], named_by: str) -> Recognised:
-    """Finds the architecture whose variables a file holds, all of them and no other.
+def detect_architecture(shapes: Mapping[str, Shape], name_kind: str) -> DetectedArchitecture:
+    """Finds the architecture that has exactly the variables of a file.
 
     Args:
-        shapes: of every variable, by the file's name for it.
-        named_by: what those are: "name" in a graph, as in a SavedModel, or "key" of a checkpoint.
+        shapes: of every variable, by name in the file.
+        name_kind: "name" if variables are named as in a graph, "key" as in a checkpoint.
 
     Raises:
-        UserError: there is none. It names the first variable, in build order, by which the file
-            differs from the architecture that is nearest.
+        UserError: no architecture matches. The message names the first variable, in build order,
+            that differs from the most similar architecture.
     """
-    if named_by == "key":
-        return _fit(shapes, lambda variable: variable.key, lambda key: key)
-    # The fewest differences: a layer that is missing must not shift the names of all after it.
+    if name_kind == "key":
+        return _match(shapes, lambda variable: variable.key, lambda key: key)
+    # Fewest differences: a missing layer must not shift the names of all later layers.
     fits = []
-    for numbering in (Numbering(shapes, way) for way in WAYS):
-        renamed = {numbering.ours(name): shape for name, shape in shapes.items()}
+    for numbering in (LayerNumbering(shapes, scheme) for scheme in SCHEMES):
+        renamed = {numbering.to_canonical(name): shape for name, shape in shapes.items()}
         if len(renamed) < len(shapes):
-            raise UserError(f"has batch norm both with and without sync_ in its name; {_REMEDY}")
-        nearest = reference_variables(_by_names(set(renamed), _name))
+            raise UserError(f"has batch norm both with and without sync_ in its name. {_HINT}")
+        nearest = reference_variables(_match_names(set(renamed), _name))
         fits.append((len({v.name for v in nearest} ^ set(renamed)), renamed, numbering))
     _, renamed, numbering = min(fits, key=lambda fit: fit[0])
-    return _fit(renamed, _name, numbering.theirs)
+    return _match(renamed, _name, numbering.to_file_name)
 
 
 def _name(variable: Variable) -> str:
     return variable.name
 
 
-def _fit(
-    shapes: Mapping[str, Shape], named: Callable[[Variable], str], shown: Callable[[str], str]
-) -> Recognised:
-    architecture = _by_names(set(shapes), named)
-    expected = {named(v): v for v in reference_variables(architecture)}
+def _match(
+    shapes: Mapping[str, Shape],
+    name_fn: Callable[[Variable], str],
+    to_file_name: Callable[[str], str],
+) -> DetectedArchitecture:
+    architecture = _match_names(set(shapes), name_fn)
+    expected = {name_fn(v): v for v in reference_variables(architecture)}
     if not expected.keys() & shapes.keys():
-        first = f": its first variable is {shown(next(iter(shapes)))}" if shapes else ""
-        raise UserError(f"holds no model of the authors' TF2 code{first}; name one that does")
-    what = f"{architecture.kind()}, which it is nearest to"
+        first = f": its first variable is {to_file_name(next(iter(shapes)))}" if shapes else ""
+        raise UserError(f"holds no model of the authors' TF2 code{first}. Fix: name one that does")
+    nearest = f"{architecture.kind()}, the most similar architecture"
     for name in expected:
         if name not in shapes:
-            raise UserError(f"{shown(name)} is missing for a {what}; {_REMEDY}")
+            raise UserError(f"{to_file_name(name)} is missing for a {nearest}. {_HINT}")
     for name in shapes:
         if name not in expected:
-            raise UserError(f"{shown(name)} is no variable of a {what}; {_REMEDY}")
-    architecture = _by_shapes(architecture, shapes, named)
+            raise UserError(f"{to_file_name(name)} is no variable of a {nearest}. {_HINT}")
+    architecture = _match_shapes(architecture, shapes, name_fn)
     variables = reference_variables(architecture)
     for variable in variables:
-        name = named(variable)
+        name = name_fn(variable)
         if shapes[name] != variable.shape:
             raise UserError(
-                f"{shown(name)} has shape {list(shapes[name])}, not {list(variable.shape)} as in a "
-                f"{architecture.describe()}, which it is nearest to; {_REMEDY}"
+                f"{to_file_name(name)} has shape {list(shapes[name])}, not "
+                f"{list(variable.shape)} as in a {architecture.describe()}, "
+                f"the most similar architecture. {_HINT}"
             )
-    return Recognised(architecture, tuple((v, shown(named(v))) for v in variables))
+    return DetectedArchitecture(
+        architecture, tuple((v, to_file_name(name_fn(v))) for v in variables)
+    )
 
 
-def _by_names(found: set[str], named: Callable[[Variable], str]) -> Architecture:
-    """The architecture, of no certain size, whose variables have these names, or nearly these."""
+def _match_names(found: set[str], name_fn: Callable[[Variable], str]) -> Architecture:
+    """Returns the architecture, of any size, with the most similar variable names."""
 
     def differences(architecture: Architecture) -> tuple[int, int]:
-        # Of two that are as near, the larger: rather is a variable missing than one too many.
-        expected = {named(v) for v in reference_variables(architecture)}
+        # Of two equally similar ones the larger: report a missing variable, not a superfluous one.
+        expected = {name_fn(v) for v in reference_variables(architecture)}
         return len(expected ^ found), -len(expected)
 
     none = ProjectionHead(proj_head_mode="none")
@@ -111,33 +185,33 @@ def _by_names(found: set[str], named: Callable[[Variable], str]) -> Architecture
     )
 
 
-def _by_shapes(
-    architecture: Architecture, shapes: Mapping[str, Shape], named: Callable[[Variable], str]
+def _match_shapes(
+    architecture: Architecture, shapes: Mapping[str, Shape], name_fn: Callable[[Variable], str]
 ) -> Architecture:
-    """The sizes of an architecture with which most of its variables have the shapes that are found.
+    """Returns the architecture with the sizes that match most shapes.
 
-    One variable of a wrong shape does not mislead it: it is then the one that is refused.
+    A single variable of a wrong shape does not change the result, so that the error names it.
     """
-    at = {f"{v.part}/{v.ours}": shapes[named(v)] for v in reference_variables(architecture)}
+    at = {f"{v.part}/{v.keras_name}": shapes[name_fn(v)] for v in reference_variables(architecture)}
 
-    def misfits(candidate: Architecture) -> int:
-        return sum(shapes[named(v)] != v.shape for v in reference_variables(candidate))
+    def num_mismatches(candidate: Architecture) -> int:
+        return sum(shapes[name_fn(v)] != v.shape for v in reference_variables(candidate))
 
     def nearest(section: str, field: str, values: Iterable[Any]) -> Architecture:
         part = getattr(architecture, section)
         parts = [dataclasses.replace(part, **{field: value}) for value in values]
         candidates = [dataclasses.replace(architecture, **{section: p}) for p in parts]
-        return min([architecture, *candidates], key=misfits)
+        return min([architecture, *candidates], key=num_mismatches)
 
     def last(name: str) -> int:
         return at[name][-1] if at.get(name) else 0
 
     blocks = {group: f"encoder/block_group{group}_block1" for group in (4, 3, 2, 1)}
-    # The last group's width is the most exact: fractions of a filter are dropped.
+    # The width of the last group is the most precise, because fractions of a filter are dropped.
     filters = {group: last(f"{block}_bn1/gamma") for group, block in blocks.items()}
     widths = [max(1 / 32, count / 2 ** (group + 5)) for group, count in filters.items()]
     architecture = nearest("encoder", "width_multiplier", widths)
-    if not architecture.encoder.sk_ratio:  # with SK, the names have told the stem
+    if not architecture.encoder.sk_ratio:  # with SK, the names determine the stem
         architecture = nearest("encoder", "stem", STEMS)
     for field, layer, width_of in (
         ("sk_ratio", "sk_conv1", sk_hidden_width),
@@ -145,20 +219,24 @@ def _by_shapes(
     ):
         if getattr(architecture.encoder, field):
             hidden = {group: last(f"{block}_{layer}/kernel") for group, block in blocks.items()}
-            ratios = [_roundest(filters[group], hidden[group], width_of) for group in blocks]
+            ratios = [_simplest_ratio(filters[group], hidden[group], width_of) for group in blocks]
             architecture = nearest("encoder", field, ratios)
-    ends = {
+    output_widths = {
         part: [s[-1] for name, s in at.items() if name.startswith(part) and s] for part in _HEADS
     }
-    architecture = nearest("head", "proj_out_dim", [end for end in ends["projection_head"] if end])
+    architecture = nearest(
+        "head", "proj_out_dim", [end for end in output_widths["projection_head"] if end]
+    )
     if architecture.num_classes is not None:
-        classes = [dataclasses.replace(architecture, num_classes=n) for n in ends["linear_head"]]
-        architecture = min(classes, key=misfits, default=architecture)
+        classes = [
+            dataclasses.replace(architecture, num_classes=n) for n in output_widths["linear_head"]
+        ]
+        architecture = min(classes, key=num_mismatches, default=architecture)
     return architecture
 
 
-def _roundest(filters: int, hidden: int, width_of: Callable[[int, float], int]) -> float:
-    """The ratio of fewest digits with which so many filters have a hidden layer of that width."""
+def _simplest_ratio(filters: int, hidden: int, width_of: Callable[[int, float], int]) -> float:
+    """Returns the ratio with the fewest digits for which the hidden layer has that width."""
     for digits in range(1, 7):
         ratio = -(-hidden * 10**digits // max(1, filters)) / 10**digits  # rounded up
         if 0 < ratio <= 1 and width_of(filters, ratio) == hidden:

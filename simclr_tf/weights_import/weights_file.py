@@ -1,7 +1,7 @@
-"""What lies in a SavedModel or a TensorFlow checkpoint: names, shapes and values.
+"""Names, shapes and values of the variables in a SavedModel or TensorFlow checkpoint.
 
-Nothing of a SavedModel is executed, nor is its graph loaded: its object graph, a list, tells the
-variables' names, and the checkpoint inside it their values.
+The functions of a SavedModel are neither executed nor loaded: names are read from its object graph
+and values from its checkpoint.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from simclr_tf.errors import UserError
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
-# What training keeps beside the model, by its place in the authors' checkpoints.
-_TRAINING = {
+# Training state in the authors' checkpoints, by key.
+_TRAINING_STATE = {
     "optimizer state": re.compile(r"(.*/\.OPTIMIZER_SLOT/.*|_?optimizer/.*)"),
     "counters": re.compile(r"(save_counter|global_step)/.*"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Stored:
-    """The model variables of a file; values are read one at a time.
+class WeightsFile:
+    """Model variables of a file; values are read one at a time.
 
     Attributes:
-        kind: in words.
-        named_by: "name" in the graph or "key" of the checkpoint: what the names are.
-        shapes: by name.
-        skipped: what was left out by its name → how many.
+        kind: "SavedModel" or "TensorFlow checkpoint".
+        name_kind: "name" if variables are named as in the graph, "key" as in the checkpoint.
+        shapes: by variable name.
+        skipped: kind of training state → number of values that are not imported.
     """
 
     kind: str
-    named_by: str
+    name_kind: str
     shapes: Mapping[str, tuple[int, ...]]
     skipped: Mapping[str, int]
     _keys: Mapping[str, str]
@@ -51,21 +51,25 @@ class Stored:
         """Returns a variable's value.
 
         Raises:
-            UserError: it cannot be read, or is not finite.
+            UserError: it cannot be read or is not finite.
         """
         try:
             value = self._reader.get_tensor(self._keys[name])
         except tf.errors.OpError as error:
-            raise UserError(f"{name} cannot be read: {_first_line(error)}; {_COPY}") from None
+            raise UserError(
+                f"{name} cannot be read: {_first_line(error)}. {_DAMAGED_HINT}"
+            ) from None
         if not np.isfinite(value).all():
-            raise UserError(f"{name} holds numbers that are not finite; take another checkpoint")
+            raise UserError(
+                f"{name} holds numbers that are not finite. Fix: use another checkpoint"
+            )
         return value
 
 
-_COPY = "the file is damaged, copy it again"
+_DAMAGED_HINT = "Fix: the file is damaged, copy it again"
 
 
-def open_stored(path: str | Path) -> Stored:
+def open_weights_file(path: str | Path) -> WeightsFile:
     """Opens a SavedModel (its directory) or a TensorFlow checkpoint (PREFIX, or its directory).
 
     Raises:
@@ -77,83 +81,92 @@ def open_stored(path: str | Path) -> Stored:
             return _saved_model(path)
         return _checkpoint(path)
     except (DecodeError, IndexError, KeyError, ValueError, OSError, tf.errors.OpError) as error:
-        raise UserError(f"cannot be read: {_first_line(error)}; {_COPY}") from None
+        raise UserError(f"cannot be read: {_first_line(error)}. {_DAMAGED_HINT}") from None
 
 
-def _checkpoint(path: Path) -> Stored:
+def _checkpoint(path: Path) -> WeightsFile:
     prefix = path
     if path.is_dir():
         if (path / "config.json").is_file():
             raise UserError(
-                "is a run of this project already: simclr-tf export, evaluate and finetune take it"
+                "is a run of this project already. Fix: use simclr-tf export, evaluate or finetune"
             )
         latest = tf.train.latest_checkpoint(str(path))
         prefix = Path(latest) if latest else path
     if not Path(f"{prefix}.index").is_file():
         raise UserError(
-            "is neither a SavedModel (a directory with saved_model.pb) nor a TensorFlow checkpoint "
-            "(PREFIX, beside which PREFIX.index lies); name one of them, copied to this machine"
+            "expected a SavedModel (a directory with saved_model.pb) or a TensorFlow checkpoint "
+            "(PREFIX of PREFIX.index), got neither. Fix: name one of them, copied to this machine"
         )
     reader, shapes = _open(prefix)
     skipped = {
-        what: [key for key in shapes if pattern.fullmatch(key)]
-        for what, pattern in _TRAINING.items()
+        kind: [key for key in shapes if pattern.fullmatch(key)]
+        for kind, pattern in _TRAINING_STATE.items()
     }
     dropped = {key for keys in skipped.values() for key in keys}
-    kept = {key: shape for key, shape in shapes.items() if key not in dropped}
-    counts = {what: len(keys) for what, keys in skipped.items() if keys}
-    _check_types(reader, {key: key for key in kept})
-    return Stored("TensorFlow checkpoint", "key", kept, counts, {key: key for key in kept}, reader)
+    model_shapes = {key: shape for key, shape in shapes.items() if key not in dropped}
+    counts = {kind: len(keys) for kind, keys in skipped.items() if keys}
+    _check_types(reader, {key: key for key in model_shapes})
+    return WeightsFile(
+        "TensorFlow checkpoint",
+        "key",
+        model_shapes,
+        counts,
+        {key: key for key in model_shapes},
+        reader,
+    )
 
 
-def _saved_model(path: Path) -> Stored:
+def _saved_model(path: Path) -> WeightsFile:
     document = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     objects = document.meta_graphs[0].object_graph_def
     reader, shapes = _open(path / "variables" / "variables")
     keys = _keys(objects, reader)
     named: dict[str, str] = {}
-    for node in _captured(objects):
+    for node in _variables_used_by_call(objects):
         name = objects.nodes[node].variable.name.removesuffix(":0") + ":0"
         if name in named:
-            raise UserError(f"has two variables of the name {name}; {_COPY}")
+            raise UserError(f"has two variables of the name {name}. {_DAMAGED_HINT}")
         named[name] = keys[node]
     _check_types(reader, named)
-    found = {name: shapes[key] for name, key in named.items()}
-    return Stored("SavedModel", "name", found, {}, named, reader)
+    named_shapes = {name: shapes[key] for name, key in named.items()}
+    return WeightsFile("SavedModel", "name", named_shapes, {}, named, reader)
 
 
-def _captured(objects: Any) -> list[int]:
-    """The nodes of the variables that the functions of `obj.__call__` use, as they list them."""
+def _variables_used_by_call(objects: Any) -> list[int]:
+    """Returns the nodes of the variables that the functions of `obj.__call__` use, in order."""
     children = {child.local_name: child.node_id for child in objects.nodes[0].children}
     if "__call__" not in children:
-        raise UserError("is a SavedModel that cannot be called; name one of the authors'")
+        raise UserError("is a SavedModel that cannot be called. Fix: name one of the authors'")
     functions = objects.nodes[children["__call__"]].function.concrete_functions
     nodes = [node for f in functions for node in objects.concrete_functions[f].bound_inputs]
     return [n for n in dict.fromkeys(nodes) if objects.nodes[n].WhichOneof("kind") == "variable"]
 
 
 def _keys(objects: Any, reader: Any) -> dict[int, str]:
-    """The checkpoint's key for every variable among the objects: both list the same tree."""
+    """Returns the checkpoint key of every variable node: both files describe the same tree."""
     graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
         reader.get_tensor(_OBJECT_GRAPH)
     )
     keys: dict[int, str] = {}
-    seen, waiting = {0}, [(0, 0)]
-    while waiting:
-        node, stored = waiting.pop()
-        for attribute in graph.nodes[stored].attributes:
+    visited, pending = {0}, [(0, 0)]
+    while pending:
+        node, checkpoint_node = pending.pop()
+        for attribute in graph.nodes[checkpoint_node].attributes:
             if attribute.name == _VALUE:
                 keys[node] = attribute.checkpoint_key
-        places = {child.local_name: child.node_id for child in graph.nodes[stored].children}
+        children_by_name = {
+            child.local_name: child.node_id for child in graph.nodes[checkpoint_node].children
+        }
         for child in objects.nodes[node].children:
-            if child.local_name in places and child.node_id not in seen:
-                seen.add(child.node_id)
-                waiting.append((child.node_id, places[child.local_name]))
+            if child.local_name in children_by_name and child.node_id not in visited:
+                visited.add(child.node_id)
+                pending.append((child.node_id, children_by_name[child.local_name]))
     return keys
 
 
 def _open(prefix: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """The reader of a checkpoint and the shapes in it, which must fit into what lies on disk."""
+    """The reader of a checkpoint and the shapes in it, which must fit into kind lies on disk."""
     reader = tf.train.load_checkpoint(str(prefix))
     types = reader.get_variable_to_dtype_map()
     shapes = {
@@ -161,15 +174,18 @@ def _open(prefix: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
         for key, shape in sorted(reader.get_variable_to_shape_map().items())
         if key != _OBJECT_GRAPH
     }
-    # An index may claim any size, and it would be allocated before the data turn out to be short.
-    claimed = sum(
+    # A damaged index may declare any size, which TensorFlow would allocate before it reads.
+    declared_bytes = sum(
         math.prod(shape) * types[key].size
         for key, shape in shapes.items()
         if types[key] != tf.string
     )
-    there = sum(file.stat().st_size for file in prefix.parent.glob(f"{prefix.name}.data-*"))
-    if claimed > there:
-        raise UserError(f"should hold {claimed:,} bytes of variables and has {there:,}; {_COPY}")
+    actual_bytes = sum(file.stat().st_size for file in prefix.parent.glob(f"{prefix.name}.data-*"))
+    if declared_bytes > actual_bytes:
+        raise UserError(
+            f"should hold {declared_bytes:,} bytes of variables and has {actual_bytes:,}. "
+            f"{_DAMAGED_HINT}"
+        )
     return reader, shapes
 
 
@@ -178,8 +194,8 @@ def _check_types(reader: Any, keys: Mapping[str, str]) -> None:
     for name, key in keys.items():
         if types[key] != tf.float32:
             raise UserError(
-                f"{name} is of type {types[key].name}, not float32; only whole models of the "
-                "authors' TF2 code can be imported"
+                f"{name} is of type {types[key].name}, expected float32. Only complete models "
+                "of the authors' TF2 code can be imported"
             )
 
 

@@ -118,7 +118,7 @@ def test_its_export_computes_the_same(imported, reference_npz, tmp_path):
         expected = reference_npz[f"output/{theirs}"]
         np.testing.assert_allclose(ends[ours], expected, atol=1e-4, rtol=0)
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "pretrained on | what the authors of the imported weights say" in card
+    assert "pretrained on | the dataset that the authors of the imported weights state" in card
 
 
 SHAPES = [
@@ -209,7 +209,7 @@ def test_a_key_that_is_missing_is_named(named, tmp_path):
 def test_a_place_that_is_no_checkpoint_is_refused(tmp_path):
     path = tmp_path / "weights.h5"
     path.write_bytes(b"HDF")
-    assert f"--checkpoint={path}: is neither a SavedModel" in refused(tmp_path, path)
+    assert f"--checkpoint={path}: expected a SavedModel" in refused(tmp_path, path)
 
 
 def test_flags_are_checked_before_the_file_is_opened(saved_model, imported, tmp_path):
@@ -259,7 +259,7 @@ def test_an_import_that_cannot_be_written_or_is_cut_leaves_no_run(saved_model, t
 
     done = limited("SIG_IGN")
     assert done.returncode == 2, done.stderr
-    assert f"simclr-tf: error: --model_dir={place} cannot be written: " in done.stderr
+    assert f"simclr-tf: error: {place} cannot be written: " in done.stderr
     assert list(place.parent.iterdir()) == []
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from simclr_tf.errors import UserError
-from simclr_tf.weights_import.weights_file import open_stored
+from simclr_tf.weights_import.weights_file import open_weights_file
 from tests import reference_files
 
 NAMED = {
@@ -19,8 +19,8 @@ KEYED["model/more/bias" + reference_files.SUFFIX] = np.zeros(2, np.float32)
 
 def test_a_saved_model_gives_the_variables_that_it_is_called_with(tmp_path):
     path = reference_files.write_saved_model(tmp_path / "saved", NAMED)
-    stored = open_stored(path)
-    assert (stored.named_by, dict(stored.skipped)) == ("name", {})
+    stored = open_weights_file(path)
+    assert (stored.name_kind, dict(stored.skipped)) == ("name", {})
     # As the functions themselves tell, which are not loaded: without what they do not use.
     loaded = tf.saved_model.load(str(path))
     variables = loaded.__call__.concrete_functions[0].graph.variables
@@ -39,7 +39,7 @@ def test_no_function_of_a_saved_model_is_needed(tmp_path):
     file.write_bytes(document.SerializeToString())
     with pytest.raises(Exception, match=r".+"):
         tf.saved_model.load(str(path))
-    stored = open_stored(path)
+    stored = open_weights_file(path)
     assert {name: stored.read(name).tolist() for name in stored.shapes} == {
         name: value.tolist() for name, value in NAMED.items()
     }
@@ -48,8 +48,8 @@ def test_no_function_of_a_saved_model_is_needed(tmp_path):
 @pytest.mark.parametrize("named", ["prefix", "directory"])
 def test_a_checkpoint_gives_the_model_and_counts_what_it_skips(tmp_path, named):
     prefix = reference_files.write_checkpoint(tmp_path, KEYED)
-    stored = open_stored(prefix if named == "prefix" else tmp_path)
-    assert stored.named_by == "key"
+    stored = open_weights_file(prefix if named == "prefix" else tmp_path)
+    assert stored.name_kind == "key"
     assert set(stored.shapes) == set(KEYED)
     for key, value in KEYED.items():
         np.testing.assert_array_equal(stored.read(key), value)
@@ -61,14 +61,16 @@ def test_what_is_neither_is_refused(tmp_path):
     (tmp_path / "file.txt").write_text("no weights")
     (tmp_path / "empty").mkdir()
     for name in ("nothing", "file.txt", "empty"):
-        with pytest.raises(UserError, match=r"neither a SavedModel .* nor a TensorFlow checkpoint"):
-            open_stored(tmp_path / name)
+        with pytest.raises(
+            UserError, match=r"expected a SavedModel .* or a TensorFlow checkpoint .* got neither"
+        ):
+            open_weights_file(tmp_path / name)
 
 
 def test_a_run_of_this_project_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="a run of this project already: simclr-tf export"):
-        open_stored(tmp_path)
+    with pytest.raises(UserError, match="a run of this project already"):
+        open_weights_file(tmp_path)
 
 
 def test_a_saved_model_that_cannot_be_called_is_refused(tmp_path):
@@ -76,7 +78,7 @@ def test_a_saved_model_that_cannot_be_called_is_refused(tmp_path):
     module.variable = tf.Variable(1.0)
     tf.saved_model.save(module, str(tmp_path))
     with pytest.raises(UserError, match="cannot be called"):
-        open_stored(tmp_path)
+        open_weights_file(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 100])
@@ -85,7 +87,7 @@ def test_a_damaged_saved_model_is_refused(tmp_path, kept):
     file = path / "saved_model.pb"
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"cannot be read: .*the file is damaged"):
-        open_stored(path)
+        open_weights_file(path)
 
 
 def test_an_index_that_claims_more_than_there_is_is_refused_unread(tmp_path):
@@ -93,7 +95,7 @@ def test_an_index_that_claims_more_than_there_is_is_refused_unread(tmp_path):
     (data,) = tmp_path.glob("*.data-*")
     data.write_bytes(data.read_bytes()[:40])
     with pytest.raises(UserError, match=r"should hold \d+ bytes of variables and has 40"):
-        open_stored(prefix)
+        open_weights_file(prefix)
 
 
 def test_a_damaged_index_is_refused(tmp_path):
@@ -101,13 +103,13 @@ def test_a_damaged_index_is_refused(tmp_path):
     (index,) = tmp_path.glob("*.index")
     index.write_bytes(index.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"cannot be read: .*the file is damaged"):
-        open_stored(prefix)
+        open_weights_file(prefix)
 
 
 def test_a_value_that_is_not_finite_is_refused(tmp_path):
     name = "resnet/conv2d/kernel:0"
     bad = {**NAMED, name: np.full(3, np.nan, np.float32)}
-    stored = open_stored(reference_files.write_saved_model(tmp_path / "saved", bad))
+    stored = open_weights_file(reference_files.write_saved_model(tmp_path / "saved", bad))
     with pytest.raises(UserError, match=f"{name} holds numbers that are not finite"):
         stored.read(name)
 
@@ -115,5 +117,5 @@ def test_a_value_that_is_not_finite_is_refused(tmp_path):
 def test_another_type_is_refused(tmp_path):
     key = next(iter(KEYED))
     prefix = reference_files.write_checkpoint(tmp_path, {**KEYED, key: np.ones(3, np.float64)})
-    with pytest.raises(UserError, match=f"{key} is of type float64, not float32"):
-        open_stored(prefix)
+    with pytest.raises(UserError, match=f"{key} is of type float64, expected float32"):
+        open_weights_file(prefix)

@@ -15,7 +15,7 @@ from simclr_tf.config import (
 )
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model
-from simclr_tf.weights_import.detect import recognise
+from simclr_tf.weights_import.detect import detect_architecture
 from simclr_tf.weights_import.variables import Architecture, reference_variables
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -24,15 +24,15 @@ SMALL = Architecture(
 )
 
 
-def shapes_of(architecture: Architecture, named_by: str = "name") -> dict[str, tuple[int, ...]]:
-    return {getattr(v, named_by): v.shape for v in reference_variables(architecture)}
+def shapes_of(architecture: Architecture, name_kind: str = "name") -> dict[str, tuple[int, ...]]:
+    return {getattr(v, name_kind): v.shape for v in reference_variables(architecture)}
 
 
-@pytest.mark.parametrize(("listed", "named_by"), [("variables", "name"), ("checkpoint", "key")])
+@pytest.mark.parametrize(("listed", "name_kind"), [("variables", "name"), ("checkpoint", "key")])
 @pytest.mark.parametrize("model", ["resnet50", "resnet50_sk"])
-def test_the_references_names_and_shapes(reference_variables, model, listed, named_by):
+def test_the_references_names_and_shapes(reference_variables, model, listed, name_kind):
     shapes = {name: tuple(shape) for name, shape in reference_variables[model][listed]}
-    found = recognise(shapes, named_by)
+    found = detect_architecture(shapes, name_kind)
     sk_ratio = 0.0625 if model == "resnet50_sk" else 0.0
     encoder = Encoder(resnet_depth=50, stem="imagenet", sk_ratio=sk_ratio)
     assert found.architecture == Architecture(encoder, ProjectionHead(), 1000)
@@ -46,7 +46,7 @@ def test_names_and_keys_are_of_the_same_variables(reference_variables):
             {name: tuple(shape) for name, shape in model[listed]}
             for listed in ("variables", "checkpoint")
         )
-        for variable, name in recognise(names, "name").names:
+        for variable, name in detect_architecture(names, "name").names:
             assert names[name] == keys[variable.key]
             assert name.removesuffix(":0").split("/")[-1] == variable.key.split("/")[-3]
             group, layer = re.search(r"block_group(\d)", name), re.search(r"/nl_(\d)/", name)
@@ -73,7 +73,7 @@ def test_keys_of_a_basic_block():
     ]
 
 
-@pytest.mark.parametrize("named_by", ["name", "key"])
+@pytest.mark.parametrize("name_kind", ["name", "key"])
 @pytest.mark.parametrize(
     ("encoder", "head", "classes"),
     [
@@ -89,20 +89,23 @@ def test_keys_of_a_basic_block():
         ({"resnet_depth": 18, "width_multiplier": 0.1875, "stem": "cifar"}, {}, 1),
     ],
 )
-def test_every_architecture_comes_back(encoder, head, classes, named_by):
+def test_every_architecture_comes_back(encoder, head, classes, name_kind):
     encoder = {"stem": "imagenet", **encoder}
     architecture = Architecture(Encoder(**encoder), ProjectionHead(**head), classes)
-    assert recognise(shapes_of(architecture, named_by), named_by).architecture == architecture
+    assert (
+        detect_architecture(shapes_of(architecture, name_kind), name_kind).architecture
+        == architecture
+    )
 
 
 def test_a_linear_head_is_told_by_its_name():
     linear = dataclasses.replace(SMALL, head=ProjectionHead(proj_head_mode="linear"))
-    assert recognise(shapes_of(linear), "name").architecture == linear
+    assert detect_architecture(shapes_of(linear), "name").architecture == linear
 
 
 def test_a_fraction_of_a_filter_gives_the_same_shapes():
     odd = dataclasses.replace(SMALL, encoder=Encoder(resnet_depth=18, width_multiplier=0.3))
-    found = recognise(shapes_of(odd), "name").architecture
+    found = detect_architecture(shapes_of(odd), "name").architecture
     assert found.encoder.width_multiplier == 153 / 512
     assert shapes_of(found) == shapes_of(odd)
 
@@ -130,7 +133,7 @@ def test_they_are_the_variables_of_our_model(encoder, head):
     }
     for variable in model.linear_head.variables:
         ours[f"linear_head/linear_head/{variable.name}"] = tuple(variable.shape)
-    assert {f"{v.part}/{v.ours}:0": v.shape for v in theirs} == ours
+    assert {f"{v.part}/{v.keras_name}:0": v.shape for v in theirs} == ours
 
 
 def renumbered(shapes, number, sync="sync_"):
@@ -158,7 +161,7 @@ def renumbered(shapes, number, sync="sync_"):
 )
 def test_numbers_count_by_their_order(number, sync):
     shapes = shapes_of(SMALL)
-    found = recognise(renumbered(shapes, number, sync), "name")
+    found = detect_architecture(renumbered(shapes, number, sync), "name")
     assert found.architecture == SMALL
     assert [variable.name for variable, _ in found.names] == list(shapes)
     names = renumbered(dict.fromkeys(shapes), number, sync)
@@ -183,7 +186,7 @@ def test_a_missing_layer_is_named(layer, above):
 
     (name,) = renumbered({first: None}, number)
     with pytest.raises(UserError) as refused:
-        recognise(renumbered(kept, number), "name")
+        detect_architecture(renumbered(kept, number), "name")
     told = str(refused.value)
     # Of the first of a kind nobody knows what its number would have been.
     if layer in ("conv2d", "batch_norm_relu") and above:
@@ -192,9 +195,9 @@ def test_a_missing_layer_is_named(layer, above):
 
 
 @pytest.mark.parametrize("position", [0, 3, 57, 100, 120])
-@pytest.mark.parametrize("named_by", ["name", "key"])
-def test_the_first_variable_that_differs_is_named(position, named_by):
-    shapes = shapes_of(SMALL, named_by)
+@pytest.mark.parametrize("name_kind", ["name", "key"])
+def test_the_first_variable_that_differs_is_named(position, name_kind):
+    shapes = shapes_of(SMALL, name_kind)
     name = list(shapes)[position]
     for what, changed in {
         "missing": {n: s for n, s in shapes.items() if n != name},
@@ -202,7 +205,7 @@ def test_the_first_variable_that_differs_is_named(position, named_by):
         "no variable": {**shapes, f"{name}/more": shapes[name]},
     }.items():
         with pytest.raises(UserError) as refused:
-            recognise(changed, named_by)
+            detect_architecture(changed, name_kind)
         told = str(refused.value)
         shown = re.sub(r"(?<=/)batch_normalization", "(sync_)?batch_normalization", name)
         assert re.match(shown + ("/more" if what == "no variable" else "") + " ", told), told
@@ -215,14 +218,14 @@ def test_a_variable_of_any_shape_is_refused_by_its_name(shape):
     shapes = shapes_of(SMALL)
     for name in ("resnet/conv2d_fixed_padding/conv2d/kernel:0", list(shapes)[-1]):
         with pytest.raises(UserError, match=f"{name} has shape"):
-            recognise({**shapes, name: shape}, "name")
+            detect_architecture({**shapes, name: shape}, "name")
 
 
 def test_another_model_is_refused_by_its_first_variable():
     with pytest.raises(UserError, match=r"no model of the authors' TF2 code.* dense/kernel:0"):
-        recognise({"dense/kernel:0": (3, 4), "dense/bias:0": (4,)}, "name")
+        detect_architecture({"dense/kernel:0": (3, 4), "dense/bias:0": (4,)}, "name")
     with pytest.raises(UserError, match="no model of the authors' TF2 code"):
-        recognise({}, "key")
+        detect_architecture({}, "key")
 
 
 def test_a_name_with_and_without_sync_is_no_one_variable():
@@ -230,4 +233,4 @@ def test_a_name_with_and_without_sync_is_no_one_variable():
     name = next(name for name in shapes if "batch_normalization" in name)
     shapes[name.replace("/batch_normalization", "/sync_batch_normalization")] = (16,)
     with pytest.raises(UserError, match="with and without sync_"):
-        recognise(shapes, "name")
+        detect_architecture(shapes, "name")

@@ -1,0 +1,157 @@
+"""Conversion of the authors' weights to a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from simclr_tf.config import Augmentation, ContrastiveLoss, Data, PretrainConfig, TrainingPlan
+from simclr_tf.errors import UserError
+from simclr_tf.models import SimCLR
+from simclr_tf.models.build import build_model
+from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.utils.files import atomic_path, check_output_path, write_errors_name
+from simclr_tf.weights_import.detect import (
+    Architecture,
+    DetectedArchitecture,
+    detect_architecture,
+)
+from simclr_tf.weights_import.options import ImportOptions
+from simclr_tf.weights_import.weights_file import WeightsFile, open_weights_file
+
+logger = logging.getLogger(__name__)
+
+_DATASET = "imagenet2012"
+
+
+def import_run(
+    checkpoint: str | Path, model_dir: str | Path, options: ImportOptions | None = None
+) -> Path:
+    """Converts a model of the authors' TF2 code to a run directory, complete or not at all.
+
+    Args:
+        checkpoint: SavedModel directory, or prefix or directory of a TensorFlow checkpoint.
+        model_dir: run directory to create; it must be empty or not exist.
+        options: image size of the run.
+
+    Returns:
+        The run directory, whose model is at step 0.
+
+    Raises:
+        UserError: the file contains no such model, or `model_dir` is not empty or cannot be
+            written.
+    """
+    options = options or ImportOptions()
+    run = RunDir(Path(model_dir))
+    check_output_path(run.path, "model_dir")
+    if run.path.exists() and any(run.path.iterdir()):
+        problem = "holds a run already" if run.config_file.exists() else "is not empty"
+        raise UserError(f"--model_dir={run.path} {problem}. Fix: choose a new directory")
+    with _prefix_errors(checkpoint):
+        file = open_weights_file(checkpoint)
+        detected = detect_architecture(file.shapes, file.name_kind)
+    logger.info(f"{checkpoint}: a {file.kind} of a {detected.architecture.describe()}")
+    config = _make_config(detected.architecture, options.image_size)
+    plan = _make_plan(detected.architecture)
+    model = build_model(config, plan)
+    with _prefix_errors(checkpoint):
+        num_parameters = _assign_weights(model, detected, file)
+    _write_run(run, config, plan, model)
+    _log_summary(run, config, detected, file, num_parameters)
+    return run.path
+
+
+@contextlib.contextmanager
+def _prefix_errors(checkpoint: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"--checkpoint={checkpoint}: {error}") from None
+
+
+def _make_config(architecture: Architecture, image_size: int | None) -> PretrainConfig:
+    size = image_size
+    if size is None:
+        size = 32 if architecture.encoder.stem == "cifar" else Augmentation().image_size
+    loss = ContrastiveLoss(lineareval_while_pretraining=architecture.num_classes is not None)
+    return PretrainConfig(
+        Data(dataset=_DATASET),
+        Augmentation(image_size=size),
+        architecture.encoder,
+        architecture.head,
+        loss,
+    ).resolve()
+
+
+def _make_plan(architecture: Architecture) -> TrainingPlan:
+    """Returns a plan without steps and images, because the file does not contain them."""
+    return TrainingPlan(
+        num_examples=0,
+        num_classes=architecture.num_classes,
+        total_steps=0,
+        warmup_steps=0,
+        steps_per_epoch=0.0,
+        peak_learning_rate=0.0,
+    )
+
+
+def _assign_weights(model: SimCLR, detected: DetectedArchitecture, file: WeightsFile) -> int:
+    """Assigns every variable of the model; returns the number of parameters."""
+    variables = {}
+    for part in ("encoder", "projection_head", "linear_head"):
+        for variable in getattr(getattr(model, part), "variables", ()):
+            name = variable.name.removesuffix(":0")
+            # Variables of a single layer, such as the linear head, lack the name of the layer.
+            variables[part, name if "/" in name else f"{part}/{name}"] = variable
+    num_parameters = 0
+    for reference, name in detected.names:
+        value = file.read(name)
+        variables.pop((reference.part, reference.keras_name)).assign(value)
+        num_parameters += value.size
+    assert not variables, f"not assigned: {list(variables)}"
+    return num_parameters
+
+
+def _write_run(run: RunDir, config: PretrainConfig, plan: TrainingPlan, model: SimCLR) -> None:
+    path = run.path.resolve()
+    with atomic_path(path) as temporary, write_errors_name(path, tf.errors.OpError):
+        new_run = RunDir(temporary)
+        new_run.write_config(config, plan)
+        manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=model),
+            str(new_run.checkpoint_dir),
+            max_to_keep=1,
+            checkpoint_name="step",
+        )
+        manager.save(checkpoint_number=int(model.step.numpy()))
+
+
+def _log_summary(
+    run: RunDir,
+    config: PretrainConfig,
+    detected: DetectedArchitecture,
+    file: WeightsFile,
+    num_parameters: int,
+) -> None:
+    logger.info(
+        f"imported {len(detected.names)} variables with {num_parameters:,} parameters: the "
+        "complete model"
+    )
+    for kind, count in file.skipped.items():
+        logger.info(f"skipped by name: {count} values of {kind}")
+    if detected.architecture.num_classes is not None:
+        logger.info(
+            f"the linear head of {detected.architecture.num_classes} classes becomes linear_head, "
+            "on the encoder's features (with the authors' ft_proj_selector above 0 it was on the "
+            "projection head instead, which variable shapes do not show)"
+        )
+    logger.info(
+        f"{run.path} is a run at step 0 for images of {config.augmentation.image_size} pixels; "
+        f"the file does not name its training data: {_DATASET} is assumed, set another --dataset "
+        "in evaluate and finetune\n"
+        f"next: simclr-tf export --model_dir={run.path}"
+    )
