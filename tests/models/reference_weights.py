@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import tf_keras as keras
 
-from simclr_tf.weights_import.detect import recognise
+from simclr_tf.weights_import.detect import detect_architecture
 
 
 def theirs(named: Mapping[str, Any], part: str) -> dict[str, Any]:
     """Return what each variable of a part of the model has in `named`, an array or a shape."""
     shapes = {name: tuple(getattr(value, "shape", value)) for name, value in named.items()}
-    found = recognise(shapes, "name")
-    return {v.ours: named[name] for v, name in found.names if v.part == part}
+    found = detect_architecture(shapes, "name")
+    return {v.keras_name: named[name] for v, name in found.names if v.part == part}
 
 
 def ours(model: keras.Model) -> dict[str, Any]:
