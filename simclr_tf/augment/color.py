@@ -1,4 +1,4 @@
-"""Colour operations with one parameter per image, and the paper's colour jitter made of them.
+"""Color operations with one parameter per image, and the paper's color jitter.
 
 All images are float [N, H, W, 3]. Saturation and hue work in HSV, as `tf.image` does, in closed
 form: with V the largest and m the smallest channel, scaling the saturation by f moves every channel
@@ -10,44 +10,44 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from simclr_tf.augment import rng as draws
+from simclr_tf.augment.rng import rescale, stateless_uniform
 
-# From the red, green and blue planes to those changed.
-Operation = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+# Maps red, green and blue planes to changed ones.
+PlanesFn = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
 _LUMA = (0.2989, 0.5870, 0.1140)
-_TINY = 1e-20  # keeps a gray pixel's 0/0 finite; its chroma of 0 then cancels the quotient
+_EPSILON = 1e-20  # keeps a gray pixel's 0/0 finite; its chroma of 0 cancels the quotient
 
 
 def adjust_brightness(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Multiplies each image by its factor (float [N]); not clipped."""
-    return images * _per_image(factor)[..., tf.newaxis]
+    return images * _broadcast(factor)[..., tf.newaxis]
 
 
 def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Moves each image away from its channel means by its factor (float [N]); not clipped."""
-    return _on_planes(images, lambda planes: _contrast(planes, _per_image(factor)))
+    return _map_channels(images, lambda planes: _contrast(planes, _broadcast(factor)))
 
 
 def adjust_saturation(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Scales each image's HSV saturation by its factor (float [N] ≥ 0), limited to 1."""
-    return _on_planes(images, lambda planes: _saturation(planes, _per_image(factor)))
+    return _map_channels(images, lambda planes: _saturation(planes, _broadcast(factor)))
 
 
 def adjust_hue(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Turns each image's HSV hue by its delta (float [N]), in full turns, -1 to 1."""
-    return _on_planes(images, lambda planes: _hue(planes, _per_image(delta)))
+    """Rotates each image's HSV hue by its delta (float [N]), in full turns, -1 to 1."""
+    return _map_channels(images, lambda planes: _hue(planes, _broadcast(delta)))
 
 
 def to_grayscale(images: tf.Tensor, apply: tf.Tensor) -> tf.Tensor:
     """Replaces the images whose `apply` (bool [N]) is true by their luma in all three channels."""
-    apply = _per_image(apply)
+    apply = _broadcast(apply)
 
     def gray(planes):
         gray = luma(planes)
         return [tf.where(apply, gray, plane) for plane in planes]
 
-    return _on_planes(images, gray)
+    return _map_channels(images, gray)
 
 
 def luma(planes: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -55,101 +55,107 @@ def luma(planes: Sequence[tf.Tensor]) -> tf.Tensor:
     return sum(weight * plane for weight, plane in zip(_LUMA, planes, strict=True))
 
 
-class Jitter(NamedTuple):
-    """What colour jitter does to each image.
+class JitterParams(NamedTuple):
+    """Parameters of the color jitter of each image.
 
-    `turn` int32 [N, 4]: when brightness, contrast, saturation and hue have their turn, 0 to 3, or
-    -1 where the image is not jittered; `factors` [N, 3] of the first three; `addend` [N], v1's
-    brightness; `delta` [N], hue's turn.
+    Attributes:
+        order: int32 [N, 4], the position (0 to 3) of brightness, contrast, saturation and hue in
+            the sequence, or -1 if the image is not jittered.
+        factors: float32 [N, 3], of brightness, contrast and saturation.
+        brightness_delta: float32 [N], added by v1's brightness.
+        hue_delta: float32 [N], in full turns.
     """
 
-    turn: tf.Tensor
+    order: tf.Tensor
     factors: tf.Tensor
-    addend: tf.Tensor
-    delta: tf.Tensor
+    brightness_delta: tf.Tensor
+    hue_delta: tf.Tensor
 
 
 def sample_jitter(
     seed: tf.Tensor, offset: int | tf.Tensor, n: int, strength: float = 1.0
-) -> Jitter:
+) -> JitterParams:
     """Draws the jitter of `n` images [v1 App. A].
 
-    With probability 0.8 an image is jittered, in an order of its own. Brightness, contrast and
-    saturation factors are uniform in [max(0, 1 - 0.8s), 1 + 0.8s], the addend in [-0.8s, 0.8s] and
-    hue's turn in [-0.2s, 0.2s].
+    An image is jittered with probability 0.8, in a random order of its own. Brightness, contrast
+    and saturation factors are uniform in [max(0, 1 - 0.8s), 1 + 0.8s], v1's brightness delta in
+    [-0.8s, 0.8s] and the hue delta in [-0.2s, 0.2s].
 
     Args:
         seed: int32 [2]; offset: global position of the first image.
         strength: s ≥ 0; at 0 the jitter has no effect.
     """
-    numbers = draws.uniform(seed, 2, offset, n, 9)
+    draws = stateless_uniform(seed, 2, offset, n, 9)
     spread = 0.8 * strength
-    return Jitter(
-        turn=tf.where(numbers[:, :1] < 0.8, _random_order(numbers[:, 1:5]), -1),
-        factors=draws.scale(numbers[:, 5:8], max(0.0, 1.0 - spread), 1.0 + spread),
-        addend=draws.scale(numbers[:, 5], -spread, spread),
-        delta=draws.scale(numbers[:, 8], -0.2 * strength, 0.2 * strength),
+    return JitterParams(
+        order=tf.where(draws[:, :1] < 0.8, _random_permutation(draws[:, 1:5]), -1),
+        factors=rescale(draws[:, 5:8], max(0.0, 1.0 - spread), 1.0 + spread),
+        brightness_delta=rescale(draws[:, 5], -spread, spread),
+        hue_delta=rescale(draws[:, 8], -0.2 * strength, 0.2 * strength),
     )
 
 
-def apply_jitter(images: tf.Tensor, jitter: Jitter, brightness: str = "v2") -> tf.Tensor:
-    """Brightness, contrast, saturation and hue in each image's order, clipped after each.
+def apply_jitter(images: tf.Tensor, jitter: JitterParams, brightness: str = "v2") -> tf.Tensor:
+    """Applies brightness, contrast, saturation and hue in each image's order, clipped after each.
 
-    In each of the four turns every image takes the operation whose turn it is; the others are
-    without effect at factor 1 or shift 0.
+    In each of the four steps every image gets all operations, of which the three that are not due
+    have no effect (factor 1 or shift 0).
 
     Args:
         images: float32 [N, H, W, 3] in [0, 1].
-        jitter: of these N images.
-        brightness: "v2" multiplies by the factor, "v1" adds the addend.
+        jitter: parameters of these N images.
+        brightness: "v2" multiplies by the factor, "v1" adds the delta.
 
     Returns:
         float32 [N, H, W, 3] in [0, 1].
     """
 
-    def take_turn(number, planes):  # all four, because in a batch each image is at another one
-        bright, contrast, saturation, hue = tf.unstack(jitter.turn == number, axis=1)
-        scale, shift = tf.ones_like(jitter.addend), tf.zeros_like(jitter.addend)
+    def step(number, planes):
+        bright, contrast, saturation, hue = tf.unstack(jitter.order == number, axis=1)
+        scale, shift = tf.ones_like(jitter.brightness_delta), tf.zeros_like(jitter.brightness_delta)
         if brightness == "v1":
-            shift = tf.where(bright, jitter.addend, shift)
+            shift = tf.where(bright, jitter.brightness_delta, shift)
         else:
             scale = tf.where(bright, jitter.factors[:, 0], scale)
-        planes = [_per_image(scale) * plane + _per_image(shift) for plane in planes]
-        planes = _contrast(planes, _per_image(tf.where(contrast, jitter.factors[:, 1], 1.0)))
+        planes = [_broadcast(scale) * plane + _broadcast(shift) for plane in planes]
+        planes = _contrast(planes, _broadcast(tf.where(contrast, jitter.factors[:, 1], 1.0)))
         planes = _clip(planes)
-        planes = _saturation(planes, _per_image(tf.where(saturation, jitter.factors[:, 2], 1.0)))
-        planes = _hue(planes, _per_image(tf.where(hue, jitter.delta, 0.0)))
+        planes = _saturation(planes, _broadcast(tf.where(saturation, jitter.factors[:, 2], 1.0)))
+        planes = _hue(planes, _broadcast(tf.where(hue, jitter.hue_delta, 0.0)))
         return number + 1, _clip(planes)
 
-    # A loop, because XLA would fuse unrolled turns into the reductions of the following ones and
-    # compute the first turn again for each.
-    return _on_planes(
+    # A loop, because XLA would fuse unrolled steps into the reductions of the following ones and
+    # compute the first step again for each.
+    return _map_channels(
         images,
-        lambda planes: tf.while_loop(lambda number, _: number < 4, take_turn, [0, planes])[1],
+        lambda planes: tf.while_loop(lambda number, _: number < 4, step, [0, planes])[1],
     )
 
 
-def jitter_operations(jitter: Jitter, brightness: str = "v2") -> list[Operation]:
-    """Returns brightness, contrast, saturation and hue, each with its clip.
+def jitter_operations(jitter: JitterParams, brightness: str = "v2") -> list[PlanesFn]:
+    """Returns brightness, contrast, saturation and hue, each followed by clipping.
 
     Args:
-        jitter: of N images.
-        brightness: "v2" multiplies by the factor, "v1" adds the addend.
+        jitter: parameters of N images.
+        brightness: "v2" multiplies by the factor, "v1" adds the delta.
 
     Returns:
         Four functions of red, green and blue planes, each float32 [N, H, W] in [0, 1].
     """
-    scale, contrast, saturation = map(_per_image, tf.unstack(jitter.factors, axis=1))
-    addend, delta = _per_image(jitter.addend), _per_image(jitter.delta)
+    scale, contrast, saturation = map(_broadcast, tf.unstack(jitter.factors, axis=1))
+    brightness_delta = _broadcast(jitter.brightness_delta)
+    hue_delta = _broadcast(jitter.hue_delta)
 
     def brighten(planes):
-        return [plane + addend if brightness == "v1" else plane * scale for plane in planes]
+        if brightness == "v1":
+            return [plane + brightness_delta for plane in planes]
+        return [plane * scale for plane in planes]
 
     return [
         lambda planes: _clip(brighten(planes)),
         lambda planes: _clip(_contrast(planes, contrast)),
         lambda planes: _clip(_saturation(planes, saturation)),
-        lambda planes: _clip(_hue(planes, delta)),
+        lambda planes: _clip(_hue(planes, hue_delta)),
     ]
 
 
@@ -160,13 +166,13 @@ def color_jitter(
     strength: float = 1.0,
     brightness: str = "v2",
 ) -> tf.Tensor:
-    """Draws the images' jitter and applies it: see `sample_jitter` and `apply_jitter`."""
+    """Samples and applies color jitter: see `sample_jitter` and `apply_jitter`."""
     jitter = sample_jitter(seed, offset, images.shape[0], strength)
     return apply_jitter(images, jitter, brightness)
 
 
 def _contrast(planes, factor):
-    # One axis after the other: XLA vectorises the reduction over rows, not the one over both.
+    # One axis after the other: XLA vectorizes the reduction over rows, not the one over both.
     rows = [tf.reduce_mean(plane, axis=1, keepdims=True) for plane in planes]
     means = [tf.reduce_mean(row, axis=2, keepdims=True) for row in rows]
     return [(plane - mean) * factor + mean for plane, mean in zip(planes, means, strict=True)]
@@ -175,7 +181,7 @@ def _contrast(planes, factor):
 def _saturation(planes, factor):
     value = tf.maximum(tf.maximum(planes[0], planes[1]), planes[2])
     chroma = value - tf.minimum(tf.minimum(planes[0], planes[1]), planes[2])
-    factor = tf.minimum(factor, value / tf.maximum(chroma, _TINY))
+    factor = tf.minimum(factor, value / tf.maximum(chroma, _EPSILON))
     return [value - (value - plane) * factor for plane in planes]
 
 
@@ -183,7 +189,7 @@ def _hue(planes, delta):
     red, green, blue = planes
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
-    per_chroma = 1.0 / tf.maximum(chroma, _TINY)
+    per_chroma = 1.0 / tf.maximum(chroma, _EPSILON)
     sector = tf.where(
         value == red,
         (green - blue) * per_chroma,
@@ -192,9 +198,9 @@ def _hue(planes, delta):
     hue = sector + 6.0 * delta
 
     def channel(start):  # the sixth of a turn from which this channel falls from V
-        place = hue + start
-        place -= 6.0 * tf.floor(place * (1.0 / 6.0))
-        return value - chroma * tf.clip_by_value(tf.minimum(place, 4.0 - place), 0.0, 1.0)
+        position = hue + start
+        position -= 6.0 * tf.floor(position * (1.0 / 6.0))
+        return value - chroma * tf.clip_by_value(tf.minimum(position, 4.0 - position), 0.0, 1.0)
 
     return [channel(start) for start in (5.0, 3.0, 1.0)]
 
@@ -203,16 +209,16 @@ def _clip(planes):
     return [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
 
 
-def _on_planes(images, operation):
-    """Applies an operation on [red, green, blue], each [N, H, W]: contiguous rows vectorise."""
+def _map_channels(images, operation):
+    """Applies an operation on [red, green, blue], each [N, H, W]: contiguous rows vectorize."""
     return tf.stack(operation(tf.unstack(images, axis=-1)), axis=-1)
 
 
-def _random_order(numbers):
-    """[N, K] draws → int32 [N, K]: the rank of each, a uniform random permutation per row."""
-    ranked = tf.argsort(numbers, axis=1)
+def _random_permutation(draws):
+    """Maps draws [N, K] to their ranks, int32 [N, K]: a uniform random permutation per row."""
+    ranked = tf.argsort(draws, axis=1)
     return tf.argsort(ranked, axis=1)
 
 
-def _per_image(parameter):
+def _broadcast(parameter):
     return parameter[:, tf.newaxis, tf.newaxis]

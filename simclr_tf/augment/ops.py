@@ -1,14 +1,86 @@
-"""The study's further operations [v1 §3]: rotation, noise, Sobel filtering and cutout."""
+"""Operations on batches of images: flip, blur, rotation, noise, Sobel filter and cutout."""
 
 import math
 
 import tensorflow as tf
 
-from simclr_tf.augment import rng as draws
+from simclr_tf.augment.rng import stateless_uniform
+
+
+def to_float(images: tf.Tensor) -> tf.Tensor:
+    """Converts uint8 images to float32 in [0, 1]; float images are cast to float32.
+
+    Raises:
+        ValueError: for other integers, whose range is unknown.
+    """
+    images = tf.convert_to_tensor(images)
+    if images.dtype != tf.uint8 and not images.dtype.is_floating:
+        raise ValueError(f"images must be uint8, or float in [0, 1], not {images.dtype.name}")
+    if images.dtype == tf.uint8:
+        return tf.cast(images, tf.float32) * (1.0 / 255.0)
+    return tf.cast(images, tf.float32)
+
+
+def flip_left_right(images: tf.Tensor, apply: tf.Tensor) -> tf.Tensor:
+    """Mirrors the images [N, H, W, C] whose `apply` (bool [N]) is true."""
+    return tf.where(apply[:, tf.newaxis, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)
+
+
+def kernel_size_for(image_size: int) -> int:
+    """Returns the paper's kernel size, a tenth of the image made odd: 224 → 23 [v1 App. A]."""
+    return 2 * (image_size // 10 // 2) + 1
+
+
+def gaussian_blur(images: tf.Tensor, sigma: tf.Tensor, kernel_size: int) -> tf.Tensor:
+    """Blurs each image with its own sigma; separable, borders reflected.
+
+    Args:
+        images: float [N, H, W, C].
+        sigma: float [N], in pixels, above 0.
+        kernel_size: odd; at most 2·min(H, W) - 1. 1 does not change the images.
+
+    Returns:
+        float [N, H, W, C].
+
+    Raises:
+        ValueError: if `kernel_size` is even or below 1.
+    """
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd and positive, not {kernel_size}")
+    kernel = gaussian_kernel(tf.cast(sigma, images.dtype), kernel_size)
+    for axis in (1, 2):
+        images = convolve_axis(reflect_pad(images, kernel_size, axis), kernel, axis)
+    return images
+
+
+def gaussian_kernel(sigma: tf.Tensor, kernel_size: int) -> tf.Tensor:
+    """Returns the weights of each image, [N, kernel_size], whose sum is 1."""
+    radius = kernel_size // 2
+    taps = tf.range(-radius, radius + 1, dtype=sigma.dtype)
+    weights = tf.exp(-tf.square(taps / sigma[:, tf.newaxis]) / 2.0)
+    return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
+
+
+def reflect_pad(images: tf.Tensor, kernel_size: int, axis: int) -> tf.Tensor:
+    """Pads images [N, H, W, C] on an axis by reflection, by half the kernel on each side."""
+    radius = kernel_size // 2
+    return tf.pad(images, [[radius, radius] if i == axis else [0, 0] for i in range(4)], "REFLECT")
+
+
+def convolve_axis(padded: tf.Tensor, kernel: tf.Tensor, axis: int) -> tf.Tensor:
+    """Convolves each image with its kernel [N, K] along axis 1 or 2, padded by `reflect_pad`."""
+    taps = kernel.shape[1]
+    size = padded.shape[axis] - taps + 1
+    blurred = 0.0
+    for tap in range(taps):
+        weight = kernel[:, tap, tf.newaxis, tf.newaxis, tf.newaxis]
+        window = padded[:, tap : tap + size] if axis == 1 else padded[:, :, tap : tap + size]
+        blurred += weight * window
+    return blurred
 
 
 def rotate90(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
-    """Rotates every image counter-clockwise by its own number of quarter turns.
+    """Rotates each image counterclockwise by its number of quarter turns.
 
     Args:
         images: [N, S, S, C].
@@ -31,42 +103,41 @@ def gaussian_noise(
         images: float in [0, 1], [N, H, W, C] with static shape.
         std: standard deviation of the noise, in the images' unit.
         seed: int32 [2].
-        offset: global position of the first image, of which with the seed its noise depends.
+        offset: global position of the first image; its noise depends on seed and position alone.
     """
     n, *shape = images.shape
-    count = math.prod(shape)
-    uniform = draws.uniform(seed, 16, offset, n, 2 * count)
+    uniform = stateless_uniform(seed, 16, offset, n, 2 * math.prod(shape))
     first, second = tf.split(uniform, 2, axis=1)
-    # Box and Muller; 1 - u lies in (0, 1].
+    # Box-Muller transform; 1 - u lies in (0, 1].
     normal = tf.sqrt(-2.0 * tf.math.log(1.0 - first)) * tf.cos(2.0 * math.pi * second)
     return tf.clip_by_value(images + std * tf.reshape(normal, images.shape), 0.0, 1.0)
 
 
 def sobel(images: tf.Tensor) -> tf.Tensor:
-    """Returns the length of every channel's Sobel gradient, between 0 and 1.
+    """Returns the magnitude of every channel's Sobel gradient, clipped to [0, 1].
 
     Args:
-        images: float in [0, 1], [N, H, W, C]; mirrored at the border. A step from 0 to 1 along an
-            axis has the length 1.
+        images: float in [0, 1], [N, H, W, C]; reflected at the border. A step from 0 to 1 along an
+            axis has magnitude 1.
     """
     edges = tf.image.sobel_edges(images) / 4.0  # [N, H, W, C, 2]
     return tf.clip_by_value(tf.norm(edges, axis=-1), 0.0, 1.0)
 
 
 def cutout(images: tf.Tensor, centers: tf.Tensor, side: int, value: float = 0.5) -> tf.Tensor:
-    """Covers a square of every image; what sticks out of the image is cut off.
+    """Covers a square of each image, clipped at the border.
 
     Args:
         images: float [N, H, W, C].
-        centers: int [N, 2], row and column of each square: it begins side // 2 before them.
-        side: of the square, in pixels.
-        value: what covers it; the middle of [0, 1] is the mean that DeVries and Taylor (2017) take.
+        centers: int [N, 2], row and column of each square, which starts side // 2 before them.
+        side: side of the square, in pixels.
+        value: fill value; DeVries and Taylor (2017) use the mean, here the middle of [0, 1].
     """
     _, height, width, _ = images.shape
     first = centers - side // 2
 
-    def covered(axis, extent):
-        pixel = tf.range(extent, dtype=centers.dtype)
+    def covered(axis, size):
+        pixel = tf.range(size, dtype=centers.dtype)
         start = first[:, axis, tf.newaxis]
         return tf.logical_and(pixel >= start, pixel < start + side)
 

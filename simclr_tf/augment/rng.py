@@ -1,21 +1,23 @@
-"""Random draws that depend on (seed, operation, global example position) and on nothing else."""
+"""Random numbers that depend only on (seed, stream, global example position)."""
 
 import tensorflow as tf
 
 _WORDS_PER_COUNTER = 4  # one increment of Philox's counter yields four 32-bit words
 
 
-def uniform(seed: tf.Tensor, operation: int, offset: int | tf.Tensor, n: int, k: int) -> tf.Tensor:
-    """Draws `k` numbers for each of `n` consecutive examples.
+def stateless_uniform(
+    seed: tf.Tensor, stream: int, offset: int | tf.Tensor, n: int | tf.Tensor, k: int
+) -> tf.Tensor:
+    """Draws `k` uniform numbers for each of `n` consecutive examples.
 
-    Row i is a function of (seed, operation, offset + i) alone: a replica that holds a slice of the
+    Row i is a function of (seed, stream, offset + i) alone: a replica that holds a slice of the
     global batch draws what one device would draw for it. Philox is counter-based, so the position
-    goes into the low word of its counter and the operation into the next one. The words are drawn
+    goes into the low word of its counter and the stream into the next one. The words are drawn
     as uint32 because those, unlike float32 draws, are the same numbers with and without XLA.
 
     Args:
         seed: int32 [2], made from (run seed, step, view).
-        operation: which of an augmentation's draws this is; 0 to 2^31 - 1.
+        stream: number of this draw within an augmentation; 0 to 2^31 - 1.
         offset: global position of the first example, an integer or scalar tensor.
         n: number of examples.
         k: numbers per example.
@@ -27,7 +29,7 @@ def uniform(seed: tf.Tensor, operation: int, offset: int | tf.Tensor, n: int, k:
     # Widened without the sign, which XLA and the other kernels would extend differently.
     seed = tf.cast(tf.bitcast(tf.convert_to_tensor(seed, tf.int32), tf.uint32), tf.int64)
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    position = tf.cast(offset, tf.uint64) * words + (operation << 32)
+    position = tf.cast(offset, tf.uint64) * words + (stream << 32)
     bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=[n, words * _WORDS_PER_COUNTER],
         key=key,
@@ -39,19 +41,33 @@ def uniform(seed: tf.Tensor, operation: int, offset: int | tf.Tensor, n: int, k:
     return tf.cast(mantissa, tf.float32) * 2.0**-24
 
 
-def scale(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:
+def rescale(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """Maps draws in [0, 1) to [low, high)."""
     return low + draw * (high - low)
 
 
 def view_seed(run_seed: int, step: int | tf.Tensor, view: int) -> tf.Tensor:
-    """Returns the int32 [2] seed of one view (0 or 1) of the batch of one training step."""
+    """Returns the seed of one view of the batch of one training step.
+
+    Args:
+        run_seed: seed of the run.
+        step: training step, an integer or scalar tensor.
+        view: 0 or 1.
+
+    Returns:
+        int32 [2].
+
+    Example:
+        >>> import simclr_tf as st
+        >>> st.augment.view_seed(7, step=100, view=1).numpy().tolist()
+        [7, 201]
+    """
     step = tf.cast(step, tf.int32)
     return tf.stack([tf.cast(run_seed, tf.int32), 2 * step + view])
 
 
 def shared_view_seed(seed: tf.Tensor) -> tf.Tensor:
-    """Returns the seed of what both views of a step share; it is that of no view.
+    """Returns the seed of draws that both views of a step share; no view has this seed.
 
     Args:
         seed: int32 [2], of one of the views, made by `view_seed`.

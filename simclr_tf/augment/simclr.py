@@ -1,37 +1,39 @@
-"""SimCLR's augmentation policy [v1 App. A]."""
+"""SimCLR's augmentation policy [v1 App. A], as a function and as a Keras layer."""
 
 import itertools
 import os
+from typing import Any
 
 import tensorflow as tf
+import tf_keras as keras
 
-from simclr_tf.augment import blur, color
-from simclr_tf.augment import per_image as imagewise
-from simclr_tf.augment import rng as draws
+from simclr_tf.augment import color, ops
 from simclr_tf.augment.crop import crop_and_resize, sample_crop_boxes
-from simclr_tf.augment.flip import flip_left_right
+from simclr_tf.augment.eval_transform import eval_transform
+from simclr_tf.augment.per_image import PerImagePolicy, ViewParams
+from simclr_tf.augment.rng import rescale, stateless_uniform
 
-# Each draw of the policy has its own stream: crop takes 0 and colour jitter 2.
+# Each random draw of the policy has its own stream; crop uses 0 and color jitter 2.
 _FLIP, _GRAYSCALE, _BLUR = 1, 3, 4
 
 
 class SimCLRAugment:
     """Makes one random view of every image of a batch.
 
-    In the paper's order: random resized crop; flip (p 0.5); colour jitter (p 0.8); grayscale
+    In the paper's order: random resized crop; flip (p 0.5); color jitter (p 0.8); grayscale
     (p 0.2); Gaussian blur (p 0.5, sigma uniform in [0.1, 2.0] px per image). Image i of a call
     depends on (seed, offset + i) alone, so a step can be replayed on any number of replicas. Static
     shapes and no host operation: it compiles under XLA and runs on the accelerator.
 
     Args:
         image_size: side of the views, in pixels.
-        color_jitter_strength: s ≥ 0: 1 for ImageNet, 0.5 for CIFAR-10; 0 leaves colour jitter out
-            (grayscale stays).
+        color_jitter_strength: s ≥ 0: 1 for ImageNet, 0.5 for CIFAR-10; 0 disables color jitter
+            (not grayscale).
         use_blur: whether half of the views are blurred; off for CIFAR-10.
         brightness: "v2" (multiplicative) or "v1" (additive).
-        crop_area: limits of the crop's share of the image, 0 < low ≤ high ≤ 1.
+        crop_area: limits of the crop's fraction of the image area, 0 < low ≤ high ≤ 1.
         flip: whether half of the views are mirrored.
-        grayscale: whether a fifth of the views lose their colour. Without it and blur, at strength
+        grayscale: whether a fifth of the views lose their color. Without it and blur, at strength
             0, the policy is the crop and flip of linear evaluation and fine-tuning.
         vectorized: whether every operation runs on the whole batch, which suits accelerators. If
             False, images are transformed one by one, each by its own operations only, which suits
@@ -40,6 +42,15 @@ class SimCLRAugment:
 
     Raises:
         ValueError: if an argument lies outside its range.
+
+    Example:
+        >>> import numpy as np
+        >>> import simclr_tf as st
+        >>> images = np.full((2, 32, 32, 3), 128, np.uint8)
+        >>> augment = st.augment.SimCLRAugment(24, color_jitter_strength=0.5)
+        >>> views = [augment(images, st.augment.view_seed(0, step=0, view=v)) for v in (0, 1)]
+        >>> views[0].shape.as_list(), views[0].dtype.name
+        ([2, 24, 24, 3], 'float32')
     """
 
     def __init__(
@@ -69,11 +80,14 @@ class SimCLRAugment:
         self.flip = flip
         self.grayscale = grayscale
         self.vectorized = vectorized
-        # Compiled here, so that every caller has it several times faster.
-        self._batched_fn = tf.function(self._batch, jit_compile=True)
-        self._one_by_one = tf.function(self._images, jit_compile=True)
-        # A graph, whose parts run beside one another.
-        self._in_parts = tf.function(self._dealt_out)
+        # Compiled here, so that every caller gets the several times faster version.
+        self._batched_fn = tf.function(self._transform_batch, jit_compile=True)
+        per_image = PerImagePolicy(
+            image_size, color_jitter_strength, use_blur, brightness, flip, grayscale
+        )
+        self._per_image_fn = tf.function(per_image.transform_images, jit_compile=True)
+        # A graph, whose parts run in parallel.
+        self._multicore_fn = tf.function(self._split_across_cores)
 
     def __call__(
         self,
@@ -85,71 +99,68 @@ class SimCLRAugment:
         """Returns the views.
 
         Args:
-            images: uint8, or float in [0, 1], [N, H, W, 3] with static shape.
+            images: uint8, or float in [0, 1], [N, H, W, 3] with static height and width.
             seed: int32 [2], made from (run seed, step, view) by `view_seed`.
             offset: global position of the first image.
-            aspect: float32 [N], width / height of the originals, where the images were resized to
-                a square.
+            aspect: float32 [N], width / height of the originals, if the images were resized to a
+                square.
 
         Returns:
             float32 [N, image_size, image_size, 3] in [0, 1].
         """
         images = tf.convert_to_tensor(images)
         if images.dtype != tf.uint8:
-            images = to_float(images)
-        n, height, width, _ = images.shape
-        gray = draws.uniform(seed, _GRAYSCALE, offset, n, 1)[:, 0] < 0.2
-        blurred, sigma = tf.unstack(draws.uniform(seed, _BLUR, offset, n, 2), axis=1)
-        drawn = (
-            sample_crop_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect),
-            draws.uniform(seed, _FLIP, offset, n, 1)[:, 0] < 0.5,
-            color.sample_jitter(seed, offset, n, self.color_jitter_strength),
-            gray,
-            blurred < 0.5,
-            draws.scale(sigma, 0.1, 2.0),
-        )
+            images = ops.to_float(images)
+        params = self._sample_params(images, seed, offset, aspect)
         if _prefer_vectorized() if self.vectorized is None else self.vectorized:
-            return self._batched_fn(images, *drawn)
-        return self._in_parts(images, *drawn)
+            return self._batched_fn(images, params)
+        return self._multicore_fn(images, params)
 
-    def _batch(self, images, boxes, flipped, jitter, gray, blurred, sigma):
-        views = crop_and_resize(to_float(images), boxes, self.image_size)
+    def _sample_params(
+        self,
+        images: tf.Tensor,
+        seed: tf.Tensor,
+        offset: int | tf.Tensor,
+        aspect: tf.Tensor | None,
+    ) -> ViewParams:
+        _, height, width, _ = images.shape
+        n = images.shape[0] or tf.shape(images)[0]
+        gray = stateless_uniform(seed, _GRAYSCALE, offset, n, 1)[:, 0] < 0.2
+        blurred, sigma = tf.unstack(stateless_uniform(seed, _BLUR, offset, n, 2), axis=1)
+        return ViewParams(
+            boxes=sample_crop_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect),
+            flipped=stateless_uniform(seed, _FLIP, offset, n, 1)[:, 0] < 0.5,
+            jitter=color.sample_jitter(seed, offset, n, self.color_jitter_strength),
+            gray=gray,
+            blurred=blurred < 0.5,
+            sigma=rescale(sigma, 0.1, 2.0),
+        )
+
+    def _transform_batch(self, images: tf.Tensor, params: ViewParams) -> tf.Tensor:
+        views = crop_and_resize(ops.to_float(images), params.boxes, self.image_size)
         if self.flip:
-            views = flip_left_right(views, flipped)
+            views = ops.flip_left_right(views, params.flipped)
         views = tf.clip_by_value(views, 0.0, 1.0)  # bicubic interpolation overshoots
         if self.color_jitter_strength > 0:
-            views = color.apply_jitter(views, jitter, self.brightness)
+            views = color.apply_jitter(views, params.jitter, self.brightness)
         if self.grayscale:
-            views = color.to_grayscale(views, gray)
+            views = color.to_grayscale(views, params.gray)
         if self.use_blur:
-            size = blur.kernel_size_for(self.image_size)
-            blurry = blur.gaussian_blur(views, sigma, size)
-            views = tf.where(blurred[:, tf.newaxis, tf.newaxis, tf.newaxis], blurry, views)
+            size = ops.kernel_size_for(self.image_size)
+            blurry = ops.gaussian_blur(views, params.sigma, size)
+            is_blurred = params.blurred[:, tf.newaxis, tf.newaxis, tf.newaxis]
+            views = tf.where(is_blurred, blurry, views)
         return tf.clip_by_value(views, 0.0, 1.0)
 
-    def _dealt_out(self, *inputs):
-        """Each of the processor's cores has its part of the images."""
-        n = inputs[0].shape[0]
+    def _split_across_cores(self, images: tf.Tensor, params: ViewParams) -> tf.Tensor:
+        """Transforms one part of the images on each CPU core."""
+        n = images.shape[0] or tf.shape(images)[0]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        count = min(n, cores or 1)
+        count = min(images.shape[0] or cores or 1, cores or 1)
         bounds = [n * i // count for i in range(count + 1)]
         slices = [slice(*pair) for pair in itertools.pairwise(bounds)]
-        parts = [tf.nest.map_structure(lambda x, s=s: x[s], inputs) for s in slices]
-        return tf.concat([self._one_by_one(*part) for part in parts], axis=0)
-
-    def _images(self, *inputs):
-        return imagewise.map_images(self._image, inputs, self.image_size)
-
-    def _image(self, image, box, flipped, jitter, gray, blurred, sigma):
-        planes = imagewise.crop_resize_flip(image, box, flipped & self.flip, self.image_size)
-        if self.color_jitter_strength > 0:
-            planes = imagewise.jitter(planes, jitter, self.brightness)
-        if self.grayscale:
-            planes = imagewise.to_grayscale(planes, gray)
-        if self.use_blur:
-            size = blur.kernel_size_for(self.image_size)
-            planes = imagewise.gaussian_blur(planes, blurred, sigma, size)
-        return [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
+        parts = [tf.nest.map_structure(lambda x, s=s: x[s], (images, params)) for s in slices]
+        return tf.concat([self._per_image_fn(*part) for part in parts], axis=0)
 
 
 def _prefer_vectorized():
@@ -157,15 +168,104 @@ def _prefer_vectorized():
     return bool(accelerators) or tf.config.functions_run_eagerly()
 
 
-def to_float(images: tf.Tensor) -> tf.Tensor:
-    """uint8 images → float32 in [0, 1]; float images pass as float32.
+@keras.saving.register_keras_serializable("simclr_tf")
+class SimCLRAugmentation(keras.layers.Layer):
+    """Keras layer that makes one random view of every image with `SimCLRAugment`.
 
-    Raises:
-        ValueError: for other integers, whose range is not known.
+    Each training call makes different views; the sequence of views is a function of the seed. Call
+    c makes the views of `SimCLRAugment` with seed (seed, c), so that the calls 2s and 2s + 1 are
+    the two views of step s. With `training=False` the layer applies the evaluation preprocessing
+    (`eval_transform`) and does not count the call. In `tf.data` pipelines, create the layer outside
+    of `map` and map sequentially for a reproducible order.
+
+    Args:
+        image_size: side S of the views, in pixels.
+        color_jitter_strength: as of `SimCLRAugment`, like the following arguments.
+        use_blur: whether half of the views are blurred.
+        brightness: "v2" or "v1".
+        crop_area: limits of the crop's fraction of the image area.
+        flip: whether half of the views are mirrored.
+        grayscale: whether a fifth of the views lose their color.
+        seed: seed of all views, an int32.
+        **kwargs: of `keras.layers.Layer`.
+
+    Call arguments:
+        images: uint8, or float in [0, 1], [N, H, W, 3]; N may be unknown.
+        training: whether to make random views (default) or apply the evaluation preprocessing.
+
+    Returns:
+        float32 [N, S, S, 3] in [0, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> import simclr_tf as st
+        >>> layer = st.augment.SimCLRAugmentation(24, seed=1)
+        >>> images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+        >>> first, second = layer(images), layer(images)
+        >>> first.shape.as_list(), bool(np.allclose(first, second))
+        ([2, 24, 24, 3], False)
     """
-    images = tf.convert_to_tensor(images)
-    if images.dtype != tf.uint8 and not images.dtype.is_floating:
-        raise ValueError(f"images must be uint8, or float in [0, 1], not {images.dtype.name}")
-    if images.dtype == tf.uint8:
-        return tf.cast(images, tf.float32) * (1.0 / 255.0)
-    return tf.cast(images, tf.float32)
+
+    def __init__(
+        self,
+        image_size: int,
+        color_jitter_strength: float = 1.0,
+        use_blur: bool = True,
+        brightness: str = "v2",
+        crop_area: tuple[float, float] = (0.08, 1.0),
+        flip: bool = True,
+        grayscale: bool = True,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self._arguments: dict[str, Any] = {
+            "image_size": image_size,
+            "color_jitter_strength": color_jitter_strength,
+            "use_blur": use_blur,
+            "brightness": brightness,
+            "crop_area": tuple(crop_area),
+            "flip": flip,
+            "grayscale": grayscale,
+        }
+        self.seed = seed
+        self._augment = SimCLRAugment(**self._arguments)
+        # Created here, because tf.data's map cannot. Every replica counts for itself.
+        self._num_calls = self.add_weight(
+            "num_calls",
+            shape=(),
+            dtype=tf.int32,
+            initializer="zeros",
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+
+    def call(self, images: tf.Tensor, training: bool | tf.Tensor = True) -> tf.Tensor:
+        """Returns views, or evaluation images if not `training`."""
+        images = tf.convert_to_tensor(images)
+        if tf.is_tensor(training):
+            return tf.cond(
+                tf.cast(training, tf.bool),
+                lambda: self._random_views(images),
+                lambda: eval_transform(images, self._augment.image_size),
+            )
+        if training:
+            return self._random_views(images)
+        return eval_transform(images, self._augment.image_size)
+
+    def _random_views(self, images: tf.Tensor) -> tf.Tensor:
+        call = self._num_calls.assign_add(1, read_value=True) - 1
+        context = tf.distribute.get_replica_context()
+        replica = 0 if context is None else context.replica_id_in_sync_group
+        offset = tf.cast(replica, tf.int32) * tf.shape(images)[0]
+        return self._augment(images, tf.stack([self.seed, call]), offset)
+
+    def compute_output_shape(self, input_shape: Any) -> tf.TensorShape:
+        """Returns [N, S, S, 3]."""
+        size = self._augment.image_size
+        return tf.TensorShape([input_shape[0], size, size, 3])
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), **self._arguments, "seed": self.seed}

@@ -6,7 +6,7 @@ import zlib
 
 import tf_keras as keras
 
-from simclr_tf.augment.rand_augment import require_keras_cv
+from simclr_tf.augment.study import require_keras_cv
 from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, TrainingPlan, to_json
 from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError

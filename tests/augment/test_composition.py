@@ -9,8 +9,8 @@ from scipy import stats
 
 from simclr_tf import config
 from simclr_tf.augment import NamedTransforms, SimCLRAugment, view_seed
-from simclr_tf.augment import rng as draws
 from simclr_tf.augment.ops import cutout, rotate90, sobel
+from simclr_tf.augment.rng import shared_view_seed
 from simclr_tf.optimizers.tfa_compat import import_tensorflow_addons
 from tests.optional import needs
 
@@ -97,9 +97,7 @@ def test_both_views_are_the_same_crop(photographs):
     plain, again = (NamedTransforms(16)(photographs, seed, 5).numpy() for seed in SEEDS)
     np.testing.assert_array_equal(plain, again)
     crop = SimCLRAugment(16, 0.0, use_blur=False, flip=False, grayscale=False)
-    np.testing.assert_allclose(
-        crop(photographs, draws.shared_view_seed(SEEDS[0]), 5), plain, atol=1e-6
-    )
+    np.testing.assert_allclose(crop(photographs, shared_view_seed(SEEDS[0]), 5), plain, atol=1e-6)
     # Of another step another one, and that of no view.
     for seed in (view_seed(3, 8, 0), view_seed(4, 7, 0)):
         assert not np.allclose(NamedTransforms(16)(photographs, seed, 5), plain)
@@ -109,7 +107,7 @@ def test_both_views_are_the_same_crop(photographs):
 
 def test_shared_seeds_are_of_no_view():
     seeds = [tuple(view_seed(1, s, v).numpy()) for s in range(50) for v in (0, 1)]
-    shared = [tuple(draws.shared_view_seed(tf.constant(seed)).numpy()) for seed in seeds]
+    shared = [tuple(shared_view_seed(tf.constant(seed)).numpy()) for seed in seeds]
     assert shared[::2] == shared[1::2]
     assert len(set(shared)) == 50 and not set(shared) & set(seeds)
 

@@ -9,7 +9,6 @@ from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from scipy import ndimage, stats
 
 from simclr_tf.augment import view_seed
-from simclr_tf.augment.blur import gaussian_blur, kernel_size_for
 from simclr_tf.augment.color import (
     adjust_brightness,
     adjust_contrast,
@@ -18,8 +17,8 @@ from simclr_tf.augment.color import (
     color_jitter,
     to_grayscale,
 )
-from simclr_tf.augment.flip import flip_left_right
-from simclr_tf.augment.rng import uniform
+from simclr_tf.augment.ops import flip_left_right, gaussian_blur, kernel_size_for
+from simclr_tf.augment.rng import stateless_uniform
 
 # Fixed seeds: a p-value below this means a wrong distribution, not bad luck.
 P_VALUE = 1e-3
@@ -273,17 +272,17 @@ def test_flip_of_the_chosen(images, in_every_way):
 @pytest.mark.parametrize("k", [4, 22])
 def test_draws_are_the_same_numbers_in_every_way(k, seed, in_every_way):
     got = in_every_way(
-        lambda seed, offset: uniform(seed, 3, offset, 9, k),
+        lambda seed, offset: stateless_uniform(seed, 3, offset, 9, k),
         np.array(seed, np.int32),
         np.int32(5),
         exactly=True,
     )
     assert (got.shape, got.dtype) == ((9, k), np.float32)
-    np.testing.assert_array_equal(uniform(tf.constant(seed), 3, 9, 3, k), got[4:7])
+    np.testing.assert_array_equal(stateless_uniform(tf.constant(seed), 3, 9, 3, k), got[4:7])
 
 
 def test_draws_are_uniform_in_24_bits_and_independent():
-    draws = uniform(tf.constant([1, 2]), 0, 0, 20_000, 4).numpy()
+    draws = stateless_uniform(tf.constant([1, 2]), 0, 0, 20_000, 4).numpy()
     assert draws.min() >= 0
     assert draws.max() < 1
     np.testing.assert_array_equal(draws * 2**24, np.round(draws * 2**24))
@@ -303,7 +302,8 @@ def test_no_stretch_of_draws_comes_twice():
             for k in 6, 22:
                 if k == 6 and operation:
                     continue
-                draws = uniform(tf.constant(seed), 5 if k == 6 else operation, 0, 40, k).numpy()
+                stream = 5 if k == 6 else operation
+                draws = stateless_uniform(tf.constant(seed), stream, 0, 40, k).numpy()
                 pairs.append(np.stack([draws[:, :-1], draws[:, 1:]], -1).reshape(-1, 2))
     pairs = np.concatenate(pairs)
     assert len(np.unique(pairs, axis=0)) == len(pairs)

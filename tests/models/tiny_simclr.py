@@ -6,7 +6,7 @@ import tf_keras as keras
 
 from simclr_tf import optimizers
 from simclr_tf.augment import SimCLRAugment
-from simclr_tf.augment import rng as draws
+from simclr_tf.augment.rng import stateless_uniform
 from simclr_tf.losses import nt_xent
 from simclr_tf.models import SimCLR, build_projection_head
 from simclr_tf.models.layers import LayerFactory
@@ -28,7 +28,7 @@ def batches(count):
 
 def dimmed(images, seed, offset, aspect):
     """A view in float64 that depends on the seed and on the position in the global batch."""
-    light = tf.cast(draws.uniform(seed, 9, offset, images.shape[0], 3), tf.float64)
+    light = tf.cast(stateless_uniform(seed, 9, offset, images.shape[0], 3), tf.float64)
     return tf.cast(images, tf.float64) / 255.0 * (0.3 + light[:, tf.newaxis, tf.newaxis])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from simclr_tf import config
-from simclr_tf.augment import per_image as imagewise
+from simclr_tf.augment.per_image import PerImagePolicy
 from simclr_tf.evaluation import features
 from simclr_tf.models import SimCLR, build
 from simclr_tf.training.tasks import pretrain
@@ -34,7 +34,7 @@ def test_graphs_are_traced_only_in_the_first_steps(tmp_path, monkeypatch):
     # Python's code runs only while a graph is traced: of the step, of a view, of the evaluators.
     counted(SimCLR, "_encode")
     counted(SimCLR, "encode_and_contrast")
-    counted(imagewise, "map_images")
+    counted(PerImagePolicy, "transform_images")
     counted(features, "eval_transform")
     settings = config.PretrainConfig(
         data=config.Data(
@@ -53,7 +53,7 @@ def test_graphs_are_traced_only_in_the_first_steps(tmp_path, monkeypatch):
     build._augment.cache_clear()  # else the views' graph is there from the run before
     pretrain(settings, tmp_path / "short")
     once = dict(traced)
-    assert set(once) == {"_encode", "encode_and_contrast", "map_images", "eval_transform"}
+    assert set(once) == {"_encode", "encode_and_contrast", "transform_images", "eval_transform"}
     longer = dataclasses.replace(
         settings, optimization=dataclasses.replace(settings.optimization, train_steps=16)
     )
