@@ -59,17 +59,15 @@ def pretrain(model_dir: PathLike = "", dataset: str = "", **options: Any) -> Run
     distribution_options = make_group(Distribution, options)
     run = make_group(RunOptions, options)
 
-    from simclr_tf.evaluation import KNN, Logistic
-    from simclr_tf.evaluation.evaluate import evaluate_run
+    from simclr_tf.evaluation.evaluate import evaluate_run, make_protocols
     from simclr_tf.evaluation.options import EvalOptions
     from simclr_tf.evaluation.splits import check_evaluation
     from simclr_tf.exporter.export_run import export_run
     from simclr_tf.training import tasks
     from simclr_tf.training.distribution import make_distribution
 
-    protocols = KNN(), Logistic()
     if run.mode == "train_then_eval":
-        check_evaluation(config.resolve().data, protocols)
+        check_evaluation(config.resolve().data, make_protocols(EvalOptions()))
     model, is_chief = None, True
     if run.mode != "eval":
         distribution = make_distribution(distribution_options)
@@ -78,16 +76,10 @@ def pretrain(model_dir: PathLike = "", dataset: str = "", **options: Any) -> Run
             config, run.model_dir, distribution, distribution_options.steps_per_execution
         )
     if run.mode != "train" and is_chief:
-        request = EvalOptions(
-            protocols,
-            datasets=[options["dataset"]] if options["dataset"] else (),
-            train_split=options.get("train_split", ""),
-            test_split=options.get("eval_split", ""),
-            data_dir=options.get("data_dir", ""),
-            skip_unreadable=options.get("skip_unreadable", False),
-            batch_size=run.eval_batch_size,
-        )
-        evaluate_run(run.model_dir, request)
+        data = ("dataset", "train_split", "eval_split", "data_dir", "skip_unreadable")
+        eval_options = {name: options[name] for name in data if name in options}
+        eval_options["eval_batch_size"] = run.eval_batch_size
+        evaluate_run(run.model_dir, make_group(EvalOptions, eval_options))
         export_run(run.model_dir)
     return Run(run.model_dir, model=model, is_chief=is_chief)
 

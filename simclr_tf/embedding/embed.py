@@ -214,7 +214,7 @@ def _embed(
                 f"number of images in {source.name}"
             )
     extract = FeatureExtractor(
-        output_fn, encoder.image_size, options.eval_batch_size, cache_dir, identity, logger.info
+        output_fn, encoder.image_size, options.eval_batch_size, cache_dir, identity
     )
     try:
         if output is not None:

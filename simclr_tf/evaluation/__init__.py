@@ -1,34 +1,38 @@
-"""How good an encoder is: protocols, baselines and their records."""
+"""Evaluation of encoders: protocols, baselines and results.
 
-from simclr_tf.evaluation.evaluate import (
-    BASELINES,
-    EvalContext,
-    Evaluation,
-    Representation,
-    check_splits,
-    evaluate,
-)
-from simclr_tf.evaluation.features import FeatureExtractor, Features, extract_features
-from simclr_tf.evaluation.knn import KNN, knn_predict
-from simclr_tf.evaluation.linear import Linear
-from simclr_tf.evaluation.logistic import Logistic
-from simclr_tf.runs.results_file import append_evaluations, format_results, read_evaluations
+Attributes are imported on first use, so that `evaluation.options` does not import TensorFlow.
+"""
 
-__all__ = [
-    "BASELINES",
-    "KNN",
-    "EvalContext",
-    "Evaluation",
-    "FeatureExtractor",
-    "Features",
-    "Linear",
-    "Logistic",
-    "Representation",
-    "append_evaluations",
-    "check_splits",
-    "evaluate",
-    "extract_features",
-    "format_results",
-    "knn_predict",
-    "read_evaluations",
-]
+import importlib
+from typing import Any
+
+_MODULES = {
+    "EvalContext": "results",
+    "EvalOptions": "options",
+    "Evaluation": "results",
+    "FeatureExtractor": "features",
+    "Features": "features",
+    "KNN": "knn",
+    "Linear": "linear",
+    "Logistic": "logistic",
+    "evaluate_classifier": "evaluate",
+    "evaluate_run": "evaluate",
+    "evaluate_saved_model": "evaluate",
+    "extract_features": "features",
+    "knn_predict": "knn",
+    "make_evaluation": "results",
+    "make_protocols": "evaluate",
+    "run_protocols": "protocol_runner",
+}
+
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

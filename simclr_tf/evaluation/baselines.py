@@ -1,7 +1,6 @@
-"""What an encoder is measured against: principal components of the pixels.
+"""Baseline encoder: principal components of the pixels.
 
-The other baselines, the same encoder untrained or trained with labels, need no code here: they are
-extracted like the trained one.
+The other baselines, the encoder untrained or trained with labels, are built like the trained one.
 """
 
 import numpy as np
@@ -14,44 +13,54 @@ from simclr_tf.data.base import content_hash
 from simclr_tf.evaluation.features import FeatureExtractor
 
 PCA_DIMS = 256
-_FIT_BYTES = 2**30
 
 
 class PCAEncoder:
-    """Coordinates along the first 256 principal components of a split's pixels, as an encoder.
+    """First 256 principal components of the pixels as an encoder.
 
-    The pixels are those that the encoder sees: [0, 1] at `image_size`. Fitted on as many images,
-    evenly spaced, as have 1 GiB of pixels; with fewer pixels or images than 256 there are as many
-    components as there can be.
+    The pixels are those that the encoder receives: [0, 1] at `image_size`. The number of components
+    is smaller if there are fewer pixels or images.
 
     Args:
-        train: the images that the components are of.
-        image_size: S, in pixels.
-        batch_size: images at a time.
-        seed: of the randomised decomposition.
+        train: images to fit.
+        image_size: side length S in pixels.
+        batch_size: images per call.
+        seed: seed of the randomized decomposition.
+        dims: maximum number of components.
+        max_bytes: memory for the pixels; more images are subsampled evenly.
 
     Attributes:
-        identity: changes with whatever changes the components.
-        notice: a line for the user where not all images were taken, else "".
+        fingerprint: different for different components.
+        warning: message for the user if images were subsampled, else "".
     """
 
-    def __init__(self, train: ImageSource, image_size: int, batch_size: int = 256, seed: int = 0):
-        self.identity = content_hash("pca", train.fingerprint(), image_size, seed)
-        self.notice = ""
-        most = max(PCA_DIMS, _FIT_BYTES // (12 * image_size**2))
-        if train.num_examples > most:
-            train = train.subset(np.linspace(0, train.num_examples - 1, most).astype(np.int64))
-            self.notice = f"pca: its components are of {most:,} evenly spaced training images"
+    def __init__(
+        self,
+        train: ImageSource,
+        image_size: int,
+        batch_size: int = 256,
+        seed: int = 0,
+        *,
+        dims: int = PCA_DIMS,
+        max_bytes: int = 2**30,
+    ):
+        self.fingerprint = content_hash("pca", train.fingerprint(), image_size, seed)
+        self.warning = ""
+        max_images = max(dims, max_bytes // (12 * image_size**2))
+        if train.num_examples > max_images:
+            indices = np.linspace(0, train.num_examples - 1, max_images).astype(np.int64)
+            train = train.subset(indices)
+            self.warning = f"pca: fitted to {max_images:,} evenly spaced training images"
         pixels = FeatureExtractor(_flatten, image_size, batch_size)(train).features
         # One thread, as in logistic.py.
         with threadpool_limits(1, "blas"):
-            dims = min(PCA_DIMS, *pixels.shape)
+            dims = min(dims, *pixels.shape)
             pca = PCA(dims, svd_solver="randomized", random_state=seed).fit(pixels)
         self._mean = tf.constant(pca.mean_, tf.float32)
         self._components = tf.constant(pca.components_, tf.float32)
 
     def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Return float32 [N, 256] of images float32 [N, S, S, 3]."""
+        """Returns float32 [N, 256] for images float32 [N, S, S, 3]."""
         pixels = _flatten(images, training)
         return tf.matmul(pixels - self._mean, self._components, transpose_b=True)
 

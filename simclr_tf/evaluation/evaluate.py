@@ -1,14 +1,14 @@
-"""Protocols × (the trained encoder and its baselines): every figure as soon as it is known."""
+"""Evaluation of runs, exported encoders and fine-tuned classifiers."""
 
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import tensorflow as tf
 
 from simclr_tf.config import (
     CLASSIFIER_CONFIGS,
@@ -18,374 +18,122 @@ from simclr_tf.config import (
     TrainingPlan,
 )
 from simclr_tf.data import ImageSource
-from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.baselines import PCAEncoder
-from simclr_tf.evaluation.features import Encoder, FeatureExtractor, Features, kept
+from simclr_tf.evaluation.features import Encoder, FeatureExtractor
+from simclr_tf.evaluation.knn import KNN
+from simclr_tf.evaluation.linear import Linear
 from simclr_tf.evaluation.load_encoder import (
     FrozenEncoder,
     encoder_from_run,
     encoder_from_saved_model,
     untrained_encoder,
 )
+from simclr_tf.evaluation.logistic import Logistic
 from simclr_tf.evaluation.options import EvalOptions
-from simclr_tf.evaluation.protocols import (
-    EvaluationProtocol,
-    FittedClassifier,
-    Prediction,
-    ProtocolInputs,
-)
-from simclr_tf.evaluation.results import EvalContext, Evaluation, ResultWriter, make_evaluation
+from simclr_tf.evaluation.protocol_runner import EncoderFactory, run_protocols
+from simclr_tf.evaluation.protocols import EvaluationProtocol, FittedClassifier
+from simclr_tf.evaluation.results import Evaluation, ResultWriter, make_evaluation
 from simclr_tf.evaluation.splits import Splits, check_splits
-from simclr_tf.evaluation.transformation_probes import (
-    OutputsFn,
-    ProbeResult,
-    check_probes,
-    probe_transformations,
-)
+from simclr_tf.evaluation.transformation_probes import check_probes, probe_transformations
 from simclr_tf.runs.load import load_model
+from simclr_tf.runs.results_file import Record
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import check_output_path
 
-BASELINES = ("pca", "random", "supervised")
-
-
-@dataclass(frozen=True)
-class Representation:
-    """An encoder among those that are compared; made only when its turn comes.
-
-    Attributes:
-        name: "" for the trained encoder, else that of a baseline.
-        make: returns (encoder, identity): the encoder is called as encoder(images float32
-            [B, S, S, 3] in [0, 1], training=False); the identity, a string, changes with whatever
-            changes its features.
-    """
-
-    name: str
-    make: Callable[[], tuple[Encoder, str]]
-
-
-def evaluate(
-    representations: Sequence[Representation],
-    train: ImageSource,
-    test: ImageSource,
-    protocols: Sequence[EvaluationProtocol],
-    setting: EvalContext,
-) -> Iterator[Evaluation]:
-    """Check everything that can be checked, then yield one Evaluation after the other.
-
-    Each representation's features are extracted once and shared by the protocols. A protocol is
-    named `knn` for the trained encoder, `knn/pca` and so on for baselines. With a `cache_dir` what
-    a protocol answered is kept there beside the features, and found again.
-
-    Raises:
-        UserError: at once, where settings or splits do not go together; while iterating, where
-            images or features turn out unusable.
-    """
-    num_classes = len(check_splits(train, test, protocols, setting))
-
-    def run() -> Iterator[Evaluation]:
-        for representation in representations:
-            encoder, identity = representation.make()
-            started = time.monotonic()
-            extract = FeatureExtractor(
-                encoder, setting.image_size, setting.batch_size, setting.cache_dir, identity
-            )
-            learnt = extract(train)
-            if learnt.labels.ndim == 2:
-                learnt = Features(learnt.features, np.maximum(learnt.labels, 0))
-            task = ProtocolInputs(
-                learnt,
-                extract(test),
-                num_classes,
-                encoder=encoder,
-                source=train,
-                image_size=setting.image_size,
-                scratch=extract.cache_path(train),
-                seed=setting.seed,
-            )
-            extraction = time.monotonic() - started
-            for protocol in protocols:
-                place = None
-                if task.scratch is not None:
-                    key = content_hash(protocol, test.fingerprint(), num_classes, setting.seed)
-                    place = task.scratch / f"{protocol.name}-{key[:16]}.npz"
-                predictions, seconds = _answers(protocol, task, place, extraction)
-                name = representation.name
-                for prediction in predictions:
-                    yield make_evaluation(
-                        setting,
-                        prediction.scores,
-                        task.test.labels,
-                        protocol=f"{protocol.name}/{name}" if name else protocol.name,
-                        num_train=task.train.num_examples,
-                        seconds=seconds,
-                        setting=setting.words(prediction.setting),
-                        notice=prediction.notice,
-                        classifier=prediction.classifier,
-                    )
-
-    return run()
-
-
-def _answers(
-    protocol: EvaluationProtocol, task: ProtocolInputs, place: Path | None, extraction: float
-) -> tuple[list[Prediction], float]:
-    """Return a protocol's predictions and the seconds that they took, perhaps in another call."""
-
-    def compute() -> dict[str, np.ndarray]:
-        started = time.monotonic()
-        predictions = protocol.predict(task)
-        seconds = extraction + time.monotonic() - started
-        arrays = {
-            f"{number} {name}": array
-            for number, prediction in enumerate(predictions)
-            for name, array in prediction.arrays().items()
-        }
-        return {"seconds": np.array(round(seconds, 3)), **arrays}
-
-    found: dict[str, dict[str, np.ndarray]] = {}
-    arrays = dict(kept(place, compute))
-    seconds = float(arrays.pop("seconds"))
-    for name, array in arrays.items():
-        number, _, part = name.partition(" ")
-        found.setdefault(number, {})[part] = array
-    return [Prediction.of(parts) for parts in found.values()], seconds
-
-
-Say = Callable[[str], None]
-Make = Callable[[], tuple[Encoder, str]]
-
-
-def evaluate_encoders(
-    encoders: Mapping[str, Make],
-    request: EvalOptions,
-    own: Splits,
-    directory: Path,
-    say: Say,
-    represent: tuple[OutputsFn, str] | None = None,
-    **rest: Any,
-) -> None:
-    """Measures on every dataset, all of which are opened and checked before the first figure.
-
-    Args:
-        encoders: by name, "" for the trained one, what makes the encoder and its identity (see
-            `Representation`); PCA is made here.
-        request: what is measured.
-        own: the run's own data.
-        directory: where figures go.
-        say: takes the lines for the user.
-        represent: for the probes of h and g(h) what the trained encoder and its projection head
-            make of images, and the identity of the head; None: the encoder alone.
-        rest: of `EvalContext`: image_size and step.
-
-    Raises:
-        UserError: if the data or the settings do not allow it.
-    """
-    once: dict[str, Make] = {name: functools.cache(make) for name, make in encoders.items()}
-    jobs = [
-        _Comparison(request, request.splits(dataset, own), directory, once, represent, say, rest)
-        for dataset in request.datasets or (own.dataset,)
-    ]
-    if request.save_classifier and all(job.multi_label for job in jobs):
-        raise UserError(
-            "--save_classifier: its head has one class per image; name a dataset whose images "
-            "have one label each"
-        )
-    recorder = ResultWriter(directory, say)
-    for job in jobs:
-        names = job.class_names
-        for evaluation in job.figures():
-            recorder.add(evaluation, names)
-            head = evaluation.classifier
-            if request.save_classifier and head is not None and "/" not in evaluation.protocol:
-                about = (evaluation.protocol, evaluation.dataset, evaluation.step)
-                path = RunDir(directory).classifier_file
-                FittedClassifier(head, names, *about).save(path)
-                say(f"the classifier of {evaluation.protocol} is kept in {path}")
-        for evaluation, ways in job.probes():
-            recorder.add(evaluation, ways)
-    recorder.close()
-
-
-class _Comparison:
-    """Encoders compared on one dataset: checked when it is made, measured when it is asked."""
-
-    def __init__(
-        self,
-        request: EvalOptions,
-        splits: Splits,
-        directory: Path,
-        encoders: Mapping[str, Make],
-        represent: tuple[OutputsFn, str] | None,
-        say: Say,
-        rest: Mapping[str, Any],
-    ):
-        self._request, self._say, self._represent = request, say, represent
-        self._makers: dict[str, Make] = {**encoders, "pca": functools.cache(self._pca)}
-        self._train, self._test = request.open(splits)
-        self.class_names = tuple(self._train.class_names or ())
-        self.multi_label = self._train.multi_label
-        self._setting = splits.setting(
-            batch_size=request.batch_size,
-            seed=request.seed,
-            cache_dir=RunDir(directory).features_dir,
-            **rest,
-        )
-        self._figures: Iterator[Evaluation] = iter(())
-        if request.protocols:
-            self._figures = evaluate(
-                [Representation(name, self._makers[name]) for name in ("", *request.baselines)],
-                self._train,
-                self._test,
-                request.protocols,
-                self._setting,
-            )
-        if request.transformations:
-            check_probes(self._train, self._test)
-
-    def figures(self) -> Iterator[Evaluation]:
-        """Yield what the protocols say."""
-        counts = f"{self._train.num_examples} + {self._test.num_examples}"
-        self._say(f"evaluating on {counts} images of {self._setting.dataset}")
-        yield from self._figures
-
-    def probes(self) -> Iterator[tuple[Evaluation, tuple[str, ...]]]:
-        """Yield what the probes of transformations say, with the names of the ways."""
-        for name in ("", *self._request.baselines) if self._request.transformations else ():
-            for probed in self._probed(name):
-                protocol = f"probe:{probed.transformation}"
-                if probed.representation:
-                    protocol += f"/{probed.representation}"
-                evaluation = make_evaluation(
-                    dataclasses.replace(self._setting, metric="top-1"),
-                    probed.scores,
-                    probed.labels,
-                    protocol=protocol,
-                    num_train=probed.num_train,
-                    seconds=probed.seconds,
-                    setting=self._setting.words(),
-                    notice=probed.notice,
-                )
-                yield evaluation, probed.class_names
-
-    def _probed(self, name: str) -> Iterator[ProbeResult]:
-        encoder, identity = self._makers[name]()
-
-        if not name and self._represent is not None:
-            represent, of_head = self._represent
-            identity += of_head
-        else:
-            represent = lambda images: {name: encoder(images, training=False)}  # noqa: E731
-        setting = self._setting
-        return probe_transformations(
-            represent,
-            self._train,
-            self._test,
-            setting.image_size,
-            self._request.transformations,
-            batch_size=setting.batch_size,
-            seed=setting.seed,
-            cache_dir=setting.cache_dir,
-            identity=identity,
-        )
-
-    def _pca(self) -> tuple[Encoder, str]:
-        encoder = PCAEncoder(
-            self._train, self._setting.image_size, self._request.batch_size, self._request.seed
-        )
-        if encoder.notice:
-            self._say(f"note: {encoder.notice}")
-        return encoder, encoder.identity
+logger = logging.getLogger(__name__)
 
 
 def evaluate_run(
     model_dir: str | Path,
-    request: EvalOptions,
+    options: EvalOptions,
     *,
     train_supervised: Callable[[RunDir, Splits], Path] | None = None,
-    say: Say = print,
-) -> None:
-    """Evaluates a run's newest checkpoint; what is left empty is taken from the run.
+) -> list[Record]:
+    """Evaluates the newest checkpoint of a run.
 
-    Every figure goes into the run's evaluations.json as soon as it is known.
+    Each record is written to the run's evaluations.json as soon as it is computed.
 
     Args:
         model_dir: the run directory.
-        request: what is measured.
-        train_supervised: trains the baseline `supervised` of a run on its data, where it is not
-            trained yet, and returns its run directory.
-        say: takes the lines for the user.
+        options: protocols, baselines and data; omitted data options default to the run's.
+        train_supervised: trains the baseline `supervised` of a run on its data if necessary, and
+            returns its run directory.
+
+    Returns:
+        The records in the order of computation.
 
     Raises:
-        UserError: if the run, the data or the settings do not allow it.
+        UserError: if the run, the data or the options are not usable.
     """
     run = RunDir(Path(model_dir))
     config, _ = run.read_config()
     check_output_path(run.path, "model_dir")
-    if request.save_classifier and isinstance(config, CLASSIFIER_CONFIGS):
+    if options.save_classifier and isinstance(config, CLASSIFIER_CONFIGS):
         raise UserError(
-            f"--save_classifier: {run.path} exports its own classifier; leave the flag out"
+            f"--save_classifier: {run.path} exports its own classifier. Fix: omit the option"
         )
-    own = Splits.from_config(config.data)
+    run_splits = Splits.from_config(config.data)
     trained = encoder_from_run(model_dir)
-
-    labelled = request.splits(own.dataset, own)
-    if "supervised" in request.baselines:  # is trained late: what it needs is looked at now
-        _check_supervised(run, labelled, request, say)
+    supervised_records: list[Record] = []
+    supervised_splits = run_splits.override(options, run_splits.dataset)
+    if "supervised" in options.baseline_names:  # trained late, so it is checked early
+        _check_supervised_baseline(run, supervised_splits, options)
 
     def supervised() -> tuple[Encoder, str]:
-        assert train_supervised is not None
-        place = train_supervised(run, labelled)
-        evaluate_classifier(place, batch_size=request.batch_size, into=run, say=say)
-        with_labels = encoder_from_run(place)
-        return with_labels.encoder, with_labels.fingerprint
+        if train_supervised is None:
+            raise ValueError("the baseline `supervised` requires train_supervised")
+        path = train_supervised(run, supervised_splits)
+        supervised_records.extend(
+            evaluate_classifier(path, batch_size=options.eval_batch_size, results_run=run)
+        )
+        encoder = encoder_from_run(path)
+        return encoder.encoder, encoder.fingerprint
 
-    evaluate_encoders(
+    records = evaluate_encoders(
         {
             "": lambda: (trained.encoder, trained.fingerprint),
             "random": lambda: untrained_encoder(config),
             "supervised": supervised,
         },
-        request,
-        own,
+        options,
+        run_splits,
         run.path,
-        say,
-        represent=_represent(trained),
-        image_size=trained.image_size,
-        step=trained.step,
+        trained,
     )
+    return [*supervised_records, *records]
 
 
 def evaluate_saved_model(
-    encoder: str | Path,
-    output: str | Path,
-    request: EvalOptions,
-    *,
-    say: Say = print,
-) -> None:
-    """Evaluates an exported encoder; the figures go into `output`/evaluations.json.
+    encoder: str | Path, output: str | Path, options: EvalOptions
+) -> list[Record]:
+    """Evaluates an exported encoder and writes the records to `output`/evaluations.json.
+
+    Args:
+        encoder: a SavedModel of `simclr-tf export`.
+        output: directory of the results.
+        options: protocols, baselines and data.
+
+    Returns:
+        The records in the order of computation.
 
     Raises:
-        UserError: if it is no SavedModel of an image encoder, or the data do not allow it.
+        UserError: if it is not a SavedModel of an image encoder, or the data are not usable.
     """
-    check_output_path(Path(output), "output")
+    check_output_path(output, "output")
     exported = encoder_from_saved_model(encoder)
     for baseline in ("random", "supervised"):
-        if baseline in request.baselines:
+        if baseline in options.baseline_names:
             raise UserError(
-                f"--baselines={baseline} needs the encoder's architecture, which an exported "
-                "model does not tell; leave it out or evaluate a run with --model_dir"
+                f"--baselines={baseline}: requires the architecture of the encoder, which an "
+                "exported model does not contain. Fix: omit it, or evaluate a run with --model_dir"
             )
-    evaluate_encoders(
+    return evaluate_encoders(
         {"": lambda: (exported.encoder, exported.fingerprint)},
-        request,
+        options,
         Splits.for_exported_model(exported.image_size),
         Path(output),
-        say,
-        represent=_represent(exported),
-        image_size=exported.image_size,
-        step=exported.step,
+        exported,
     )
 
 
@@ -393,133 +141,272 @@ def evaluate_classifier(
     model_dir: str | Path,
     *,
     batch_size: int = 256,
-    into: RunDir | None = None,
-    say: Say = print,
+    results_run: RunDir | None = None,
     data: Mapping[str, Any] | None = None,
-) -> None:
-    """Measures the own classifier of a fine-tuned, distilled or supervised run on its eval_split.
+) -> list[Record]:
+    """Evaluates the classifier of a fine-tuned, distilled or supervised run on its eval_split.
 
     Args:
         model_dir: the run directory.
         batch_size: images per call.
-        into: the run in whose evaluations.json the figure stands; None: its own.
-        say: takes the lines for the user.
-        data: settings of config.Data in place of the run's, such as eval_split or data_dir.
+        results_run: run whose evaluations.json gets the record; None: the same run.
+        data: data options that replace the run's, such as eval_split or data_dir.
+
+    Returns:
+        The record, in a list.
 
     Raises:
-        UserError: if it is no such run, or the data do not allow it.
+        UserError: if the run has no classifier, or the data are not usable.
     """
     run = RunDir(Path(model_dir))
     config, plan = run.read_config()
     if not isinstance(config, CLASSIFIER_CONFIGS):
         raise UserError(
-            f"{run.path} has no classifier of its own: name a run of simclr-tf finetune or distill"
+            f"{run.path}: expected a run with a classifier. "
+            "Fix: choose a run of simclr-tf finetune or distill"
         )
     splits = Splits.from_config(dataclasses.replace(config.data, **(data or {})))
     test = open_test_split(splits, plan.class_names, with_labels=isinstance(config, FinetuneConfig))
     model = load_model(model_dir)
     extract = FeatureExtractor(model, config.augmentation.image_size, batch_size)
-    setting = splits.setting(step=int(model.step.numpy()))
-    started = time.monotonic()
+    start = time.monotonic()
     logits = extract(test)
     evaluation = make_evaluation(
-        setting,
+        splits.context(step=int(model.step.numpy())),
         logits.features,
         logits.labels,
         num_train=plan.num_examples,
-        seconds=round(time.monotonic() - started, 3),
-        **_trained(config, plan),
+        seconds=round(time.monotonic() - start, 3),
+        **_protocol_and_setting(config, plan),
     )
-    recorder = ResultWriter((into or run).path, say)
-    recorder.add(evaluation, test.class_names or ())
-    if into is None:
-        recorder.close()
+    writer = ResultWriter((results_run or run).path)
+    writer.add(evaluation, test.class_names or ())
+    if results_run is None:
+        writer.log_table()
+    return writer.records
+
+
+def make_protocols(options: EvalOptions) -> list[EvaluationProtocol]:
+    """Returns the protocols of the options; `probes` is not one of them.
+
+    >>> from simclr_tf.evaluation import EvalOptions, make_protocols
+    >>> make_protocols(EvalOptions(protocols="knn", knn_k=20))
+    [KNN(k=(20,), temperature=(0.1,))]
+    """
+    factories: dict[str, Callable[[], EvaluationProtocol]] = {
+        "knn": lambda: KNN(options.k_values, options.temperatures),
+        "logistic": lambda: Logistic(sweep=options.l2_sweep, solver=options.logistic_solver),
+        "linear": lambda: Linear(
+            options.linear_epochs,
+            options.linear_batch_size,
+            options.linear_learning_rate,
+            cached=options.linear_features == "cached",
+        ),
+    }
+    return [factories[name]() for name in options.protocol_names if name in factories]
+
+
+def evaluate_encoders(
+    encoders: Mapping[str, EncoderFactory],
+    options: EvalOptions,
+    run_splits: Splits,
+    directory: Path,
+    trained: FrozenEncoder,
+) -> list[Record]:
+    """Evaluates a trained encoder and its baselines on one dataset after another.
+
+    All datasets are opened and checked before the first evaluation.
+
+    Args:
+        encoders: the trained encoder as "", and baselines; PCA is added here.
+        options: protocols, baselines and data.
+        run_splits: default splits.
+        directory: run directory, or another directory for the results.
+        trained: the trained encoder, whose image size, step and projection head are used.
+
+    Returns:
+        The records in the order of computation.
+
+    Raises:
+        UserError: if the data or the options are not usable.
+    """
+    factories = {name: functools.cache(factory) for name, factory in encoders.items()}
+    evaluations = [
+        _prepare_evaluation(
+            factories, options, run_splits.override(options, dataset), directory, trained
+        )
+        for dataset in options.dataset_names or (run_splits.dataset,)
+    ]
+    if options.save_classifier and all(train.multi_label for train, _ in evaluations):
+        raise UserError(
+            "--save_classifier: the images have several labels each. "
+            "Fix: choose a dataset with one label per image"
+        )
+    writer = ResultWriter(directory)
+    for _, results in evaluations:
+        for result, class_names in results:
+            writer.add(result, class_names)
+            is_trained = "/" not in result.protocol
+            if options.save_classifier and result.classifier is not None and is_trained:
+                path = RunDir(directory).classifier_file
+                metadata = (result.protocol, result.dataset, result.step)
+                FittedClassifier(result.classifier, class_names, *metadata).save(path)
+                logger.info(f"the {result.protocol} classifier is saved to {path}")
+    writer.log_table()
+    return writer.records
+
+
+def _prepare_evaluation(
+    factories: Mapping[str, EncoderFactory],
+    options: EvalOptions,
+    splits: Splits,
+    directory: Path,
+    trained: FrozenEncoder,
+) -> tuple[ImageSource, Iterator[tuple[Evaluation, tuple[str, ...]]]]:
+    """Opens and checks a dataset.
+
+    Returns:
+        Its training split, and an iterator over the evaluations with the names of their classes.
+    """
+    train, test = splits.open_with_options(options)
+    context = splits.context(
+        image_size=trained.image_size,
+        step=trained.step,
+        batch_size=options.eval_batch_size,
+        seed=options.seed,
+        cache_dir=RunDir(directory).features_dir,
+    )
+
+    @functools.cache
+    def make_pca() -> tuple[Encoder, str]:
+        pca = PCAEncoder(train, context.image_size, context.batch_size, context.seed)
+        if pca.warning:
+            logger.warning(f"note: {pca.warning}")
+        return pca, pca.fingerprint
+
+    all_factories: dict[str, EncoderFactory] = {**factories, "pca": make_pca}
+    encoders = {name: all_factories[name] for name in ("", *options.baseline_names)}
+    results: Iterator[Evaluation] = iter(())
+    if protocols := make_protocols(options):
+        results = run_protocols(encoders, train, test, protocols, context)
+    transformations = options.transformation_names
+    if transformations:
+        check_probes(train, test)
+
+    def run() -> Iterator[tuple[Evaluation, tuple[str, ...]]]:
+        counts = f"{train.num_examples} + {test.num_examples}"
+        logger.info(f"evaluating on {counts} images of {context.dataset}")
+        for result in results:
+            yield result, tuple(train.class_names or ())
+        for name, factory in encoders.items() if transformations else ():
+            encoder, fingerprint = factory()
+            if not name and trained.outputs_fn is not None:
+                outputs_fn = trained.outputs_fn
+                fingerprint += trained.head_fingerprint
+            else:
+                outputs_fn = functools.partial(_single_output, name, encoder)
+            for probe in probe_transformations(
+                outputs_fn,
+                train,
+                test,
+                context.image_size,
+                transformations,
+                batch_size=context.batch_size,
+                seed=context.seed,
+                cache_dir=context.cache_dir,
+                fingerprint=fingerprint,
+            ):
+                yield probe.to_evaluation(context), probe.class_names
+
+    return train, run()
+
+
+def _single_output(name: str, encoder: Encoder, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    return {name: encoder(images, training=False)}
 
 
 def open_test_split(
     splits: Splits, class_names: Sequence[str], *, with_labels: bool
 ) -> ImageSource:
-    """Opens the images that a classifier of these classes is judged on.
+    """Opens the test split of a classifier.
 
     Args:
-        splits: whose test split it is.
-        class_names: of the classifier's logits.
-        with_labels: whether it has learnt from the labels of the train split.
+        splits: the splits.
+        class_names: classes of the classifier.
+        with_labels: the classifier was trained with the labels of the training split.
 
     Raises:
-        UserError: the labels are not such that it can be judged by them.
+        UserError: if the labels are not usable for this classifier.
     """
     train, test = splits.open()
-    check_splits(train if with_labels else test, test, (), splits.setting())
+    check_splits(train if with_labels else test, test, (), splits.context())
     if test.class_names != tuple(class_names):
         raise UserError(
-            f"--dataset={splits.dataset} has other classes than those that the classifier was "
-            "trained with; name a dataset of these"
+            f"--dataset={splits.dataset}: its classes differ from those of the classifier. "
+            "Fix: choose a dataset with the same classes"
         )
     return test
 
 
-def _represent(encoder: FrozenEncoder) -> tuple[OutputsFn, str] | None:
-    return None if encoder.outputs_fn is None else (encoder.outputs_fn, encoder.head_fingerprint)
-
-
-def _check_supervised(run: RunDir, splits: Splits, request: EvalOptions, say: Say) -> None:
-    """Raises UserError if it cannot be trained; says so where it takes more memory than the run."""
+def _check_supervised_baseline(run: RunDir, splits: Splits, options: EvalOptions) -> None:
+    """Raises UserError if it cannot be trained; warns if it needs more memory than the run."""
     train, test = splits.open()
-    check_splits(train, test, (), splits.setting())
+    check_splits(train, test, (), splits.context())
     if train.multi_label:
         raise UserError(
-            f"--baselines=supervised: the images of --dataset={splits.dataset} have several labels "
-            "each, and it is trained with one; leave it out"
+            f"--baselines=supervised: requires one label per image, and --dataset={splits.dataset} "
+            "has several. Fix: omit the baseline"
         )
-    if request.label_fraction < 1 or request.labels_per_class:
+    if options.label_fraction < 1 or options.labels_per_class:
         raise UserError(
-            "--baselines=supervised learns from all labels, which --label_fraction and "
-            "--labels_per_class withhold; leave one of them out"
+            "--baselines=supervised: is trained with all labels. "
+            "Fix: omit it, or --label_fraction and --labels_per_class"
         )
     config, plan = run.read_config()
-    batch, pieces = config.optimization.train_batch_size, config.optimization.microbatch_size
+    optimization = config.optimization
+    batch, microbatch_size = optimization.train_batch_size, optimization.microbatch_size
     if train.num_examples < batch:
         raise UserError(
-            f"--baselines=supervised: trains in the run's batches of {batch} images, and "
-            f"--train_split={splits.train_split} has {train.num_examples}; take a larger split or "
-            "leave it out"
+            f"--baselines=supervised: requires one batch of the run, {batch} images, and "
+            f"--train_split={splits.train_split} has {train.num_examples}. "
+            "Fix: choose a larger split, or omit the baseline"
         )
-    place = run.supervised_dir(splits.train_split)
-    if (pieces or plan.num_replicas > 1) and RunDir(place).latest_step() < plan.total_steps:
-        how = [f"on {plan.num_replicas} replicas"] if plan.num_replicas > 1 else []
-        how += [f"in pieces of {pieces}"] if pieces else []
-        say(
-            f"note: --baselines=supervised trains on batches of {batch} images at once on one "
-            f"device, which may not have the memory: the run took them {' '.join(how)}"
+    baseline = RunDir(run.supervised_dir(splits.train_split))
+    is_split = microbatch_size or plan.num_replicas > 1
+    if is_split and baseline.latest_step() < plan.total_steps:
+        how = [f"{plan.num_replicas} replicas"] if plan.num_replicas > 1 else []
+        how += [f"microbatches of {microbatch_size}"] if microbatch_size else []
+        logger.warning(
+            f"note: --baselines=supervised trains on whole batches of {batch} images on one device "
+            f"and may exceed its memory: the run used {' and '.join(how)}"
         )
 
 
 def check_runs(model_dirs: Sequence[str | Path]) -> None:
-    """Raises UserError if one of several is no run, or holds no checkpoint."""
+    """Raises UserError if a directory is not a run, or has no checkpoint."""
     for path in model_dirs:
         run = RunDir(Path(path))
         run.read_config()
         run.checkpoint()
 
 
-def _trained(config: PretrainConfig, plan: TrainingPlan) -> dict[str, str]:
-    """What a run's own classifier is called, and what tells its way of training from the plain."""
+def _protocol_and_setting(config: PretrainConfig, plan: TrainingPlan) -> dict[str, str]:
+    """Returns the protocol of a run's classifier and its differences from the default training."""
     if isinstance(config, DistillConfig):
-        settings = config.distillation
-        words = [f"T={settings.distill_temperature:g}"]
+        distillation = config.distillation
+        parts = [f"T={distillation.distill_temperature:g}"]
         if plan.num_labels:
-            words.append(f"alpha={settings.distill_alpha:g}, {plan.num_labels} labels")
-        return {"protocol": "distill", "setting": ", ".join(words)}
+            parts.append(f"alpha={distillation.distill_alpha:g}, {plan.num_labels} labels")
+        return {"protocol": "distill", "setting": ", ".join(parts)}
     assert isinstance(config, FinetuneConfig)
-    finetuning, words = config.finetuning, []
+    finetuning, parts = config.finetuning, []
     if finetuning.fine_tune_after_block >= 0:
-        words.append(
+        parts.append(
             "head only"
             if finetuning.fine_tune_after_block == 4
             else f"after block {finetuning.fine_tune_after_block}"
         )
     if finetuning.ft_proj_selector:
-        words.append(f"from layer {finetuning.ft_proj_selector} of the projection head")
+        parts.append(f"from layer {finetuning.ft_proj_selector} of the projection head")
     protocol = "finetune/supervised" if finetuning.from_scratch else "finetune"
-    return {"protocol": protocol, "setting": ", ".join(words)}
+    return {"protocol": protocol, "setting": ", ".join(parts)}

@@ -1,6 +1,7 @@
-"""Features on their way to a file: in parts, so that what is cut short goes on from the last."""
+"""Extraction of frozen features, and the cache of features and other arrays."""
 
 import io
+import logging
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -16,155 +17,24 @@ from simclr_tf.augment import eval_transform
 from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches
 from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
-from simclr_tf.utils.files import atomic_write, directory_lock
-from simclr_tf.utils.progress import LineProgress
+from simclr_tf.utils.files import atomic_write, directory_lock, save_npz
+from simclr_tf.utils.progress import Progress
 
-_PART_BYTES = 2**26
-_PART_ROWS = 2**14
-_PART_SECONDS = 60.0  # what a kill costs at most
-
-
-class FeatureStore:
-    """Rows of features and labels, in memory or in a directory.
-
-    The directory holds part-START-features.npy and part-START-labels.npy while rows are added, and
-    in the end features.npy and labels.npy, which are read memory-mapped. A part that is there in
-    full is not asked for again; one that was cut short is.
-
-    Args:
-        directory: where the rows are kept; None: in memory.
-        num_rows: N, how many there will be.
-    """
-
-    def __init__(self, directory: Path | None, num_rows: int):
-        self._directory, self._num_rows = directory, num_rows
-        self._pending: list[tuple[np.ndarray, np.ndarray]] = []
-        self._starts: list[int] = []
-        self.count = 0  # rows so far
-        if directory is not None and not self.is_complete:
-            while (rows := self._part(self.count)) is not None:
-                self._starts.append(self.count)
-                self.count += len(rows[1])
-        self._kept, self._kept_at = self.count, time.monotonic()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all rows are there already."""
-        return self._directory is not None and self._final("labels").exists()
-
-    def add(self, features: np.ndarray, labels: np.ndarray) -> None:
-        """Add the next rows: float32 [n, D] and int64 [n] or [n, C]."""
-        self._pending.append((features, labels))
-        self.count += len(features)
-        pending = self.count - self._kept
-        full = pending >= _PART_ROWS or pending * features[0].nbytes >= _PART_BYTES
-        full = full or time.monotonic() - self._kept_at > _PART_SECONDS
-        if self._directory is not None and full:
-            self._keep()
-
-    def finish(self) -> None:
-        """Put the parts together, once all rows are there."""
-        if self._directory is None:
-            return
-        self._keep()
-        for kind in ("features", "labels"):  # the labels last: they say that all is there
-            final = self._final(kind)
-            unfinished = final.with_suffix(".incomplete")
-            first = _read(self._name(kind, 0))
-            whole = np.lib.format.open_memmap(
-                unfinished, "w+", first.dtype, (self._num_rows, *first.shape[1:])
-            )
-            for start in self._starts:
-                part = _read(self._name(kind, start))
-                whole[start : start + len(part)] = part
-            whole.flush()
-            del whole
-            unfinished.replace(final)
-        for start in self._starts:
-            for kind in ("features", "labels"):
-                self._name(kind, start).unlink()
-
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return (features [N, D], labels [N] or [N, C]), once all rows are there."""
-        if self._directory is None:
-            features, labels = zip(*self._pending, strict=True)
-            return np.concatenate(features), np.concatenate(labels)
-        return _read(self._final("features")), np.array(_read(self._final("labels")))
-
-    def _keep(self) -> None:
-        if not self._pending:
-            return
-        features, labels = zip(*self._pending, strict=True)
-        for kind, rows in (("features", features), ("labels", labels)):
-            atomic_write(self._name(kind, self._kept), _npy(np.concatenate(rows)))
-        self._starts.append(self._kept)
-        self._kept, self._pending, self._kept_at = self.count, [], time.monotonic()
-
-    def _part(self, start: int) -> tuple[np.ndarray, np.ndarray] | None:
-        if not all(self._name(kind, start).exists() for kind in ("features", "labels")):
-            return None
-        try:
-            features, labels = (_read(self._name(kind, start)) for kind in ("features", "labels"))
-        except (ValueError, EOFError):  # damaged: made again
-            return None
-        return (features, labels) if len(features) == len(labels) else None
-
-    def _name(self, kind: str, start: int) -> Path:
-        assert self._directory is not None
-        return self._directory / f"part-{start:09}-{kind}.npy"
-
-    def _final(self, kind: str) -> Path:
-        assert self._directory is not None
-        return self._directory / f"{kind}.npy"
-
-
-def _npy(rows: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, rows, allow_pickle=False)
-    return file.getvalue()
-
-
-def _read(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-Arrays = Mapping[str, np.ndarray]
-
-
-def kept(path: Path | None, compute: Callable[[], Arrays]) -> Arrays:
-    """Return what an earlier call with this path computed, or else compute and keep it.
-
-    Args:
-        path: an .npz file, named by the content of all that the arrays depend on; None: nothing is
-            kept. A damaged one is made again.
-        compute: returns arrays of numbers or strings, by name.
-    """
-    if path is not None and path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as found:
-                return dict(found)
-        except (ValueError, EOFError, zipfile.BadZipFile):
-            pass
-    arrays = {name: np.asarray(value) for name, value in compute().items()}
-    if path is not None:
-        file = io.BytesIO()
-        # Told not to pickle, NumPy before 2.2 would keep `allow_pickle` as one more array.
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        atomic_write(path, file.getvalue())
-    return arrays
-
+logger = logging.getLogger(__name__)
 
 # A keras.Model or a loaded SavedModel: called as encoder(images [N, S, S, 3], training=False).
 Encoder = Callable[..., tf.Tensor]
+ArrayDict = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder says about a split, in the split's order.
+    """Features and labels of a split, in the split's order.
 
-    `features` is float32 [N, D], perhaps mapped from a file; `labels` is int64 [N], -1 where an
-    image has none, or where an image has any number of classes [N, C] of 1 (there), 0 (not there)
-    and -1 (present but excluded from the metric).
+    Attributes:
+        features: float32 [N, D], possibly memory-mapped.
+        labels: int64 [N], -1 for images without a label; or, where images have several classes,
+            [N, C] of 1 (present), 0 (absent) and -1 (present but excluded from the metric).
     """
 
     features: np.ndarray
@@ -172,21 +42,29 @@ class Features:
 
     @property
     def num_examples(self) -> int:
-        """Return N."""
+        """Number of images N."""
         return len(self.features)
 
 
 class FeatureExtractor:
-    """Turns splits into features with one graph, however many splits and however often.
+    """Computes the features of splits with one graph for all of them.
+
+    >>> import tensorflow as tf
+    >>> from simclr_tf.data import open_source
+    >>> from simclr_tf.evaluation import FeatureExtractor
+    >>> mean_color = lambda images, training: tf.reduce_mean(images, [1, 2])
+    >>> extract = FeatureExtractor(mean_color, image_size=16, batch_size=4)
+    >>> extract(open_source("shapes", "test[:6]", storage_size=24)).features.shape
+    (6, 3)
 
     Args:
-        encoder: called in inference mode on float32 images [batch_size, S, S, 3] in [0, 1]; its
-            weights may change between calls, where there is no `cache_dir`.
-        image_size: S, the side in pixels to which `eval_transform` brings the images.
+        encoder: called in inference mode on float32 images [batch_size, S, S, 3] in [0, 1]. Its
+            weights may change between calls if there is no `cache_dir`.
+        image_size: side length S of the images in pixels; `eval_transform` resizes them.
         batch_size: images per call; the last batch is padded.
-        cache_dir: where features are kept, and found again by content; None: nowhere.
-        identity: of the encoder, for the cache: another one for other features.
-        say: takes the lines of progress.
+        cache_dir: directory of the feature cache; None disables it.
+        fingerprint: cache key of the encoder, different for encoders with different features.
+        flush_interval: seconds between writes to the cache, the most that a kill can cost.
     """
 
     def __init__(
@@ -195,112 +73,275 @@ class FeatureExtractor:
         image_size: int,
         batch_size: int = 256,
         cache_dir: Path | None = None,
-        identity: str = "",
-        say: Callable[[str], None] = print,
+        fingerprint: str = "",
+        *,
+        flush_interval: float = 60.0,
     ) -> None:
-        if cache_dir is not None and not identity:
-            raise ValueError("a cache needs the identity of the encoder")
+        if cache_dir is not None and not fingerprint:
+            raise ValueError("cache_dir requires the fingerprint of the encoder")
         self._image_size, self._batch_size = image_size, batch_size
-        self._cache_dir, self._identity, self._say = cache_dir, identity, say
+        self._cache_dir, self._fingerprint = cache_dir, fingerprint
+        self._flush_interval = flush_interval
 
         def embed(images: tf.Tensor, aspect: tf.Tensor | None) -> tf.Tensor:
             outputs = encoder(eval_transform(images, image_size, aspect), training=False)
             if outputs.shape.rank != 2:
                 raise UserError(
-                    f"the encoder gives outputs of shape {outputs.shape}, and evaluation needs "
-                    "one vector per image: let it end in a global pooling"
+                    f"encoder: expected one feature vector per image, got outputs of shape "
+                    f"{outputs.shape}. Fix: end the encoder with a global pooling"
                 )
             return tf.cast(outputs, tf.float32)
 
         self._embed = trace_per_shape(embed)
 
     def __call__(self, source: ImageSource) -> Features:
-        """Return the features of every example of `source`, in the source's order.
+        """Returns the features of all images of `source`, in its order.
 
         Raises:
-            UserError: the source is empty, an image cannot be read, or the encoder gives something
-                other than one vector per image, or a feature that is not finite.
+            UserError: if the source is empty, an image cannot be read, or the outputs of the
+                encoder are not one finite vector per image.
         """
         if not source.num_examples:
-            raise UserError(f"{source.name} holds no images; choose another split")
-        place = self.cache_path(source)
-        if place is None:
-            return self._stored(source, FeatureStore(None, source.num_examples))
-        wait = f"another process is at the features of {source.name}: waiting for it"
-        with directory_lock(place, lambda: self._say(wait)):
-            return self._stored(source, FeatureStore(place, source.num_examples))
+            raise UserError(f"{source.name} has no images. Fix: choose another split")
+        path = self.cache_path(source)
+        if path is None:
+            return self._load_or_extract(source, None)
+        wait_message = f"another process computes the features of {source.name}: waiting for it"
+        with directory_lock(path, lambda: logger.info(wait_message)):
+            return self._load_or_extract(source, path)
 
     def cache_path(self, source: ImageSource) -> Path | None:
-        """Return the directory of this encoder and source in the cache, None without one."""
+        """Returns the cache directory for this encoder and source; None without a cache."""
         if self._cache_dir is None:
             return None
-        key = content_hash(__version__, self._identity, source.fingerprint(), self._image_size)
+        key = content_hash(__version__, self._fingerprint, source.fingerprint(), self._image_size)
         return self._cache_dir / key[:16]
 
-    def _stored(self, source: ImageSource, store: FeatureStore) -> Features:
+    def _load_or_extract(self, source: ImageSource, path: Path | None) -> Features:
+        store = FeatureStore(path, source.num_examples, flush_interval=self._flush_interval)
         if not store.is_complete:
             with decode_errors_name_image(source):
                 self._extract(source, store)
         return Features(*store.read())
 
-    def _extract(self, source: ImageSource, store: FeatureStore) -> None:
-        progress = LineProgress(f"features of {source.name}", source.num_examples, self._say)
-        if store.count:
-            progress.resume(store.count)
-        for batch in sequential_batches(source, self._batch_size, start=store.count):
-            images, aspect = batch["image"], batch.get("aspect")
-            count = len(images)
-            missing = self._batch_size - count
-            images = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
-            if aspect is not None:
-                aspect = tf.pad(aspect, [[0, missing]], constant_values=1.0)
-            block = self._embed(images, aspect).numpy()[:count]
-            require_finite(block, store.count, source)
-            labels = batch["label"].numpy() if "label" in batch else np.full(count, -1)
-            store.add(block, labels.astype(np.int64))
-            progress.show(store.count)
+    def _extract(self, source: ImageSource, store: "FeatureStore") -> None:
+        with Progress(f"features of {source.name}", source.num_examples) as progress:
+            if store.count:
+                progress.resume(store.count)
+            for batch in sequential_batches(source, self._batch_size, start=store.count):
+                images, aspect = batch["image"], batch.get("aspect")
+                count = len(images)
+                padding = self._batch_size - count
+                images = tf.pad(images, [[0, padding], [0, 0], [0, 0], [0, 0]])
+                if aspect is not None:
+                    aspect = tf.pad(aspect, [[0, padding]], constant_values=1.0)
+                features = self._embed(images, aspect).numpy()[:count]
+                require_finite(features, store.count, source)
+                labels = batch["label"].numpy() if "label" in batch else np.full(count, -1)
+                store.add(features, labels.astype(np.int64))
+                progress.update(store.count)
         store.finish()
-
-
-def require_finite(features: np.ndarray, start: int, source: ImageSource) -> None:
-    """Raise UserError if features [n, D] of the images from `start` on are not all finite."""
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        first = start + int(np.argmin(finite))
-        raise UserError(
-            f"the encoder gives features that are not finite (first for image {first} of "
-            f"{source.name}): its weights have diverged; evaluate an earlier checkpoint, or train "
-            "again with a lower --learning_rate"
-        )
-
-
-def trace_per_shape(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of tensors (or None) as graphs, one for all calls of the same shapes.
-
-    TensorFlow warns of functions that are traced again and again, and takes those of several
-    encoders for one; it does not look at graphs that were asked for.
-    """
-    trace = tf.function(function, autograph=False).get_concrete_function
-    graphs: dict[Any, Callable[..., Any]] = {}
-
-    def call(*arguments: Any) -> Any:
-        given = [argument for argument in arguments if argument is not None]
-        specs = [None if x is None else tf.TensorSpec(x.shape, x.dtype) for x in arguments]
-        key = str(specs)
-        if key not in graphs:
-            graphs[key] = trace(*specs)
-        return graphs[key](*given)
-
-    return call
 
 
 def extract_features(
     encoder: Encoder, source: ImageSource, image_size: int, batch_size: int = 256
 ) -> Features:
-    """Return the features of one split, as `FeatureExtractor` does for several."""
+    """Computes the features of one split; see `FeatureExtractor`.
+
+    >>> import tensorflow as tf
+    >>> from simclr_tf.data import open_source
+    >>> from simclr_tf.evaluation import extract_features
+    >>> images = open_source("shapes", "test[:6]", storage_size=24)
+    >>> extract_features(lambda x, training: tf.reduce_max(x, [1, 2]), images, 16).labels.shape
+    (6,)
+
+    Args:
+        encoder: called on float32 images [batch_size, S, S, 3] in [0, 1].
+        source: the split.
+        image_size: side length S in pixels.
+        batch_size: images per call.
+
+    Returns:
+        The features and labels.
+
+    Raises:
+        UserError: if an image cannot be read or the outputs are unusable.
+    """
     return FeatureExtractor(encoder, image_size, batch_size)(source)
 
 
+class FeatureStore:
+    """Rows of features and labels in memory or in a directory.
+
+    While rows are added, the directory contains part-START-features.npy and part-START-labels.npy;
+    afterwards it contains features.npy and labels.npy, which are memory-mapped. Complete parts of
+    an interrupted extraction are reused, damaged ones are computed again.
+
+    Args:
+        directory: location of the files; None stores the rows in memory.
+        num_rows: total number of rows N.
+        flush_interval: seconds between writes; parts of 16,384 rows or 64 MiB are written earlier.
+    """
+
+    _MAX_PART_BYTES = 2**26
+    _MAX_PART_ROWS = 2**14
+
+    def __init__(self, directory: Path | None, num_rows: int, *, flush_interval: float = 60.0):
+        self._directory, self._num_rows = directory, num_rows
+        self._flush_interval = flush_interval
+        self._pending: list[tuple[np.ndarray, np.ndarray]] = []
+        self._starts: list[int] = []
+        self.count = 0  # rows added so far
+        if directory is not None and not self.is_complete:
+            while (rows := self._load_part(self.count)) is not None:
+                self._starts.append(self.count)
+                self.count += len(rows[1])
+        self._num_flushed, self._flushed_at = self.count, time.monotonic()
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the directory contains all rows."""
+        return self._directory is not None and self._final_path("labels").exists()
+
+    def add(self, features: np.ndarray, labels: np.ndarray) -> None:
+        """Adds the next rows: float32 [n, D] and int64 [n] or [n, C]."""
+        self._pending.append((features, labels))
+        self.count += len(features)
+        pending = self.count - self._num_flushed
+        if (
+            pending >= self._MAX_PART_ROWS
+            or pending * features[0].nbytes >= self._MAX_PART_BYTES
+            or time.monotonic() - self._flushed_at > self._flush_interval
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the rows that are not written yet."""
+        if self._directory is None or not self._pending:
+            return
+        features, labels = zip(*self._pending, strict=True)
+        for kind, rows in (("features", features), ("labels", labels)):
+            file = io.BytesIO()
+            np.save(file, np.concatenate(rows), allow_pickle=False)
+            atomic_write(self._part_path(kind, self._num_flushed), file.getvalue())
+        self._starts.append(self._num_flushed)
+        self._num_flushed, self._pending, self._flushed_at = self.count, [], time.monotonic()
+
+    def finish(self) -> None:
+        """Joins the parts after all rows have been added."""
+        if self._directory is None:
+            return
+        self.flush()
+        for kind in ("features", "labels"):  # labels.npy marks the directory as complete
+            final = self._final_path(kind)
+            temporary = final.with_suffix(".incomplete")
+            first = _open_npy(self._part_path(kind, 0))
+            joined = np.lib.format.open_memmap(
+                temporary, "w+", first.dtype, (self._num_rows, *first.shape[1:])
+            )
+            for start in self._starts:
+                part = _open_npy(self._part_path(kind, start))
+                joined[start : start + len(part)] = part
+            joined.flush()
+            del joined
+            temporary.replace(final)
+        for start in self._starts:
+            for kind in ("features", "labels"):
+                self._part_path(kind, start).unlink()
+
+    def read(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (features [N, D], labels [N] or [N, C]) after all rows have been added."""
+        if self._directory is None:
+            features, labels = zip(*self._pending, strict=True)
+            return np.concatenate(features), np.concatenate(labels)
+        return (
+            _open_npy(self._final_path("features")),
+            np.array(_open_npy(self._final_path("labels"))),
+        )
+
+    def _load_part(self, start: int) -> tuple[np.ndarray, np.ndarray] | None:
+        paths = [self._part_path(kind, start) for kind in ("features", "labels")]
+        if not all(path.exists() for path in paths):
+            return None
+        try:
+            features, labels = map(_open_npy, paths)
+        except (ValueError, EOFError):  # damaged
+            return None
+        return (features, labels) if len(features) == len(labels) else None
+
+    def _part_path(self, kind: str, start: int) -> Path:
+        assert self._directory is not None
+        return self._directory / f"part-{start:09}-{kind}.npy"
+
+    def _final_path(self, kind: str) -> Path:
+        assert self._directory is not None
+        return self._directory / f"{kind}.npy"
+
+
+def _open_npy(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def load_or_compute(path: Path | None, compute: Callable[[], ArrayDict]) -> ArrayDict:
+    """Returns cached arrays, or computes and caches them.
+
+    Args:
+        path: .npz file whose name is a hash of all inputs of the computation; None disables the
+            cache. A damaged file is replaced.
+        compute: returns arrays of numbers or strings by name.
+
+    Returns:
+        The arrays by name.
+    """
+    if path is not None and path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            pass
+    arrays = {name: np.asarray(value) for name, value in compute().items()}
+    if path is not None:
+        save_npz(path, **arrays)
+    return arrays
+
+
+def require_finite(features: np.ndarray, start: int, source: ImageSource) -> None:
+    """Raises UserError if features [n, D] of the images from index `start` are not all finite."""
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        first = start + int(np.argmin(finite))
+        raise UserError(
+            f"encoder: its features are not finite (first for image {first} of {source.name}), "
+            "because its weights have diverged. "
+            "Fix: evaluate an earlier checkpoint, or train with a lower --learning_rate"
+        )
+
+
+def trace_per_shape(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a function of tensors (or None): one graph for all calls with the same shapes.
+
+    Unlike a `tf.function`, it causes no retracing warnings when several encoders are compiled.
+    """
+    trace = tf.function(function, autograph=False).get_concrete_function
+    graphs: dict[Any, Callable[..., Any]] = {}
+
+    def call(*arguments: Any) -> Any:
+        tensors = [argument for argument in arguments if argument is not None]
+        specs = [None if x is None else tf.TensorSpec(x.shape, x.dtype) for x in arguments]
+        key = str(specs)
+        if key not in graphs:
+            graphs[key] = trace(*specs)
+        return graphs[key](*tensors)
+
+    return call
+
+
 def hash_weights(variables: Iterable[Any]) -> str:
-    """Return a digest of variables' values, for a FeatureExtractor's `identity`."""
+    """Returns a hash of the values of variables, for the fingerprint of an encoder.
+
+    >>> import tensorflow as tf
+    >>> from simclr_tf.evaluation.features import hash_weights
+    >>> hash_weights([tf.Variable(1.0)]) == hash_weights([tf.Variable(1.0)])
+    True
+    """
     return content_hash(*(variable.numpy() for variable in variables))

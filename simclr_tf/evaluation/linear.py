@@ -1,7 +1,5 @@
-"""A linear head that learns in batches: linear evaluation, and logistic regression by Adam."""
+"""Linear evaluation: a linear classifier on top of a frozen encoder [v1 §4.1, B.6]."""
 
-import io
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,20 +15,133 @@ from simclr_tf.data import decode_errors_name_image, train_batches
 from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, ProtocolInputs
+from simclr_tf.optimizers import WarmupCosine
 from simclr_tf.training.schedule import resolve_steps
-from simclr_tf.utils.files import atomic_write
+from simclr_tf.utils.files import save_npz
+from simclr_tf.utils.progress import Progress
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Protocol `linear`: SGD on features of random crops and flips of the training images.
+
+    Nesterov momentum 0.9, a cosine schedule to 0 and no weight decay, as in the paper.
+
+    >>> from simclr_tf.evaluation import Linear
+    >>> Linear(epochs=2, cached=True).check(num_train=1000)
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: images per step B; all images if there are fewer.
+        learning_rate: learning rate for a batch of 256, multiplied by B / 256.
+        cached: train on the features of the unaugmented images. This is much faster but differs
+            from the paper's protocol, which the result's `setting` states.
+    """
+
+    epochs: float = 90
+    batch_size: int = 256
+    learning_rate: float = 0.1
+    cached: bool = False
+
+    name: ClassVar[str] = "linear"
+
+    def check(self, num_train: int) -> None:
+        """Raises UserError if there would be no step."""
+        batch = min(self.batch_size, num_train)
+        if not resolve_steps(num_train, batch, epochs=self.epochs):
+            raise UserError(
+                f"--linear_epochs={self.epochs:g}: expected at least one step of {batch} images. "
+                "Fix: raise it"
+            )
+
+    def predict(self, inputs: ProtocolInputs) -> list[Prediction]:
+        """Trains the classifier and scores the test images."""
+        train = inputs.train
+        multi_label = train.labels.ndim == 2
+        batch = min(self.batch_size, train.num_examples)
+        steps = resolve_steps(train.num_examples, batch, epochs=self.epochs)
+        head = LinearHead(
+            train.features.shape[1],
+            inputs.num_classes,
+            cosine_optimizer("momentum", self.learning_rate * batch / 256, steps),
+            multi_label=multi_label,
+        )
+        if self.cached:
+            for features, labels in shuffled_batches(
+                train.features, train.labels, batch, steps, inputs.seed
+            ):
+                head.train_step_fn(tf.constant(features), tf.constant(labels))
+        else:
+            self._train_on_views(head, inputs, batch, steps)
+        classifier = AffineClassifier(head.kernel.numpy(), head.bias.numpy())
+        scores = inputs.test.features @ classifier.kernel + classifier.bias
+        return [Prediction(scores, self._setting(), classifier=None if multi_label else classifier)]
+
+    def _setting(self) -> str:
+        """Returns the differences from the paper's protocol."""
+        parts = ["cached features"] if self.cached else []
+        names = {"epochs": "epochs", "batch_size": "B", "learning_rate": "learning rate"}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in names and value != field.default:
+                parts.append(f"{names[field.name]} {value:g}")
+        return ", ".join(parts)
+
+    def _train_on_views(
+        self, head: "LinearHead", inputs: ProtocolInputs, batch: int, steps: int
+    ) -> None:
+        """Trains on crops and flips, with a checkpoint in `work_dir` after every epoch."""
+        assert inputs.encoder is not None and inputs.source is not None
+        encoder, source = inputs.encoder, inputs.source
+        augment = SimCLRAugment(
+            inputs.image_size, color_jitter_strength=0, use_blur=False, grayscale=False
+        )
+
+        @tf.function(autograph=False)
+        def train_step(records, step):
+            seed = view_seed(inputs.seed, step, 0)
+            views = augment(records["image"], seed, 0, records.get("aspect"))
+            features = tf.cast(encoder(views, training=False), tf.float32)
+            return head.train_step(features, records["label"])
+
+        checkpoint_path = None
+        if inputs.work_dir is not None:
+            key = content_hash(self, inputs.num_classes, inputs.seed, batch, steps)[:16]
+            checkpoint_path = inputs.work_dir / f"linear-{key}.npz"
+        start = head.restore(checkpoint_path) if checkpoint_path else 0
+        per_epoch = inputs.train.num_examples / batch
+        progress = Progress("linear evaluation", steps * batch)
+        with decode_errors_name_image(source), progress:
+            batches = train_batches(
+                source,
+                batch_size=batch,
+                seed=inputs.seed,
+                start_step=start,
+                num_steps=steps - start,
+            )
+            for step, records in enumerate(batches, start):
+                loss = train_step(records, tf.constant(step))
+                done = step + 1
+                if checkpoint_path and int(done / per_epoch) > int(step / per_epoch):
+                    head.save(checkpoint_path)
+                epoch = f"epoch {done / per_epoch:.1f} of {self.epochs:g}"
+                progress.update(done * batch, f"{epoch}, loss {float(loss):.3f}")
+        if checkpoint_path:
+            checkpoint_path.unlink(missing_ok=True)
 
 
 class LinearHead:
-    """Logits of features by a kernel and a bias, which start at zero: the problem is convex.
+    """A linear classifier that is trained in batches.
+
+    Kernel and bias start at zero, because the problem is convex.
 
     Args:
-        dims: D.
-        num_classes: C.
-        multi_label: labels are [N, C] of 1, 0 and -1 (which is taken for 0), and the loss a
-            sigmoid's; else int [N].
-        optimizer: whose rate falls to 0 as `falling` says.
-        l2: penalty l2/2·‖W‖² in the loss.
+        dims: feature dimension D.
+        num_classes: number of classes C.
+        optimizer: see `cosine_optimizer`.
+        multi_label: labels are [N, C] of 1, 0 and -1 (treated as 0), and the loss is the sigmoid
+            cross-entropy; otherwise labels are int [N].
+        l2: coefficient of the penalty l2/2·‖W‖².
     """
 
     def __init__(
@@ -45,10 +156,10 @@ class LinearHead:
         self.bias = tf.Variable(tf.zeros([num_classes]), name="bias")
         self._optimizer, self._multi_label, self._l2 = optimizer, multi_label, l2
         optimizer.build([self.kernel, self.bias])
-        self.step = tf.function(self.learn, autograph=False, reduce_retracing=True)
+        self.train_step_fn = tf.function(self.train_step, autograph=False, reduce_retracing=True)
 
-    def learn(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Take one step on features float32 [B, D] and their labels; return the loss before it."""
+    def train_step(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Updates the weights with features float32 [B, D]; returns the loss before the update."""
         with tf.GradientTape() as tape:
             logits = tf.matmul(features, self.kernel) + self.bias
             if self._multi_label:
@@ -65,18 +176,17 @@ class LinearHead:
         return loss
 
     def save(self, path: Path) -> None:
-        """Keep everything that learning on depends on."""
-        file = io.BytesIO()
-        np.savez(file, *(variable.numpy() for variable in self._state()))
-        atomic_write(path, file.getvalue())
+        """Saves the weights and the optimizer's state."""
+        arrays = {f"arr_{i}": variable.numpy() for i, variable in enumerate(self._state())}
+        save_npz(path, **arrays)
 
     def restore(self, path: Path) -> int:
-        """Take over what was kept, if anything was; return the steps that it had taken."""
+        """Restores a file of `save` if it exists; returns the number of finished steps."""
         if not path.exists():
             return 0
-        with np.load(path, allow_pickle=False) as kept:
-            for variable, name in zip(self._state(), kept.files, strict=True):
-                variable.assign(kept[name])
+        with np.load(path, allow_pickle=False) as file:
+            for variable, name in zip(self._state(), file.files, strict=True):
+                variable.assign(file[name])
         return int(self._optimizer.iterations.numpy())
 
     def _state(self) -> list[tf.Variable]:
@@ -84,14 +194,14 @@ class LinearHead:
 
 
 def cosine_optimizer(name: str, rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """Return the optimizer `momentum` (Nesterov 0.9) or `adam`, its rate half a cosine to 0."""
-    return optimizers.get(name, optimizers.WarmupCosine(rate, 0, steps))
+    """Returns the optimizer `momentum` (Nesterov 0.9) or `adam` with a cosine schedule to 0."""
+    return optimizers.get(name, WarmupCosine(rate, 0, steps))
 
 
 def shuffled_batches(
     features: np.ndarray, labels: np.ndarray, batch_size: int, steps: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield batches of rows in the order of (seed, epoch), which may straddle two epochs."""
+    """Yields batches of rows in an order that depends on (seed, epoch); they may span epochs."""
     order, epoch = np.empty(0, np.int64), 0
     for _ in range(steps):
         while len(order) < batch_size:
@@ -99,121 +209,3 @@ def shuffled_batches(
             order, epoch = np.concatenate([order, random.permutation(len(features))]), epoch + 1
         rows, order = order[:batch_size], order[batch_size:]
         yield features[rows], labels[rows]
-
-
-_MINUTE = 60.0
-
-
-@dataclass(frozen=True)
-class Linear:
-    """The protocol `linear`: crop and flip, encoder in inference mode, Nesterov, cosine, no decay.
-
-    Args:
-        epochs: passes over the training images.
-        batch_size: B, or all of them where there are fewer.
-        learning_rate: times B / 256.
-        cached: learn from the features of the images as they are, seen once: much faster, and not
-            quite the paper's protocol. The answer's setting says so.
-    """
-
-    epochs: float = 90
-    batch_size: int = 256
-    learning_rate: float = 0.1
-    cached: bool = False
-
-    name: ClassVar[str] = "linear"
-
-    def check(self, num_train: int) -> None:
-        """Raise UserError where there would be no step."""
-        batch = min(self.batch_size, num_train)
-        if not resolve_steps(num_train, batch, epochs=self.epochs):
-            raise UserError(f"--linear_epochs={self.epochs:g} is less than one step; raise it")
-
-    def predict(self, task: ProtocolInputs) -> list[Prediction]:
-        """Train the head on train, and score test."""
-        train = task.train
-        batch = min(self.batch_size, train.num_examples)
-        steps = resolve_steps(train.num_examples, batch, epochs=self.epochs)
-        head = LinearHead(
-            train.features.shape[1],
-            task.num_classes,
-            cosine_optimizer("momentum", self.learning_rate * batch / 256, steps),
-            multi_label=train.labels.ndim == 2,
-        )
-        if self.cached:
-            for features, labels in shuffled_batches(
-                train.features, train.labels, batch, steps, task.seed
-            ):
-                head.step(tf.constant(features), tf.constant(labels))
-        else:
-            self._train_on_views(head, task, batch, steps)
-        fitted = AffineClassifier(head.kernel.numpy(), head.bias.numpy())
-        scores = task.test.features @ fitted.kernel + fitted.bias
-        several = train.labels.ndim == 2
-        return [
-            Prediction(
-                scores,
-                self._setting(),
-                classifier=None if several else fitted,
-            )
-        ]
-
-    def _setting(self) -> str:
-        """What tells it from the paper's protocol."""
-        words = ["cached features"] if self.cached else []
-        names = {"epochs": "epochs", "batch_size": "B", "learning_rate": "learning rate"}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in names and value != field.default:
-                words.append(f"{names[field.name]} {value:g}")
-        return ", ".join(words)
-
-    def _train_on_views(
-        self, head: LinearHead, task: ProtocolInputs, batch: int, steps: int
-    ) -> None:
-        """Trains on crops and flips; after every epoch it keeps what a next call goes on from."""
-        assert task.encoder is not None and task.source is not None
-        encoder, source = task.encoder, task.source
-        augment = SimCLRAugment(
-            task.image_size, color_jitter_strength=0, use_blur=False, grayscale=False
-        )
-
-        @tf.function(autograph=False)
-        def step(records, number):
-            seed = view_seed(task.seed, number, 0)
-            views = augment(records["image"], seed, 0, records.get("aspect"))
-            features = tf.cast(encoder(views, training=False), tf.float32)
-            return head.learn(features, records["label"])
-
-        kept = None
-        if task.scratch is not None:
-            key = content_hash(self, task.num_classes, task.seed, batch, steps)[:16]
-            kept = task.scratch / f"linear-{key}.npz"
-        start = head.restore(kept) if kept else 0
-        per_epoch = task.train.num_examples / batch
-        began = said = time.monotonic()
-        with decode_errors_name_image(source):
-            batches = train_batches(
-                source,
-                batch_size=batch,
-                seed=task.seed,
-                start_step=start,
-                num_steps=steps - start,
-            )
-            for number, records in enumerate(batches, start):
-                loss = step(records, tf.constant(number))
-                done = number + 1
-                if kept and int(done / per_epoch) > int(number / per_epoch):
-                    head.save(kept)
-                now = time.monotonic()
-                if now - said > _MINUTE or (said == began and now - began > _MINUTE / 6):
-                    said = now
-                    rate = (done - start) * batch / (now - began)
-                    print(
-                        f"linear: epoch {done / per_epoch:.1f} of {self.epochs:g}, "
-                        f"loss {float(loss):.3f}, {rate:,.0f} images/s, "
-                        f"{(steps - done) * batch / rate / _MINUTE:.0f} minutes left",
-                        flush=True,
-                    )
-        if kept:
-            kept.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The encoder of a run or of an exported model, and what tells its features from others'."""
+"""Frozen encoders of runs and of exported models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,15 @@ from simclr_tf.runs.run_dir import RunDir
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """An encoder that stays as it is.
+    """An encoder whose weights do not change.
 
     Attributes:
-        encoder: called as encoder(images float32 [B, S, S, 3] in [0, 1], training=False) gives h.
-        identity: changes with whatever changes h.
-        image_size: S, in pixels.
-        step: the training step of its weights, 0 where nobody knows.
-        represent: gives h as "" and g(h) as "projection"; None where there is no projection head.
-        head_fingerprint: changes with whatever changes g.
+        encoder: encoder(images float32 [B, S, S, 3] in [0, 1], training=False) returns h.
+        fingerprint: different for encoders with a different h.
+        image_size: side length S in pixels.
+        step: training step of the weights, 0 if unknown.
+        outputs_fn: returns {"": h, "projection": g(h)}; None without a projection head.
+        head_fingerprint: different for projection heads with a different g.
     """
 
     encoder: Encoder
@@ -38,64 +38,65 @@ class FrozenEncoder:
 
 
 def encoder_from_run(model_dir: str | Path) -> FrozenEncoder:
-    """Return the encoder of a run, with the weights of its newest checkpoint.
+    """Loads the encoder of a run with the weights of its newest checkpoint.
 
     Raises:
-        UserError: there is no run or no checkpoint, or they do not fit each other.
+        UserError: if there is no run or no checkpoint, or they do not match.
     """
     config, _ = RunDir(Path(model_dir)).read_config()
     return encoder_from_model(load_model(model_dir), config)
 
 
 def encoder_from_model(model: SimCLR | Classifier, config: PretrainConfig) -> FrozenEncoder:
-    """Return the encoder of a run's model, on one device."""
-    identity = f"{hash_weights(model.encoder.variables)} {config.optimization.precision}"
+    """Returns the encoder of a run's model, on one device."""
+    fingerprint = f"{hash_weights(model.encoder.variables)} {config.optimization.precision}"
     size, step = config.augmentation.image_size, int(model.step.numpy())
     if not isinstance(model, SimCLR):
-        return FrozenEncoder(model.encoder, identity, size, step)
+        return FrozenEncoder(model.encoder, fingerprint, size, step)
 
-    def represent(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def outputs_fn(images: tf.Tensor) -> dict[str, tf.Tensor]:
         features = model.encoder(images, training=False)
         return {"": features, "projection": model.projection_head(features, training=False)}
 
-    of_head = hash_weights(model.projection_head.variables)
-    return FrozenEncoder(model.encoder, identity, size, step, represent, of_head)
+    head_fingerprint = hash_weights(model.projection_head.variables)
+    return FrozenEncoder(model.encoder, fingerprint, size, step, outputs_fn, head_fingerprint)
 
 
 def untrained_encoder(config: PretrainConfig) -> tuple[keras.Model, str]:
-    """Return the encoder of a run with the run's own first weights, and its identity."""
+    """Returns the encoder of a run with its initial weights, and its fingerprint."""
     keras.utils.set_random_seed(config.optimization.seed)
     encoder = build_encoder(config.encoder)
     return encoder, hash_weights(encoder.variables)
 
 
 def encoder_from_saved_model(path: str | Path) -> FrozenEncoder:
-    """Return the encoder that `simclr-tf export` wrote.
+    """Loads the encoder of a SavedModel of `simclr-tf export`.
 
     Raises:
-        UserError: it is no SavedModel of an image encoder.
+        UserError: if it is not a SavedModel of an image encoder.
     """
     try:
         loaded = tf.saved_model.load(str(path))
         spec = loaded.signatures["serving_default"].structured_input_signature[1]["images"]
         outputs = loaded.signatures["all_outputs"]
-        identity = hash_weights(loaded.variables)
+        fingerprint = hash_weights(loaded.variables)
     except (OSError, KeyError, AttributeError) as error:
         raise UserError(
-            f"--encoder={path}: not a SavedModel of an encoder ({str(error).splitlines()[0]}); "
-            "name a directory that simclr-tf export wrote"
+            f"--encoder={path}: expected a SavedModel of an encoder, got: "
+            f"{str(error).splitlines()[0]}. Fix: choose a directory of simclr-tf export"
         ) from None
-    if not spec.shape[1]:
+    size = spec.shape[1]
+    if not size:
         raise UserError(
-            f"--encoder={path}: its signature does not say at which size it takes images; export "
-            "it with one (simclr-tf export)"
+            f"--encoder={path}: its signature has no fixed image size. "
+            "Fix: export it with one (simclr-tf export)"
         )
     if "projection" not in outputs.structured_outputs:
-        return FrozenEncoder(loaded, identity, spec.shape[1])
+        return FrozenEncoder(loaded, fingerprint, size)
 
-    def represent(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = outputs(images=images)
-        return {"": found["features"], "projection": found["projection"]}
+    def outputs_fn(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        result = outputs(images=images)
+        return {"": result["features"], "projection": result["projection"]}
 
-    of_head = hash_weights(getattr(loaded, "projection_variables", ()))
-    return FrozenEncoder(loaded, identity, spec.shape[1], 0, represent, of_head)
+    head_fingerprint = hash_weights(getattr(loaded, "projection_variables", ()))
+    return FrozenEncoder(loaded, fingerprint, size, 0, outputs_fn, head_fingerprint)

@@ -1,4 +1,4 @@
-"""How good scores are, by the metric that is usual for a dataset."""
+"""Classification metrics of scores: top-k, mean per class, VOC 2007's average precision."""
 
 from collections.abc import Callable
 
@@ -6,13 +6,19 @@ import numpy as np
 
 
 def top_k(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return (top-1, top-5) accuracy in [0, 1]; of classes with equal scores the first counts.
+    """Computes top-1 and top-5 accuracy.
+
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation.metrics import top_k
+    >>> top_k(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
+    (0.5, 1.0)
 
     Args:
-        scores: [M, C], higher for likelier classes.
-        labels: int [M], or [M, C] of 1 (there), 0 and -1: then a found class is any of 1.
+        scores: [M, C], higher for more likely classes; of equal scores the first class counts.
+        labels: int [M]; or [M, C] of 1 (present), 0 and -1, where any present class is correct.
 
-    With fewer than six classes every class is among the first five, and top-5 is 1.
+    Returns:
+        (top-1, top-5) in [0, 1]; top-5 is 1 with fewer than six classes and one label per image.
     """
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     if labels.ndim == 2:
@@ -23,20 +29,27 @@ def top_k(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 
 def mean_per_class(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean over the classes among labels [M] of the share of each that is found."""
+    """Computes the mean of the per-class accuracies over the classes among labels [M]."""
     matrix = confusion_matrix(scores, labels, scores.shape[1])
-    there = matrix.sum(axis=1) > 0
-    return float(np.mean(matrix.diagonal()[there] / matrix.sum(axis=1)[there]))
+    present = matrix.sum(axis=1) > 0
+    return float(np.mean(matrix.diagonal()[present] / matrix.sum(axis=1)[present]))
 
 
 def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return VOC 2007's mean average precision, in [0, 1], of labels [M, C] of 1, 0 and -1.
+    """Computes VOC 2007's 11-point mean average precision.
 
-    A class's average precision is the mean over the recalls 0, 0.1, … 1 of the best precision at
-    that recall or a higher one. Images of label -1 (difficult objects only) are left out of their
-    class, and classes without an image of label 1 out of the mean.
+    The average precision of a class is the mean, over the recalls 0, 0.1, … 1, of the best
+    precision at that recall or a higher one.
+
+    Args:
+        scores: [M, C].
+        labels: [M, C] of 1, 0 and -1. Images of label -1 (difficult objects only) are excluded
+            from their class, and classes without an image of label 1 from the mean.
+
+    Returns:
+        The mean in [0, 1].
     """
-    found = []
+    precisions = []
     for score, truth in zip(scores.T, labels.T, strict=True):
         if not (truth > 0).any():
             continue
@@ -44,20 +57,36 @@ def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> floa
         hits = truth[np.argsort(-score, kind="stable")] > 0
         true = np.cumsum(hits)
         precision, recall = true / np.arange(1, len(hits) + 1), true / true[-1]
-        # A little below, for tenths are no binary numbers.
+        # Slightly lower, because tenths are not exact binary numbers.
         levels = np.arange(11) / 10 - 1e-9
-        found.append(np.mean([precision[recall >= level].max() for level in levels]))
-    return float(np.mean(found))
+        precisions.append(np.mean([precision[recall >= level].max() for level in levels]))
+    return float(np.mean(precisions))
 
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return int64 [C, C]: how many images of the row's class are taken for the column's."""
-    answers = np.argmax(scores, axis=1)
-    pairs = np.bincount(labels * num_classes + answers, minlength=num_classes**2)
+    """Counts the images of each true class (row) by predicted class (column).
+
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation.metrics import confusion_matrix
+    >>> confusion_matrix(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]), 2)
+    array([[0, 0],
+           [1, 1]])
+
+    Args:
+        scores: [M, C].
+        labels: int [M].
+        num_classes: number of classes C.
+
+    Returns:
+        int64 [C, C].
+    """
+    predictions = np.argmax(scores, axis=1)
+    pairs = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+# Keys: options.METRICS.
+METRIC_FUNCTIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "top-1": lambda scores, labels: top_k(scores, labels)[0],
     "mean per class": mean_per_class,
     "11-point mAP": voc07_mean_average_precision,

@@ -1,73 +1,225 @@
-"""What is asked of an evaluation: on which data, by which protocols."""
+"""Options of an evaluation; this module does not import TensorFlow."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
 
-from simclr_tf.data import ImageSource
-from simclr_tf.data.label_subset import sample_labeled
-from simclr_tf.evaluation.protocols import EvaluationProtocol
-from simclr_tf.evaluation.splits import Splits
-from simclr_tf.evaluation.transfer_datasets import lookup_transfer_dataset
+from simclr_tf.errors import UserError
+from simclr_tf.options import OptionGroup, option, parse_choices, split_commas
+
+PROTOCOLS = ("knn", "logistic", "linear", "probes")
+CLASSIFIER_PROTOCOLS = ("logistic", "linear")
+BASELINES = ("pca", "random", "supervised")
+METRICS = ("top-1", "mean per class", "11-point mAP")
+TRANSFORMATIONS = ("color", "rotation", "noise", "sobel")
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalOptions:
-    """What is to be measured, whatever the encoder.
+class EvalSource(OptionGroup):
+    """Input and output"""
 
-    Attributes:
-        protocols: such as KNN() and Logistic().
-        baselines: any of BASELINES.
-        transformations: any of TRANSFORMATIONS: told from the encoder's and the head's outputs.
-        datasets: labelled datasets; empty: the run's own.
-        train_split, test_split, metric: for all of them; "": the run's for its own dataset, else
-            those that `lookup_transfer_dataset` knows.
-        data_dir: where TFDS datasets are prepared; "": the run's.
-        skip_unreadable: leave out files that are not images.
-        label_fraction, labels_per_class: how many of the labels are learnt from, class by class.
-        save_classifier: keep the one fitted head, of the one protocol and dataset that has it.
-        batch_size: images per call of an encoder.
-        seed: of the choice of labels and of the protocols' own draws.
+    model_dir: str = option("", "Run directory, or several with commas: A,B,C.")
+    encoder: str = option(
+        "", "Exported SavedModel to evaluate instead of a run; requires output and dataset."
+    )
+    output: str = option("", "Directory for the results of an exported encoder.")
+    table: bool = option(
+        False, "Print a Markdown table of all results of the runs; protocols may then be empty."
+    )
+
+    @property
+    def model_dirs(self) -> list[str]:
+        """Run directories."""
+        return split_commas(self.model_dir)
+
+    def check(self, options: "EvalOptions") -> None:
+        """Raises UserError if these options contradict each other or `options`."""
+        if bool(self.model_dir) == bool(self.encoder):
+            raise UserError("expected either --model_dir=RUN or --encoder=SAVEDMODEL")
+        if self.model_dir and not self.model_dirs:
+            raise UserError(f"--model_dir={self.model_dir}: expected the path of a run")
+        if self.encoder and not (self.output and options.dataset_names):
+            raise UserError(f"--encoder={self.encoder}: requires --output=DIR and --dataset")
+        if self.encoder and options.save_classifier:
+            raise UserError("--save_classifier: requires --model_dir, got --encoder")
+        if not options.protocol_names and (self.encoder or not self.table):
+            raise UserError(f"--protocols is empty: expected any of {', '.join(PROTOCOLS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOptions(OptionGroup):
+    """Evaluation
+
+    Lists are strings with commas; Python callers may pass sequences.
+
+    >>> from simclr_tf.evaluation.options import EvalOptions
+    >>> EvalOptions(protocols=["knn"], knn_k=[20, 200]).k_values
+    (20, 200)
     """
 
-    protocols: Sequence[EvaluationProtocol] = ()
-    baselines: Sequence[str] = ()
-    transformations: Sequence[str] = ()
-    datasets: Sequence[str] = ()
-    train_split: str = ""
-    test_split: str = ""
-    metric: str = ""
-    data_dir: str = ""
-    skip_unreadable: bool = False
-    label_fraction: float = 1.0
-    labels_per_class: int = 0
-    save_classifier: bool = False
-    batch_size: int = 256
-    seed: int = 0
+    dataset: str = option("", "Labeled dataset. Default: the run's dataset.", heading="Data")
+    datasets: str = option(
+        "",
+        "Several datasets with commas, for transfer; each with its standard splits and metric.",
+        heading="Data",
+    )
+    train_split: str = option(
+        "",
+        "Training split. Default: the run's split, or the dataset's standard split.",
+        heading="Data",
+    )
+    eval_split: str = option(
+        "",
+        "Test split. Default: the run's split, or the dataset's standard split.",
+        heading="Data",
+    )
+    metric: str = option(
+        "",
+        "Metric reported as `value`. Default: the dataset's standard metric.",
+        choices=("", *METRICS),
+        heading="Data",
+    )
+    data_dir: str = option(
+        "", "Directory of prepared TFDS datasets. Default: the run's directory.", heading="Data"
+    )
+    skip_unreadable: bool = option(
+        False,
+        "Skip files that are not readable images; always on if the run has it.",
+        heading="Data",
+    )
+    label_fraction: float = option(
+        1.0,
+        "Fraction of the training labels to use, of each class.",
+        min=1e-6,
+        max=1.0,
+        heading="Data",
+    )
+    labels_per_class: int = option(
+        0,
+        "Number of training labels per class; above 0 it replaces label_fraction.",
+        min=0,
+        heading="Data",
+    )
+    seed: int = option(0, "Seed of the label subset and of the protocols.", min=0, heading="Data")
+    protocols: str = option("knn,logistic", f"Any of {', '.join(PROTOCOLS)}.", heading="Protocols")
+    baselines: str = option(
+        "",
+        "Any of pca (of pixels), random (the untrained encoder), supervised (the encoder trained "
+        "with labels for as many steps as the run, which takes as long).",
+        heading="Protocols",
+    )
+    knn_k: str = option(
+        "200", "k-NN: number of neighbors, or several with commas: 20,200.", heading="Protocols"
+    )
+    knn_temperature: str = option(
+        "0.1",
+        "k-NN: temperature T of the vote exp(cosine / T), or several with commas: 0.07,0.1.",
+        heading="Protocols",
+    )
+    l2_sweep: bool = option(
+        False,
+        "Logistic: select L2 from 45 values on a held-out tenth of the training split.",
+        heading="Protocols",
+    )
+    logistic_solver: str = option(
+        "lbfgs",
+        "Logistic: adam for datasets that are too large for L-BFGS.",
+        choices=("lbfgs", "adam"),
+        heading="Protocols",
+    )
+    linear_epochs: float = option(
+        90, "Linear: epochs over the training images.", min=1e-6, max=1e9, heading="Protocols"
+    )
+    linear_batch_size: int = option(256, "Linear: images per step.", min=1, heading="Protocols")
+    linear_learning_rate: float = option(
+        0.1,
+        "Linear: learning rate for a batch of 256; scaled by batch size / 256.",
+        min=1e-6,
+        max=1e9,
+        heading="Protocols",
+    )
+    linear_features: str = option(
+        "augmented",
+        "Linear: train on features of random crops and flips, as in the paper, or on the cached "
+        "features of the unaugmented images, which is much faster.",
+        choices=("augmented", "cached"),
+        heading="Protocols",
+    )
+    probe_transformations: str = option(
+        ",".join(TRANSFORMATIONS),
+        "Probes: transformations to predict from h and g(h).",
+        heading="Protocols",
+    )
+    eval_batch_size: int = option(
+        256, "Images per call of the encoder.", min=1, heading="Protocols"
+    )
+    save_classifier: bool = option(
+        False,
+        "Save the logistic or linear classifier and export it with the encoder as signature "
+        "`classify`.",
+        heading="Actions",
+    )
 
-    def splits(self, dataset: str, own: Splits) -> Splits:
-        """Returns the splits of a dataset: what was asked for, the run's, or the usual ones."""
-        usual = own if dataset == own.dataset else None
-        known = lookup_transfer_dataset(dataset)
-        return dataclasses.replace(
-            own,
-            dataset=dataset,
-            train_split=self.train_split or (usual or known).train_split or "train",
-            test_split=self.test_split or (usual or known).test_split or "test",
-            metric=self.metric or known.metric,
-            data_dir=self.data_dir or own.data_dir,
-            skip_unreadable=self.skip_unreadable or own.skip_unreadable,
-        )
-
-    def open(self, splits: Splits) -> tuple[ImageSource, ImageSource]:
-        """Opens both splits, train's down to the labels that may be learnt from."""
-        train, test = splits.open()
-        if train.class_names and (self.label_fraction < 1 or self.labels_per_class):
-            positions = sample_labeled(
-                train.labels(),
-                train.class_names,
-                fraction=self.label_fraction,
-                per_class=self.labels_per_class,
-                seed=self.seed,
+    def __post_init__(self):
+        super().__post_init__()
+        if self.dataset and self.datasets:
+            raise UserError(
+                "--dataset and --datasets exclude each other. Fix: list all in --datasets"
             )
-            train = train.subset(positions)
-        return train, test
+        if "finetune" in split_commas(self.protocols):
+            raise UserError(
+                f"--protocols={self.protocols}: fine-tuning is a command of its own. "
+                "Fix: simclr-tf finetune --checkpoint=RUN"
+            )
+        parse_choices("probe_transformations", self.probe_transformations, TRANSFORMATIONS)
+        _ = self.protocol_names, self.baseline_names, self.k_values, self.temperatures
+        if self.save_classifier:
+            classifiers = set(self.protocol_names) & set(CLASSIFIER_PROTOCOLS)
+            if len(classifiers) != 1 or len(self.dataset_names) > 1:
+                raise UserError(
+                    f"--save_classifier: expected one of {', '.join(CLASSIFIER_PROTOCOLS)} in "
+                    f"--protocols and one dataset, got --protocols={self.protocols}"
+                )
+
+    @property
+    def dataset_names(self) -> list[str]:
+        """Datasets; empty for the run's dataset."""
+        return split_commas(self.datasets or self.dataset)
+
+    @property
+    def protocol_names(self) -> list[str]:
+        """Protocols, each a member of PROTOCOLS."""
+        return parse_choices("protocols", self.protocols, PROTOCOLS)
+
+    @property
+    def baseline_names(self) -> list[str]:
+        """Baselines, each a member of BASELINES."""
+        return parse_choices("baselines", self.baselines, BASELINES)
+
+    @property
+    def transformation_names(self) -> list[str]:
+        """Transformations to probe; empty without the protocol `probes`."""
+        if "probes" not in self.protocol_names:
+            return []
+        return parse_choices("probe_transformations", self.probe_transformations, TRANSFORMATIONS)
+
+    @property
+    def k_values(self) -> tuple[int, ...]:
+        """Numbers of neighbors."""
+        return tuple(_parse_numbers("knn_k", self.knn_k, int))
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Temperatures of the k-NN vote."""
+        return tuple(_parse_numbers("knn_temperature", self.knn_temperature, float))
+
+
+def _parse_numbers(option_name: str, value: str, kind: type) -> list:
+    kind_name = "integers" if kind is int else "numbers"
+    expected = f"--{option_name}={value}: expected positive {kind_name} separated by commas"
+    try:
+        numbers = [kind(part) for part in split_commas(value)]
+    except ValueError:
+        raise UserError(expected) from None
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise UserError(expected)
+    return numbers

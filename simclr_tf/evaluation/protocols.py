@@ -1,6 +1,5 @@
-"""What an evaluation protocol is, what it works on, and what it answers."""
+"""Interface of evaluation protocols, their inputs and predictions, and linear classifiers."""
 
-import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +9,24 @@ import numpy as np
 
 from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.features import Arrays, Encoder, Features
-from simclr_tf.utils.files import atomic_write
+from simclr_tf.evaluation.features import ArrayDict, Encoder, Features
+from simclr_tf.utils.files import save_npz
 
 
 @dataclass(frozen=True)
 class ProtocolInputs:
-    """Frozen features of two splits, and for those who look again, the images behind them.
+    """Frozen features of two splits, and the training images and encoder behind them.
 
     Attributes:
-        train: what is learnt from, its labels in [0, num_classes), or [N, C] of 0 and 1.
-        test: what is judged on, its labels as `Features` says.
-        num_classes: C.
-        encoder: gave the features; called as encoder(images, training=False).
+        train: training features; labels in [0, num_classes), or [N, C] of 0 and 1.
+        test: test features; labels as in `Features`.
+        num_classes: number of classes C.
+        encoder: the encoder of the features, called as encoder(images, training=False).
         source: the images of `train`.
-        image_size: S, in pixels, at which the encoder sees them.
-        scratch: a directory, of this encoder and `train` alone, where a long protocol keeps what it
-            has; None: nowhere.
-        seed: of the protocol's own draws.
+        image_size: side length S of the encoder's images in pixels.
+        work_dir: directory for intermediate results, specific to the encoder and `source`; None
+            disables them.
+        seed: seed of the protocol.
     """
 
     train: Features
@@ -36,13 +35,13 @@ class ProtocolInputs:
     encoder: Encoder | None = None
     source: ImageSource | None = None
     image_size: int = 0
-    scratch: Path | None = None
+    work_dir: Path | None = None
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class AffineClassifier:
-    """A fitted head: logits [N, C] = features [N, D] @ kernel [D, C] + bias [C], all float32."""
+    """A linear classifier: logits [N, C] = features [N, D] @ kernel [D, C] + bias [C], float32."""
 
     kernel: np.ndarray
     bias: np.ndarray
@@ -50,56 +49,58 @@ class AffineClassifier:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a protocol thinks of every test image.
+    """Predictions of a protocol for all test images.
 
-    `scores` is float [M, C], higher for likelier classes. `setting` tells apart the answers of one
-    protocol ("k=20, T=0.07"). `notice` is a line that the user must see beside the figures, or
-    empty. `classifier` is the fitted head, of protocols that have one.
+    Attributes:
+        scores: float [M, C], higher for more likely classes.
+        setting: distinguishes several predictions of one protocol, such as "k=20, T=0.07".
+        warning: message for the user, or "".
+        classifier: the fitted classifier, for protocols that have one.
     """
 
     scores: np.ndarray
     setting: str = ""
-    notice: str = ""
+    warning: str = ""
     classifier: AffineClassifier | None = None
 
-    def arrays(self) -> Arrays:
-        """Return it as arrays, to be kept."""
+    def to_arrays(self) -> ArrayDict:
+        """Returns the fields as arrays."""
         head = self.classifier
-        parts = {} if head is None else {"kernel": head.kernel, "bias": head.bias}
-        texts = {"setting": np.array(self.setting), "notice": np.array(self.notice)}
-        return {"scores": self.scores, **texts, **parts}
+        weights = {} if head is None else {"kernel": head.kernel, "bias": head.bias}
+        texts = {"setting": np.array(self.setting), "notice": np.array(self.warning)}
+        return {"scores": self.scores, **texts, **weights}
 
     @classmethod
-    def of(cls, arrays: Arrays) -> "Prediction":
-        """Return what `arrays` was made of."""
+    def from_arrays(cls, arrays: ArrayDict) -> "Prediction":
+        """Returns the prediction of the result of `to_arrays`."""
         head = AffineClassifier(arrays["kernel"], arrays["bias"]) if "kernel" in arrays else None
         return cls(arrays["scores"], str(arrays["setting"]), str(arrays["notice"]), head)
 
 
 class EvaluationProtocol(Protocol):
-    """A way to judge an encoder: learn from a labelled split, predict another."""
+    """A method that is fitted to the features of one split and predicts another."""
 
     @property
     def name(self) -> str:
-        """Return the protocol's name in evaluations.json."""
+        """Name of the protocol in evaluations.json."""
 
     def check(self, num_train: int) -> None:
-        """Raise UserError where the settings do not go with `num_train` train examples."""
+        """Raises UserError if the settings do not allow `num_train` training examples."""
 
-    def predict(self, task: ProtocolInputs) -> list[Prediction]:
-        """Learn from `task.train` and predict `task.test`, once for every setting."""
+    def predict(self, inputs: ProtocolInputs) -> list[Prediction]:
+        """Fits `inputs.train` and predicts `inputs.test`, once for every setting."""
 
 
 @dataclass(frozen=True)
 class FittedClassifier:
-    """A head and what it was fitted as.
+    """A fitted linear classifier with the metadata that its export needs.
 
     Attributes:
-        classifier: of features [N, D].
-        class_names: of its C logits.
+        classifier: classifier of features [N, D].
+        class_names: names of its C classes.
         protocol: "logistic" or "linear".
-        dataset: whose labels it learned.
-        step: of the encoder's training.
+        dataset: the dataset that it was fitted to.
+        step: training step of the encoder.
     """
 
     classifier: AffineClassifier
@@ -109,34 +110,32 @@ class FittedClassifier:
     step: int
 
     def save(self, path: Path) -> None:
-        """Write it as a NumPy archive, whole or not at all."""
-        file = io.BytesIO()
-        np.savez(
-            file,
+        """Writes an .npz file atomically."""
+        save_npz(
+            path,
             kernel=self.classifier.kernel,
             bias=self.classifier.bias,
             class_names=np.array(self.class_names),
             about=np.array([self.protocol, self.dataset, str(self.step)]),
         )
-        atomic_write(path, file.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> "FittedClassifier":
-        """Read one back.
+        """Reads a file of `save`.
 
         Raises:
-            UserError: it is damaged.
+            UserError: if the file is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as kept:
-                kernel, bias = kept["kernel"], kept["bias"]
-                names = tuple(str(name) for name in kept["class_names"])
-                protocol, dataset, step = (str(word) for word in kept["about"])
+            with np.load(path, allow_pickle=False) as file:
+                kernel, bias = file["kernel"], file["bias"]
+                names = tuple(str(name) for name in file["class_names"])
+                protocol, dataset, step = (str(value) for value in file["about"])
             if kernel.ndim != 2 or bias.shape != (kernel.shape[1],) or len(names) != len(bias):
                 raise ValueError(f"shapes {kernel.shape}, {bias.shape}, {len(names)} classes")
             return cls(AffineClassifier(kernel, bias), names, protocol, dataset, int(step))
         except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise UserError(
-                f"{path} is no classifier that evaluate --save_classifier wrote ({error}); remove "
-                "it, or save it again"
+                f"{path}: expected a classifier of evaluate --save_classifier, got a damaged file "
+                f"({error}). Fix: delete it, or save the classifier again"
             ) from None

@@ -1,8 +1,10 @@
-"""Where figures go as soon as they are known: evaluations.json, pictures, TensorBoard, the user."""
+"""Evaluation results: records, confusion matrices, plots and TensorBoard."""
 
 import io
+import logging
 import re
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,31 +14,40 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from simclr_tf.errors import UserError
 from simclr_tf.evaluation.metrics import (
-    METRICS,
+    METRIC_FUNCTIONS,
     confusion_matrix,
     top_k,
     voc07_mean_average_precision,
 )
 from simclr_tf.evaluation.protocols import AffineClassifier
 from simclr_tf.runs.results_file import Record, append_evaluations, format_results
-from simclr_tf.utils.files import atomic_write, slugify, truncate_filename, write_csv
+from simclr_tf.utils.files import atomic_write, save_npz, slugify, truncate_filename, write_csv
+
+logger = logging.getLogger(__name__)
+
+PER_CLASS_FILE = "per_class.csv"
+_CONFUSION_FILE = "confusion.npz"
+_MAX_CONFUSION_CLASSES = 1000
+_MAX_ANNOTATED_CLASSES = 20
+_MAX_TICK_LABELS = 60
 
 
 @dataclass(frozen=True)
 class EvalContext:
-    """What figures are about, and how they are taken.
+    """Data, encoder step and settings that the evaluations of an encoder share.
 
     Attributes:
-        dataset: recorded, like the splits and the step.
-        train_split: what is learnt from.
-        test_split: what is judged on.
+        dataset: dataset name.
+        train_split: split that protocols are fitted to.
+        test_split: split that they predict.
         metric: one of METRICS, recorded as `value`.
-        image_size: S, in pixels, at which encoders see the images.
-        step: the training step of the encoder.
+        image_size: side length S of the encoder's images in pixels.
+        step: training step of the encoder.
         batch_size: images per call of an encoder.
-        seed: of the protocols' own draws.
-        cache_dir: where features are kept; None: nowhere.
+        seed: seed of the protocols.
+        cache_dir: directory of the feature cache; None disables it.
     """
 
     dataset: str
@@ -49,18 +60,18 @@ class EvalContext:
     seed: int = 0
     cache_dir: Path | None = None
 
-    def words(self, *words: str) -> str:
-        """Return what tells a figure from others of its kind: `words`, and a seed other than 0."""
-        return ", ".join(filter(None, (*words, f"seed {self.seed}" if self.seed else "")))
+    def describe(self, *parts: str) -> str:
+        """Returns the `setting` of a record: `parts`, and the seed if it is not 0."""
+        return ", ".join(filter(None, (*parts, f"seed {self.seed}" if self.seed else "")))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One entry of evaluations.json, and what a reader wants beside it.
+    """A record of evaluations.json with the predictions behind it.
 
     `top1`, `top5` and `value`, which is of `metric`, are fractions in [0, 1]; with several labels
-    per image, `top1` is how often the best-scored class is one of them. `seconds` is wall-clock
-    time when it was computed, the extraction of features included where they were not there yet.
+    per image, `top1` is the fraction of images whose best-scored class is one of them. `seconds` is
+    the wall-clock time, including the extraction of features that were not cached.
     """
 
     protocol: str
@@ -78,196 +89,219 @@ class Evaluation:
     value: float
     scores: np.ndarray = field(metadata={"record": False})
     labels: np.ndarray = field(metadata={"record": False})
-    notice: str = field(default="", metadata={"record": False})
+    warning: str = field(default="", metadata={"record": False})
     classifier: AffineClassifier | None = field(default=None, metadata={"record": False})
 
     def record(self) -> dict[str, str | int | float]:
-        """Return the entry of evaluations.json."""
+        """Returns the record for evaluations.json."""
         fields = self.__dataclass_fields__.values()
         return {f.name: getattr(self, f.name) for f in fields if f.metadata.get("record", True)}
 
 
 def make_evaluation(
-    about: EvalContext, /, scores: np.ndarray, labels: np.ndarray, **rest: Any
+    context: EvalContext, /, scores: np.ndarray, labels: np.ndarray, **fields: Any
 ) -> Evaluation:
-    """Return the evaluation of scores [M, C] for images with these labels."""
+    """Returns the evaluation of scores [M, C] for images with these labels.
+
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation import EvalContext, make_evaluation
+    >>> context = EvalContext("shapes", "train", "test")
+    >>> fields = dict(protocol="knn", num_train=5, seconds=0.1, setting="")
+    >>> make_evaluation(context, np.eye(2), np.array([0, 0]), **fields).value
+    0.5
+
+    Args:
+        context: data and settings.
+        scores: [M, C], higher for more likely classes.
+        labels: int [M], or [M, C] of 1, 0 and -1.
+        fields: further fields of `Evaluation`.
+    """
     top1, top5 = top_k(scores, labels)
     return Evaluation(
-        dataset=about.dataset,
-        train_split=about.train_split,
-        test_split=about.test_split,
+        dataset=context.dataset,
+        train_split=context.train_split,
+        test_split=context.test_split,
         top1=top1,
         top5=top5,
         num_test=len(scores),
-        step=about.step,
-        metric=about.metric,
-        value=METRICS[about.metric](scores, labels),
+        step=context.step,
+        metric=context.metric,
+        value=METRIC_FUNCTIONS[context.metric](scores, labels),
         scores=scores,
         labels=labels,
-        **rest,
+        **fields,
     )
 
 
-_MOST_CLASSES = 1000  # of which a confusion matrix is written
-
-
 class ResultWriter:
-    """Writes figures into a run directory (or another).
+    """Writes evaluations to a run directory as soon as they are computed.
 
     Args:
         directory: gets evaluations.json, tensorboard/ and evaluations/STEP-DATASET-…-PROTOCOL-…/
-            with per_class.csv and, where an image has one of up to 1,000 classes, confusion.csv and
-            confusion.png.
-        say: takes the lines for the user.
+            with per_class.csv and, for up to 1,000 classes and one label per image, confusion.npz,
+            confusion.csv and confusion.png.
     """
 
-    def __init__(self, directory: Path, say: Callable[[str], None]):
-        self._directory, self._say = directory, say
+    def __init__(self, directory: Path):
+        self._directory = directory
         self._file = directory / "evaluations.json"
-        self._writer: tf.summary.SummaryWriter | None = None
-        self._records: list[Record] = []
+        self._summary_writer: tf.summary.SummaryWriter | None = None
+        self.records: list[Record] = []
 
     def add(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
-        """Keeps a figure, and shows it; `class_names` are those of its scores."""
+        """Writes and logs an evaluation; `class_names` belong to its scores."""
         record = evaluation.record()
-        self._records.append(record)
-        append_evaluations(self._file, self._records[-1:])  # what is shown is there to stay
-        if evaluation.notice:
-            self._say(f"note: {evaluation.notice}")
-        name = _name(record)
-        self._say(
+        self.records.append(record)
+        append_evaluations(self._file, [record])  # before it is shown
+        if evaluation.warning:
+            logger.warning(f"note: {evaluation.warning}")
+        name = _display_name(record)
+        logger.info(
             f"{name}: {evaluation.metric} {evaluation.value:.4f} ({evaluation.seconds:.1f} s)"
         )
-        # One writer: each makes a file of its own.
-        directory = str(self._directory / "tensorboard")
-        self._writer = self._writer or tf.summary.create_file_writer(directory)
-        tag = f"evaluation/{_about(record)}"
-        place = result_dir(self._directory, record)
-        scores, labels = evaluation.scores, evaluation.labels
-        with self._writer.as_default(step=evaluation.step):
+        # One writer, because each creates a file.
+        self._summary_writer = self._summary_writer or tf.summary.create_file_writer(
+            str(self._directory / "tensorboard")
+        )
+        tag = f"evaluation/{_result_path(record)}"
+        path = result_dir(self._directory, record)
+        with self._summary_writer.as_default(step=evaluation.step):
             tf.summary.scalar(tag, evaluation.value)
-            if labels.ndim == 2:
-                write_average_precisions(place, scores, labels, class_names)
-            elif len(class_names) > _MOST_CLASSES:
-                write_per_class(
-                    place, confusion_matrix(scores, labels, len(class_names)), class_names
-                )
-                self._say(f"note: no confusion matrix is drawn of {len(class_names):,} classes")
+            if evaluation.labels.ndim == 2:
+                write_average_precisions(path, evaluation.scores, evaluation.labels, class_names)
             else:
-                matrix = confusion_matrix(scores, labels, len(class_names))
-                title = f"{name}: {evaluation.dataset}, {evaluation.metric} {evaluation.value:.1%}"
-                write_per_class(place, matrix, class_names)
-                write_confusion(place, matrix, class_names, title)
-                image = confusion_image(matrix, class_names)
-                tf.summary.image(f"{tag}/confusion", image[tf.newaxis])
-        self._writer.flush()
+                matrix = confusion_matrix(evaluation.scores, evaluation.labels, len(class_names))
+                write_per_class(path, matrix, class_names)
+                if len(class_names) > _MAX_CONFUSION_CLASSES:
+                    logger.warning(
+                        f"note: no confusion matrix is written for {len(class_names):,} classes"
+                    )
+                else:
+                    title = f"{name}: {evaluation.dataset}, {evaluation.metric}"
+                    title += f" {evaluation.value:.1%}"
+                    write_confusion(path, matrix, class_names, title)
+                    image = plot_confusion(matrix, class_names)
+                    tf.summary.image(f"{tag}/confusion", image[tf.newaxis])
+        self._summary_writer.flush()
 
-    def close(self) -> None:
-        """Shows the table of what was added."""
-        self._say(f"\n{format_results(self._records)}\n\nwritten to {self._file}")
+    def log_table(self) -> None:
+        """Logs the table of all added evaluations."""
+        logger.info(f"\n{format_results(self.records)}\n\nwritten to {self._file}")
 
 
 def result_dir(directory: Path, record: Record) -> Path:
-    """Return the directory of the tables and pictures of a figure."""
-    about = f"{record['step']}-{_about(record).replace('/', '-')}"
-    return directory / "evaluations" / truncate_filename(about)
+    """Returns the directory of the tables and plots of a record."""
+    name = f"{record['step']}-{_result_path(record).replace('/', '-')}"
+    return directory / "evaluations" / truncate_filename(name)
 
 
-def _name(record: Record) -> str:
+def _display_name(record: Record) -> str:
     return record["protocol"] + (f" ({record['setting']})" if record["setting"] else "")
 
 
-def _about(record: Record) -> str:
-    """What a figure is of, as part of a path: DATASET-TRAIN-TEST/PROTOCOL-N-images."""
+def _result_path(record: Record) -> str:
+    """Returns DATASET-TRAIN-TEST/PROTOCOL-N-images."""
     data = (record["dataset"], record["train_split"], record["test_split"])
-    protocol = re.sub(r"[^\w.]+", "-", _name(record)).strip("-")
+    protocol = re.sub(r"[^\w.]+", "-", _display_name(record)).strip("-")
     return f"{'-'.join(map(slugify, data))}/{protocol}-{record['num_train']}-images"
-
-
-CONFUSION_FILE = "confusion.csv"
-PER_CLASS_FILE = "per_class.csv"
-
-_MOST_NUMBERS = 20  # classes up to which the cells' values can be read
-_MOST_NAMES = 60  # classes up to which each has its name
 
 
 def write_confusion(
     directory: Path, matrix: np.ndarray, class_names: Sequence[str], title: str
 ) -> None:
-    """Write confusion.csv and confusion.png into a directory.
-
-    In the tables a name that a spreadsheet would take for a formula has an apostrophe before it.
+    """Writes confusion.npz, confusion.csv and confusion.png.
 
     Args:
-        directory: made where it does not exist.
-        matrix: int [C, C], how many images of the row's class are taken for the column's.
-        class_names: of both.
-        title: of the picture.
+        directory: created if absent.
+        matrix: int [C, C], images by true class (row) and predicted class (column).
+        class_names: names of the C classes.
+        title: title of the plot.
     """
+    save_npz(directory / _CONFUSION_FILE, matrix=matrix, class_names=np.array(class_names))
     rows = [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
-    write_csv(directory / CONFUSION_FILE, [["true class", *class_names], *rows])
+    write_csv(directory / "confusion.csv", [["true class", *class_names], *rows])
     file = io.BytesIO()
-    _draw(matrix, class_names, title).print_png(file)
+    _draw_confusion(matrix, class_names, title).print_png(file)
     atomic_write(directory / "confusion.png", file.getvalue())
 
 
+def read_confusion(directory: Path) -> tuple[np.ndarray, list[str]] | None:
+    """Reads the confusion matrix of a result directory.
+
+    Returns:
+        (matrix int [C, C], class names), or None if there is none.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    path = directory / _CONFUSION_FILE
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            matrix, names = file["matrix"], [str(name) for name in file["class_names"]]
+        if matrix.shape != (len(names), len(names)):
+            raise ValueError(f"shape {matrix.shape}, {len(names)} classes")
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: damaged file ({error}). Fix: evaluate the run again") from None
+    return matrix, names
+
+
 def write_per_class(directory: Path, matrix: np.ndarray, class_names: Sequence[str]) -> None:
-    """Write per_class.csv: of every class the number of images and the share that is found."""
+    """Writes per_class.csv with the number of images and the accuracy of each class."""
     images = matrix.sum(axis=1)
-    right = matrix.diagonal()
-    shares = [f"{r / n:.4f}" if n else "" for r, n in zip(right, images, strict=True)]
-    _write_per_class(directory, class_names, images, "accuracy", shares)
+    correct = matrix.diagonal()
+    accuracies = [f"{c / n:.4f}" if n else "" for c, n in zip(correct, images, strict=True)]
+    _write_per_class(directory, class_names, images, "accuracy", accuracies)
 
 
 def write_average_precisions(
     directory: Path, scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> None:
-    """Write per_class.csv of labels [M, C]: of every class its images and average precision."""
+    """Writes per_class.csv for labels [M, C] with images and average precision of each class."""
     images = (labels > 0).sum(axis=0)
-    found = [
+    precisions = [
         f"{voc07_mean_average_precision(scores[:, [i]], labels[:, [i]]):.4f}" if n else ""
         for i, n in enumerate(images)
     ]
-    _write_per_class(directory, class_names, images, "average precision", found)
+    _write_per_class(directory, class_names, images, "average precision", precisions)
 
 
 def _write_per_class(
-    directory: Path, class_names: Sequence[str], images: np.ndarray, what: str, values: list[str]
+    directory: Path, class_names: Sequence[str], images: np.ndarray, metric: str, values: list[str]
 ) -> None:
     rows = zip(class_names, images.tolist(), values, strict=True)
-    write_csv(directory / PER_CLASS_FILE, [["class", "images", what], *rows])
+    write_csv(directory / PER_CLASS_FILE, [["class", "images", metric], *rows])
 
 
-def confusion_image(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Return the picture as uint8 [H, W, 3]."""
-    canvas = _draw(matrix, class_names, "")
+def plot_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """Returns a plot of a confusion matrix as uint8 [H, W, 3]."""
+    canvas = _draw_confusion(matrix, class_names, "")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw(matrix: np.ndarray, class_names: Sequence[str], title: str) -> FigureCanvasAgg:
+def _draw_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> FigureCanvasAgg:
     count = len(class_names)
     side = min(14.0, 4.0 + 0.35 * count)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, label="share of the true class", shrink=0.8)
-    ticks = range(0, count, -(-count // _MOST_NAMES))
-    names = [class_names[i] for i in ticks]
-    # Names and titles are strangers': a dollar sign is no formula.
+    fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="fraction of the true class", shrink=0.8)
+    ticks = range(0, count, -(-count // _MAX_TICK_LABELS))
+    # Names of folders may contain bytes that are not UTF-8.
+    names = [class_names[i].encode(errors="backslashreplace").decode() for i in ticks]
+    # A dollar sign in a class name does not start a formula.
     axes.set_xticks(ticks, names, rotation=90, parse_math=False)
     axes.set_yticks(ticks, names, parse_math=False)
-    axes.set_xlabel("taken for")
+    axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(title, parse_math=False, fontsize="medium")
-    if count <= _MOST_NUMBERS:
-        for row in range(count):
-            for column in range(count):
-                share = shares[row, column]
-                colour = "white" if share > 0.5 else "black"
-                axes.text(
-                    column, row, f"{share:.0%}", ha="center", va="center", fontsize=7, color=colour
-                )
+    if count <= _MAX_ANNOTATED_CLASSES:
+        for (row, column), fraction in np.ndenumerate(fractions):
+            color = "white" if fraction > 0.5 else "black"
+            text = f"{fraction:.0%}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
     return canvas

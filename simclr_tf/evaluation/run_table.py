@@ -1,17 +1,17 @@
-"""The table of what several runs hold, laid out for a document."""
+"""Table of the results of several runs, with seeds merged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, TrainingPlan, to_json
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.baselines import PCA_DIMS
 from simclr_tf.models.resnet import feature_width
-from simclr_tf.runs.results_file import markdown_row, read_evaluations, with_defaults
+from simclr_tf.runs.results_file import Record, read_evaluations, with_defaults
 from simclr_tf.runs.run_dir import RunDir, identity_settings
+from simclr_tf.utils.tables import format_table
 
 _FEATURES = {
     "": "SimCLR",
@@ -24,49 +24,54 @@ _CLASSIFIERS = {
     "knn": "k-NN",
     "logistic": "logistic (L-BFGS)",
     "finetune": "fine-tuned",
-    "distill": "its own head",
+    "distill": "own classifier",
 }
-_HEADER = ("classifier", "features", "encoder", "dims", "projection", "epochs", "labels")
+_HEADERS = ("classifier", "features", "encoder", "dims", "projection", "epochs", "labels")
 
 
 @dataclass(frozen=True)
-class _Line:
-    """One row: what is equal in runs that differ in their seeds alone."""
+class _TableRow:
+    """A row, equal for runs that differ only in their seeds."""
 
     table: tuple[str, ...]
     cells: tuple[str, ...]
     settings: frozenset[tuple[str, str]]
 
 
-def format_run_table(model_dirs: Sequence[Path]) -> str:
-    """Return Markdown: the evaluations of pretraining and fine-tuning runs, a line for each kind.
+def format_run_table(model_dirs: Sequence[str | Path]) -> str:
+    """Formats the evaluations of several runs as Markdown, one table per dataset and metric.
 
-    Figures of runs that differ in their seeds alone stand in one line, as their median, range and
-    number; lines that are of other settings and would look alike name those. There is a table for
-    every dataset, its splits and metric.
+    Results of runs that differ only in their seeds share a row with their median, range and number.
+    Rows that differ only in settings without a column name these settings.
+
+    Args:
+        model_dirs: run directories of pretraining, fine-tuning or distillation.
+
+    Returns:
+        The tables.
 
     Raises:
-        UserError: one is no run, or none has been evaluated.
+        UserError: if a directory is not a run, or there are no results.
     """
-    values: dict[_Line, list[tuple[int, float]]] = {}
+    values: dict[_TableRow, list[tuple[int, float]]] = {}
     for path in model_dirs:
-        for line, value in _lines(RunDir(path)).items():
-            values.setdefault(line, []).append(value)
+        for row, value in _read_rows(RunDir(Path(path))).items():
+            values.setdefault(row, []).append(value)
     if not values:
         names = ", ".join(str(path) for path in model_dirs)
-        raise UserError(f"--table: nothing has been evaluated in {names}; name --protocols too")
-    tables = dict.fromkeys(line.table for line in values)
+        raise UserError(f"--table: {names} has no results. Fix: set --protocols, too")
+    tables = dict.fromkeys(row.table for row in values)
     return "\n\n".join(_format(table, values) for table in tables)
 
 
-def _lines(run: RunDir) -> dict[_Line, tuple[int, float]]:
-    """The seed of a run, and its newest figure of every kind."""
+def _read_rows(run: RunDir) -> dict[_TableRow, tuple[int, float]]:
+    """Returns the seed of a run and its newest value for every row."""
     config, plan = run.read_config()
-    pretraining, its_plan, step = _pretraining(config, plan)
-    everything = _settings("", config, plan)
-    if pretraining is not config and its_plan is not None:
-        everything |= _settings("pretrained with ", pretraining, its_plan)
-    found = {}
+    pretrain_config, pretrain_plan, step = _find_pretraining(config, plan)
+    all_settings = _settings("", config, plan)
+    if pretrain_config is not config and pretrain_plan is not None:
+        all_settings |= _settings("pretrained with ", pretrain_config, pretrain_plan)
+    rows = {}
     for record in map(with_defaults, read_evaluations(run.evaluations_file)):
         protocol, _, column = record["protocol"].partition("/")
         features = _FEATURES.get(column, column)
@@ -77,15 +82,17 @@ def _lines(run: RunDir) -> dict[_Line, tuple[int, float]]:
         if column == "supervised":
             epochs = _supervised_epochs(run, record["train_split"])
         else:
-            epochs = _epochs(its_plan, record["step"] if step is None else step)
-        about = _about(pretraining, epochs, column, record["num_train"])
+            epochs = _epochs(pretrain_plan, record["step"] if step is None else step)
+        encoder = _encoder_columns(pretrain_config, epochs, column, record["num_train"])
         table = (record["dataset"], record["train_split"], record["test_split"], record["metric"])
         labels = plan.num_labels if protocol == "distill" else record["num_train"]
-        cells = (classifier_label(record), features, *about, labels)
-        settings = everything if column not in ("pca", "random") else _of_images(config, column)
-        line = _Line(table, tuple(map(str, cells)), frozenset(settings.items()))
-        found[line] = (config.optimization.seed, record["value"])
-    return found
+        cells = (classifier_label(record), features, *encoder, labels)
+        settings = all_settings
+        if column in ("pca", "random"):
+            settings = _untrained_settings(config, column)
+        row = _TableRow(table, tuple(map(str, cells)), frozenset(settings.items()))
+        rows[row] = (config.optimization.seed, record["value"])
+    return rows
 
 
 def _settings(prefix: str, config: PretrainConfig, plan: TrainingPlan) -> dict[str, str]:
@@ -97,12 +104,11 @@ def _settings(prefix: str, config: PretrainConfig, plan: TrainingPlan) -> dict[s
     return settings
 
 
-def _of_images(config: PretrainConfig, column: str) -> dict[str, str]:
-    """What a baseline that has not been trained depends on."""
+def _untrained_settings(config: PretrainConfig, column: str) -> dict[str, str]:
+    """Returns the settings that a baseline without training depends on."""
     encoder = to_json(config.encoder) if column == "random" else {}
-    return {"image_size": str(config.augmentation.image_size)} | {
-        k: str(v) for k, v in encoder.items()
-    }
+    size = {"image_size": str(config.augmentation.image_size)}
+    return size | {name: str(value) for name, value in encoder.items()}
 
 
 def _epochs(plan: TrainingPlan | None, steps: int) -> str:
@@ -112,18 +118,20 @@ def _epochs(plan: TrainingPlan | None, steps: int) -> str:
 
 
 def _supervised_epochs(run: RunDir, train_split: str) -> str:
-    """Over its own labelled images, which may be fewer than those without labels."""
+    """Returns epochs over its labeled images, which may be fewer than all images."""
     try:
         _, plan = RunDir(run.supervised_dir(train_split)).read_config()
-    except UserError:  # it has been removed, or its figures are of another split
+    except UserError:  # it was removed, or the result is of another split
         return "?"
     return _epochs(plan, plan.total_steps)
 
 
-def _about(config: PretrainConfig, epochs: str, column: str, images: int) -> tuple[object, ...]:
-    """(encoder, dims, projection, epochs) of a representation."""
+def _encoder_columns(
+    config: PretrainConfig, epochs: str, column: str, num_images: int
+) -> tuple[object, ...]:
+    """Returns (encoder, dims, projection, epochs)."""
     if column == "pca":
-        return ("–", min(PCA_DIMS, images, 3 * config.augmentation.image_size**2), "–", "–")
+        return ("–", min(PCA_DIMS, num_images, 3 * config.augmentation.image_size**2), "–", "–")
     encoder, head = config.encoder, config.projection_head
     if encoder.backbone:
         name, dims = encoder.backbone["class_name"], encoder.backbone["features"]
@@ -139,25 +147,25 @@ def _about(config: PretrainConfig, epochs: str, column: str, images: int) -> tup
     return (name, dims, projection, "–" if column == "random" else epochs)
 
 
-def classifier_label(record: Any) -> str:
-    """Return what a protocol is called, with the setting that is not of one seed alone."""
+def classifier_label(record: Record) -> str:
+    """Returns the display name of a record's protocol with its setting, without its chosen L2."""
     protocol, setting = record["protocol"].partition("/")[0], record["setting"]
     name = _CLASSIFIERS.get(protocol, protocol)
     if record["protocol"] == "finetune/supervised":
-        name = "its own head"
+        name = "own classifier"
     if protocol == "logistic" and setting.startswith("adam"):
         name, setting = "logistic (Adam)", setting.removeprefix("adam").removeprefix(", ")
-    if setting.startswith("L2="):  # another value for every seed
+    if setting.startswith("L2="):  # differs between seeds
         setting = f"L2 {setting.partition(', ')[2]}"
     return f"{name}, {setting}" if setting else name
 
 
-def _pretraining(
+def _find_pretraining(
     config: PretrainConfig, plan: TrainingPlan
 ) -> tuple[PretrainConfig, TrainingPlan | None, int | None]:
-    """What the encoder was pretrained as; of a fine-tuned run its checkpoint's, and up to where.
+    """Returns config, plan and step of the pretraining that a fine-tuned run started from.
 
-    Of a checkpoint that has been moved away it is what the fine-tuned run knows, and no plan.
+    If its checkpoint has been moved, the config is the fine-tuned run's and the plan None.
     """
     step = None
     while isinstance(config, FinetuneConfig) and config.checkpoints.checkpoint:
@@ -169,28 +177,24 @@ def _pretraining(
     return config, plan, step
 
 
-def _format(table: tuple[str, ...], values: dict[_Line, list[tuple[int, float]]]) -> str:
+def _format(table: tuple[str, ...], values: Mapping[_TableRow, Sequence[tuple[int, float]]]) -> str:
     dataset, train_split, test_split, metric = table
-    lines = [
-        f"{dataset}: learnt from {train_split}, judged on {test_split}",
-        "",
-        markdown_row([*_HEADER, metric]),
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    shown = [line for line in values if line.table == table]
-    for line in shown:
-        classifier, features, *rest = line.cells
-        alike = [other.settings for other in shown if other.cells == line.cells]
-        own = sorted(line.settings - frozenset.intersection(*alike))
+    rows = [row for row in values if row.table == table]
+    lines = []
+    for row in rows:
+        classifier, features, *rest = row.cells
+        ambiguous = [other.settings for other in rows if other.cells == row.cells]
+        own = sorted(row.settings - frozenset.intersection(*ambiguous))
         features = ", ".join([features, *(f"{name} {value}" for name, value in own)])
-        lines.append(markdown_row([classifier, features, *rest, _spread(values[line])]))
-    return "\n".join(lines)
+        lines.append([classifier, features, *rest, _format_median(values[row])])
+    markdown = format_table(lines, [*_HEADERS, metric], markdown=True, align="lllrrrrr")
+    return f"{dataset}: trained on {train_split}, tested on {test_split}\n\n{markdown}"
 
 
-def _spread(found: list[tuple[int, float]]) -> str:
-    seeds, values = {seed for seed, _ in found}, [100 * value for _, value in found]
-    text = f"{median(values):.1f}"
-    if len(set(values)) > 1:
-        what = "seeds" if len(seeds) == len(values) else "runs"
-        text += f" ({min(values):.1f}–{max(values):.1f}, {len(values)} {what})"
+def _format_median(results: Sequence[tuple[int, float]]) -> str:
+    seeds, percents = {seed for seed, _ in results}, [100 * value for _, value in results]
+    text = f"{median(percents):.1f}"
+    if len(set(percents)) > 1:
+        unit = "seeds" if len(seeds) == len(percents) else "runs"
+        text += f" ({min(percents):.1f}–{max(percents):.1f}, {len(percents)} {unit})"
     return text

@@ -1,4 +1,4 @@
-"""Labeled splits of an evaluation."""
+"""Labeled training and test split of an evaluation."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ import numpy as np
 
 from simclr_tf.config import Data
 from simclr_tf.data import ImageSource, open_source
+from simclr_tf.data.label_subset import sample_labeled
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.protocols import EvaluationProtocol
 from simclr_tf.evaluation.results import EvalContext
 from simclr_tf.evaluation.transfer_datasets import lookup_transfer_dataset
@@ -16,7 +18,13 @@ from simclr_tf.evaluation.transfer_datasets import lookup_transfer_dataset
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The labelled data of an evaluation: what is learnt from, and what is judged on."""
+    """Dataset and its two splits.
+
+    >>> from simclr_tf.evaluation.splits import Splits
+    >>> train, test = Splits("shapes", "train[:8]", "test[:4]", storage_size=16).open()
+    >>> train.num_examples, test.num_examples
+    (8, 4)
+    """
 
     dataset: str
     train_split: str
@@ -28,7 +36,7 @@ class Splits:
 
     @classmethod
     def from_config(cls, data: Data) -> "Splits":
-        """Those that a run's data settings name."""
+        """Returns the splits of a run's data options."""
         return cls(
             data.dataset,
             data.train_split,
@@ -41,14 +49,32 @@ class Splits:
 
     @classmethod
     def for_exported_model(cls, image_size: int) -> "Splits":
-        """None, but stored as a run at that size would store them."""
+        """Returns splits without a dataset, with the storage size of a run at `image_size`."""
         return cls("", "", "", storage_size=round(1.5 * image_size))
+
+    def override(self, options: EvalOptions, dataset: str) -> "Splits":
+        """Returns the splits of a dataset.
+
+        A split is, in this order: the option, this object's split if it is the same dataset, the
+        dataset's standard split, "train" or "test".
+        """
+        standard = lookup_transfer_dataset(dataset)
+        default = self if dataset == self.dataset else standard
+        return dataclasses.replace(
+            self,
+            dataset=dataset,
+            train_split=options.train_split or default.train_split or "train",
+            test_split=options.eval_split or default.test_split or "test",
+            metric=options.metric or standard.metric,
+            data_dir=options.data_dir or self.data_dir,
+            skip_unreadable=options.skip_unreadable or self.skip_unreadable,
+        )
 
     def open(self) -> tuple[ImageSource, ImageSource]:
         """Opens both splits.
 
         Raises:
-            UserError: if one is not to be had.
+            UserError: if a split cannot be opened.
         """
         train, test = (
             open_source(
@@ -62,94 +88,115 @@ class Splits:
         )
         return train, test
 
-    def setting(self, **rest: Any) -> EvalContext:
-        """Returns what figures on them are about."""
+    def open_with_options(self, options: EvalOptions) -> tuple[ImageSource, ImageSource]:
+        """Opens both splits, the training split reduced to the label budget of `options`."""
+        train, test = self.open()
+        if train.class_names and (options.label_fraction < 1 or options.labels_per_class):
+            indices = sample_labeled(
+                train.labels(),
+                train.class_names,
+                fraction=options.label_fraction,
+                per_class=options.labels_per_class,
+                seed=options.seed,
+            )
+            train = train.subset(indices)
+        return train, test
+
+    def context(self, **fields: Any) -> EvalContext:
+        """Returns the context of evaluations on these splits with further fields."""
         return EvalContext(
-            self.dataset, self.train_split, self.test_split, metric=self.metric, **rest
+            self.dataset, self.train_split, self.test_split, metric=self.metric, **fields
         )
 
 
 def check_evaluation(data: Data, protocols: Sequence[EvaluationProtocol]) -> None:
-    """Checks what `evaluate_run` will need, before the run that it is to follow.
+    """Checks that a run with these data options can be evaluated, before it is trained.
 
     Raises:
-        UserError: if the splits that `data` names cannot be evaluated on.
+        UserError: if it cannot.
     """
     splits = Splits.from_config(data)
     train, test = splits.open()
-    check_splits(train, test, protocols, splits.setting())
+    check_splits(train, test, protocols, splits.context())
 
 
 def check_splits(
     train: ImageSource,
     test: ImageSource,
     protocols: Sequence[EvaluationProtocol],
-    setting: EvalContext,
+    context: EvalContext,
 ) -> tuple[str, ...]:
-    """Return the class names of two splits that go together, before an image is decoded.
+    """Checks two splits by their labels, without decoding images.
+
+    Returns:
+        The class names of both.
 
     Raises:
-        UserError: a split has images without a label, the classes differ or are fewer than two,
-            train lacks a class of test, the metric is not for such labels, or a protocol cannot
-            learn from so few images.
+        UserError: if a split has images without labels, the classes differ or are fewer than two,
+            the training split lacks a class of the test split, the metric does not match the
+            labels, or a protocol needs more images.
     """
-    dataset, splits = setting.dataset, (setting.train_split, setting.test_split)
+    dataset, splits = context.dataset, (context.train_split, context.test_split)
     for split, source in zip(splits, (train, test), strict=True):
         if not source.class_names:
             raise UserError(
-                f"--dataset={dataset}: split {split!r} has no labels, and evaluation needs them; "
-                "name a labelled dataset (for folder:PATH, one subfolder per class)"
+                f"--dataset={dataset}: split {split!r} has no labels, which evaluation requires. "
+                "Fix: choose a labeled dataset (for folder:PATH, one subfolder per class)"
             )
     class_names = tuple(train.class_names or ())
     if class_names != tuple(test.class_names or ()):
         raise UserError(
-            f"--dataset={dataset}: splits {splits[0]!r} and {splits[1]!r} have different "
-            "classes; choose splits of one labelling"
+            f"--dataset={dataset}: splits {splits[0]!r} and {splits[1]!r} have different classes. "
+            "Fix: choose splits with the same classes"
         )
     if len(class_names) < 2:
         raise UserError(
-            f"--dataset={dataset} has the single class {class_names[0]!r}: any answer would be "
-            "right; name a dataset with two classes or more"
+            f"--dataset={dataset}: expected at least two classes, got the single class "
+            f"{class_names[0]!r}. Fix: choose another dataset"
         )
-    if train.multi_label != (setting.metric == "11-point mAP"):
+    if train.multi_label != (context.metric == "11-point mAP"):
+        count, fix = "one label", "top-1 or mean per class"
+        if train.multi_label:
+            count, fix = "several labels", "11-point mAP"
         raise UserError(
-            f"--metric={setting.metric} does not go with --dataset={dataset}, whose images have "
-            + ("several labels: take 11-point mAP" if train.multi_label else "one label each")
+            f"--metric={context.metric}: the images of --dataset={dataset} have {count} each. "
+            f"Fix: --metric={fix!r}"
         )
     for protocol in protocols:
         protocol.check(train.num_examples)
-    _check_labels(train.labels(), test.labels(), class_names, setting)
+    _check_labels(train.labels(), test.labels(), class_names, context)
     return class_names
 
 
 def _check_labels(
-    train: np.ndarray, test: np.ndarray, class_names: tuple[str, ...], setting: EvalContext
+    train: np.ndarray, test: np.ndarray, class_names: tuple[str, ...], context: EvalContext
 ) -> None:
-    """Raise UserError where labels cannot be used for training or testing."""
-    for split, labels in ((setting.train_split, train), (setting.test_split, test)):
+    for split, labels in ((context.train_split, train), (context.test_split, test)):
         if labels.ndim == 1 and (labels < 0).any():
             raise UserError(
-                f"--dataset={setting.dataset}: split {split!r} holds images without a label; "
-                "choose a split in which every image has one"
+                f"--dataset={context.dataset}: split {split!r} has images without a label. "
+                "Fix: choose a split in which every image has one"
             )
-    known, asked = (
+    train_classes, test_classes = (
         np.flatnonzero((x > 0).any(0)) if x.ndim == 2 else np.unique(x) for x in (train, test)
     )
-    if len(known) < 2:
-        held = f"the single class {class_names[known[0]]!r}" if len(known) else "no class at all"
+    if len(train_classes) < 2:
+        found = "no class"
+        if len(train_classes):
+            found = f"the single class {class_names[train_classes[0]]!r}"
         raise UserError(
-            f"--train_split={setting.train_split} holds {held}; take a split with two classes or "
-            "more (a slice of sorted data may hold one only)"
+            f"--train_split={context.train_split}: expected at least two classes, got {found}. "
+            "Fix: choose a larger split (a slice of sorted data may contain one class only)"
         )
-    if not len(asked):
+    if not len(test_classes):
         raise UserError(
-            f"{setting.test_split!r} of --dataset={setting.dataset} has no image of any class; "
-            "take a larger split to judge on"
+            f"--eval_split={context.test_split}: no image of --dataset={context.dataset} has a "
+            "class. Fix: choose a larger split"
         )
-    unknown = np.setdiff1d(asked, known)
+    unknown = np.setdiff1d(test_classes, train_classes)
     if len(unknown):
         raise UserError(
-            f"--train_split={setting.train_split} lacks class {class_names[unknown[0]]!r}, which "
-            f"{setting.test_split!r} has ({len(unknown)} such classes); take a larger split to "
-            "learn from"
+            f"--train_split={context.train_split}: lacks {len(unknown)} of the classes of "
+            f"{context.test_split!r}, such as {class_names[unknown[0]]!r}. "
+            "Fix: choose a larger training split"
         )

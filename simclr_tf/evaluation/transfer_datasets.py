@@ -1,14 +1,18 @@
-"""The twelve datasets of the paper's transfer experiments [v1 §B.8], and how each is measured."""
+"""The twelve datasets of the paper's transfer experiments [v1 §B.8] with splits and metrics."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class TransferDataset:
-    """A dataset, its usual splits and metric.
+    """A dataset with its standard splits and metric.
 
-    `dataset` is a TFDS name, or "" where there is none: then it is a folder:PATH whose last part is
-    `folder`. The splits are what is learnt from and judged on; "" where nothing is usual.
+    Attributes:
+        name: name in the paper.
+        dataset: TFDS name, or "" for a folder:PATH that ends with `folder`.
+        train_split, test_split: standard splits, or "".
+        metric: standard metric.
+        folder: name of the folder of a dataset that is not in TFDS.
     """
 
     name: str
@@ -24,7 +28,7 @@ TRANSFER_DATASETS = (
     TransferDataset("CIFAR-10", "cifar10", "train", "test"),
     TransferDataset("CIFAR-100", "cifar100", "train", "test"),
     TransferDataset("Birdsnap", "", "train", "test", folder="birdsnap"),
-    # The first of the set's standard partitions; TFDS's plain `sun397` is a split of its own.
+    # The first of the standard partitions; TFDS's plain `sun397` is split differently.
     TransferDataset("SUN397", "sun397/standard-part1-120k", "train", "test"),
     TransferDataset("Stanford Cars", "cars196", "train", "test"),
     TransferDataset("FGVC Aircraft", "", "train", "test", "mean per class", folder="aircraft"),
@@ -37,7 +41,7 @@ TRANSFER_DATASETS = (
     ),
 )
 
-# Their test splits have no labels, or there are none.
+# Tested on validation, because their test splits have no labels or do not exist.
 _IMAGENET = tuple(
     TransferDataset("ImageNet", dataset, "train", "validation")
     for dataset in ("imagenet2012", "imagenet2012_subset/1pct", "imagenet2012_subset/10pct")
@@ -45,27 +49,27 @@ _IMAGENET = tuple(
 
 
 def lookup_transfer_dataset(dataset: str) -> TransferDataset:
-    """Return how a dataset is usually measured; of one that is not known, by top-1 on no splits.
+    """Returns the standard splits and metric of a dataset.
+
+    >>> from simclr_tf.evaluation.transfer_datasets import lookup_transfer_dataset
+    >>> lookup_transfer_dataset("food101").test_split
+    'validation'
 
     Args:
-        dataset: a TFDS name (a version after a colon does not matter), or folder:PATH.
+        dataset: TFDS name (a version after a colon is ignored), or folder:PATH.
+
+    Returns:
+        The entry; for an unknown dataset one with top-1 and empty splits.
     """
-    last = dataset.rstrip("/").rpartition("/")[2].lower() if dataset.startswith("folder:") else ""
-    last = last.removeprefix("folder:")
-    for known in (*TRANSFER_DATASETS, *_IMAGENET):
-        # A name without a configuration is that of the set.
-        named = dataset.partition(":")[0] in (known.dataset, known.dataset.partition("/")[0])
-        if (last == known.folder) if last else (known.dataset and named):
-            return known
+    folder_name = ""
+    if dataset.startswith("folder:"):
+        folder_name = dataset.rstrip("/").rpartition("/")[2].lower().removeprefix("folder:")
+    for entry in (*TRANSFER_DATASETS, *_IMAGENET):
+        if folder_name:
+            matches = folder_name == entry.folder
+        else:  # a name without a configuration matches, too
+            names = entry.dataset, entry.dataset.partition("/")[0]
+            matches = bool(entry.dataset) and dataset.partition(":")[0] in names
+        if matches:
+            return entry
     return TransferDataset(dataset, dataset, "", "")
-
-
-def format_transfer_table() -> str:
-    """Return the twelve as a Markdown table."""
-    rows = [
-        f"| {known.name} | `{known.dataset or f'folder:…/{known.folder}'}` "
-        f"| `{known.train_split}` | `{known.test_split}` | {known.metric} |"
-        for known in TRANSFER_DATASETS
-    ]
-    head = ["| set | `--datasets` | learnt from | judged on | metric |"]
-    return "\n".join([*head, "| --- | --- | --- | --- | --- |", *rows])

@@ -12,7 +12,7 @@ from simclr_tf.embedding.embedded_dataset import escape_control_chars
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.knn import nearest_neighbors, weighted_votes
 from simclr_tf.evaluation.metrics import confusion_matrix
-from simclr_tf.evaluation.results import CONFUSION_FILE, PER_CLASS_FILE, result_dir
+from simclr_tf.evaluation.results import PER_CLASS_FILE, read_confusion, result_dir
 from simclr_tf.reporting.embedded_split import EmbeddedSplit
 from simclr_tf.reporting.html import Plot, Table, escape_for_plotly
 from simclr_tf.reporting.nearest_neighbors import drop_self
@@ -66,12 +66,9 @@ def class_report_from_evaluations(
         f"images of {best['train_split']}, judged on {best['num_test']:,} of {best['test_split']}, "
         f"step {best['step']}: {best['metric']} {best['value']:.1%}"
     )
-    file = place / CONFUSION_FILE
+    if (confusion := read_confusion(place)) is not None:
+        return _of_matrix(*confusion, source)
     try:
-        if file.exists():
-            header, *rows = _read(file)
-            matrix = np.array([row[1:] for row in rows], np.int64)
-            return _of_matrix(matrix, [_name(name) for name in header[1:]], source)
         header, *rows = _read(place / PER_CLASS_FILE)
     except (ValueError, OSError, csv.Error) as error:
         raise UserError(f"{place} is damaged: {error}; evaluate the run again") from None

@@ -75,7 +75,7 @@ def embed_split(
         UserError: an image cannot be read, or the encoder gives no finite vector per image.
     """
     extract = FeatureExtractor(
-        encoder.encoder, encoder.image_size, _BATCH, cache, encoder.fingerprint, say
+        encoder.encoder, encoder.image_size, _BATCH, cache, encoder.fingerprint
     )
     total = source.num_examples
     if total <= most:

@@ -109,7 +109,7 @@ def _pixel_distances(
     with decode_errors_name_image(source):
         (batch,) = batches_at(source, queries, len(queries))
     wanted = _flat(eval_transform(batch["image"], size, batch.get("aspect")))
-    return FeatureExtractor(_distance_to(wanted), size, say=say)(bank.rows.source).features.copy()
+    return FeatureExtractor(_distance_to(wanted), size)(bank.rows.source).features.copy()
 
 
 def _distance_to(wanted: tf.Tensor) -> Encoder:

@@ -18,6 +18,7 @@ from simclr_tf.study.grid import Cell, cell_config
 from simclr_tf.utils.files import directory_lock
 
 if TYPE_CHECKING:
+    from simclr_tf.evaluation.protocol_runner import EncoderFactory
     from simclr_tf.training.distribution import DistributionContext
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ class TrialEvaluation:
         Raises:
             UserError: if images or features are not usable.
         """
-        from simclr_tf.evaluation import Representation, evaluate
+        from simclr_tf.evaluation import run_protocols
         from simclr_tf.evaluation.evaluate import evaluate_classifier
         from simclr_tf.evaluation.load_encoder import untrained_encoder
         from simclr_tf.evaluation.splits import Splits
@@ -124,24 +125,22 @@ class TrialEvaluation:
         config, _ = run.read_config()
         splits = Splits.from_config(config.data)
         train, test = splits.open()
-        encoders = [Representation("", lambda: (trained.encoder, trained.fingerprint))]
+        encoders: dict[str, EncoderFactory] = {"": lambda: (trained.encoder, trained.fingerprint)}
         evaluates_head = any(column.endswith("/projection") for column in self.columns)
         if evaluates_head and trained.outputs_fn is not None:
-            outputs, fingerprint = (
-                trained.outputs_fn,
-                trained.fingerprint + trained.head_fingerprint,
-            )
-            head = lambda images, training: outputs(images)["projection"]  # noqa: E731
-            encoders.append(Representation("projection", lambda: (head, fingerprint)))
-        untrained = [Representation("random", lambda: untrained_encoder(config))]
-        for representations, cache_dir in ((encoders, None), (untrained, self.features_dir)):
-            setting = splits.setting(
+            outputs_fn = trained.outputs_fn
+            fingerprint = trained.fingerprint + trained.head_fingerprint
+            head = lambda images, training: outputs_fn(images)["projection"]  # noqa: E731
+            encoders["projection"] = lambda: (head, fingerprint)
+        untrained: dict[str, EncoderFactory] = {"random": lambda: untrained_encoder(config)}
+        for factories, cache_dir in ((encoders, None), (untrained, self.features_dir)):
+            context = splits.context(
                 image_size=trained.image_size,
                 step=trained.step,
                 batch_size=self.batch_size,
                 cache_dir=cache_dir,
             )
-            for result in evaluate(representations, train, test, self.protocols, setting):
+            for result in run_protocols(factories, train, test, self.protocols, context):
                 append_evaluations(run.evaluations_file, [result.record()])
                 logger.info(f"{result.protocol}: {result.value:.4f} ({result.seconds:.1f} s)")
         if isinstance(config, FinetuneConfig):

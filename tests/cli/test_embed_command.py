@@ -129,17 +129,17 @@ def test_a_saved_model_and_a_projection_head_embed(run_cli, run_dir, own_feature
 KILLED = """
 import os, sys
 from simclr_tf.cli.main import main
-from simclr_tf.evaluation import features as feature_store
+from simclr_tf.evaluation.features import FeatureStore
 
-feature_store._PART_ROWS = 64
-keep = feature_store.FeatureStore._keep
+add = FeatureStore.add
 
-def killed(self):
-    keep(self)
-    if len(self._starts) == 2:
+def killed(self, features, labels):
+    add(self, features, labels)
+    self.flush()
+    if self.count == 128:
         os.kill(os.getpid(), 9)
 
-feature_store.FeatureStore._keep = killed
+FeatureStore.add = killed
 main(sys.argv[1:])
 """
 
@@ -155,7 +155,7 @@ def test_a_killed_command_goes_on(embedded, run_dir, run_cli, tmp_path):
     assert [file.name for file in output.iterdir()] == ["embedding.json"]
     done = run_cli(*command)
     assert done.returncode == 0, done.stderr
-    assert "features of shapes train[:300]: 128 of 300 images are there already" in done.stdout
+    assert "features of shapes train[:300]: 128 of 300 images are already cached" in done.stdout
     for name in ("features.npy", "features.parquet", "ids.csv"):
         assert (output / name).read_bytes() == (place / name).read_bytes()
 
@@ -233,7 +233,7 @@ def test_what_is_not_there_is_refused(run_dir, tmp_path, capsys):
     assert "expected either --model_dir=RUN" in _refused(capsys)
     assert "--encoder requires --output=DIR" in _refused(capsys, encoder)
     more = (f"--output={tmp_path / 'out'}", "--dataset=shapes")
-    assert "not a SavedModel of an encoder" in _refused(capsys, encoder, *more)
+    assert "expected a SavedModel of an encoder" in _refused(capsys, encoder, *more)
     empty = f"--dataset=folder:{tmp_path / 'empty'}"
     assert "contains no images: expected files that end in .jpg" in _refused(capsys, run, empty)
     assert "there is no folder" in _refused(capsys, run, f"--dataset=folder:{tmp_path / 'no'}")

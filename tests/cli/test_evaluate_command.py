@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from simclr_tf.data import open_source
-from simclr_tf.evaluation import read_evaluations
+from simclr_tf.runs.results_file import read_evaluations
 from simclr_tf.runs.run_dir import RunDir
 from tests.processes import finish, python
 
@@ -203,25 +203,25 @@ def test_transfer_measures_each_dataset_in_its_way(run_cli, run_dir, others):
     ("flags", "message"),
     [
         (["--protocols=finetune"], "simclr-tf finetune"),
-        (["--protocols=kn"], "'kn' is none of knn, logistic, linear, probes"),
+        (["--protocols=kn"], "expected any of knn, logistic, linear, probes, got 'kn'"),
         (["--protocols="], "--protocols is empty"),
-        (["--knn_k=5,x"], "--knn_k=5,x: must be numbers"),
-        (["--knn_k=301"], "--knn_k=301 must lie between 1 and the 300 images"),
-        (["--protocols=logistic,linear", "--save_classifier"], "--save_classifier keeps one head"),
+        (["--knn_k=5,x"], "--knn_k=5,x: expected positive integers"),
+        (["--knn_k=301"], "--knn_k=301: expected 1 to 300"),
+        (["--protocols=logistic,linear", "--save_classifier"], "--save_classifier: expected one"),
         (["--datasets=shapes", "--dataset=shapes"], "exclude each other"),
         (["--label_fraction=0.001"], "--label_fraction=0.001 selects none"),
-        (["--metric=11-point mAP"], "--metric=11-point mAP does not go"),
-        (["--label_fraction=10"], "flag --label_fraction=10"),
-        (["--linear_epochs=nan"], "flag --linear_epochs=nan"),
-        (["--baselines=supervised", "--labels_per_class=3"], "--baselines=supervised learns from"),
+        (["--metric=11-point mAP"], "--metric=11-point mAP: the images"),
+        (["--label_fraction=10"], "--label_fraction=10"),
+        (["--linear_epochs=nan"], "--linear_epochs=nan"),
+        (["--baselines=supervised", "--labels_per_class=3"], "--baselines=supervised: is trained"),
         (
             ["--baselines=supervised", "--train_split=train[:20]", "--knn_k=1"],
-            "batches of 32 images, and --train_split=train[:20] has 20; take a larger split",
+            "one batch of the run, 32 images, and --train_split=train[:20] has 20",
         ),
-        (["--model_dir=,"], "--model_dir=, names no run"),
+        (["--model_dir=,"], "--model_dir=,: expected"),
         (
             ["--encoder=a", f"--output={__file__}/b", "--dataset=c", "--model_dir="],
-            "test_evaluate_command.py is no directory that can be written to",
+            "test_evaluate_command.py/b: expected a directory that can be created",
         ),
         (["--train_split=train[:1]", "--protocols=knn", "--knn_k=1"], "single class"),
     ],

@@ -1,226 +1,103 @@
-"""The whole of an evaluation on tiny data, and what it refuses."""
+"""Evaluation of runs: representations, baselines and returned records."""
 
 import dataclasses
+import logging
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.data.base import ArraySource
+from simclr_tf import config
+from simclr_tf.data import open_source
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import KNN, EvalContext, Linear, Logistic, Representation, evaluate
-from simclr_tf.evaluation.metrics import voc07_mean_average_precision
+from simclr_tf.evaluation import EvalOptions, evaluate_run, extract_features
+from simclr_tf.models.build import build_model
+from simclr_tf.runs.results_file import read_evaluations
+from simclr_tf.runs.run_dir import RunDir
 
-NAMES = ("red", "green", "blue")
-PROTOCOLS = (KNN(k=(5,)), Logistic())
-RECORD_KEYS = [
-    "protocol",
-    "dataset",
-    "train_split",
-    "test_split",
-    "top1",
-    "top5",
-    "num_train",
-    "num_test",
-    "step",
-    "seconds",
-    "setting",
-    "metric",
-    "value",
-]
+CONFIG = config.PretrainConfig(
+    data=config.Data(dataset="shapes", train_split="train[:100]", eval_split="test[:50]"),
+    augmentation=config.Augmentation(image_size=16),
+    encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
+    projection_head=config.ProjectionHead(num_proj_layers=2, proj_out_dim=16),
+    optimization=config.Optimization(train_batch_size=32, train_steps=4, seed=3),
+).resolve()
+PLAN = config.TrainingPlan(100, 10, 4, 0, 12.5, 0.1)
 
 
-def _split(labels, seed, names=NAMES):
-    """Images whose class is their strongest colour."""
-    rng = np.random.default_rng(seed)
-    labels = np.asarray(labels)
-    images = rng.integers(0, 60, (len(labels), 8, 8, 3), dtype=np.uint8)
-    images[np.arange(len(labels)), :, :, np.maximum(labels, 0)] += 120
-    return ArraySource(f"colours {seed}", images, labels, names)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run whose encoder kernels differ from their initial values and whose head is zero."""
+    model = build_model(CONFIG, PLAN)
+    for variable in model.encoder.trainable_variables:
+        variable.assign(1.5 * variable)
+    for variable in model.projection_head.trainable_variables:
+        if len(variable.shape) > 1:
+            variable.assign(tf.zeros_like(variable))
+    run = RunDir(tmp_path_factory.mktemp("evaluate") / "run")
+    run.write_config(CONFIG, PLAN)
+    checkpoint = tf.train.Checkpoint(model=model)
+    directory = str(run.checkpoint_dir)
+    tf.train.CheckpointManager(checkpoint, directory, 1, checkpoint_name="step").save(4)
+    return run
 
 
-def _splits(train=(0, 1, 2) * 7, test=(0, 1, 2) * 4):
-    return _split(train, seed=0), _split(test, seed=1)
+def test_evaluate_run_with_a_zero_head_finds_nothing_in_the_projection(run):
+    probes = {"protocols": "probes", "probe_transformations": "sobel"}
+    options = EvalOptions(train_split="train[:400]", eval_split="test[:100]", **probes)
+    records = evaluate_run(run.path, options)
+    accuracy = {record["protocol"]: record["top1"] for record in records}
+    assert accuracy["probe:sobel/projection"] == 0.5
+    assert accuracy["probe:sobel"] > 0.8
 
 
-def _colour(images, training):
-    return tf.reduce_mean(images, [1, 2])
+def test_evaluate_run_evaluates_the_random_baseline_with_the_initial_weights(run, caplog):
+    caplog.set_level(logging.INFO, "simclr_tf")
+    options = EvalOptions(protocols=["knn"], knn_k=5, baselines=["random"])
+    tf.random.uniform([3])  # an unrelated draw
+    records = evaluate_run(run.path, options)
+    assert [record["protocol"] for record in records] == ["knn", "knn/random"]
+    assert read_evaluations(run.evaluations_file)[-2:] == records
+    assert "evaluating on 100 + 50 images of shapes" in caplog.messages
+    assert f"written to {run.evaluations_file}" in caplog.messages[-1]
+    initial = build_model(CONFIG, PLAN).encoder
+    expected = extract_features(initial, open_source("shapes", "test[:50]"), 16, 256).features
+    cached = [np.load(file) for file in run.features_dir.glob("*/features.npy")]
+    assert len(cached) == 4
+    same = [f.shape == expected.shape and np.allclose(f, expected, atol=1e-5) for f in cached]
+    assert sum(same) == 1
 
 
-def _noise(images, training):
-    return images[:, :2, 0, 0] * 1e-3
+def test_evaluate_run_warns_if_the_supervised_baseline_needs_more_memory(run, tmp_path, caplog):
+    run = RunDir(shutil.copytree(run.path, tmp_path / "run"))
+    options = EvalOptions(protocols="", baselines="supervised")
 
+    def warnings_for(microbatch_size, num_replicas):
+        optimization = dataclasses.replace(CONFIG.optimization, microbatch_size=microbatch_size)
+        changed = dataclasses.replace(CONFIG, optimization=optimization)
+        run.write_config(changed, dataclasses.replace(PLAN, num_replicas=num_replicas))
+        caplog.clear()
+        evaluate_run(run.path, options)
+        return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
-def _evaluate(encoder=_colour, splits=None, protocols=PROTOCOLS, random=None, **changes):
-    train, test = splits or _splits()
-    setting = EvalContext("colours", "train", "test", image_size=8, step=12, batch_size=8)
-    compared = [Representation("", lambda: (encoder, "trained"))]
-    if random:
-        compared.append(Representation("random", lambda: (random, "random")))
-    setting = dataclasses.replace(setting, **changes)
-    return evaluate(compared, train, test, protocols, setting)
-
-
-def test_protocols_times_encoders():
-    found = list(_evaluate(random=_noise))
-    assert [e.protocol for e in found] == [
-        "knn",
-        "logistic",
-        "knn/random",
-        "logistic/random",
-    ]
-    by_name = {e.protocol: e for e in found}
-    assert by_name["knn"].top1 == by_name["logistic"].top1 == 1.0
-    assert by_name["knn/random"].top1 < 0.9
-    for evaluation in found:
-        record = evaluation.record()
-        assert list(record) == RECORD_KEYS
-        assert (record["num_train"], record["num_test"], record["step"]) == (21, 12, 12)
-        assert (record["metric"], record["value"]) == ("top-1", record["top1"])
-        assert record["top5"] == 1.0
-        assert 0 < record["seconds"] < 60
-
-
-def test_an_encoder_is_traced_once_for_all_splits_and_protocols():
-    calls = []
-
-    def encoder(images, training):
-        calls.append(training)
-        return _colour(images, training)
-
-    list(_evaluate(encoder, protocols=(KNN(k=(1, 5)), Logistic())))
-    assert calls == [False]
-
-
-def test_what_a_protocol_answered_is_found_again(tmp_path, monkeypatch):
-    stopped = _evaluate(cache_dir=tmp_path)
-    before = next(stopped)
-    monkeypatch.setattr(KNN, "predict", None)  # would fail if it were called again
-    again, logistic = _evaluate(cache_dir=tmp_path)
-    assert again.record() == before.record()
-    np.testing.assert_array_equal(again.scores, before.scores)
-    monkeypatch.setattr(Logistic, "predict", None)
-    _, found = _evaluate(cache_dir=tmp_path)
-    assert found.record() == logistic.record()
-    np.testing.assert_array_equal(found.classifier.kernel, logistic.classifier.kernel)
-    np.testing.assert_array_equal(found.classifier.bias, logistic.classifier.bias)
+    assert not warnings_for(0, 1)
+    (line,) = warnings_for(8, 2)
+    assert "batches of 32 images on one device" in line
+    assert line.endswith("the run used 2 replicas and microbatches of 8")
+    shutil.copytree(run.checkpoint_dir, run.supervised_dir("train[:100]") / "checkpoints")
+    assert not warnings_for(8, 2)  # it is trained already
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("options", "message"),
     [
-        {"protocols": (KNN(k=(4,)),)},
-        {"seed": 1},
-        {"splits": _splits(test=(0, 1, 2) * 3)},
-        {"splits": _splits(train=(0, 1, 2) * 6)},
+        ({"labels_per_class": 3}, "--baselines=supervised: is trained with all labels"),
+        ({"train_split": "train[:20]"}, r"requires one batch of the run, 32 images, and .* has 20"),
     ],
 )
-def test_what_another_was_asked_is_not(tmp_path, monkeypatch, changes):
-    list(_evaluate(cache_dir=tmp_path))
-    asked = []
-    predict = KNN.predict
-    monkeypatch.setattr(KNN, "predict", lambda *args: asked.append(1) or predict(*args))
-    list(_evaluate(cache_dir=tmp_path, **changes))
-    assert asked
-
-
-def test_what_is_computed_is_handed_over_before_a_later_failure():
-    found = _evaluate(random=lambda images, training: _colour(images, training) / 0)
-    assert [next(found).protocol, next(found).protocol] == ["knn", "logistic"]
-    with pytest.raises(UserError, match="not finite"):
-        next(found)
-
-
-def test_a_notice_stays_out_of_the_record():
-    (evaluation,) = _evaluate(protocols=(Logistic(max_iter=1),))
-    assert "before it converged" in evaluation.notice
-    assert list(evaluation.record()) == RECORD_KEYS
-
-
-def _never(images, training):
-    raise AssertionError("the encoder ran before the settings were checked")
-
-
-UNLABELLED = ArraySource("none", np.zeros((9, 8, 8, 3), np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"protocols": (KNN(k=(22,)),)}, "--knn_k=22"),
-        ({"splits": (_splits()[0], UNLABELLED)}, "--dataset=colours: split 'test' has no labels"),
-        ({"splits": (UNLABELLED, _splits()[1])}, "split 'train' has no labels"),
-        (
-            {"splits": (_split([0] * 9, 0, ("red",)), _split([0] * 9, 1, ("red",)))},
-            "single class 'red'",
-        ),
-        (
-            {"splits": (_splits()[0], _split([0, 1], 1, ("cyan", "green")))},
-            "different classes",
-        ),
-        ({"metric": "11-point mAP"}, "--metric=11-point mAP does not go"),
-        (
-            {"splits": _splits((1,) * 9, (1,) * 3)},
-            "--train_split=train holds the single class 'green'",
-        ),
-        ({"splits": _splits((0, 1) * 5, (0, 1, 2))}, "--train_split=train lacks class 'blue'"),
-        ({"splits": _splits((0, 1, -1) * 5, (0, 1))}, "split 'train' holds images without a label"),
-        ({"splits": _splits((0, 1) * 5, (0, 1, -1))}, "split 'test' holds images without a label"),
-    ],
-)
-def test_refused_before_any_work(changes, message):
-    # Raised by the call itself: nobody has to start iterating to learn of it.
+def test_evaluate_run_refuses_a_supervised_baseline_before_any_result(run, options, message):
+    before = read_evaluations(run.evaluations_file)
     with pytest.raises(UserError, match=message):
-        _evaluate(_never, **changes)
-
-
-def _several(count, seed):
-    """Images of any of three colours, which shine where the label is 1."""
-    labels = np.random.default_rng(seed).integers(0, 2, (count, 3))
-    images = np.random.default_rng(seed).integers(0, 60, (count, 8, 8, 3), dtype=np.uint8)
-    images += (120 * labels[:, None, None, :]).astype(np.uint8)
-    return images, labels
-
-
-def _several_source(images, labels):
-    source = ArraySource("several", images, labels, NAMES)
-    source.multi_label = True
-    return source
-
-
-def test_several_labels_per_image_are_judged_by_average_precision():
-    splits = [_several_source(*_several(count, seed)) for seed, count in enumerate((60, 30))]
-    found = list(_evaluate(splits=splits, metric="11-point mAP"))
-    for evaluation in found:
-        assert evaluation.value > 0.95 and evaluation.classifier is None
-        assert evaluation.record()["metric"] == "11-point mAP"
-    with pytest.raises(UserError, match="have several labels"):
-        _evaluate(splits=splits)
-
-
-def test_what_is_there_but_not_judged_is_not_there_to_learn_from_and_left_out_of_the_metric():
-    (images, labels), (queries, truth) = _several(60, 0), _several(30, 1)
-    labels[::4, 1] = truth[::3, 2] = -1
-    train, test = _several_source(images, labels), _several_source(queries, truth)
-    protocols = (KNN(k=(1,)), Logistic(), Logistic(solver="adam"), Linear(cached=True), Linear())
-    found = list(_evaluate(splits=(train, test), metric="11-point mAP", protocols=protocols))
-    plain = _several_source(images, np.maximum(labels, 0))
-    same = list(_evaluate(splits=(plain, test), metric="11-point mAP", protocols=protocols))
-    for ours, theirs in zip(found, same, strict=True):
-        np.testing.assert_array_equal(ours.scores, theirs.scores)
-        np.testing.assert_array_equal(ours.labels, truth)
-        assert ours.value == voc07_mean_average_precision(ours.scores, truth)
-
-
-def test_a_class_that_train_holds_unjudged_only_is_lacking():
-    (images, labels), test = _several(30, 0), _several_source(*_several(30, 1))
-    labels[:, 1] = -1
-    with pytest.raises(UserError, match="lacks class 'green'"):
-        _evaluate(_never, (_several_source(images, labels), test), metric="11-point mAP")
-    nothing = _several_source(images, np.minimum(labels, 0))
-    for splits, message in [
-        ((nothing, test), "--train_split=train holds no class at all"),
-        ((test, nothing), "'test' of --dataset=colours has no image of any class"),
-    ]:
-        with pytest.raises(UserError, match=message):
-            _evaluate(_never, splits, metric="11-point mAP")
+        evaluate_run(run.path, EvalOptions(baselines="supervised", knn_k=1, **options))
+    assert read_evaluations(run.evaluations_file) == before

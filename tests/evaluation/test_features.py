@@ -1,5 +1,6 @@
 """Feature extraction: order, padding, inference mode, bad values."""
 
+import logging
 import threading
 
 import numpy as np
@@ -9,15 +10,19 @@ import tf_keras as keras
 
 from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import features as feature_store
-from simclr_tf.evaluation.features import FeatureExtractor, extract_features, hash_weights
-from simclr_tf.utils import progress
+from simclr_tf.evaluation.features import (
+    FeatureExtractor,
+    FeatureStore,
+    extract_features,
+    hash_weights,
+    load_or_compute,
+)
 
 
-def _source(count=10, size=8, labelled=True):
+def _source(count=10, size=8, labeled=True):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    if not labelled:
+    if not labeled:
         return images, ArraySource("random", images)
     labels = rng.integers(0, 3, count)
     return images, ArraySource("random", images, labels, ("a", "b", "c"))
@@ -27,7 +32,7 @@ def _flatten(batch, training):
     return tf.reshape(batch, [batch.shape[0], -1])
 
 
-def test_every_image_once_in_order_with_one_graph():
+def test_features_are_in_order_and_come_from_one_graph():
     images, source = _source(count=10)
     shapes = []
 
@@ -39,21 +44,21 @@ def test_every_image_once_in_order_with_one_graph():
     unit = images / 255
     expected = np.stack([unit.mean((1, 2, 3)), unit[:, 0, 0, 0]], axis=1)
     np.testing.assert_allclose(found.features, expected, atol=1e-6)
-    np.testing.assert_array_equal(found.labels, source._columns["label"])
+    np.testing.assert_array_equal(found.labels, source.labels())
     assert found.features.dtype == np.float32 and found.labels.dtype == np.int64
     assert found.num_examples == 10
     # 10 images in batches of 4: the last is padded, so the function is traced once.
     assert shapes == [(4, 8, 8, 3)]
 
 
-def test_images_come_at_the_size_asked_for():
+def test_images_are_resized_to_image_size():
     _, source = _source(count=3, size=8)
     found = extract_features(_flatten, source, image_size=6, batch_size=2)
     assert found.features.shape == (3, 6 * 6 * 3)
     assert found.features.min() >= 0 and found.features.max() <= 1
 
 
-def test_the_encoder_is_in_inference_mode_and_unchanged():
+def test_encoder_runs_in_inference_mode_and_does_not_change():
     images, source = _source()
     model = keras.Sequential(
         [keras.layers.BatchNormalization(momentum=0.5), keras.layers.Flatten()]
@@ -67,7 +72,7 @@ def test_the_encoder_is_in_inference_mode_and_unchanged():
         np.testing.assert_array_equal(old, new)
 
 
-def test_an_extractor_follows_the_weights():
+def test_extractor_uses_changed_weights():
     _, source = _source()
     model = keras.Sequential([keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])
     extract = FeatureExtractor(model, image_size=8, batch_size=4)
@@ -84,14 +89,14 @@ def test_half_precision_features_become_float32():
     assert found.features.dtype == np.float32
 
 
-def test_without_labels():
-    _, source = _source(labelled=False)
+def test_labels_are_minus_one_without_labels():
+    _, source = _source(labeled=False)
     found = extract_features(_flatten, source, 8, batch_size=4)
     assert (found.labels == -1).all() and found.num_examples == 10
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_feature_that_is_not_finite_names_the_image(bad):
+def test_feature_that_is_not_finite_names_the_image(bad):
     images, source = _source(count=7)
 
     def encoder(batch, training):
@@ -102,7 +107,7 @@ def test_a_feature_that_is_not_finite_names_the_image(bad):
         extract_features(encoder, source, 8, batch_size=4)
 
 
-def test_padding_is_not_judged():
+def test_padding_may_yield_features_that_are_not_finite():
     _, source = _source(count=3)
 
     def encoder(batch, training):
@@ -112,14 +117,14 @@ def test_padding_is_not_judged():
     assert extract_features(encoder, source, 8, batch_size=4).features.shape == (3, 3)
 
 
-def test_an_encoder_without_pooling_is_refused():
+def test_encoder_without_pooling_is_refused():
     _, source = _source()
     with pytest.raises(UserError, match=r"\(4, 8, 8, 3\).*global pooling"):
         extract_features(lambda batch, training: batch, source, 8, batch_size=4)
 
 
 class _Counting:
-    """An encoder that counts its images, and can be told to fail after some."""
+    """An encoder that counts its images and fails after `fail_after` of them."""
 
     def __init__(self, fail_after=10**9):
         self.images, self._fail_after = 0, fail_after
@@ -136,11 +141,11 @@ class _Counting:
             return tf.reshape(batch, [batch.shape[0], -1]) * 2.0
 
 
-def _cached(encoder, cache, identity="weights", batch_size=4, size=8):
-    return FeatureExtractor(encoder, size, batch_size, cache, identity)
+def _cached(encoder, cache, fingerprint="weights", batch_size=4, size=8, **kwargs):
+    return FeatureExtractor(encoder, size, batch_size, cache, fingerprint, **kwargs)
 
 
-def test_features_that_are_there_are_not_computed_again(tmp_path):
+def test_cached_features_are_not_computed_again(tmp_path):
     _, source = _source(count=10)
     first = _cached(_Counting(), tmp_path)(source)
     again = _Counting()
@@ -149,30 +154,27 @@ def test_features_that_are_there_are_not_computed_again(tmp_path):
     np.testing.assert_array_equal(found.features, first.features)
     np.testing.assert_array_equal(found.labels, first.labels)
     assert isinstance(found.features, np.memmap)
-    assert sorted(p.name for p in _cached(again, tmp_path).cache_path(source).iterdir()) == [
-        *("features.npy", "labels.npy")
-    ]
+    files = _cached(again, tmp_path).cache_path(source).iterdir()
+    assert sorted(file.name for file in files) == ["features.npy", "labels.npy"]
 
 
-def test_other_weights_images_or_sizes_are_other_features(tmp_path):
-    _, source = _source(count=10)
-    places = {_cached(None, tmp_path).cache_path(source)}
-    places.add(_cached(None, tmp_path, identity="other").cache_path(source))
-    places.add(_cached(None, tmp_path, size=6).cache_path(source))
-    places.add(_cached(None, tmp_path).cache_path(source.subset(np.arange(9))))
-    changed = source.images.copy()
-    changed[3, 0, 0, 0] ^= 1
-    places.add(
-        _cached(None, tmp_path).cache_path(
-            ArraySource("random", changed, source.labels(), source.class_names)
-        )
-    )
-    assert len(places) == 5
+def test_cache_path_depends_on_weights_images_and_size(tmp_path):
+    images, source = _source(count=10)
+
+    def path(source=source, **kwargs):
+        return _cached(None, tmp_path, **kwargs).cache_path(source)
+
+    images = images.copy()
+    images[3, 0, 0, 0] ^= 1
+    changed = ArraySource("random", images, source.labels(), source.class_names)
+    paths = {path(), path(fingerprint="other"), path(size=6), path(changed)}
+    paths.add(path(source.subset(np.arange(9))))
+    assert len(paths) == 5
     _, same = _source(count=10)
-    assert _cached(None, tmp_path, batch_size=7).cache_path(same) in places
+    assert path(same, batch_size=7) in paths
 
 
-def test_identity_follows_every_variable():
+def test_weights_hash_depends_on_every_variable():
     a, b = tf.Variable([1.0, 2.0]), tf.Variable([3.0])
     before = hash_weights([a, b])
     assert hash_weights([tf.Variable([1.0, 2.0]), tf.Variable([3.0])]) == before
@@ -180,25 +182,40 @@ def test_identity_follows_every_variable():
     assert hash_weights([a, b]) != before
 
 
-def test_a_killed_extraction_goes_on_with_another_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_store, "_PART_ROWS", 8)
+def test_killed_extraction_resumes_with_another_batch_size(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "simclr_tf")
     _, source = _source(count=30)
     whole = extract_features(_Counting(), source, 8, 4)
-    killed = _Counting(fail_after=20)
+    killed = _cached(_Counting(fail_after=20), tmp_path, flush_interval=0)
     with pytest.raises(tf.errors.UnknownError, match="killed"):
-        _cached(killed, tmp_path)(source)
-    place = _cached(killed, tmp_path).cache_path(source)
-    # Two parts of 8 are there. One is cut, and so made again.
-    last = place / "part-000000008-features.npy"
+        killed(source)
+    # Five parts of four rows are written. The last is damaged and computed again.
+    last = killed.cache_path(source) / "part-000000016-features.npy"
     last.write_bytes(last.read_bytes()[:-10])
     resumed = _Counting()
     found = _cached(resumed, tmp_path, batch_size=5)(source)
-    assert resumed.images == 25  # 22 in batches of 5
+    assert resumed.images == 15  # 14 in batches of 5
+    assert caplog.messages == ["features of random: 16 of 30 images are already cached"]
     np.testing.assert_array_equal(found.features, whole.features)
     np.testing.assert_array_equal(found.labels, whole.labels)
 
 
-def test_what_is_not_finite_is_not_kept(tmp_path):
+def test_store_writes_parts_by_size_and_reads_them_in_order(tmp_path):
+    rows, labels = np.arange(40_000, dtype=np.float32)[:, None], np.arange(40_000)
+    store = FeatureStore(tmp_path, 40_000)
+    for start in range(0, 30_000, 5000):
+        store.add(rows[start : start + 5000], labels[start : start + 5000])
+    assert len(list(tmp_path.glob("part-*-features.npy"))) == 1  # 20,000 rows
+    store = FeatureStore(tmp_path, 40_000)
+    assert store.count == 20_000 and not store.is_complete
+    store.add(rows[20_000:], labels[20_000:])
+    store.finish()
+    assert store.is_complete and len(list(tmp_path.iterdir())) == 2
+    np.testing.assert_array_equal(store.read()[0], rows)
+    np.testing.assert_array_equal(store.read()[1], labels)
+
+
+def test_features_that_are_not_finite_are_not_cached(tmp_path):
     _, source = _source(count=8)
 
     def broken(batch, training):
@@ -209,55 +226,59 @@ def test_what_is_not_finite_is_not_kept(tmp_path):
     assert not list(tmp_path.glob("*/*"))
 
 
-def test_two_at_once_extract_once(tmp_path):
+def test_two_extractions_at_once_compute_once(tmp_path):
     _, source = _source(count=6)
-    begun, waiting = threading.Event(), threading.Event()
-    calls, found = [], []
+    started, waiting = threading.Event(), threading.Event()
+    calls, found, messages = [], [], []
 
     def encoder(batch, training):
-        def seen(value):
+        def record(value):
             calls.append(1)
-            begun.set()
-            waiting.wait(60)  # the other has come by then
+            started.set()
+            waiting.wait(60)  # until the second extraction waits
             return value
 
-        (value,) = tf.numpy_function(seen, [_flatten(batch, training)], [tf.float32])
+        (value,) = tf.numpy_function(record, [_flatten(batch, training)], [tf.float32])
         return tf.ensure_shape(value, [2, 8 * 8 * 3])
 
-    def extract(say):
-        extractor = FeatureExtractor(encoder, 8, 2, tmp_path, "one", say)
-        found.append(extractor(source).features)
+    class Handler(logging.Handler):
+        def emit(self, record):
+            messages.append(record.getMessage())
+            waiting.set()
 
-    first = threading.Thread(target=extract, args=(lambda line: None,))
+    def extract():
+        found.append(_cached(encoder, tmp_path, "one", 2)(source).features)
+
+    first = threading.Thread(target=extract)
     first.start()
-    begun.wait(60)
-    said = []
-    extract(lambda line: (said.append(line), waiting.set()))
+    started.wait(60)
+    logger, handler = logging.getLogger("simclr_tf"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        extract()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
     first.join()
-    assert len(calls) == 3 and "another process" in said[0]
+    assert len(calls) == 3 and "another process" in messages[0]
     np.testing.assert_array_equal(*found)
 
 
-def test_a_part_is_kept_every_minute(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_store, "_PART_SECONDS", 0.0)
-    _, source = _source(count=30)
-    with pytest.raises(tf.errors.UnknownError, match="killed"):
-        _cached(_Counting(fail_after=12), tmp_path)(source)
-    lines = []
-    resumed = _Counting()
-    FeatureExtractor(resumed, 8, 4, tmp_path, "weights", lines.append)(source)
-    assert resumed.images == 20  # 18 in batches of 4
-    assert lines == ["features of random: 12 of 30 images are there already"]
+def test_load_or_compute_reuses_a_file_and_replaces_a_damaged_one(tmp_path):
+    path, calls = tmp_path / "a" / "b.npz", []
 
+    def compute():
+        calls.append(1)
+        return {"values": np.arange(3), "text": np.array("é")}
 
-def test_progress_says_how_fast_and_how_long(monkeypatch):
-    clock = iter([0.0, 5.0, 6.0, 15.5, 16.0, 99.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    lines = []
-    shown = progress.LineProgress("features of x", 4_000, lines.append)
-    for done in (100, 200, 1_100, 2_000, 4_000):
-        shown.show(done)
-    assert lines == [
-        "features of x: 100 of 4,000 images",
-        "features of x: 1,100 of 4,000 images, 95.2 images/s, 00:30 left",
-    ]
+    for _ in range(2):
+        arrays = load_or_compute(path, compute)
+        assert list(arrays["values"]) == [0, 1, 2] and str(arrays["text"]) == "é"
+    assert len(calls) == 1
+    path.write_bytes(path.read_bytes()[:-50])
+    assert len(load_or_compute(path, compute)) == 2 and len(calls) == 2
+    assert len(load_or_compute(path, compute)) == 2 and len(calls) == 2
+    load_or_compute(None, compute)
+    assert len(calls) == 3

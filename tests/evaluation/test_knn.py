@@ -8,7 +8,6 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import knn
 from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.knn import KNN, knn_predict, nearest_neighbors
 from simclr_tf.evaluation.protocols import ProtocolInputs
@@ -16,11 +15,11 @@ from simclr_tf.evaluation.protocols import ProtocolInputs
 
 def _data(num_train=70, num_test=23, dims=6, num_classes=7, seed=0):
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(num_classes, dims))
+    centers = rng.normal(size=(num_classes, dims))
     train_labels, test_labels = (rng.integers(0, num_classes, n) for n in (num_train, num_test))
     scale = rng.uniform(0.1, 10, size=(num_train, 1))  # cosine must not see it
-    train = scale * (centres[train_labels] + rng.normal(size=(num_train, dims)))
-    test = centres[test_labels] + rng.normal(size=(num_test, dims))
+    train = scale * (centers[train_labels] + rng.normal(size=(num_train, dims)))
+    test = centers[test_labels] + rng.normal(size=(num_test, dims))
     return train.astype(np.float32), train_labels, test.astype(np.float32), num_classes
 
 
@@ -41,14 +40,14 @@ def _slow_knn(train, labels, test, num_classes, k, temperature):
 
 @pytest.mark.parametrize("temperature", [0.02, 0.1, 1.0])
 @pytest.mark.parametrize("k", [1, 5, 70])
-def test_equals_the_slow_transcription(k, temperature):
+def test_predictions_equal_a_slow_transcription(k, temperature):
     train, labels, test, num_classes = _data()
     fast = knn_predict(train, labels, test, num_classes, k, temperature)
     np.testing.assert_array_equal(fast, _slow_knn(train, labels, test, num_classes, k, temperature))
     assert fast.dtype == np.int64
 
 
-def test_equals_scikit_learn():
+def test_predictions_equal_scikit_learn():
     train, labels, test, num_classes = _data(num_train=400, num_test=90, seed=1)
     oracle = KNeighborsClassifier(
         30, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.1)
@@ -59,69 +58,65 @@ def test_equals_scikit_learn():
 
 
 @pytest.mark.parametrize("k", [1, 10, 70])
-def test_blocks_change_nothing(monkeypatch, k):
+def test_neighbors_do_not_depend_on_blocks(k):
     train, _, test, _ = _data()
-    train[40] = 2 * train[5]  # equally near, in another block: the first counts
+    train[40] = 2 * train[5]  # equally near, in another block: the first row wins
     similarity, nearest = nearest_neighbors(train, test, k)
-    monkeypatch.setattr(knn, "_QUERIES", 5)  # 23 test items: 4 blocks and 3
-    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 16 * 6)  # 70 train items: 4 blocks and 6
-    blocked_similarity, blocked = nearest_neighbors(train, test, k)
+    # 23 test items in blocks of 5, 70 training items in blocks of 16.
+    blocked_similarity, blocked = nearest_neighbors(
+        train, test, k, query_block=5, block_elements=16 * 6
+    )
     np.testing.assert_array_equal(blocked, nearest)
     np.testing.assert_allclose(blocked_similarity, similarity, atol=1e-6)
     order = [list(row) for row in nearest]
     assert all(row.index(5) < row.index(40) for row in order if 5 in row and 40 in row)
 
 
-def test_a_bank_in_a_file_is_not_copied_whole(tmp_path, monkeypatch):
+def test_memory_mapped_bank_is_not_copied_whole(tmp_path):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "bank.npy", rng.normal(size=(20_000, 64)).astype(np.float32))
     bank = np.load(tmp_path / "bank.npy", mmap_mode="r")
     queries = np.array(bank[:50])
-    monkeypatch.setattr(knn, "_BLOCK_ELEMENTS", 2**16)
     tracemalloc.start()
-    _, nearest = nearest_neighbors(bank, queries, 3)
+    _, nearest = nearest_neighbors(bank, queries, 3, block_elements=2**16)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert list(nearest[:, 0]) == list(range(50))
     assert peak < bank.nbytes / 2
 
 
-def test_every_pair_of_settings_is_answered_from_one_search(monkeypatch):
+def test_protocol_predicts_for_every_pair_of_settings():
     train, labels, test, num_classes = _data()
-    task = ProtocolInputs(
-        Features(train, labels), Features(test, np.zeros(len(test), int)), num_classes
-    )
-    searches = []
-    search = knn.nearest_neighbors
-    monkeypatch.setattr(knn, "nearest_neighbors", lambda *a: searches.append(a[2]) or search(*a))
-    answers = KNN(k=(3, 20), temperature=(0.05, 1.0)).predict(task)
-    assert searches == [20]
-    assert [a.setting for a in answers] == [
-        *("k=3, T=0.05", "k=3, T=1", "k=20, T=0.05", "k=20, T=1")
-    ]
-    for answer, (k, t) in zip(answers, [(3, 0.05), (3, 1), (20, 0.05), (20, 1)], strict=True):
-        ranked = np.argsort(-answer.scores, axis=1, kind="stable")[:, :5]
+    inputs = _inputs(train, labels, test, num_classes)
+    predictions = KNN(k=(3, 20), temperature=(0.05, 1.0)).predict(inputs)
+    settings = ["k=3, T=0.05", "k=3, T=1", "k=20, T=0.05", "k=20, T=1"]
+    assert [prediction.setting for prediction in predictions] == settings
+    pairs = [(3, 0.05), (3, 1), (20, 0.05), (20, 1)]
+    for prediction, (k, t) in zip(predictions, pairs, strict=True):
+        ranked = np.argsort(-prediction.scores, axis=1, kind="stable")[:, :5]
         np.testing.assert_array_equal(ranked, _slow_knn(train, labels, test, num_classes, k, t))
 
 
-def test_several_labels_each_get_the_vote():
+def _inputs(train, labels, test, num_classes):
+    return ProtocolInputs(
+        Features(train, labels), Features(test, np.zeros(len(test), int)), num_classes
+    )
+
+
+def test_several_labels_each_get_the_vote_of_a_neighbor():
     train, labels, test, num_classes = _data()
     others = np.roll(labels, 1)
-    asked = Features(test, np.zeros(len(test), int))
 
     def scores(labels):
-        return (
-            KNN(k=(10,))
-            .predict(ProtocolInputs(Features(train, labels), asked, num_classes))[0]
-            .scores
-        )
+        (prediction,) = KNN(k=(10,)).predict(_inputs(train, labels, test, num_classes))
+        return prediction.scores
 
     each = np.eye(num_classes, dtype=np.int64)
     both = scores(np.concatenate([each[labels], each[others]], axis=1))
     np.testing.assert_allclose(both, np.hstack([scores(labels), scores(others)]), rtol=1e-5)
 
 
-def test_a_very_low_temperature_is_the_nearest_neighbour():
+def test_low_temperature_predicts_the_nearest_neighbor():
     # exp(1 / 0.005) overflows float32.
     train, labels, test, num_classes = _data()
     nearest = knn_predict(train, labels, test, num_classes, 1)
@@ -130,7 +125,7 @@ def test_a_very_low_temperature_is_the_nearest_neighbour():
     assert (knn_predict(train, labels, train, num_classes, 50, 1e-4)[:, 0] == labels).all()
 
 
-def test_fewer_classes_than_five():
+def test_predictions_of_three_classes_have_three_columns():
     train, labels, test, _ = _data(num_classes=3)
     assert knn_predict(train, labels, test, 3, 10).shape == (len(test), 3)
 
@@ -144,13 +139,13 @@ def test_fewer_classes_than_five():
         (KNN(k=(5,), temperature=(math.nan,)), "--knn_temperature"),
     ],
 )
-def test_settings_that_cannot_be(protocol, flag):
+def test_check_refuses_k_and_temperature_out_of_range(protocol, flag):
     with pytest.raises(UserError, match=flag):
         protocol.check(num_train=10)
     KNN(k=(10,)).check(num_train=10)
 
 
-def test_more_neighbours_than_items():
+def test_more_neighbors_than_items_are_refused():
     train, labels, test, num_classes = _data()
     with pytest.raises(ValueError, match="k=71"):
         knn_predict(train, labels, test, num_classes, 71)

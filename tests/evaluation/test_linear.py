@@ -1,4 +1,4 @@
-"""Linear evaluation: the encoder untouched, the step transcribed, a cut run continued."""
+"""Linear evaluation: frozen encoder, transcribed update, resumed training."""
 
 import dataclasses
 
@@ -17,12 +17,12 @@ NAMES = ("red", "green", "blue")
 
 
 def _source(count, seed):
-    """Images whose class is their strongest colour, anywhere they are cropped."""
+    """Images whose class is their strongest color, anywhere they are cropped."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     images = rng.integers(0, 60, (count, 8, 8, 3), dtype=np.uint8)
     images[np.arange(count), :, :, labels] += 120
-    return ArraySource(f"colours {seed}", images, labels, NAMES)
+    return ArraySource(f"colors {seed}", images, labels, NAMES)
 
 
 def _encoder():
@@ -37,7 +37,7 @@ def _encoder():
     )
 
 
-def _task(encoder, scratch=None):
+def _inputs(encoder, work_dir=None):
     train, test = _source(48, 0), _source(30, 1)
     return ProtocolInputs(
         extract_features(encoder, train, 8),
@@ -46,18 +46,18 @@ def _task(encoder, scratch=None):
         encoder=encoder,
         source=train,
         image_size=8,
-        scratch=scratch,
+        work_dir=work_dir,
     )
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_solves_what_is_linear_and_leaves_every_variable_alone(cached):
+def test_linear_solves_a_linear_problem_and_does_not_change_the_encoder(cached):
     encoder = _encoder()
     # Statistics that training mode would move at once.
     encoder.layers[1].moving_mean.assign([1.0] * 6)
     before = [variable.numpy() for variable in encoder.variables]
     (answer,) = Linear(epochs=30, batch_size=16, learning_rate=20.0, cached=cached).predict(
-        _task(encoder)
+        _inputs(encoder)
     )
     words = "epochs 30, B 16, learning rate 20"
     assert answer.setting == (f"cached features, {words}" if cached else words)
@@ -66,13 +66,13 @@ def test_solves_what_is_linear_and_leaves_every_variable_alone(cached):
         np.testing.assert_array_equal(variable.numpy(), value, err_msg=variable.name)
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_equals_a_transcription_of_nesterov_and_cosine(several):
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_linear_equals_a_transcription_of_nesterov_and_cosine(multi_label):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(12, 4))
     labels = rng.integers(0, 3, 12)
     onehot = np.eye(3)[labels]
-    if several:
+    if multi_label:
         labels = rng.integers(-1, 2, (12, 3))
         onehot = labels > 0
     train = Features(values.astype(np.float32), labels.astype(np.int64))
@@ -83,7 +83,7 @@ def test_equals_a_transcription_of_nesterov_and_cosine(several):
     velocity = [np.zeros((4, 3)), np.zeros(3)]
     for step in range(5):  # the batch is the whole set, in whatever order
         logits = values @ kernel + bias
-        if several:
+        if multi_label:
             error = (1 / (1 + np.exp(-logits)) - onehot) / 12
         else:
             exponents = np.exp(logits)
@@ -96,7 +96,7 @@ def test_equals_a_transcription_of_nesterov_and_cosine(several):
     np.testing.assert_allclose(answer.scores, values @ kernel + bias, rtol=1e-4, atol=1e-5)
 
 
-def test_batches_hold_every_row_once_an_epoch_each_time_in_another_order():
+def test_shuffled_batches_contain_every_row_once_per_epoch_in_a_new_order():
     rows, labels = np.arange(10)[:, None], np.arange(10) * 7
     batches = list(shuffled_batches(rows, labels, 4, 5, seed=3))  # 20 rows: two epochs
     order = np.concatenate([batch for batch, _ in batches])[:, 0]
@@ -106,7 +106,7 @@ def test_batches_hold_every_row_once_an_epoch_each_time_in_another_order():
     assert list(first) != list(second)
 
 
-def test_views_are_cropped_and_flipped_and_nothing_else():
+def test_linear_trains_on_crops_and_flips_only():
     shades = np.random.default_rng(0).integers(0, 256, (12, 1, 1, 3), np.uint8)
     plain = np.broadcast_to(shades, (12, 8, 8, 3)).copy()
     ramp = np.broadcast_to(np.arange(0, 240, 30, np.uint8)[:, None], (12, 8, 8, 3)).copy()
@@ -134,10 +134,10 @@ def test_views_are_cropped_and_flipped_and_nothing_else():
     assert abs(slopes).std() > 0.05  # cropped: the ramp's parts
 
 
-def test_a_cut_training_goes_on_where_it_was(tmp_path):
+def test_interrupted_training_resumes_after_the_last_epoch(tmp_path):
     encoder = _encoder()
     settings = Linear(epochs=4, batch_size=16)
-    (whole,) = settings.predict(_task(encoder))
+    (whole,) = settings.predict(_inputs(encoder))
     calls = []
 
     def dying(images, training):
@@ -147,23 +147,22 @@ def test_a_cut_training_goes_on_where_it_was(tmp_path):
             return tf.identity(encoder(images, training=training))
 
     with pytest.raises(tf.errors.InvalidArgumentError):
-        settings.predict(dataclasses.replace(_task(encoder, tmp_path), encoder=dying))
-    (kept,) = tmp_path.glob("linear-*.npz")
-    assert kept.exists()
+        settings.predict(dataclasses.replace(_inputs(encoder, tmp_path), encoder=dying))
+    assert len(list(tmp_path.glob("linear-*.npz"))) == 1
     seen = []
 
     def counting(images, training):
         tf.py_function(lambda: seen.append(1), [], [])
         return encoder(images, training=training)
 
-    task = _task(encoder, tmp_path)
+    task = _inputs(encoder, tmp_path)
     (resumed,) = settings.predict(dataclasses.replace(task, encoder=counting))
     assert len(seen) == 12 - 6
     np.testing.assert_array_equal(resumed.scores, whole.scores)
     assert not list(tmp_path.glob("linear-*.npz"))
 
 
-def test_no_step_is_refused():
+def test_check_refuses_less_than_one_step():
     with pytest.raises(UserError, match=r"--linear_epochs=0.01"):
         Linear(epochs=0.01, batch_size=16).check(48)
     Linear(epochs=1).check(10)

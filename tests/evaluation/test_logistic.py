@@ -1,4 +1,4 @@
-"""Logistic regression against the penalised likelihood, minimised by other means."""
+"""Logistic regression against the penalized likelihood, minimized by other means."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import logistic
 from simclr_tf.evaluation.features import Features
 from simclr_tf.evaluation.logistic import Logistic
 from simclr_tf.evaluation.metrics import top_k
@@ -18,12 +17,12 @@ from simclr_tf.evaluation.protocols import ProtocolInputs
 
 def _data(num_train=150, num_test=60, dims=4, classes=(0, 1, 2, 3, 4, 5, 6), seed=0):
     rng = np.random.default_rng(seed)
-    centres = 1.5 * rng.normal(size=(len(classes), dims))
+    centers = 1.5 * rng.normal(size=(len(classes), dims))
     splits = []
     for count in (num_train, num_test):
         drawn = rng.integers(0, len(classes), count)
-        # Offsets and scales that differ by dimension: what standardisation takes away.
-        values = (centres[drawn] + rng.normal(size=(count, dims))) * 10.0 ** np.arange(dims) + 5
+        # Offsets and scales that differ by dimension: which standardization removes.
+        values = (centers[drawn] + rng.normal(size=(count, dims))) * 10.0 ** np.arange(dims) + 5
         splits.append(Features(values.astype(np.float32), np.array(classes)[drawn]))
     return splits
 
@@ -51,6 +50,9 @@ def _ranked(answer):
     return np.argsort(-answer.scores, axis=1, kind="stable")[:, :5]
 
 
+ADAM = {"adam_epochs": 600, "adam_learning_rate": 0.1}
+
+
 def _fit(train, test, num_classes, **settings):
     (answer,) = Logistic(**settings).predict(ProtocolInputs(train, test, num_classes))
     return answer
@@ -58,12 +60,11 @@ def _fit(train, test, num_classes, **settings):
 
 @pytest.mark.parametrize("c", [1.0, 0.01])
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
-def test_equals_the_minimised_likelihood(monkeypatch, c, solver):
+def test_fit_equals_the_minimized_likelihood(c, solver):
     train, test = _data()
-    monkeypatch.setattr(logistic, "_ADAM_EPOCHS", 3000)  # of one batch of 150 each
-    monkeypatch.setattr(logistic, "_ADAM_RATE", 0.02)
-    answer = _fit(train, test, 7, l2=1 / (c * 150), solver=solver)
-    assert not answer.notice
+    # The epochs have one batch of 150 each.
+    answer = _fit(train, test, 7, l2=1 / (c * 150), solver=solver, **ADAM)
+    assert not answer.warning
     assert answer.setting == ("adam" if solver == "adam" else "")
     expected = _oracle(train, test, 7, c)
     # The tolerance of L-BFGS may turn over near ties.
@@ -71,14 +72,14 @@ def test_equals_the_minimised_likelihood(monkeypatch, c, solver):
     assert (_ranked(answer)[:, 0] == expected[:, 0]).mean() > 0.98
 
 
-def test_default_penalty_is_scikit_learns():
+def test_default_penalty_equals_scikit_learns():
     train, test = _data()
     explicit = _fit(train, test, 7, l2=1 / 150)
     np.testing.assert_allclose(_fit(train, test, 7).scores, explicit.scores)
 
 
 @pytest.mark.parametrize("classes", [(0, 1), (0, 1, 2, 3, 4, 5, 6)])
-def test_the_classifier_takes_features_as_they_are(classes):
+def test_classifier_takes_features_that_are_not_standardized(classes):
     train, test = _data(classes=classes)
     answer = _fit(train, test, len(classes))
     kernel, bias = answer.classifier.kernel, answer.classifier.bias
@@ -91,7 +92,7 @@ def test_the_classifier_takes_features_as_they_are(classes):
     np.testing.assert_allclose(exponents / exponents.sum(1, keepdims=True), wanted, atol=1e-3)
 
 
-def test_classes_that_train_skips_keep_their_numbers():
+def test_classes_absent_from_training_are_never_predicted():
     train, test = _data(classes=(1, 4, 9))
     answer = _fit(train, test, 10)
     assert set(answer.scores.argmax(axis=1)) == {1, 4, 9}
@@ -100,13 +101,13 @@ def test_classes_that_train_skips_keep_their_numbers():
     assert top5 == 1.0
 
 
-def test_a_fit_that_does_not_converge_says_so():
+def test_unconverged_fit_has_a_warning():
     train, test = _data()
-    assert "after 2 steps" in _fit(train, test, 7, max_iter=2).notice
+    assert "after 2 steps" in _fit(train, test, 7, max_iter=2).warning
 
 
-def test_the_sweep_takes_the_penalty_that_is_best_on_what_it_held_out():
-    # Two dimensions that tell, and 60 of noise in which 100 images can be told apart by chance.
+def test_sweep_selects_the_best_penalty_on_held_out_images():
+    # Two informative dimensions and 60 of noise, in which 100 images are separable by chance.
     rng = np.random.default_rng(0)
     labels = np.arange(400) % 2
     values = rng.normal(size=(400, 62)).astype(np.float32)
@@ -130,28 +131,32 @@ def test_the_sweep_takes_the_penalty_that_is_best_on_what_it_held_out():
     np.testing.assert_allclose(answer.scores, fitted.scores, atol=1e-2)
 
 
-@pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
-def test_each_fit_of_the_sweep_starts_from_the_one_before(monkeypatch, solver, several):
-    """Fits that are cut short after a step get further from there than from zero."""
-    monkeypatch.setattr(logistic, "_ADAM_EPOCHS", 1)
-    monkeypatch.setattr(logistic, "L2_SWEEP", np.logspace(-6, -4, 4))
-    train, test = _data()
-    labels = np.eye(7, dtype=np.int64)[train.labels] if several else train.labels
-    task = ProtocolInputs(Features(train.features, labels), test, 7)
-    settings = Logistic(sweep=True, solver=solver, max_iter=1)
-    assert settings.predict(task)[0].setting.endswith("chosen of 4")
+class _Recording(Logistic):
+    """Records the losses of warm-started fits and of the same fits from zero."""
 
-    fit = settings._by_lbfgs if solver == "lbfgs" else settings._by_adam
-    losses = []
-
-    def recording(task, part, l2, start, notices):
-        head = fit(task, part, l2, start, notices)
-        losses.append([_loss(h, part) for h in (head, fit(task, part, l2, None, []))])
+    def fit(self, train, num_classes, l2, start=None, seed=0):
+        head = super().fit(train, num_classes, l2, start, seed)
+        cold = super().fit(train, num_classes, l2, None, seed)
+        LOSSES.append([_loss(head, train), _loss(cold, train)])
         return head
 
-    settings._choose(task, recording, [])
-    warm, cold = np.transpose(losses)
+
+LOSSES = []
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_fits_of_the_sweep_start_from_the_previous_one(solver, multi_label):
+    """Fits that stop after one step reach a lower loss from there than from zero."""
+    LOSSES.clear()
+    train, test = _data()
+    labels = np.eye(7, dtype=np.int64)[train.labels] if multi_label else train.labels
+    inputs = ProtocolInputs(Features(train.features, labels), test, 7)
+    values = tuple(np.logspace(-6, -4, 4).tolist())
+    sweep = {"sweep": True, "max_iter": 1, "adam_epochs": 1, "l2_values": values}
+    (prediction,) = _Recording(solver=solver, **sweep).predict(inputs)
+    assert prediction.setting.endswith("chosen of 4")
+    warm, cold = np.transpose(LOSSES[:4])
     assert warm[0] == cold[0]
     assert (np.diff(warm) < 0).all() and (warm[1:] < cold[1:]).all()
 
@@ -167,10 +172,10 @@ def _loss(head, part):
     "labels",
     [
         np.arange(40) % 10,  # the tenth is fewer images than there are classes
-        np.arange(20) == 18,  # the one image of its class, which a plain draw holds out
+        np.arange(20) == 18,  # the only image of its class, which a plain draw holds out
     ],
 )
-def test_the_sweep_takes_few_labels(labels):
+def test_sweep_works_with_few_labels(labels):
     labels = labels.astype(np.int64)
     train = Features(np.eye(10, dtype=np.float32)[labels], labels)
     answer = _fit(train, train, 10, sweep=True)
@@ -178,27 +183,25 @@ def test_the_sweep_takes_few_labels(labels):
     assert top_k(answer.scores, labels)[0] > 0.9
 
 
-def test_a_sweep_without_a_class_to_choose_by_is_refused():
+def test_sweep_refuses_held_out_images_without_a_class():
     labels = np.zeros((20, 3), np.int64)
     labels[[0, 2], [0, 1]] = 1
     train = Features(np.eye(20, dtype=np.float32), labels)
-    with pytest.raises(UserError, match="--l2_sweep: none of the 2 images"):
+    with pytest.raises(UserError, match="--l2_sweep: none of the 2 held-out images"):
         _fit(train, train, 3, sweep=True)
 
 
 @pytest.mark.parametrize("solver", ["lbfgs", "adam"])
-def test_several_labels_are_a_regression_for_each_class(monkeypatch, solver):
-    monkeypatch.setattr(logistic, "_ADAM_EPOCHS", 3000)
-    monkeypatch.setattr(logistic, "_ADAM_RATE", 0.02)
+def test_several_labels_are_a_regression_per_class(solver):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(200, 3)).astype(np.float32)
     several = (values + 0.8 * rng.normal(size=(200, 3)) > 0).astype(np.int64)
-    # One is never there, and one always.
+    # One class that no image has, and one that all have.
     several = np.concatenate([several, np.tile([0, 1], (200, 1))], axis=1)
-    task = ProtocolInputs(
+    inputs = ProtocolInputs(
         Features(values[:150], several[:150]), Features(values[150:], several[150:]), 5
     )
-    (answer,) = Logistic(solver=solver).predict(task)
+    (answer,) = Logistic(solver=solver, **ADAM).predict(inputs)
     assert answer.classifier is None
     scaler = StandardScaler().fit(values[:150])
     for c in range(3):
@@ -209,7 +212,7 @@ def test_several_labels_are_a_regression_for_each_class(monkeypatch, solver):
 
 
 @pytest.mark.parametrize(("sweep", "least"), [(False, 2), (True, 20)])
-def test_too_few_images(sweep, least):
+def test_check_refuses_too_few_images(sweep, least):
     Logistic(sweep=sweep).check(least)
     with pytest.raises(UserError, match="--train_split"):
         Logistic(sweep=sweep).check(least - 1)

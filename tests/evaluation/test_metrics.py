@@ -6,7 +6,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from simclr_tf.evaluation.metrics import (
-    METRICS,
+    METRIC_FUNCTIONS,
     confusion_matrix,
     mean_per_class,
     top_k,
@@ -22,7 +22,7 @@ def _scores(classes=7, count=200):
     return scores, labels
 
 
-def test_single_labels_equal_scikit_learn():
+def test_single_label_metrics_equal_scikit_learn():
     scores, labels = _scores()
     top1, top5 = top_k(scores, labels)
     assert top1 == pytest.approx(top_k_accuracy_score(labels, scores, k=1))
@@ -39,11 +39,11 @@ def test_single_labels_equal_scikit_learn():
     )
 
 
-def test_of_equal_scores_the_first_class_counts():
+def test_top_k_prefers_the_first_class_of_equal_scores():
     assert top_k(np.zeros((3, 7)), np.array([0, 4, 5])) == (1 / 3, 2 / 3)
 
 
-def test_several_labels_are_found_by_any():
+def test_top_k_of_several_labels_counts_any_of_them():
     # The last image has no class at all.
     labels = np.array([[0, 1, 1], [1, 0, 0], [-1, -1, 0]])
     assert top_k(np.array([[0.0, 2.0, 1.0]] * 3), labels) == (1 / 3, 2 / 3)
@@ -61,8 +61,8 @@ def test_average_precision_of_a_known_ranking():
 
 
 @pytest.mark.parametrize("difficult", [False, True])
-def test_average_precision_equals_a_transcription_of_vocs_kit(difficult):
-    """VOCevalcls.m; there an image's truth is 1, -1 (not there) or 0 (difficult objects only)."""
+def test_average_precision_equals_a_transcription_of_the_voc_kit(difficult):
+    """VOCevalcls.m; there an image's truth is 1, -1 (absent) or 0 (difficult objects only)."""
     rng = np.random.default_rng(1)
     scores, truth = rng.normal(size=(60, 4)), rng.choice([1, -1, 0] if difficult else [1, -1], 240)
     truth = truth.reshape(60, 4)
@@ -82,8 +82,7 @@ def test_average_precision_equals_a_transcription_of_vocs_kit(difficult):
     assert voc07_mean_average_precision(scores, labels) == pytest.approx(np.mean(wanted))
 
 
-def test_metrics_by_name():
+def test_metric_functions_are_found_by_name():
     scores, labels = _scores()
-    assert METRICS["top-1"](scores, labels) == top_k(scores, labels)[0]
-    assert METRICS["mean per class"](scores, labels) == mean_per_class(scores, labels)
-    assert set(METRICS) == {"top-1", "mean per class", "11-point mAP"}
+    assert METRIC_FUNCTIONS["top-1"](scores, labels) == top_k(scores, labels)[0]
+    assert METRIC_FUNCTIONS["mean per class"](scores, labels) == mean_per_class(scores, labels)

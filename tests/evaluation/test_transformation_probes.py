@@ -1,4 +1,4 @@
-"""Probes of transformations with representations whose knowledge is known."""
+"""Transformation probes on representations with known content."""
 
 import dataclasses
 
@@ -6,36 +6,41 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from simclr_tf.data import open_source
+from simclr_tf.data import open_source, sequential_batches
+from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.transformation_probes import (
-    TRANSFORMATIONS,
+    TRANSFORMATION_FUNCTIONS,
     check_probes,
     probe_transformations,
 )
 
 
-def _represent(images):
-    """Colour, colour by quadrant, nothing at all, local contrast."""
+def _outputs(images):
+    """Color, color by quadrant, nothing, local contrast."""
     quadrants = tf.nn.avg_pool2d(images, 16, 16, "VALID")
     saturation = tf.reduce_mean(tf.abs(images[..., 1:] - images[..., :-1]), [1, 2])
     contrast = tf.reduce_mean(tf.abs(images[:, 1:] - images[:, :-1]), [1, 2])
     return {
-        "colour": tf.concat([tf.reduce_mean(images, [1, 2]), saturation], axis=1),
+        "color": tf.concat([tf.reduce_mean(images, [1, 2]), saturation], axis=1),
         "place": tf.reshape(quadrants, [-1, 12]),
         "nothing": tf.zeros([tf.shape(images)[0], 2]),
         "contrast": tf.concat([contrast, tf.reduce_mean(images, [1, 2])], axis=1),
     }
 
 
+def _scale_images(source, factor):
+    images = np.concatenate([b["image"] for b in sequential_batches(source, 256)])
+    return ArraySource(source.name, (images * factor).astype(np.uint8))
+
+
 @pytest.fixture(scope="module")
 def found():
-    train, test = open_source("shapes", "train[:1500]"), open_source("shapes", "test[:400]")
-    # Light comes from the left: brightness by place tells how an image was turned.
+    train, test = open_source("shapes", "train[:900]"), open_source("shapes", "test[:300]")
+    # Light comes from the left, so that brightness by position predicts the rotation.
     light = np.linspace(1.0, 0.2, 32, dtype=np.float32)[None, None, :, None]
-    for source in (train, test):
-        source.images = (source.images * light).astype(np.uint8)
-    probed = probe_transformations(_represent, train, test, 32, list(TRANSFORMATIONS))
+    train, test = (_scale_images(source, light) for source in (train, test))
+    probed = probe_transformations(_outputs, train, test, 32, list(TRANSFORMATION_FUNCTIONS))
     return {(p.transformation, p.representation): p for p in probed}
 
 
@@ -43,46 +48,48 @@ def _accuracy(probed):
     return np.mean(probed.scores.argmax(axis=1) == probed.labels)
 
 
-def test_a_representation_tells_what_it_keeps(found):
-    assert _accuracy(found["color", "colour"]) > 0.9
+def test_probe_predicts_a_transformation_that_the_representation_contains(found):
+    assert _accuracy(found["color", "color"]) > 0.9
     assert _accuracy(found["rotation", "place"]) > 0.8
     assert _accuracy(found["noise", "contrast"]) > 0.9
     assert _accuracy(found["sobel", "contrast"]) > 0.9
 
 
-def test_and_no_more(found):
-    assert _accuracy(found["rotation", "colour"]) < 0.35
-    for name, transformation in TRANSFORMATIONS.items():
-        chance = 1 / len(transformation.names)
+def test_probe_is_at_chance_for_a_transformation_that_it_does_not_contain(found):
+    assert _accuracy(found["rotation", "color"]) < 0.35
+    for name, transformation in TRANSFORMATION_FUNCTIONS.items():
+        chance = 1 / len(transformation.class_names)
         assert _accuracy(found[name, "nothing"]) == pytest.approx(chance, abs=0.01)
 
 
-def test_every_way_is_shown_equally_often_and_all_representations_see_the_same(found):
+def test_every_class_is_equally_frequent_and_equal_for_all_representations(found):
     for (name, _), probed in found.items():
         counts = np.bincount(probed.labels)
-        assert len(counts) == len(TRANSFORMATIONS[name].names) and np.ptp(counts) <= 1
-        np.testing.assert_array_equal(probed.labels, found[name, "colour"].labels)
-        assert probed.num_train == 1500
+        assert (
+            len(counts) == len(TRANSFORMATION_FUNCTIONS[name].class_names) and np.ptp(counts) <= 1
+        )
+        np.testing.assert_array_equal(probed.labels, found[name, "color"].labels)
+        assert probed.num_train == 900
 
 
-def test_too_few_images_are_refused_at_once():
+def test_check_probes_refuses_fewer_than_40_images():
     few, test = open_source("shapes", "train[:39]"), open_source("shapes", "test[:40]")
-    with pytest.raises(UserError, match="39 images"):
+    with pytest.raises(UserError, match=r"train\[:39\] has 39"):
         check_probes(few, test)
     check_probes(test, test)
 
 
-def test_answers_are_kept_by_what_they_are_of(tmp_path):
+def test_results_are_cached_by_their_inputs(tmp_path):
     train, test = open_source("shapes", "train[:60]"), open_source("shapes", "test[:40]")
     calls = []
 
-    def represent(images):
+    def outputs_fn(images):
         calls.append(1)
         return {"": tf.reduce_mean(images, [1, 2])}
 
-    def probe(identity="a", seed=0, source=train):
-        settings = {"seed": seed, "cache_dir": tmp_path, "identity": identity}
-        (probed,) = probe_transformations(represent, source, test, 16, ["color"], **settings)
+    def probe(fingerprint="a", seed=0, source=train):
+        settings = {"seed": seed, "cache_dir": tmp_path, "fingerprint": fingerprint}
+        (probed,) = probe_transformations(outputs_fn, source, test, 16, ["color"], **settings)
         return probed
 
     first, computed = probe(), len(calls)
@@ -92,13 +99,13 @@ def test_answers_are_kept_by_what_they_are_of(tmp_path):
     assert dataclasses.replace(again, scores=0, labels=0) == dataclasses.replace(
         first, scores=0, labels=0
     )
-    for changes in ({"identity": "b"}, {"seed": 1}, {"source": test}):
+    for changes in ({"fingerprint": "b"}, {"seed": 1}, {"source": test}):
         computed = len(calls)
         probe(**changes)
         assert len(calls) > computed, changes
 
 
-def test_a_representation_that_is_not_finite_is_named():
+def test_representation_that_is_not_finite_is_refused():
     test = open_source("shapes", "test[:40]")
     with pytest.raises(UserError, match="not finite"):
         list(

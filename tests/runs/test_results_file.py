@@ -3,11 +3,9 @@
 import json
 import threading
 
-import numpy as np
 import pytest
 
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.results import EvalContext, ResultWriter, make_evaluation
 from simclr_tf.runs.results_file import (
     append_evaluations,
     format_results,
@@ -119,25 +117,6 @@ def test_format_results_separates_metrics():
         *("mean per class %", "top-1 %")
     ]
     assert "70.0" in tables[0] and "10.0" in tables[1]
-
-
-def test_result_writer_stores_a_record_before_it_is_shown(tmp_path):
-    scores, labels = np.eye(2), np.array([0, 1])
-    figure = make_evaluation(
-        EvalContext("shapes", "train", "test"),
-        scores,
-        labels,
-        **{"protocol": "knn", "num_train": 2, "seconds": 0.5, "setting": "", "notice": "a note"},
-    )
-    seen = []
-
-    def killed(line):
-        seen.extend(read_evaluations(tmp_path / "evaluations.json"))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ResultWriter(tmp_path, killed).add(figure, ("a", "b"))
-    assert [record["protocol"] for record in seen] == ["knn"]
 
 
 def test_append_evaluations_is_safe_in_parallel(tmp_path):

@@ -12,7 +12,6 @@ from PIL import Image
 
 import simclr_tf
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import KNN
 from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
 from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.run_table import format_run_table
@@ -178,8 +177,8 @@ def test_student_learns_from_predictions_alone(tinted, tmp_path):
     first, last = rows(place)[0], rows(place)[-1]
     assert last["agreement"] > 0.9 > first["agreement"]
     assert last["validation_agreement"] > 0.9
-    evaluate_classifier(guide, **QUIET)
-    evaluate_classifier(place, data=labelled, **QUIET)
+    evaluate_classifier(guide)
+    evaluate_classifier(place, data=labelled)
     of_guide, of_student = (
         json.loads((run / "evaluations.json").read_text(encoding="utf-8"))[-1]
         for run in (guide, place)
@@ -189,9 +188,9 @@ def test_student_learns_from_predictions_alone(tinted, tmp_path):
     assert of_guide["top1"] > 0.9 and of_student["top1"] > 0.9  # chance is 0.5
 
     # It is evaluated like any run, and can be a teacher itself.
-    evaluate_run(place, EvalOptions([KNN((20,))], datasets=[labelled["dataset"]]), **QUIET)
+    evaluate_run(place, EvalOptions(protocols="knn", knn_k=20, dataset=labelled["dataset"]))
     table = format_run_table([place])
-    assert "| its own head, T=1 | distilled encoder | R18 × 0.0625 | 32 | – | " in table
+    assert "| own classifier, T=1 | distilled encoder | R18 × 0.0625 | 32 | – | " in table
     assert f" | 0 | {100 * of_student['top1']:.1f} |" in table
     output = export_run(place)
     card = (output / "README.md").read_text(encoding="utf-8")
@@ -199,7 +198,7 @@ def test_student_learns_from_predictions_alone(tinted, tmp_path):
     assert str(tmp_path) not in card
     assert load_teacher(output).class_names == load_teacher(guide).class_names == ("cold", "warm")
     with pytest.raises(UserError, match="exports its own classifier"):
-        evaluate_run(place, EvalOptions(save_classifier=True), **QUIET)
+        evaluate_run(place, EvalOptions(save_classifier=True))
 
 
 def test_images_without_labels_train_and_other_classes_need_alpha_one(teacher, tmp_path, log):

@@ -16,12 +16,12 @@ from simclr_tf import config
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import sequential_batches
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import read_evaluations
 from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
 from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models.build import build_model
 from simclr_tf.models.classifier import truncate_projection_head
+from simclr_tf.runs.results_file import read_evaluations
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.tasks import (
     finetune,
@@ -154,7 +154,7 @@ def test_accuracy_of_a_run_is_recorded(half_labeled, tmp_path):
         folder.mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "1.png")
     others = {"dataset": f"folder:{tmp_path / 'photos'}", "eval_split": "train"}
-    with pytest.raises(UserError, match="has other classes"):
+    with pytest.raises(UserError, match="its classes differ from those of the classifier"):
         evaluate_classifier(run, data=others | {"train_split": "train"})
     with pytest.raises(UserError, match="exports its own classifier"):
         evaluate_run(run, EvalOptions(save_classifier=True))

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 import simclr_tf
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import KNN
 from simclr_tf.evaluation.evaluate import evaluate_classifier, evaluate_run
 from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.run_table import format_run_table
@@ -98,7 +97,7 @@ def test_run_is_loaded_resumed_and_evaluated_without_the_preset(run_dir, preset,
     for ours, theirs in zip(resumed.variables, loaded.variables, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.name)
 
-    evaluate_run(run_dir, EvalOptions([KNN()], baselines=["random"]), **QUIET)
+    evaluate_run(run_dir, EvalOptions(protocols="knn", baselines="random"))
     records = json.loads((run_dir / "evaluations.json").read_text(encoding="utf-8"))
     assert {record["protocol"] for record in records} == {"knn", "knn/random"}
     width = loaded.encoder.output_shape[-1]
@@ -134,7 +133,7 @@ def test_it_is_fine_finetune_config(run_dir, tmp_path, after):
         )
     ]
     assert any(moved) == (after == -1)
-    evaluate_classifier(tmp_path, **QUIET)
+    evaluate_classifier(tmp_path)
 
 
 def test_supervised_baseline_starts_from_random_weights(run_dir):

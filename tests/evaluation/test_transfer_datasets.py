@@ -1,21 +1,16 @@
-"""The twelve transfer sets: known to TFDS, measured as the paper does, told to the user."""
+"""Transfer datasets: TFDS names, splits and metrics of the paper, documented."""
 
 from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
 
-from simclr_tf.evaluation.metrics import METRICS
-from simclr_tf.evaluation.transfer_datasets import (
-    TRANSFER_DATASETS,
-    format_transfer_table,
-    lookup_transfer_dataset,
-)
+from simclr_tf.evaluation.options import METRICS
+from simclr_tf.evaluation.transfer_datasets import TRANSFER_DATASETS, lookup_transfer_dataset
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
 
-
-# reference.md §4b, and the splits that learn and judge: name, dataset, splits, metric.
+# reference.md §4b: name, dataset, training split, test split, metric.
 TWELVE = """
 Food-101            | food101                    | train            | validation | top-1
 CIFAR-10            | cifar10                    | train            | test       | top-1
@@ -33,32 +28,32 @@ Oxford 102 Flowers  | oxford_flowers102          | train+validation | test      
 
 
 @pytest.mark.parametrize("line", TWELVE.strip().splitlines())
-def test_each_of_the_twelve_is_the_papers(line):
+def test_lookup_returns_the_papers_splits_and_metric(line):
     name, dataset, train, test, metric = (cell.strip() for cell in line.split("|"))
-    known = lookup_transfer_dataset(dataset)
-    found = (known.name, known.train_split, known.test_split, known.metric)
+    entry = lookup_transfer_dataset(dataset)
+    found = (entry.name, entry.train_split, entry.test_split, entry.metric)
     assert found == (name, train, test, metric)
-    assert known in TRANSFER_DATASETS
+    assert entry in TRANSFER_DATASETS
     cells = (dataset.replace("folder:", "folder:…/"), train, test)
     row = f"| {name} | {' | '.join(f'`{cell}`' for cell in cells)} | {metric} |"
     assert row in DOCUMENT.read_text(encoding="utf-8")
 
 
-def test_imagenet_is_judged_on_its_validation_split():
+def test_lookup_returns_the_validation_split_for_imagenet():
     for dataset in ("imagenet2012", "imagenet2012:5.1.0", "imagenet2012_subset/10pct"):
         assert lookup_transfer_dataset(dataset).test_split == "validation"
     assert not lookup_transfer_dataset("imagenet_v2").test_split
 
 
-def test_there_are_twelve_and_tfds_knows_ten():
+def test_ten_of_the_twelve_datasets_are_tfds_datasets():
     assert len(TRANSFER_DATASETS) == 12
-    by_name = [known for known in TRANSFER_DATASETS if known.dataset]
-    assert len(by_name) == 10
-    for known in by_name:
-        name, _, configuration = known.dataset.partition("/")
+    names = [entry.dataset for entry in TRANSFER_DATASETS if entry.dataset]
+    assert len(names) == 10
+    for dataset in names:
+        name, _, configuration = dataset.partition("/")
         builder = tfds.builder_cls(name)
         assert configuration in {"", *(c.name for c in builder.BUILDER_CONFIGS)}
-    assert all(known.metric in METRICS for known in TRANSFER_DATASETS)
+    assert all(entry.metric in METRICS for entry in TRANSFER_DATASETS)
 
 
 @pytest.mark.parametrize(
@@ -74,11 +69,7 @@ def test_there_are_twelve_and_tfds_knows_ten():
         ("mnist", "mnist", "top-1"),
     ],
 )
-def test_a_dataset_has_its_usual_metric(dataset, name, metric):
-    known = lookup_transfer_dataset(dataset)
-    assert (known.name, known.metric) == (name, metric)
-    assert bool(known.train_split) == (known in TRANSFER_DATASETS)
-
-
-def test_the_document_has_the_table():
-    assert format_transfer_table() in DOCUMENT.read_text(encoding="utf-8")
+def test_lookup_matches_versions_configurations_and_folders(dataset, name, metric):
+    entry = lookup_transfer_dataset(dataset)
+    assert (entry.name, entry.metric) == (name, metric)
+    assert bool(entry.train_split) == (entry in TRANSFER_DATASETS)

@@ -1,4 +1,4 @@
-"""A kept head comes back as it was, or is refused by name."""
+"""Fitted classifiers: saved and loaded without loss, damaged files refused."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def _fitted(classes=("Käse", "b")):
     return FittedClassifier(head, classes, "linear", "folder:a b", 12)
 
 
-def test_comes_back_as_it_was(tmp_path):
+def test_loaded_classifier_equals_the_saved_one(tmp_path):
     _fitted().save(tmp_path / "classifier.npz")
     found = FittedClassifier.load(tmp_path / "classifier.npz")
     np.testing.assert_array_equal(found.classifier.kernel, _fitted().classifier.kernel)
@@ -25,7 +25,7 @@ def test_comes_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "pickle", "names", "shapes"])
-def test_a_damaged_one_is_refused_by_name(tmp_path, damage):
+def test_load_refuses_a_damaged_classifier(tmp_path, damage):
     path = tmp_path / "classifier.npz"
     (_fitted() if damage != "names" else _fitted(("a", "b", "c"))).save(path)
     if damage == "cut":
@@ -35,8 +35,8 @@ def test_a_damaged_one_is_refused_by_name(tmp_path, damage):
     elif damage == "pickle":
         np.savez(path, kernel=np.array([{}], dtype=object))
     elif damage == "shapes":
-        with np.load(path) as kept:
-            arrays = dict(kept)
+        with np.load(path) as file:
+            arrays = dict(file)
         np.savez(path, **{**arrays, "kernel": arrays["kernel"].T})
-    with pytest.raises(UserError, match=r"classifier\.npz is no classifier"):
+    with pytest.raises(UserError, match=r"classifier\.npz: expected a classifier of evaluate"):
         FittedClassifier.load(path)

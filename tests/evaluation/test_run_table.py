@@ -1,4 +1,4 @@
-"""The table of several runs: laid out like the papers', seeds merged."""
+"""Table of several runs: rows, merged seeds, distinguishing settings."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ def _run(path, seed, values, checkpoint=None, step=250, **changes):
     base = config.PretrainConfig(
         data=config.Data(dataset="shapes"),
         encoder=config.Encoder(resnet_depth=18, width_multiplier=0.25),
-        projection_head=config.ProjectionHead(**changes),
+        contrastive_loss=config.ContrastiveLoss(**changes),
         optimization=config.Optimization(seed=seed),
     )
     if checkpoint is not None:
@@ -59,35 +59,37 @@ def runs(tmp_path):
     return found
 
 
-def test_seeds_are_merged_and_all_else_is_not(runs):
-    lines = format_run_table(runs).splitlines()
-    assert lines[0] == "sha|pes: learnt from train, judged on test"
-    assert lines[4:] == [
-        "| k-NN, k=5, T=0.1 | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 100 "
-        "| 52.0 (50.0–60.0, 3 seeds) |",
-        "| k-NN, k=20, T=0.1 | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 100 "
-        "| 62.0 (60.0–70.0, 3 seeds) |",
-        "| logistic (L-BFGS), L2 chosen of 45 | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 100 "
-        "| 52.0 (50.0–60.0, 3 seeds) |",
-        "| logistic (Adam) | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 100 | 40.0 |",
-        "| k-NN, k=5, T=0.1 | PCA of pixels | – | 100 | – | – | 100 | 30.0 |",
-        "| probe:color | SimCLR, g(h) | R18 × 0.25 | 128 | 128 | 100 | 100 "
-        "| 52.0 (50.0–60.0, 3 seeds) |",
-        "| its own head | supervised encoder | R18 × 0.25 | 128 | – | ? | 100 "
-        "| 52.0 (50.0–60.0, 3 seeds) |",
-        "| fine-tuned | SimCLR | R18 × 0.25 | 128 | 128 | 100 | 10 | 26.0 (25.0–30.0, 3 seeds) |",
-        "| linear | fine-tuned encoder | R18 × 0.25 | 128 | 128 | 100 | 100 | 70.0 |",
+def test_table_merges_seeds_and_separates_settings(runs):
+    title, _, _, _, *rows = format_run_table(runs).splitlines()
+    assert title.startswith("sha|pes:")
+    cells = [tuple(_cells(row)) for row in rows]
+    encoder = ("R18 × 0.25", "128", "128", "100", "100")
+    merged = "52.0 (50.0–60.0, 3 seeds)"
+    assert cells == [
+        ("k-NN, k=5, T=0.1", "SimCLR", *encoder, merged),
+        ("k-NN, k=20, T=0.1", "SimCLR", *encoder, "62.0 (60.0–70.0, 3 seeds)"),
+        ("logistic (L-BFGS), L2 chosen of 45", "SimCLR", *encoder, merged),
+        ("logistic (Adam)", "SimCLR", *encoder, "40.0"),
+        ("k-NN, k=5, T=0.1", "PCA of pixels", "–", "100", "–", "–", "100", "30.0"),
+        ("probe:color", "SimCLR, g(h)", *encoder, merged),
+        ("own classifier", "supervised encoder", "R18 × 0.25", "128", "–", "?", "100", merged),
+        ("fine-tuned", "SimCLR", *encoder[:-1], "10", "26.0 (25.0–30.0, 3 seeds)"),
+        ("linear", "fine-tuned encoder", *encoder, "70.0"),
     ]
+
+
+def _cells(row):
+    return [cell.strip() for cell in row.strip("|").split(" | ")]
 
 
 KNN = ("knn", "k=5, T=0.1", 100)
 
 
 def _rows(*runs):
-    return format_run_table(runs).splitlines()[4:]
+    return [_cells(row) for row in format_run_table(runs).splitlines()[4:]]
 
 
-def test_other_settings_are_not_merged_and_told_apart(tmp_path):
+def test_rows_with_different_settings_name_them(tmp_path):
     runs = [
         _run(tmp_path / name, seed, {KNN: value, ("knn/pca", "k=5, T=0.1", 100): 0.3}, **changes)
         for name, seed, value, changes in [
@@ -97,56 +99,55 @@ def test_other_settings_are_not_merged_and_told_apart(tmp_path):
             ("d", 0, 0.8, {"temperature": 0.5, "hidden_norm": False}),
         ]
     ]
-    own = [row for row in _rows(*runs) if "PCA" not in row]
-    start, end = "| k-NN, k=5, T=0.1 | SimCLR", "| R18 × 0.25 | 128 | 128 | 100 | 100 |"
+    own = [(row[1], row[-1]) for row in _rows(*runs) if "PCA" not in row[1]]
     assert own == [
-        f"{start}, hidden_norm True, temperature 0.1 {end} 55.0 (50.0–60.0, 2 seeds) |",
-        f"{start}, hidden_norm True, temperature 0.5 {end} 70.0 |",
-        f"{start}, hidden_norm False, temperature 0.5 {end} 80.0 |",
+        ("SimCLR, hidden_norm True, temperature 0.1", "55.0 (50.0–60.0, 2 seeds)"),
+        ("SimCLR, hidden_norm True, temperature 0.5", "70.0"),
+        ("SimCLR, hidden_norm False, temperature 0.5", "80.0"),
     ]
-    assert len(_rows(*runs)) == 4  # the pixels' components are the same for all
-    # A fine-tuned run is of the settings that it was pretrained with, too.
+    assert len(_rows(*runs)) == 4  # PCA of the pixels does not depend on the loss
+    # Settings of the pretraining also distinguish fine-tuned runs.
     tuned = [
         _run(tmp_path / f"tuned{i}", 0, {("finetune", "", 10): value}, str(runs[i]))
         for i, value in ((0, 0.1), (2, 0.2))
     ]
-    assert [row.split(" | ")[1] for row in _rows(*tuned)] == [
+    assert [row[1] for row in _rows(*tuned)] == [
         "SimCLR, pretrained with temperature 0.1",
         "SimCLR, pretrained with temperature 0.5",
     ]
 
 
-def test_two_runs_of_one_seed_are_no_two_seeds(tmp_path):
+def test_runs_with_the_same_seed_are_counted_as_runs(tmp_path):
     runs = [_run(tmp_path / str(i), 0, {KNN: 0.5 + i / 10}) for i in range(2)]
-    assert _rows(*runs)[0].endswith("| 55.0 (50.0–60.0, 2 runs) |")
+    assert _rows(*runs)[0][-1] == "55.0 (50.0–60.0, 2 runs)"
 
 
-def test_epochs_are_those_that_were_trained(tmp_path):
+def test_epochs_are_counted_up_to_the_checkpoint(tmp_path):
     half = _run(tmp_path / "half", 0, {KNN: 0.5}, step=125)
     tuned = _run(tmp_path / "tuned", 0, {("finetune", "", 10): 0.4}, str(half))
-    assert [row.split(" | ")[5] for row in _rows(half, tuned)] == ["50", "50"]
+    assert [row[5] for row in _rows(half, tuned)] == ["50", "50"]
 
 
-def test_a_moved_checkpoint_and_a_supervised_baseline_of_fewer_images(tmp_path):
+def test_epochs_of_moved_checkpoints_and_supervised_baselines(tmp_path):
     run = _run(tmp_path / "run", 0, {("knn/supervised", "", 100): 0.5, ("knn/pca", "", 40): 0.3})
-    assert [row.split(" | ")[3:6] for row in _rows(run)] == [["128", "–", "?"], ["40", "–", "–"]]
+    assert [row[3:6] for row in _rows(run)] == [["128", "–", "?"], ["40", "–", "–"]]
     _run(RunDir(run).supervised_dir("train"), 0, {})
     baseline = RunDir(RunDir(run).supervised_dir("train"))
     settings, plan = baseline.read_config()
     baseline.write_config(settings, dataclasses.replace(plan, steps_per_epoch=0.5))
-    assert _rows(run)[0].split(" | ")[5] == "500"
+    assert _rows(run)[0][5] == "500"
     tuned = _run(tmp_path / "tuned", 0, {("finetune", "", 10): 0.4}, str(tmp_path / "gone"))
-    assert _rows(tuned)[0].split(" | ")[2:6] == ["R18 × 0.25", "128", "128", "?"]
+    assert _rows(tuned)[0][2:6] == ["R18 × 0.25", "128", "128", "?"]
 
 
-def test_the_newest_figure_of_a_run_counts(tmp_path):
+def test_newest_result_of_a_run_is_shown(tmp_path):
     _run(tmp_path, 0, {("knn", "k=5, T=0.1", 100): 0.1})
     _run(tmp_path, 0, {("knn", "k=5, T=0.1", 100): 0.2})
-    assert "| 20.0 |" in format_run_table([tmp_path]) and "10.0" not in format_run_table([tmp_path])
+    assert [row[-1] for row in _rows(tmp_path)] == ["20.0"]
 
 
-def test_nothing_to_show(tmp_path):
-    with pytest.raises(UserError, match="nothing has been evaluated"):
+def test_runs_without_results_are_refused(tmp_path):
+    with pytest.raises(UserError, match="has no results"):
         format_run_table([_run(tmp_path, 0, {})])
     with pytest.raises(UserError, match="holds no run"):
         format_run_table([tmp_path / "none"])

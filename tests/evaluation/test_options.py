@@ -1,0 +1,96 @@
+"""Options of an evaluation: lists, limits and contradictions."""
+
+import subprocess
+import sys
+
+import pytest
+
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation import metrics, transformation_probes
+from simclr_tf.evaluation.evaluate import make_protocols
+from simclr_tf.evaluation.knn import KNN
+from simclr_tf.evaluation.linear import Linear
+from simclr_tf.evaluation.logistic import Logistic
+from simclr_tf.evaluation.options import METRICS, TRANSFORMATIONS, EvalOptions, EvalSource
+
+
+def test_make_protocols_passes_every_option():
+    options = EvalOptions(
+        protocols="linear,knn,logistic,knn",
+        knn_k="5, 20",
+        knn_temperature=[0.07, 0.1],
+        l2_sweep=True,
+        logistic_solver="adam",
+        linear_epochs=2,
+        linear_batch_size=8,
+        linear_learning_rate=0.5,
+        linear_features="cached",
+    )
+    assert make_protocols(options) == [
+        Linear(2, 8, 0.5, cached=True),
+        KNN((5, 20), (0.07, 0.1)),
+        Logistic(sweep=True, solver="adam"),
+    ]
+    assert make_protocols(EvalOptions()) == [KNN(), Logistic()]
+    assert make_protocols(EvalOptions(linear_epochs=3, protocols="linear")) == [Linear(3)]
+
+
+def test_options_list_the_names_of_metrics_and_transformations():
+    assert tuple(metrics.METRIC_FUNCTIONS) == METRICS
+    assert tuple(transformation_probes.TRANSFORMATION_FUNCTIONS) == TRANSFORMATIONS
+    assert EvalOptions().transformation_names == []
+    assert EvalOptions(protocols="probes").transformation_names == list(TRANSFORMATIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocols": "finetune"}, "simclr-tf finetune"),
+        ({"protocols": "kn"}, "--protocols=kn: expected any of knn, .*, got 'kn'"),
+        ({"baselines": "pcs"}, "did you mean pca"),
+        ({"probe_transformations": "blur"}, "--probe_transformations=blur"),
+        ({"knn_k": "5,x"}, "--knn_k=5,x: expected positive integers"),
+        ({"knn_k": ""}, "--knn_k=: expected"),
+        ({"knn_temperature": "0"}, "--knn_temperature=0: expected positive numbers"),
+        ({"knn_temperature": "nan"}, "--knn_temperature=nan"),
+        ({"dataset": "a", "datasets": "b"}, "exclude each other"),
+        ({"label_fraction": 10.0}, "--label_fraction=10"),
+        ({"label_fraction": 0.0}, "--label_fraction=0"),
+        ({"labels_per_class": -1}, "--labels_per_class=-1"),
+        ({"linear_epochs": float("nan")}, "--linear_epochs=nan"),
+        ({"eval_batch_size": 0}, "--eval_batch_size=0"),
+        ({"metric": "top-3"}, "--metric=top-3"),
+        ({"save_classifier": True, "protocols": "logistic,linear"}, "--save_classifier: expected"),
+        ({"save_classifier": True, "datasets": "a,b"}, "--save_classifier: expected"),
+    ],
+)
+def test_options_refuse_mistakes(options, message):
+    with pytest.raises(UserError, match=message):
+        EvalOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ({}, {}, "either --model_dir=RUN or --encoder=SAVEDMODEL"),
+        ({"model_dir": "a", "encoder": "b"}, {}, "either --model_dir=RUN or"),
+        ({"model_dir": ","}, {}, "--model_dir=,: expected the path of a run"),
+        ({"encoder": "a", "output": "b"}, {}, "--encoder=a: requires --output=DIR and --dataset"),
+        (
+            {"encoder": "a", "output": "b"},
+            {"dataset": "c", "save_classifier": True},
+            "--save_classifier: requires --model_dir",
+        ),
+        ({"model_dir": "a"}, {"protocols": ""}, "--protocols is empty"),
+    ],
+)
+def test_source_refuses_contradictions(source, options, message):
+    with pytest.raises(UserError, match=message):
+        EvalSource(**source).check(EvalOptions(**options))
+    EvalSource(model_dir="a,b", table=True).check(EvalOptions(protocols=""))
+    EvalSource(encoder="a", output="b").check(EvalOptions(dataset="c"))
+
+
+def test_options_do_not_import_tensorflow():
+    code = "import sys, simclr_tf.evaluation.options; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
