@@ -89,7 +89,10 @@ def resolve_encoder(
         description = describe_preset(encoder.preset, size)
     elif not encoder.preset and not encoder.keras_model:
         description = None
-    return config.override({"encoder": {"encoder": name, "backbone": description}})
+    changes = {"encoder": name, "backbone": description}
+    if model is not None:
+        changes["stem"] = "auto"  # resolved for a ResNet, before the model was known
+    return config.override({"encoder": changes})
 
 
 def build_model(

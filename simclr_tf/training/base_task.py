@@ -9,7 +9,9 @@ import tf_keras as keras
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.data import ImageSource, config_name, open_source
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.features import hash_weights
 from simclr_tf.models.build import build_model, resolve_encoder
+from simclr_tf.models.custom_encoder import copy_encoder_weights
 from simclr_tf.models.keras_cv_backbones import load_preset_weights
 from simclr_tf.models.multi_view import MultiViewModel
 from simclr_tf.runs.run_dir import RunDir
@@ -56,7 +58,8 @@ class TrainingTask:
         Args:
             run: the run to resume, or None.
         """
-        self.config = resolve_encoder(self.config, run.read_config()[0].encoder if run else None)
+        resumed = run.read_config()[0].encoder if run else None
+        self.config = resolve_encoder(self.config, resumed, self._encoder)
 
     def open_data(self) -> None:
         """Opens the training and validation images.
@@ -84,10 +87,17 @@ class TrainingTask:
         if checkpoint:
             self._load_weights_of_run(model, checkpoint)
             logger.info(f"starting from the weights of {checkpoint}")
+        elif self._encoder is not None:
+            copy_encoder_weights(self._encoder, model.encoder)
+            logger.info(f"starting from the weights of the {encoder.describe()}")
         elif encoder.preset and encoder.preset_weights:
             loaded = load_preset_weights(model.encoder, encoder.preset)
             source = "its weights" if loaded else "random weights, because it has none"
             logger.info(f"starting {encoder.encoder} from {source}")
+
+    def encoder_checksum(self) -> int:
+        """Returns a checksum of the weights of the encoder from Python; 0 without one."""
+        return int(hash_weights(self._encoder.variables)[:12], 16) if self._encoder else 0
 
     def _load_weights_of_run(self, model: Any, checkpoint: str) -> None:
         raise NotImplementedError

@@ -129,6 +129,7 @@ def fit(
                 "their settings or their images": config_checksum(
                     task.config, plan, steps_per_execution
                 ),
+                "the weights of their encoder": task.encoder_checksum(),
             }
         )
 

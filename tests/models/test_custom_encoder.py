@@ -177,7 +177,7 @@ def _called(model):
         (lambda: _pooled(keras.layers.Lambda(lambda x: x)), "contains .*[Ll]ambda"),
         (lambda: _pooled(keras.layers.Activation(tf.math.sin)), "contains function"),
         (lambda: _pooled(keras.layers.Rescaling(1 / 255)), r"scales its input by 0\.00392"),
-        (lambda: _pooled(dtype="uint8"), "takes uint8 images"),
+        (lambda: _pooled(keras.layers.Rescaling(1.0), dtype="uint8"), "takes uint8 images"),
         (lambda: _pooled(shape=(32, 32, 3)), r"takes images of shape \(32, 32, 3\), and --image_s"),
         (lambda: _pooled(shape=(16, 16, 1)), r"takes images of shape \(16, 16, 1\)"),
         (

@@ -8,7 +8,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf import losses, optimizers
-from simclr_tf.models import SimCLR
+from simclr_tf.augment import SimCLRAugment
+from simclr_tf.losses import contrastive
+from simclr_tf.models import ProjectionHead, SimCLR
 from simclr_tf.models.simclr import collapse_metrics
 from tests.models.tiny_simclr import (
     BATCH,
@@ -86,8 +88,8 @@ def gradient_times_replicas(everyone, position):
     "bend", [without_gradient, without_offset, times_replicas, gradient_times_replicas]
 )
 def test_a_bent_gather_breaks_the_equality(on_one_device, mirrored, monkeypatch, bend):
-    right = losses.replicas.gather
-    monkeypatch.setattr(losses.replicas, "gather", lambda views: bend(*right(views)))
+    right = contrastive.all_gather
+    monkeypatch.setattr(contrastive, "all_gather", lambda views: bend(*right(views)))
     found = train_and_probe("momentum", False, mirrored(2))
     with pytest.raises(AssertionError):
         assert_equal(found, on_one_device("momentum", False))
@@ -115,7 +117,7 @@ def test_a_loss_that_takes_labels_is_given_the_batchs():
     z = model(model.make_views(batch, 0), training=True)
     expected, _, _ = losses.supcon(*tf.split(z, 2), batch["label"], temperature=0.3)
     assert float(model.train_step(batch)["loss"]) == pytest.approx(float(expected), rel=1e-6)
-    with pytest.raises(ValueError, match='the loss takes labels: every batch needs a "label"'):
+    with pytest.raises(ValueError, match="the contrastive loss needs labels"):
         model.train_step({"image": batch["image"]})
 
 
@@ -210,17 +212,81 @@ def test_views_follow_from_seed_step_and_view():
     assert (first != np.split(model.make_views(batch, 5), 2)[0]).any()
 
 
-def test_what_cannot_be_trained_is_refused():
-    model = build()
-    with pytest.raises(ValueError, match="drop_remainder=True"):
-        tf.function(model.train_step).get_concrete_function(
-            {"image": tf.TensorSpec([None, 8, 8, 3], tf.uint8)}
-        )
-    unbuilt = SimCLR(
-        model.encoder, model.projection_head, dimmed, linear_head=keras.layers.Dense(CLASSES)
-    )
-    with pytest.raises(ValueError, match="build the linear_head"):
-        unbuilt.compile(keras.optimizers.SGD(0.1))
+def small_model(**arguments):
+    """A SimCLR as a user of Keras first writes it: nothing is built."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()]
+    encoder = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    augment = SimCLRAugment(8, use_blur=False)
+    model = SimCLR(encoder, ProjectionHead(num_layers=2, out_dim=6), augment, **arguments)
+    model.compile("adam")
+    return model
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
+LABELS = np.arange(9) % CLASSES
+
+
+def dataset_of(*parts):
+    rows = parts[0] if len(parts) == 1 else parts
+    return tf.data.Dataset.from_tensor_slices(rows).batch(4, drop_remainder=True)
+
+
+def test_fit_takes_arrays_pairs_and_dicts_alike():
+    """Same images in the same order: same weights, to the bit, whatever they are wrapped in."""
+    settings = {"shuffle": False, "verbose": 0}
+
+    def trained(linear, *args, **kwargs):
+        head = keras.layers.Dense(CLASSES) if linear else None
+        model = small_model(linear_head=head)
+        history = model.fit(*args, **settings, **kwargs)
+        return [*history.history["loss"], *model.get_weights()]
+
+    unlabeled = trained(False, dataset_of({"image": IMAGES}))
+    forms = [(IMAGES, None, 4), (tf.constant(IMAGES), None, 4), (dataset_of(IMAGES),)]
+    forms += [(IMAGES / np.float32(255), None, 4), (IMAGES, LABELS, 4)]
+    for form in forms:
+        for found, expected in zip(trained(False, *form), unlabeled, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    labeled = trained(True, dataset_of({"image": IMAGES, "label": LABELS}))
+    column = LABELS[:, np.newaxis]  # as keras.datasets returns labels
+    forms = [(IMAGES, LABELS, 4), (IMAGES, column, 4), (dataset_of(IMAGES, LABELS),)]
+    for form in [*forms, (dataset_of({"image": IMAGES}, LABELS),)]:
+        for found, expected in zip(trained(True, *form), labeled, strict=True):
+            np.testing.assert_array_equal(found, expected)
+    shuffled = small_model()
+    shuffled.fit(IMAGES, batch_size=4, verbose=0)
+    assert int(shuffled.step) == 2
+    assert any((a != b).any() for a, b in zip(shuffled.get_weights(), unlabeled[1:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((IMAGES[0],), r"expected images \[N, H, W, 3\], got shape \(8, 8, 3\)"),
+        ((IMAGES.astype(np.int32),), "expected uint8 or float images, got int32"),
+        ((IMAGES.astype(np.float32),), r"in \[0, 1\], got values from 0 to 255. Fix: pass uint8"),
+        ((IMAGES, None, 16), "got 9 images and batch_size=16. Fix: lower batch_size"),
+        ((IMAGES, LABELS[:4], 4), r"expected one label per image \(9\), got 4"),
+        ((IMAGES, None, 4), r"expected labels, got images only. Fix: fit\(images, labels\)"),
+        ((IMAGES, np.eye(9)[:, :3], 4), r"expected class indices int \[B\] as labels, got float64"),
+        ((tf.data.Dataset.from_tensor_slices(IMAGES).batch(4),), "drop_remainder=True"),
+        ((dataset_of({"picture": IMAGES}),), "got the keys picture"),
+    ],
+)
+def test_fit_explains_what_it_cannot_use(arguments, message):
+    model = small_model(linear_head=keras.layers.Dense(CLASSES))
+    with pytest.raises(ValueError, match=message):
+        model.fit(*arguments, verbose=0)
+
+
+def test_parts_that_cannot_be_built_are_explained():
+    maps = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+    with pytest.raises(ValueError, match=r"expected output of shape \[N, D\].* Fix: add GlobalAv"):
+        SimCLR(maps, ProjectionHead(), dimmed)
+    unknown = keras.Sequential([keras.layers.GlobalAveragePooling2D()])
+    with pytest.raises(ValueError, match=r"projection_head is not built, .* Fix: projection_head."):
+        SimCLR(unknown, ProjectionHead(), dimmed)
 
 
 def test_statistics_show_collapse():

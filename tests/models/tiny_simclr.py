@@ -98,6 +98,7 @@ def train_and_probe(optimizer, linear, strategy=None, make_encoder=two_blocks):
     """Metrics and weights of five steps and the gradient then, by name, on any replicas."""
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
+        keras.utils.set_random_seed(0)
         model = build(optimizer_named(optimizer), linear, make_encoder("float64"))
     figures = train(model, 5, strategy)
     result = {key: np.array([step[key] for step in figures]) for key in FIGURES}

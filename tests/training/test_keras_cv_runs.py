@@ -103,7 +103,7 @@ def test_run_is_loaded_resumed_and_evaluated_without_the_preset(run_dir, preset,
     width = loaded.encoder.output_shape[-1]
     assert f"| MobileNetV3Backbone | {width} | 16 | " in format_run_table([run_dir])
 
-    with pytest.raises(UserError, match="neither a directory nor one of"):
+    with pytest.raises(UserError, match="expected a directory or a KerasCV"):
         pretrain(_settings(preset), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
