@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from simclr_tf.errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent
 
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
@@ -29,5 +31,8 @@ def test_examples_of_module_run(name, tmp_path, monkeypatch):
     except ImportError as error:
         assert error.name in ("keras_cv", "tensorflow_addons", "umap"), error
         pytest.skip(f"needs {error.name}")
+    except UserError as error:  # of LAMB
+        assert "tensorflow-addons" in str(error), error
+        pytest.skip("needs tensorflow_addons")
     failures, _ = doctest.testmod(module, optionflags=_OPTIONS)
     assert not failures
