@@ -1,1 +1,1 @@
-"""The paper's study: grids of runs, trained and judged alike, as a table and a picture."""
+"""Studies of the paper: grids of runs that are trained and evaluated in the same way."""

@@ -16,7 +16,7 @@ from simclr_tf.models.layers import LayerFactory, resolve_policy
 from simclr_tf.utils.hardware import HardwareInfo
 
 GLOBAL_BATCH, SIDE = 24, 8
-CHANNELS = (5, 11)  # of the batch norms, so that they are told from all else by their size
+CHANNELS = (5, 11)  # of the batch norms, so that their size distinguishes them
 
 
 def small_model(linear=False, global_bn=True, dtype="float32"):
@@ -51,7 +51,7 @@ def resnet():
 
 
 def reduced_by_a_traced_step(strategy, model):
-    """What each replica puts into collectives: a list of (numbers, bytes)."""
+    """Returns what each replica puts into collectives: a list of (numbers, bytes)."""
 
     def batch(_):
         share = GLOBAL_BATCH // strategy.num_replicas_in_sync

@@ -51,8 +51,8 @@ def test_color_jitter_and_grayscale_have_their_probabilities():
     assert abs(gray.mean() - 0.2) < 5 * (0.16 / 1024) ** 0.5
     assert np.allclose(plain[~gray] * 255, color, 1e-3)
     jittered = views(flat, batches=2, size=8, strength=0.5)
-    kept = [np.allclose(view * 255, color, 1e-3) for view in jittered]
-    assert abs(np.mean(kept) - 0.2 * 0.8) < 5 * (0.13 / 1024) ** 0.5
+    unjittered = [np.allclose(view * 255, color, 1e-3) for view in jittered]
+    assert abs(np.mean(unjittered) - 0.2 * 0.8) < 5 * (0.13 / 1024) ** 0.5
 
 
 def test_views_are_flipped_half_of_the_time_and_cropped():
