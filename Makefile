@@ -64,10 +64,11 @@ test-all: install ## run all tests
 mutation-test: install ## introduce faults and check that tests fail: all, or make mutation-test SAMPLE=20
 	$(BIN)/python -m tests.mutation_testing $(if $(SAMPLE),--sample=$(SAMPLE)) $(if $(SEED),--seed=$(SEED))
 
-lint: install ## ruff (lint, format) and mypy
+lint: install ## ruff (lint, format), mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean: ## remove .venv, build output and caches, but not runs/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

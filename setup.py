@@ -17,6 +17,7 @@ EXTRAS = {
     "umap": ["umap-learn>=0.5.6"],
     "dev": [
         "furo>=2025.7.19",
+        "import-linter>=2.5",
         "mypy>=1.11",
         "myst-nb>=1.3",
         "psutil>=5.9",
