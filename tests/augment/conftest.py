@@ -1,4 +1,4 @@
-"""What the augmentation tests share: random images, and one operation run in every way."""
+"""Random images, and a fixture that runs an operation eagerly, in tf.data and under XLA."""
 
 import contextlib
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 @pytest.fixture
 def images():
-    """Random float images [6, 12, 12, 3], the last three with little, no and full colour."""
+    """Random float images [6, 12, 12, 3], the last three with little, no and full color."""
     random = np.random.default_rng(0).uniform(size=(6, 12, 12, 3)).astype(np.float32)
     random[3] = 0.5 + 0.05 * (random[3] - 0.5)
     random[4] = random[4, :, :, :1]
@@ -29,16 +29,16 @@ def functions_run(eagerly):
 
 @pytest.fixture
 def eagerly():
-    """Nothing is compiled: spares each new shape its seconds. `in_every_way` compiles anyway."""
+    """Disables compilation, which takes seconds per shape; `in_all_modes` compiles anyway."""
     with functions_run(eagerly=True):
         yield
 
 
 @pytest.fixture
-def in_every_way():
+def in_all_modes():
     """`operation(*inputs)` run eagerly; tf.data and XLA must agree with it. Returns a NumPy array.
 
-    `exactly` asks for the same bits.
+    `exactly` requires equal bits.
     """
 
     def run(operation, *inputs, exactly=False):

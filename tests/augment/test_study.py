@@ -1,4 +1,4 @@
-"""One branch transformed, the other left alone: what the views share, and what each draws."""
+"""Named transformations of one view, after a crop that both views share."""
 
 import itertools
 
@@ -38,19 +38,19 @@ def gray(count, size=16):
 # --- cutout --------------------------------------------------------------------------------------
 
 
-def test_cutout_covers_the_square_and_nothing_else(images, in_every_way):
+def test_cutout_covers_only_the_square(images, in_all_modes):
     centers = np.array([[0, 0], [11, 11], [6, 2], [3, 9], [5, 5], [0, 11]], np.int32)
-    found = in_every_way(lambda x, c: cutout(x, c, 5, 0.25), images, centers, exactly=True)
+    found = in_all_modes(lambda x, c: cutout(x, c, 5, 0.25), images, centers, exactly=True)
     for image, (row, column), ours in zip(images.numpy(), centers, found, strict=True):
-        wanted = image.copy()
+        expected = image.copy()
         for y, x in itertools.product(range(12), range(12)):
             if 0 <= y - (row - 2) < 5 and 0 <= x - (column - 2) < 5:
-                wanted[y, x] = 0.25
-        np.testing.assert_array_equal(ours, wanted)
+                expected[y, x] = 0.25
+        np.testing.assert_array_equal(ours, expected)
 
 
 @needs("tensorflow_addons")
-def test_cutout_is_tensorflow_addons(images):
+def test_cutout_equals_tensorflow_addons(images):
     addons = import_tensorflow_addons()
     centers = np.random.default_rng(0).integers(0, 12, (6, 2)).astype(np.int32)
     theirs = addons.image.cutout(images, (6, 6), centers, constant_values=0.5)
@@ -60,7 +60,7 @@ def test_cutout_is_tensorflow_addons(images):
 # --- the composition -----------------------------------------------------------------------------
 
 
-def test_config_knows_every_transformation():
+def test_named_transforms_accept_every_name_of_the_config():
     assert [NamedTransforms(8, [name]).names for name in NAMES] == [(name,) for name in NAMES]
     with pytest.raises(ValueError, match="each once"):
         NamedTransforms(8, ["crop", "solarize"])
@@ -69,16 +69,16 @@ def test_config_knows_every_transformation():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_in_every_way_and_within_range(name, photographs, in_every_way):
+def test_named_transforms_agree_eager_in_tf_data_and_xla(name, photographs, in_all_modes):
     augment = NamedTransforms(16, [name])
-    views = in_every_way(lambda x, seed: augment(x, seed), photographs, SEEDS[1])
+    views = in_all_modes(lambda x, seed: augment(x, seed), photographs, SEEDS[1])
     assert (views.shape, views.dtype) == ((10, 16, 16, 3), np.float32)
     assert views.min() >= 0 and views.max() <= 1
     assert np.abs(views - NamedTransforms(16)(photographs, SEEDS[1]).numpy()).max() > 0.05
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_view_depends_on_its_seed_and_position_alone(name, photographs):
+def test_named_transforms_depend_on_seed_and_position_alone(name, photographs):
     augment = NamedTransforms(16, [name])
     whole = augment(photographs, SEEDS[1], 40).numpy()
     part = augment(photographs[3:7], SEEDS[1], 43).numpy()
@@ -93,7 +93,7 @@ def test_a_view_depends_on_its_seed_and_position_alone(name, photographs):
         assert not np.allclose(other, whole, atol=0.02)
 
 
-def test_both_views_are_the_same_crop(photographs):
+def test_named_transforms_share_the_crop_between_views(photographs):
     plain, again = (NamedTransforms(16)(photographs, seed, 5).numpy() for seed in SEEDS)
     np.testing.assert_array_equal(plain, again)
     crop = SimCLRAugment(16, 0.0, use_blur=False, flip=False, grayscale=False)
@@ -105,14 +105,14 @@ def test_both_views_are_the_same_crop(photographs):
         assert not np.allclose(crop(photographs, seed, 5), plain)
 
 
-def test_shared_seeds_are_of_no_view():
+def test_shared_view_seeds_are_of_no_view():
     seeds = [tuple(view_seed(1, s, v).numpy()) for s in range(50) for v in (0, 1)]
     shared = [tuple(shared_view_seed(tf.constant(seed)).numpy()) for seed in seeds]
     assert shared[::2] == shared[1::2]
     assert len(set(shared)) == 50 and not set(shared) & set(seeds)
 
 
-def test_transformations_apply_in_the_order_given(photographs):
+def test_named_transforms_apply_in_the_order_given(photographs):
     def views(*names):
         return NamedTransforms(24, names, **WHOLE)(photographs, SEEDS[1]).numpy()
 
@@ -125,7 +125,7 @@ def test_transformations_apply_in_the_order_given(photographs):
     assert np.median(views("cutout", "sobel")[np.broadcast_to(square, edges.shape)]) == 0
 
 
-def test_original_aspect_reaches_the_shared_crop_only():
+def test_named_transforms_use_the_aspect_for_the_shared_crop_only():
     """A square of an original that was twice as wide is half as wide where that was stored."""
     ramp = np.broadcast_to(np.linspace(0, 1, 32)[:, np.newaxis], (400, 32, 32, 3)).astype("float32")
     wide = np.full(400, 4.0, np.float32)
@@ -138,16 +138,16 @@ def test_original_aspect_reaches_the_shared_crop_only():
 # --- distributions -------------------------------------------------------------------------------
 
 
-def test_cutout_squares_are_half_the_side_and_centred_anywhere():
+def test_cutout_squares_are_half_the_side_and_centered_anywhere():
     views = NamedTransforms(16, ["cutout"], **WHOLE)(gray(3000), SEEDS[1]).numpy()
     covered = views[..., 0] == 0.5
     rows, columns = covered.any(2).sum(1), covered.any(1).sum(1)
     for lengths in (rows, columns):
         # 8 where the square lies inside; at the rim 4 to 7 of them are left.
         counts = [np.sum(lengths == n) for n in range(4, 9)]
-        # First row -8 // 2 + 0 … : the centre is uniform over 16 pixels.
-        wanted = [len(views) * n / 16 for n in (1, 2, 2, 2, 9)]
-        assert stats.chisquare(counts, wanted).pvalue > P_VALUE
+        # First row -8 // 2 + 0 … : the center is uniform over 16 pixels.
+        expected = [len(views) * n / 16 for n in (1, 2, 2, 2, 9)]
+        assert stats.chisquare(counts, expected).pvalue > P_VALUE
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 4 / np.sqrt(len(views))
 
 
@@ -160,12 +160,12 @@ def test_rotations_are_equally_often_by_each_quarter_turn(photographs):
     assert stats.chisquare(counts).pvalue > P_VALUE
 
 
-def test_noise_is_normal_with_a_tenth(photographs):
+def test_noise_is_normal_with_a_standard_deviation_of_one_tenth(photographs):
     views = NamedTransforms(16, ["noise"], **WHOLE)(gray(40) + 0.25, SEEDS[1]).numpy()
     assert stats.kstest((views - 0.5).ravel() / 0.1, "norm").pvalue > P_VALUE
 
 
-def test_blur_takes_half_of_the_views_and_works_on_small_ones(photographs):
+def test_blur_applies_to_half_of_the_views_and_to_small_ones(photographs):
     impulse = np.zeros((2000, 9, 9, 3), np.float32)
     impulse[:, 4, 4] = 1
     views = NamedTransforms(9, ["blur"], **WHOLE)(impulse, SEEDS[1]).numpy()
@@ -174,7 +174,7 @@ def test_blur_takes_half_of_the_views_and_works_on_small_ones(photographs):
     assert np.count_nonzero(views[blurred][0, ..., 0]) == 9  # three pixels square
 
 
-def test_crop_and_color_are_the_policys(photographs):
+def test_crop_and_color_equal_those_of_simclr_augment(photographs):
     """With their seed, `crop` and `color` are those of SimCLR's policy without its other parts."""
     same = np.repeat(photographs[:1], 200, axis=0)
     settings = {"color_jitter_strength": 0.5, "brightness": "v1", "grayscale": True}
@@ -195,7 +195,7 @@ def test_crop_and_color_are_the_policys(photographs):
 # --- from the config to the model ----------------------------------------------------------------
 
 
-def test_mistakes_name_the_flag():
+def test_config_errors_name_the_transformations_flag():
     for transformations, words in (
         ("crop,solarize", "--transformations=crop,solarize: expected any of crop, cutout"),
         ("crop,crop", "each at most once"),

@@ -1,4 +1,4 @@
-"""The whole policy: probabilities, order, ranges, and what a view depends on."""
+"""SimCLRAugment: probabilities, order, ranges and randomness; the evaluation transform."""
 
 import itertools
 
@@ -37,9 +37,9 @@ def within_binomial(count, n, p):
 # --- what a view depends on ----------------------------------------------------------------------
 
 
-def test_in_every_way_and_within_range(photographs, in_every_way):
+def test_simclr_augment_agrees_eager_in_tf_data_and_xla(photographs, in_all_modes):
     augment = SimCLRAugment(20)
-    views = in_every_way(lambda x, seed: augment(x, seed), photographs, SEED)
+    views = in_all_modes(lambda x, seed: augment(x, seed), photographs, SEED)
     assert (views.shape, views.dtype) == ((10, 20, 20, 3), np.float32)
     assert views.min() >= 0
     assert views.max() <= 1
@@ -54,7 +54,7 @@ def test_in_every_way_and_within_range(photographs, in_every_way):
         {"image_size": 12, "use_blur": False, "grayscale": False, "crop_area": (0.1, 0.3)},
     ],
 )
-def test_one_by_one_the_images_become_what_they_become_in_lockstep(settings, photographs):
+def test_per_image_policy_equals_the_vectorized_one(settings, photographs):
     images = photographs[:9, :18]  # nine make uneven parts; 18 × 24 is no square
     aspects = np.linspace(0.5, 2, 9)
     if settings["image_size"] == 12:
@@ -66,7 +66,7 @@ def test_one_by_one_the_images_become_what_they_become_in_lockstep(settings, pho
     np.testing.assert_allclose(one_by_one, vectorized, atol=2e-5)
 
 
-def test_black_and_white_images_stay_within_range():
+def test_views_of_black_and_white_images_stay_within_range():
     images = np.random.default_rng(0).integers(0, 2, (64, 12, 12, 3)).astype(np.float32)
     for strength, size in itertools.product([0.0, 0.5, 1.0], [8, 32]):
         views = SimCLRAugment(size, strength)(images, SEED).numpy()
@@ -112,7 +112,7 @@ def test_views_steps_and_runs_differ(photographs):
     ],
     ids=["crop", "jitter", "blur"],
 )
-def test_each_image_has_its_own_draws(settings, photographs):
+def test_views_of_equal_images_differ(settings, photographs):
     copies = np.tile(photographs[:1], (64, 1, 1, 1))
     views = SimCLRAugment(32, **settings)(copies, SEED).numpy().round(5)
     # Jitter skips a fifth of the images and blur half of them; grayscale doubles the kinds.
@@ -120,7 +120,7 @@ def test_each_image_has_its_own_draws(settings, photographs):
     assert different > {True: 25, False: 45}[settings["use_blur"]]
 
 
-def test_original_aspects_reach_the_crop(photographs):
+def test_simclr_augment_uses_the_aspect_for_the_crop(photographs):
     augment = SimCLRAugment(16)
     square = augment(photographs, SEED).numpy()
     ones = augment(photographs, SEED, aspect=tf.ones([10])).numpy()
@@ -132,7 +132,7 @@ def test_original_aspects_reach_the_crop(photographs):
 # --- what is applied, how often ------------------------------------------------------------------
 
 
-def test_nothing_but_grayscale_is_left(photographs):
+def test_grayscale_alone_applies_to_a_fifth_of_the_views(photographs):
     augment = SimCLRAugment(24, **NOTHING)
     images = np.tile(photographs, (40, 1, 1, 1))
     views = augment(images, SEED).numpy()
@@ -142,8 +142,8 @@ def test_nothing_but_grayscale_is_left(photographs):
     assert within_binomial((~kept).sum(), 400, 0.2)
 
 
-def test_probabilities_and_their_independence():
-    # Left half dark and right half light, in a colour: a look at three pixels tells all.
+def test_operations_have_the_papers_probabilities_and_are_independent():
+    # Left half dark and right half light, in a color: a look at three pixels tells all.
     n = 5000
     image = np.tile(np.array([0.3, 0.2, 0.1], np.float32), (1, 2, 20, 1))
     image[:, :, 10:] *= 2
@@ -189,12 +189,12 @@ def impulses(n, size):
 def test_half_of_the_views_are_blurred_each_with_its_own_sigma():
     n = 3000
     views = SimCLRAugment(20, **NOTHING | {"use_blur": True})(impulses(n, 20), SEED).numpy()
-    centre, beside = views[:, 10, 10, 0].astype(float), views[:, 10, 11, 0].astype(float)
+    center, beside = views[:, 10, 10, 0].astype(float), views[:, 10, 11, 0].astype(float)
     # Grayscale's weights sum to 0.9999.
     np.testing.assert_allclose(views[:, 9:12, 9:12, 0].sum((1, 2)), np.ones(n), atol=1.1e-4)
-    # exp(-1 / 2σ²) of the centre lies beside it: nothing to be seen below σ = 0.18.
+    # exp(-1 / 2σ²) of the center lies beside it: nothing to be seen below σ = 0.18.
     blurred = beside > 1e-7
-    sigma = np.sqrt(-0.5 / np.log(beside[blurred] / centre[blurred]))
+    sigma = np.sqrt(-0.5 / np.log(beside[blurred] / center[blurred]))
     lowest = np.sqrt(-0.5 / np.log(1e-7))
     assert sigma.max() <= 2.0
     assert within_binomial(blurred.sum(), n, 0.5 * (2.0 - lowest) / 1.9)
@@ -203,19 +203,19 @@ def test_half_of_the_views_are_blurred_each_with_its_own_sigma():
 
 
 @pytest.mark.parametrize(("image_size", "kernel_size"), [(32, 3), (96, 9), (224, 23)])
-def test_blur_s_kernel_grows_with_the_view(image_size, kernel_size):
+def test_blur_kernel_grows_with_the_view(image_size, kernel_size):
     augment = SimCLRAugment(image_size, **NOTHING | {"use_blur": True})
     views = augment(impulses(6, image_size), SEED).numpy()
     support = [np.abs(np.argwhere(view[..., 0] > 0) - image_size // 2).max() for view in views]
     assert max(support) == kernel_size // 2
 
 
-def test_blur_needs_no_room(photographs):
+def test_blur_accepts_tiny_views(photographs):
     # A kernel wider than the view's border can reflect must not be asked for.
     assert SimCLRAugment(4)(photographs, SEED).shape == (10, 4, 4, 3)
 
 
-def test_crop_comes_before_blur_and_blur_last(photographs):
+def test_blur_comes_last(photographs):
     # The same draws without blur: the blurred views are smoother, the others the same.
     images = np.tile(photographs, (8, 1, 1, 1))
     sharp = SimCLRAugment(48)(images, SEED).numpy()
@@ -227,7 +227,7 @@ def test_crop_comes_before_blur_and_blur_last(photographs):
         assert np.abs(np.diff(blurred, axis=1)).mean() < np.abs(np.diff(view, axis=1)).mean()
 
 
-def test_crop_area_limits_are_kept_whatever_else_is_done():
+def test_crop_area_limits_hold_with_all_operations():
     # A ramp over the rows shows each crop's top and bottom, one over the columns its sides.
     n, ramp = 800, np.arange(80) / 80
     image = np.stack([*np.meshgrid(ramp, ramp, indexing="ij"), np.zeros((80, 80))], -1)
@@ -261,7 +261,7 @@ def test_crop_area_limits_are_kept_whatever_else_is_done():
         {"crop_area": (0.5, 1.5)},
     ],
 )
-def test_wrong_arguments_are_refused(wrong):
+def test_simclr_augment_refuses_wrong_arguments(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SimCLRAugment(**{"image_size": 8} | wrong)
 
@@ -269,14 +269,14 @@ def test_wrong_arguments_are_refused(wrong):
 # --- evaluation ----------------------------------------------------------------------------------
 
 
-def test_evaluation_takes_the_central_seven_eighths(in_every_way):
+def test_eval_transform_crops_the_central_seven_eighths(in_all_modes):
     images = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3)).astype(np.uint8)
-    got = in_every_way(lambda x: eval_transform(x, 224), images)
+    got = in_all_modes(lambda x: eval_transform(x, 224), images)
     np.testing.assert_allclose(got, images[:, 16:240, 16:240] / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize(("stored", "crop", "size"), [(96, 84, 96), (64, 56, 24), (48, 42, 32)])
-def test_evaluation_resizes_the_crop(stored, crop, size):
+def test_eval_transform_resizes_the_crop(stored, crop, size):
     images = np.random.default_rng(0).uniform(size=(2, stored, stored, 3)).astype(np.float32)
     edge = (stored - crop) // 2
     inner = images[:, edge : edge + crop, edge : edge + crop]
@@ -284,7 +284,7 @@ def test_evaluation_resizes_the_crop(stored, crop, size):
     np.testing.assert_allclose(eval_transform(images, size), expected, atol=3e-3)
 
 
-def test_evaluation_takes_a_square_of_the_original():
+def test_eval_transform_crops_a_square_of_the_original():
     # A landscape and a portrait of 2:1, both stored as squares: their middles, not squashed.
     images = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype(np.float32)
     got = eval_transform(images, 24, np.float32([2.0, 0.5]))
@@ -303,7 +303,7 @@ def test_evaluation_takes_a_square_of_the_original():
 
 
 @pytest.mark.parametrize(("stored", "size"), [(32, 32), (32, 24), (28, 32)])
-def test_evaluation_does_not_crop_small_images(stored, size):
+def test_eval_transform_does_not_crop_small_images(stored, size):
     images = np.random.default_rng(0).integers(0, 256, (3, stored, stored, 3)).astype(np.uint8)
     got = eval_transform(images, size)
     assert (got.shape, got.dtype) == ((3, size, size, 3), tf.float32)
@@ -311,19 +311,19 @@ def test_evaluation_does_not_crop_small_images(stored, size):
     np.testing.assert_allclose(got, expected, atol=3e-3)
 
 
-def test_evaluation_of_floats_equals_that_of_bytes():
+def test_eval_transform_of_floats_equals_that_of_bytes():
     images = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3)).astype(np.uint8)
     got = eval_transform(images, 20)
     assert got.shape == (2, 20, 20, 3)
     np.testing.assert_allclose(got, eval_transform(images.astype(np.float32) / 255, 20), atol=1e-6)
 
 
-def test_integers_of_unknown_range_are_refused():
+def test_eval_transform_refuses_other_integers():
     with pytest.raises(ValueError, match="uint8"):
         eval_transform(np.zeros((2, 8, 8, 3), np.int32), 8)
 
 
-def test_overshoot_is_clipped_before_colour_sees_it():
+def test_overshoot_is_clipped_before_color_operations():
     pixels = 255 * np.random.default_rng(0).integers(0, 2, (1, 8, 8, 3)).astype(np.uint8)
     # The whole image each time, enlarged: views differ in being gray or not.
     views = SimCLRAugment(24, **NOTHING)(np.tile(pixels, (64, 1, 1, 1)), SEED).numpy()

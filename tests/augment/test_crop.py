@@ -36,7 +36,7 @@ def rejection_sampling(count, height, width, area=(0.08, 1.0), ratio=(3 / 4, 4 /
         (5000, 3500, (0.08, 1.0), (3 / 4, 4 / 3)),
     ],
 )
-def test_sizes_have_the_distribution_of_rejection_sampling(height, width, area, ratio):
+def test_box_sizes_have_the_distribution_of_rejection_sampling(height, width, area, ratio):
     y, x, h, w = (
         sample_crop_boxes(SEED, 0, 5000, height, width, area, ratio).numpy().T.astype(float)
     )
@@ -53,7 +53,7 @@ def test_sizes_have_the_distribution_of_rejection_sampling(height, width, area, 
         assert stats.spearmanr(share, size[free]).pvalue > P_VALUE
 
 
-def test_defaults_are_those_of_the_paper():
+def test_box_defaults_are_those_of_the_paper():
     default = sample_crop_boxes(SEED, 0, 50, 500, 500)
     stated = sample_crop_boxes(SEED, 0, 50, 500, 500, (0.08, 1.0), (3 / 4, 4 / 3))
     np.testing.assert_array_equal(default, stated)
@@ -73,7 +73,7 @@ def test_boxes_lie_inside(height, width):
 
 
 @pytest.mark.parametrize(("height", "width", "ratio"), [(30, 4000, 4 / 3), (4000, 30, 3 / 4)])
-def test_a_box_that_never_fits_becomes_the_largest_within_the_aspect_limits(height, width, ratio):
+def test_box_that_never_fits_becomes_the_largest_within_the_aspect_limits(height, width, ratio):
     # Of 1/133 of the pixels' shape no box has 8 % of the area and an aspect below 4/3.
     _, _, h, w = sample_crop_boxes(SEED, 0, 20, height, width).numpy().T
     short = min(height, width)
@@ -82,7 +82,7 @@ def test_a_box_that_never_fits_becomes_the_largest_within_the_aspect_limits(heig
 
 
 @pytest.mark.parametrize("aspect", [2.0, 0.5])
-def test_the_aspect_of_the_original_is_taken_into_account(aspect):
+def test_boxes_use_the_aspect_of_the_original(aspect):
     # Stored as 4000 × 4000, the original was twice as wide as high (or the other way round).
     side, root = 4000, np.sqrt(aspect)
     y, x, h, w = (
@@ -97,7 +97,7 @@ def test_the_aspect_of_the_original_is_taken_into_account(aspect):
     assert (x + w).max() <= side
 
 
-def test_each_image_has_its_own_aspect():
+def test_boxes_use_the_aspect_of_each_image():
     aspects = np.tile([1.0, 3.0, 1 / 3], 200).astype(np.float32)
     _, _, h, w = sample_crop_boxes(SEED, 0, 600, 900, 900, aspect=tf.constant(aspects)).numpy().T
     in_original = aspects * w / h
@@ -109,11 +109,11 @@ def test_each_image_has_its_own_aspect():
     np.testing.assert_array_equal(np.stack([h[::3], w[::3]], 1), square[:, 2:])
 
 
-def test_an_image_s_box_depends_on_its_position_alone(in_every_way):
+def test_box_depends_on_seed_and_position_alone(in_all_modes):
     def boxes(seed, offset):
         return sample_crop_boxes(seed, offset, 10, 64, 48)
 
-    whole = in_every_way(boxes, SEED, np.int32(0), exactly=True)
+    whole = in_all_modes(boxes, SEED, np.int32(0), exactly=True)
     np.testing.assert_array_equal(sample_crop_boxes(SEED, 3, 4, 64, 48), whole[3:7])
     assert len(np.unique(whole, axis=0)) == 10
     assert np.any(sample_crop_boxes(tf.constant([3, 9]), 0, 10, 64, 48) != whole)
@@ -154,11 +154,11 @@ def bicubic(image, size):
 
 
 @pytest.mark.parametrize("size", [1, 5, 8, 24])
-def test_equals_a_bicubic_resize_of_each_box(size, in_every_way):
+def test_crop_and_resize_equals_a_bicubic_resize_of_each_box(size, in_all_modes):
     images = np.random.default_rng(0).uniform(size=(len(BOXES), 13, 17, 3)).astype(np.float32)
     images = np.concatenate([images, images.round()])  # black and white overshoot most
     boxes = np.array(BOXES + BOXES, np.int32)
-    got = in_every_way(lambda images, boxes: crop_and_resize(images, boxes, size), images, boxes)
+    got = in_all_modes(lambda images, boxes: crop_and_resize(images, boxes, size), images, boxes)
     assert (got.shape, got.dtype) == ((2 * len(BOXES), size, size, 3), np.float32)
     for image, (y, x, h, w), view in zip(images, boxes, got, strict=True):
         box = image[y : y + h, x : x + w]
@@ -168,14 +168,14 @@ def test_equals_a_bicubic_resize_of_each_box(size, in_every_way):
         np.testing.assert_allclose(view, theirs, atol=3e-3)
 
 
-def test_a_box_of_the_size_asked_for_is_cut_out_unchanged():
+def test_crop_and_resize_copies_a_box_of_the_requested_size():
     images = np.random.default_rng(0).uniform(size=(2, 9, 9, 3)).astype(np.float32)
     got = crop_and_resize(images, np.array([(0, 4, 5, 5), (3, 1, 5, 5)], np.int32), 5)
     np.testing.assert_allclose(got[0], images[0, 0:5, 4:9], atol=1e-6)
     np.testing.assert_allclose(got[1], images[1, 3:8, 1:6], atol=1e-6)
 
 
-def test_pixels_outside_a_box_do_not_count():
+def test_crop_and_resize_ignores_pixels_outside_the_box():
     images = np.random.default_rng(0).uniform(size=(2, 12, 12, 3)).astype(np.float32)
     images[1] = 9.0
     images[1, 4:9, 2:7] = images[0, 4:9, 2:7]
@@ -183,7 +183,7 @@ def test_pixels_outside_a_box_do_not_count():
     np.testing.assert_allclose(got[1], got[0], atol=1e-6)
 
 
-def test_plain_images_stay_plain():
+def test_crop_and_resize_preserves_constant_images():
     images = np.full((4, 10, 10, 3), 0.7, np.float32)
     boxes = sample_crop_boxes(SEED, 0, 4, 10, 10)
     views = crop_and_resize(images, boxes, 16)

@@ -29,20 +29,20 @@ def one_by_one(operation, images, parameters):
     return np.stack([operation(image, parameter) for image, parameter in pairs])
 
 
-def assert_same_colours(got, expected):
-    """Operations need not clip: what counts is the colour after clipping."""
+def assert_same_colors(got, expected):
+    """Operations need not clip: what counts is the color after clipping."""
     np.testing.assert_allclose(np.clip(got, 0, 1), np.clip(expected, 0, 1), atol=1e-5)
 
 
-# --- colour --------------------------------------------------------------------------------------
+# --- color --------------------------------------------------------------------------------------
 
 FACTORS = np.array([0.0, 0.2, 0.9, 1.0, 1.3, 1.8], np.float32)
 DELTAS = np.array([-0.2, 0.2, 0.05, 0.5, -0.35, 0.0], np.float32)
 
 
-def test_brightness_multiplies(images, in_every_way):
-    got = in_every_way(adjust_brightness, images, FACTORS)
-    assert_same_colours(got, images * FACTORS[:, None, None, None])
+def test_brightness_multiplies(images, in_all_modes):
+    got = in_all_modes(adjust_brightness, images, FACTORS)
+    assert_same_colors(got, images * FACTORS[:, None, None, None])
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_brightness_multiplies(images, in_every_way):
     ],
     ids=["contrast", "saturation", "hue"],
 )
-def test_equals_tf_image_one_by_one(operation, oracle, parameters, images, in_every_way):
-    got = in_every_way(operation, images, parameters)
-    assert_same_colours(got, one_by_one(oracle, images, parameters))
+def test_color_operations_equal_tf_image(operation, oracle, parameters, images, in_all_modes):
+    got = in_all_modes(operation, images, parameters)
+    assert_same_colors(got, one_by_one(oracle, images, parameters))
     backwards = parameters[::-1].copy()
-    assert_same_colours(operation(images, backwards), one_by_one(oracle, images, backwards))
+    assert_same_colors(operation(images, backwards), one_by_one(oracle, images, backwards))
 
 
 @pytest.mark.parametrize(
@@ -69,22 +69,22 @@ def test_equals_tf_image_one_by_one(operation, oracle, parameters, images, in_ev
     ],
     ids=["saturation", "hue"],
 )
-def test_equals_tf_image_on_the_corners_and_edges_of_the_colour_cube(operation, oracle, parameters):
+def test_color_operations_equal_tf_image_on_the_color_cube(operation, oracle, parameters):
     cube = np.array(list(itertools.product([0.0, 0.5, 1.0], repeat=3)), np.float32)
     cubes = np.tile(cube.reshape(1, 3, 9, 3), (9, 1, 1, 1))
     parameters = parameters.astype(np.float32)
-    assert_same_colours(operation(cubes, parameters), one_by_one(oracle, cubes, parameters))
+    assert_same_colors(operation(cubes, parameters), one_by_one(oracle, cubes, parameters))
 
 
-def test_grayscale_of_the_chosen(images, in_every_way):
+def test_grayscale_applies_to_chosen_images(images, in_all_modes):
     chosen = np.array([True, False, True, False, True, False])
-    got = in_every_way(to_grayscale, images, chosen)
+    got = in_all_modes(to_grayscale, images, chosen)
     gray = np.tile(tf.image.rgb_to_grayscale(images), (1, 1, 1, 3))
     np.testing.assert_allclose(got[chosen], gray[chosen], atol=1e-6)
     np.testing.assert_array_equal(got[~chosen], images[~chosen])
 
 
-# --- colour jitter -------------------------------------------------------------------------------
+# --- color jitter -------------------------------------------------------------------------------
 
 
 def recovered_draws(count, strength, brightness="v2"):
@@ -99,14 +99,14 @@ def recovered_draws(count, strength, brightness="v2"):
     gray = jittered([0.25] * 3)[:, 0, 0, 0]
     grays = jittered([0.23] * 3, [0.27] * 3)[:, 0, :, 0]
     contrast = (grays[:, 1] - grays[:, 0]) / (grays[:, 1] + grays[:, 0]) / (0.02 / 0.25)
-    # Contrast does not move a plain colour, and brightness moves neither its hue nor saturation.
-    colour = rgb_to_hsv(jittered([0.4, 0.24, 0.24])[:, 0, 0])
-    hue = (colour[:, 0] + 0.5) % 1 - 0.5
+    # Contrast does not move a plain color, and brightness moves neither its hue nor saturation.
+    color = rgb_to_hsv(jittered([0.4, 0.24, 0.24])[:, 0, 0])
+    hue = (color[:, 0] + 0.5) % 1 - 0.5
     offset = gray - 0.25 if brightness == "v1" else gray / 0.25
     return {
         "brightness": offset,
         "contrast": contrast,
-        "saturation": colour[:, 1] / 0.4,
+        "saturation": color[:, 1] / 0.4,
         "hue": hue,
     }
 
@@ -126,7 +126,7 @@ def test_jitter_draws_are_uniform_in_their_ranges(strength):
         assert stats.spearmanr(one, other).pvalue > P_VALUE
 
 
-def test_v1_brightness_adds():
+def test_jitter_v1_brightness_is_additive():
     strength = 0.25  # -0.2 to 0.2 around 0.25: nothing is clipped
     added = recovered_draws(4000, strength, "v1")["brightness"]
     added = added[np.abs(added) > 1e-6]
@@ -189,8 +189,8 @@ def test_jitter_of_strength_zero_changes_nothing(images):
         np.testing.assert_allclose(got, images, atol=1e-6)
 
 
-def test_jitter_in_every_way_and_by_position(images, in_every_way):
-    got = in_every_way(
+def test_jitter_agrees_eager_in_tf_data_and_xla_and_by_position(images, in_all_modes):
+    got = in_all_modes(
         lambda images, seed, offset: color_jitter(images, seed, offset, 1.0, "v1"),
         images,
         np.array([3, 4], np.int32),
@@ -213,7 +213,7 @@ def test_jitter_stays_within_range(brightness, strength, images):
 # --- blur ----------------------------------------------------------------------------------------
 
 
-def test_blur_of_an_impulse_has_the_reference_s_digits():
+def test_blur_of_an_impulse_has_the_digits_of_the_reference():
     impulse = np.zeros((1, 32, 32, 3), np.float32)
     impulse[0, 16, 16] = 1
     got = gaussian_blur(impulse, tf.constant([1.0]), kernel_size_for(32)).numpy()[0]
@@ -223,25 +223,25 @@ def test_blur_of_an_impulse_has_the_reference_s_digits():
         np.testing.assert_allclose(channel[16, 16], 0.2041799, atol=2e-7)
 
 
-def test_kernel_sizes_of_the_paper():
+def test_blur_kernel_sizes_are_those_of_the_paper():
     assert [kernel_size_for(size) for size in (224, 96, 32)] == [23, 9, 3]
 
 
 @pytest.mark.parametrize("kernel_size", [1, 7])
-def test_blur_equals_a_convolution_one_by_one(kernel_size, images, in_every_way):
+def test_blur_equals_a_convolution_of_each_image(kernel_size, images, in_all_modes):
     sigma = np.array([0.1, 0.5, 1.0, 1.5, 2.0, 0.8], np.float32)
-    got = in_every_way(lambda x, s: gaussian_blur(x, s, kernel_size), images, sigma)
+    got = in_all_modes(lambda x, s: gaussian_blur(x, s, kernel_size), images, sigma)
     for image, width, blurred in zip(images.numpy(), sigma, got, strict=True):
         distance = np.arange(kernel_size) - kernel_size // 2
         weights = np.exp(-(distance**2) / (2.0 * width**2))
         weights /= weights.sum()
         expected = image.astype(np.float64)
-        for axis in 0, 1:  # "mirror" reflects about the centre of the last pixel
+        for axis in 0, 1:  # "mirror" reflects about the center of the last pixel
             expected = ndimage.convolve1d(expected, weights, axis, mode="mirror")
         np.testing.assert_allclose(blurred, expected, atol=2e-6)
 
 
-def test_blur_of_images_that_are_not_square():
+def test_blur_accepts_images_that_are_not_square():
     image = np.random.default_rng(0).uniform(size=(2, 6, 11, 3)).astype(np.float32)
     sigma = np.array([0.7, 1.3], np.float32)
     got = gaussian_blur(image, sigma, 5)
@@ -258,9 +258,9 @@ def test_blur_refuses_an_even_kernel(kernel_size, images):
 # --- flip ----------------------------------------------------------------------------------------
 
 
-def test_flip_of_the_chosen(images, in_every_way):
+def test_flip_applies_to_chosen_images(images, in_all_modes):
     chosen = np.array([True, False, False, True, True, False])
-    got = in_every_way(flip_left_right, images, chosen, exactly=True)
+    got = in_all_modes(flip_left_right, images, chosen, exactly=True)
     np.testing.assert_array_equal(got[chosen], images.numpy()[chosen, :, ::-1])
     np.testing.assert_array_equal(got[~chosen], images[~chosen])
 
@@ -270,8 +270,8 @@ def test_flip_of_the_chosen(images, in_every_way):
 
 @pytest.mark.parametrize("seed", [(7, 2**31 - 1), (-7, 1)])
 @pytest.mark.parametrize("k", [4, 22])
-def test_draws_are_the_same_numbers_in_every_way(k, seed, in_every_way):
-    got = in_every_way(
+def test_draws_are_the_same_numbers_eager_in_tf_data_and_xla(k, seed, in_all_modes):
+    got = in_all_modes(
         lambda seed, offset: stateless_uniform(seed, 3, offset, 9, k),
         np.array(seed, np.int32),
         np.int32(5),
@@ -294,7 +294,7 @@ def test_draws_are_uniform_in_24_bits_and_independent():
         assert stats.spearmanr(one, other).pvalue > P_VALUE
 
 
-def test_no_stretch_of_draws_comes_twice():
+def test_draws_of_different_streams_do_not_overlap():
     # Rows, operations and seeds side by side: streams that overlap repeat a pair of numbers.
     pairs = []
     for seed in itertools.product([0, 1, 2], repeat=2):

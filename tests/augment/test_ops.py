@@ -23,7 +23,7 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_same_eager_in_tf_data_and_under_xla(name):
+def test_operations_agree_eager_in_tf_data_and_xla(name):
     images, operation = _images(), OPERATIONS[name]
     eager = operation(tf.constant(images)).numpy()
     compiled = tf.function(operation, jit_compile=True)(tf.constant(images)).numpy()
@@ -33,7 +33,7 @@ def test_same_eager_in_tf_data_and_under_xla(name):
     assert eager.dtype == np.float32 and eager.min() >= 0 and eager.max() <= 1
 
 
-def test_rotation_is_numpys():
+def test_rotate90_equals_numpy():
     images = _images(count=8)
     turns = np.array([0, 1, 2, 3, 3, 2, 1, 0])
     found = rotate90(tf.constant(images), tf.constant(turns)).numpy()
@@ -41,7 +41,7 @@ def test_rotation_is_numpys():
         np.testing.assert_array_equal(ours, np.rot90(image, turn))
 
 
-def test_sobel_is_scipys():
+def test_sobel_equals_scipy():
     images = _images()
     found = sobel(tf.constant(images)).numpy()
     for image, ours in zip(images, found, strict=True):
@@ -54,7 +54,7 @@ def test_sobel_is_scipys():
     assert sobel(tf.constant(step)).numpy().max() == 1.0
 
 
-def test_noise_is_normal_and_each_images_own():
+def test_noise_is_normal_and_independent_between_images():
     gray = tf.fill([40, 16, 16, 3], 0.5)
     noise = gaussian_noise(gray, 0.05, SEED).numpy() - 0.5
     assert stats.kstest(noise.ravel() / 0.05, "norm").pvalue > 1e-3
