@@ -22,6 +22,9 @@ from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.tasks import distill, finetune
 from tests.processes import rows
 from tests.training.tiny import (
+    NARROW,
+    RESNET,
+    WIDE,
     CallbackError,
     RaiseAt,
     assert_equal_variables,
@@ -82,7 +85,7 @@ def test_resumed_run_equals_an_unbroken_one(teacher, labeled_student, tmp_path):
 
 def test_another_teacher_or_temperature_is_another_run(teacher, student, tmp_path):
     other = tmp_path / "other"
-    finetune(from_scratch_config(1, encoder={"width_multiplier": 1 / 8}), other)
+    finetune(from_scratch_config(1, encoder=WIDE), other)
     with pytest.raises(UserError, match=r"the teacher's weights \(was [0-9a-f]{16}, now"):
         distill(distill_config(other), student[1])
     with pytest.raises(UserError, match=r"--distill_temperature \(was 1.0, now 2.0\)"):
@@ -129,7 +132,7 @@ def test_starts_from_the_encoder_of_a_run(teacher, tmp_path):
         teacher,
         steps=1,
         optimization={"learning_rate": 1e-12},
-        encoder={"width_multiplier": 1 / 8},
+        encoder=WIDE,
         checkpoints={"checkpoint": str(teacher)},
     )
     model = distill(settings, tmp_path / "same")
@@ -137,7 +140,7 @@ def test_starts_from_the_encoder_of_a_run(teacher, tmp_path):
     for ours, wanted in zip(model.encoder.trainable_variables, theirs, strict=True):
         np.testing.assert_allclose(ours.numpy(), wanted.numpy(), atol=1e-6)
     with pytest.raises(UserError, match="its encoder has other shapes"):
-        distill(changed(settings, encoder={"width_multiplier": 1 / 16}), tmp_path / "x")
+        distill(changed(settings, encoder=NARROW), tmp_path / "x")
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +167,19 @@ def test_student_learns_from_predictions_alone(tinted, tmp_path):
     guide_config = from_scratch_config(
         30,
         data=labelled,
-        encoder={"width_multiplier": 1 / 8},
+        encoder=WIDE,
         optimization={"train_batch_size": 16},
     )
     finetune(guide_config, guide)
     bare = {**labelled, "dataset": f"folder:{tinted / 'bare'}", "validation_fraction": 0.25}
     place = tmp_path / "student"
     settings = distill_config(
-        guide, 40, data=bare, optimization={"train_batch_size": 16}, monitoring={"log_every": 5}
+        guide,
+        40,
+        data=bare,
+        encoder=RESNET,
+        optimization={"train_batch_size": 16},
+        monitoring={"log_every": 5},
     )
     distill(settings, place)
     first, last = rows(place)[0], rows(place)[-1]

@@ -31,6 +31,7 @@ from simclr_tf.training.tasks import (
 )
 from tests.processes import rows
 from tests.training.tiny import (
+    WIDE,
     CallbackError,
     RaiseAt,
     assert_equal_variables,
@@ -225,7 +226,6 @@ def test_finetuning_refuses_the_directory_of_a_pretrained_run(pretrained):
 
 
 def test_checkpoint_of_another_architecture_is_refused(pretrained, tmp_path):
-    other = finetune_config(pretrained)
-    other = dataclasses.replace(other, encoder=dataclasses.replace(other.encoder, resnet_depth=34))
+    other = changed(finetune_config(pretrained), encoder=WIDE)
     with pytest.raises(UserError, match="its encoder has other shapes"):
         finetune(other, tmp_path)

@@ -47,7 +47,7 @@ def preset(place):
 
 
 def _settings(preset, **sections):
-    resnets = {"resnet_depth": 50, "width_multiplier": 1.0}
+    resnets = {"resnet_depth": 50, "width_multiplier": 1.0, "backbone": None}
     encoder = {"encoder": f"keras_cv:{preset}", **resnets, **sections.pop("encoder", {})}
     return changed(encoder=encoder, **sections)
 
@@ -120,8 +120,9 @@ def test_exported_model_card_contains_no_path(run_dir, place):
     assert "import keras_cv, tf_keras" in card.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [-1, 4])
-def test_it_is_fine_finetune_config(run_dir, tmp_path, after):
+def test_run_is_fine_tuned(run_dir, tmp_path, after):
     pretrained, _ = RunDir(run_dir).read_config()
     settings = finetune_config(run_dir, steps=2, fine_tune_after_block=after)
     settings = changed(settings, encoder=vars(pretrained.encoder))

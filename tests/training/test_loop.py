@@ -20,7 +20,15 @@ from simclr_tf.training.online_eval import validation_loss_evaluator
 from simclr_tf.training.tasks import pretrain
 from tests.optional import needs
 from tests.processes import rows
-from tests.training.tiny import PLAN, TINY, WATCHED, StopAt, assert_equal_variables, changed
+from tests.training.tiny import (
+    PLAN,
+    TINY,
+    WATCHED,
+    StopAt,
+    assert_equal_variables,
+    changed,
+    keras_encoder,
+)
 
 
 def test_metrics_have_every_promised_key_and_step(watched_run):
@@ -143,6 +151,22 @@ def test_images_from_python_train_and_identify_the_run(tmp_path):
     assert config.data.dataset.startswith("array:") and plan.num_examples == 40
     with pytest.raises(UserError, match=r"--dataset \(was array:.*, now array:"):
         pretrain(settings, tmp_path, train_source=from_python(images[::-1], labels))
+
+
+def test_encoder_from_python_starts_from_its_weights_and_is_stored(tmp_path):
+    encoder = keras_encoder(8)
+    settings = changed(
+        encoder={"encoder": "resnet", "backbone": None},
+        optimization={"train_steps": 1, "learning_rate": 1e-12},
+    )
+    model = pretrain(settings, tmp_path, encoder=encoder)
+    for a, b in zip(model.encoder.trainable_variables, encoder.trainable_variables, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+    assert RunDir(tmp_path).read_config()[0].encoder.encoder == "keras:tiny"
+    assert_equal_variables(simclr_tf.load(tmp_path).encoder, model.encoder)
+    pretrain(settings, tmp_path, encoder=keras_encoder(8))  # finished
+    with pytest.raises(UserError, match="expected the architecture of the run's keras:tiny"):
+        pretrain(settings, tmp_path, encoder=keras_encoder(16))
 
 
 def test_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):

@@ -12,7 +12,7 @@ from simclr_tf.errors import UserError
 from simclr_tf.training.schedule import check_trainable
 from simclr_tf.training.tasks import pretrain
 from tests.processes import rows
-from tests.training.tiny import TINY, changed
+from tests.training.tiny import TINY, WIDE, changed
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,7 @@ def test_url_is_no_run_directory():
 
 
 def test_checkpoint_of_another_architecture_is_refused(watched_run, tmp_path):
-    wide = changed(
-        encoder={"width_multiplier": 1 / 8}, checkpoints={"checkpoint": str(watched_run)}
-    )
+    wide = changed(encoder=WIDE, checkpoints={"checkpoint": str(watched_run)})
     with pytest.raises(UserError, match=r"--checkpoint=.*encoder has other shapes\. Fix: "):
         pretrain(wide, tmp_path / "new")
     assert not (tmp_path / "new").exists()

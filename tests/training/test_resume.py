@@ -88,7 +88,7 @@ def test_files_sharded_over_workers_need_as_many_workers(tmp_path):
 @pytest.mark.parametrize(
     ("section", "field", "value"),
     [
-        ("encoder", "width_multiplier", 1 / 8),
+        ("projection_head", "proj_out_dim", 8),
         ("optimization", "train_batch_size", 64),
         ("contrastive_loss", "temperature", 0.5),
     ],
