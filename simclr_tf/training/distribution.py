@@ -32,6 +32,11 @@ class DistributionContext:
         name: description for the log.
         num_workers: number of processes that share the global batch.
         worker_index: index of this process; 0, the chief, writes the run directory.
+
+    Example:
+        >>> from simclr_tf.training.distribution import single_device
+        >>> single_device().describe(global_batch=64)
+        'one device: global batch 64, 64 per replica'
     """
 
     strategy: tf.distribute.Strategy
@@ -116,6 +121,12 @@ def make_distribution(options: Distribution) -> DistributionContext:
     Raises:
         UserError: if options contradict each other, a device does not exist, or a worker does not
             answer.
+
+    Example:
+        >>> from simclr_tf.config import Distribution
+        >>> from simclr_tf.training.distribution import make_distribution
+        >>> make_distribution(Distribution(strategy="one_device")).num_replicas
+        1
     """
     strategy = _resolve_strategy(options)
     if strategy == "tpu":

@@ -155,6 +155,11 @@ def resolve_steps(
     Returns:
         The number of steps, at least 0.
 
+    Example:
+        >>> from simclr_tf.training.schedule import resolve_steps
+        >>> resolve_steps(50_000, 512, epochs=100)
+        9765
+
     Raises:
         UserError: if a duration is negative.
     """

@@ -69,6 +69,16 @@ def pretrain(
     Raises:
         UserError: for every error that the user can fix, before training where possible.
         SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
+
+    Example:
+        >>> from simclr_tf.config import Data, Encoder, Optimization, PretrainConfig
+        >>> from simclr_tf.training.tasks import pretrain
+        >>> config = PretrainConfig(
+        ...     Data("shapes"),
+        ...     encoder=Encoder(resnet_depth=18),
+        ...     optimization=Optimization(train_epochs=10, warmup_epochs=1),
+        ... )
+        >>> model = pretrain(config, "runs/shapes")  # doctest: +SKIP
     """
     task = PretrainTask(config, train_source, encoder)
     return fit(task, model_dir, distribution, steps_per_execution, callbacks)
