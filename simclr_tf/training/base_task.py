@@ -53,11 +53,7 @@ class TrainingTask:
         self._train_source, self._encoder = train_source, encoder
 
     def resolve_encoder(self, run: RunDir | None) -> None:
-        """Completes the config with the description of a pretrained or given encoder.
-
-        Args:
-            run: the run to resume, or None.
-        """
+        """Completes the config with the description of a pretrained or given encoder."""
         resumed = run.read_config()[0].encoder if run else None
         self.config = resolve_encoder(self.config, resumed, self._encoder)
 
@@ -113,11 +109,7 @@ class TrainingTask:
 def open_training_data(
     config: PretrainConfig, train_source: ImageSource | None = None
 ) -> tuple[ImageSource, ImageSource | None]:
-    """Opens the training images and splits off the validation images.
-
-    Args:
-        config: resolved settings.
-        train_source: images instead of those that the config names.
+    """Opens the training images, by default those of the resolved config.
 
     Returns:
         (training images, validation images or None).
@@ -147,11 +139,7 @@ def write_labeled_list(run: RunDir, source: ImageSource, labeled: np.ndarray) ->
 def copy_weights(
     checkpoint: str, part: str, source: keras.Model | None, target: keras.Model
 ) -> None:
-    """Copies the weights of a part of the run `checkpoint`.
-
-    Raises:
-        UserError: if that run does not have the part, or its shapes differ.
-    """
+    """Copies a part of the run `checkpoint`; UserError if it is missing or of other shapes."""
     shapes = [[tuple(v.shape) for v in m.variables] if m else None for m in (source, target)]
     if source is None or shapes[0] != shapes[1]:
         raise UserError(

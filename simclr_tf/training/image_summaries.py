@@ -94,11 +94,7 @@ class EmbeddingSummaries:
 
 
 def neighbor_grid(rows: EmbeddedDataset) -> np.ndarray:
-    """Returns an image uint8 [H, W, 3] of evenly spaced queries and their nearest neighbors.
-
-    Args:
-        rows: at least 2 images with features.
-    """
+    """Returns an image uint8 [H, W, 3] of queries among at least 2 rows, and their neighbors."""
     queries = evenly_spaced_sample(len(rows), _NUM_QUERIES)
     count = min(_NUM_NEIGHBORS, len(rows) - 1)
     _, nearest = nearest_others(rows.features, queries, count)
@@ -131,10 +127,7 @@ def _add_frame(image, color):
 def similarity_matrix(model: MultiViewModel, rows: EmbeddedDataset, size: int = 32) -> np.ndarray:
     """Returns cosine similarities [n, n] of the first view of n images with the last view of each.
 
-    Args:
-        model: makes the views and their projections (of a classifier, features).
-        rows: images with labels.
-        size: maximum number n of images, evenly spaced, sorted by class.
+    At most `size` images are used, evenly spaced and sorted by class.
     """
     positions = evenly_spaced_sample(len(rows), size)
     (batch,) = batches_at(rows.source, positions, len(positions))

@@ -59,21 +59,7 @@ def fit(
     steps_per_execution: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Any:
-    """Trains a task to its end, or resumes the run in `model_dir`.
-
-    Args:
-        task: the task.
-        model_dir: run directory.
-        distribution: devices and workers. Default: one device.
-        steps_per_execution: steps per call from the host.
-        callbacks: the user's Keras callbacks.
-
-    Returns:
-        The trained model.
-
-    Raises:
-        UserError, SystemExit: as documented in `tasks.pretrain`.
-    """
+    """Trains a task to its end, or resumes the run in `model_dir`; see `tasks.pretrain`."""
     distribution = distribution or single_device()
     run = RunDir(Path(model_dir))
     with (

@@ -20,11 +20,7 @@ _MAX_SECONDS = 2.0  # after which no further round starts
 
 
 def reuse_run_precision(config: PretrainConfig, run: RunDir) -> PretrainConfig:
-    """Returns the config of a resumed run, with the run's own precision in place of "auto".
-
-    Raises:
-        UserError: if the run's config.json is damaged.
-    """
+    """Returns the config with the precision of the run that it resumes in place of "auto"."""
     if config.optimization.precision != "auto":
         return config
     precision = run.read_config()[0].optimization.precision
@@ -59,13 +55,7 @@ def _set_precision(config, precision, reason):
 
 
 def time_precisions(config: PretrainConfig, batch_size: int) -> tuple[float, float]:
-    """Times the encoder, forward and backward.
-
-    CPUs use a few views, for at most a few seconds; accelerators use as many as a step.
-
-    Args:
-        config: resolved settings of the run.
-        batch_size: images per replica.
+    """Times the encoder, forward and backward, on the views of a step (on CPUs, a few of them).
 
     Returns:
         Seconds in float32 and in bfloat16: the shortest of a few alternating rounds.

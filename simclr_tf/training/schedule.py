@@ -20,11 +20,6 @@ def make_plan(
 ) -> TrainingPlan:
     """Converts durations to steps and scales the learning rate.
 
-    Args:
-        config: resolved settings.
-        train: training images.
-        distribution: devices and workers.
-
     Raises:
         UserError: if the batch exceeds the images or the run would have no step.
     """

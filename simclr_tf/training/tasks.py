@@ -100,21 +100,10 @@ def finetune(
     the same seed, a larger fraction of labels contains the smaller one. Training starts from the
     weights of the run `config.checkpoints.checkpoint`.
 
+    The other arguments, the result and the errors are those of `pretrain`.
+
     Args:
-        config: settings of the run.
-        model_dir: run directory.
-        distribution: as for `pretrain`, like the following four arguments.
-        steps_per_execution: steps per call from the host.
-        callbacks: Keras callbacks.
-        train_source: training images with labels.
-        encoder: functional Keras model, for training from scratch.
         fit_batch: if fewer images are labeled than `train_batch_size`, use all of them as a batch.
-
-    Returns:
-        The trained classifier.
-
-    Raises:
-        UserError, SystemExit: as for `pretrain`.
     """
     num_replicas = distribution.num_replicas if distribution else 1
     task = FineTuneTask(config, train_source, encoder, num_replicas if fit_batch else 0)
@@ -133,9 +122,8 @@ def distill(
     """Distills a teacher into a smaller encoder [v2 §2], or resumes the run in `model_dir`.
 
     The encoder starts from the weights of the run `config.checkpoints.checkpoint`, if set. Labels
-    are used only if `distill_alpha` is below 1; those that are used are listed in `labelled.csv`.
-
-    Arguments, result and errors are those of `pretrain`.
+    are used only if `distill_alpha` is below 1, and are then listed in `labelled.csv`. Arguments,
+    result and errors are those of `pretrain`.
     """
     task = DistillTask(config, train_source, encoder)
     return fit(task, model_dir, distribution, steps_per_execution, callbacks)
@@ -206,12 +194,8 @@ class PretrainTask(TrainingTask):
 class FineTuneTask(TrainingTask):
     """Supervised training of a classifier, from a pretrained encoder or from scratch.
 
-    Args:
-        config: as for `TrainingTask`, like the following two arguments.
-        train_source: training images with labels.
-        encoder: Keras model.
-        num_replicas_to_fit: if above 0, a batch that is larger than the labeled images shrinks to
-            a multiple of this number of replicas.
+    With `num_replicas_to_fit` above 0, a batch that is larger than the labeled images shrinks to a
+    multiple of this number of replicas.
     """
 
     def __init__(
@@ -377,13 +361,7 @@ def shrink_batch(config: FinetuneConfig, count: int, num_replicas: int) -> Finet
 def supervised_baseline_config(
     config: PretrainConfig, plan: TrainingPlan, splits: Splits
 ) -> FinetuneConfig:
-    """Returns the supervised baseline of a pretraining run: the same number of steps, labels.
-
-    Args:
-        config: of the pretraining run.
-        plan: of the pretraining run.
-        splits: labeled splits to train and test on.
-    """
+    """Returns the supervised baseline of a pretraining run, with the same number of steps."""
     data = {
         "train_split": splits.train_split,
         "eval_split": splits.test_split,
@@ -395,10 +373,7 @@ def supervised_baseline_config(
 
 
 def train_supervised_baseline(run: RunDir, splits: Splits) -> Path:
-    """Trains or resumes the supervised baseline of a run in RUN/supervised/SPLIT.
-
-    Returns:
-        The baseline's run directory.
+    """Trains or resumes the supervised baseline of a run, and returns its run directory.
 
     Raises:
         UserError: if the run's images have no labels, or as for `finetune`.
