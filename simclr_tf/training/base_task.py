@@ -69,8 +69,8 @@ class TrainingTask:
         """Returns the plan with what the training images alone do not determine."""
         return plan
 
-    def evaluators(self, plan: TrainingPlan) -> list[ScheduledEvaluator]:
-        """Returns the evaluations during training."""
+    def evaluators(self, plan: TrainingPlan, run: RunDir) -> list[ScheduledEvaluator]:
+        """Returns the evaluations during training, which may cache results in the run."""
         raise NotImplementedError
 
     def build_model(self, plan: TrainingPlan, steps_per_execution: int) -> MultiViewModel:

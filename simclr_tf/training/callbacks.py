@@ -145,7 +145,7 @@ class LoggingCallback(_FastCallback):
         images: dict[str, np.ndarray] = {}
         for evaluate in due_evaluators:
             try:
-                results = evaluate(self._eval_model or self.model)
+                results = evaluate(self._eval_model or self.model, self._step == self._total)
             except UserError as error:
                 failure = error  # raised once the training's own metrics are written
                 continue

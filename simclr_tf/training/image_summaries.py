@@ -61,7 +61,7 @@ class EmbeddingSummaries:
         self._sample: ArraySource | None = None
         self._extract: FeatureExtractor | None = None
 
-    def __call__(self, model: MultiViewModel) -> dict[str, np.ndarray]:
+    def __call__(self, model: MultiViewModel, is_last: bool = False) -> dict[str, np.ndarray]:
         if self._sample is None or self._extract is None:  # its graph serves all calls
             self._sample = self._load_sample()
             self._extract = FeatureExtractor(

@@ -99,7 +99,7 @@ def fit(
             check_same_sharding(run, plan, task.train)
         elif run.config_file.exists():
             logger.warning(f"note: {run.path} has no checkpoint yet: the run restarts")
-        evaluators = task.evaluators(plan)
+        evaluators = task.evaluators(plan, run)
         if epochs := task.config.monitoring.pictures_every_epochs:
             images = EmbeddingSummaries(
                 task.train, task.config.augmentation.image_size, run.tensorboard_dir

@@ -1,6 +1,8 @@
 """Evaluations during training: probes of the encoder, validation metrics, an image of views."""
 
+import contextlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,38 +12,67 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from simclr_tf.config import PretrainConfig
 from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches, train_batches
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation import FeatureExtractor, Features, knn_predict
+from simclr_tf.evaluation import (
+    KNN,
+    EvalContext,
+    FeatureExtractor,
+    Features,
+    knn_predict,
+    run_protocols,
+)
+from simclr_tf.evaluation.load_encoder import encoder_from_model
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.multi_view import MultiViewModel
 
-# Called with the model; returns metrics by name, and images uint8 [H, W, 3].
-Evaluator = Callable[[Any], Mapping[str, float | np.ndarray]]
+# Called with the model, and True at the last step; returns metrics and images uint8 [H, W, 3].
+Evaluator = Callable[[Any, bool], Mapping[str, float | np.ndarray]]
 
 
-def probe_evaluator(train: ImageSource, test: ImageSource, image_size: int) -> Evaluator:
+def probe_evaluator(
+    train: ImageSource, test: ImageSource, config: PretrainConfig, cache_dir: Path | None = None
+) -> Evaluator:
     """Returns an evaluator of the accuracy of simple classifiers on frozen features.
 
     `knn_top1` is the k-NN of the evaluation protocol; `linear_probe_top1` is a ridge classifier on
     standardized features, in closed form and therefore fast. Both ignore images without a label.
-    The evaluator raises UserError if no image of a split has one.
+    The evaluator raises UserError if no image of a split has one. The results of the last step are
+    cached in `cache_dir`, so that the evaluation of the finished run does not compute them again.
     """
-    num_classes = len(train.class_names or ())
+    num_classes, image_size = len(train.class_names or ()), config.augmentation.image_size
     extract = None  # created at the first call: its graph serves all calls
 
-    def evaluate(model: SimCLR) -> dict[str, float]:
+    def evaluate(model: SimCLR, is_last: bool = False) -> dict[str, float]:
         nonlocal extract
-        extract = extract or FeatureExtractor(model.encoder, image_size)
+        extract, knn_top1 = extract or FeatureExtractor(model.encoder, image_size), None
+        if is_last and cache_dir is not None:
+            trained = encoder_from_model(model, config)
+            context = EvalContext("", "", "", image_size=image_size, cache_dir=cache_dir)
+            encoders = {"": lambda: (trained.encoder, trained.fingerprint)}
+            with contextlib.suppress(UserError):  # of splits that cannot be evaluated
+                (result,) = run_protocols(encoders, train, test, [KNN()], context)
+                knn_top1 = result.top1
+            extract = FeatureExtractor(
+                trained.encoder, image_size, cache_dir=cache_dir, fingerprint=trained.fingerprint
+            )
         bank, queries = _labeled(extract(train), train), _labeled(extract(test), test)
-        k = min(200, bank.num_examples)
-        predictions = knn_predict(bank.features, bank.labels, queries.features, num_classes, k=k)
+        if knn_top1 is None:
+            predictions = knn_predict(
+                bank.features,
+                bank.labels,
+                queries.features,
+                num_classes,
+                k=min(200, bank.num_examples),
+            )
+            knn_top1 = float(np.mean(predictions[:, 0] == queries.labels))
         ridge = make_pipeline(StandardScaler(), RidgeClassifier())
         # With few cores, the threads of BLAS and TensorFlow wait for each other.
         with threadpool_limits(1, "blas"):
             ridge.fit(bank.features, bank.labels)
         return {
-            "knn_top1": float(np.mean(predictions[:, 0] == queries.labels)),
+            "knn_top1": knn_top1,
             "linear_probe_top1": float(ridge.score(queries.features, queries.labels)),
         }
 
@@ -74,7 +105,7 @@ def validation_loss_evaluator(source: ImageSource, batch_size: int) -> Evaluator
         _, _, logs = model.encode_and_contrast(views, False, batch.get("label"))
         return tf.stack([logs["loss"], logs["contrastive_accuracy"]])
 
-    def evaluate(model: SimCLR) -> dict[str, float]:
+    def evaluate(model: SimCLR, is_last: bool = False) -> dict[str, float]:
         batches = sequential_batches(source, batch_size).take(num_batches)
         with decode_errors_name_image(source):
             values = [
@@ -90,7 +121,7 @@ def accuracy_evaluator(source: ImageSource, image_size: int) -> Evaluator:
     """Returns an evaluator of a classifier's accuracy on labeled validation images."""
     extract = None
 
-    def evaluate(model: Classifier) -> dict[str, float]:
+    def evaluate(model: Classifier, is_last: bool = False) -> dict[str, float]:
         nonlocal extract
         extract = extract or FeatureExtractor(model, image_size)
         logits = extract(source)
@@ -112,7 +143,7 @@ def agreement_evaluator(
 
     extract = teacher_labels = None
 
-    def evaluate(model: Classifier) -> dict[str, float]:
+    def evaluate(model: Classifier, is_last: bool = False) -> dict[str, float]:
         nonlocal extract, teacher_labels
         if extract is None:
             extract = FeatureExtractor(model, image_size)

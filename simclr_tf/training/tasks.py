@@ -151,11 +151,11 @@ class PretrainTask(TrainingTask):
                 "--lineareval_while_pretraining trains no linear head"
             )
 
-    def evaluators(self, plan: TrainingPlan) -> list[ScheduledEvaluator]:
+    def evaluators(self, plan: TrainingPlan, run: RunDir) -> list[ScheduledEvaluator]:
         config, found = self.config, []
         if config.monitoring.knn_every_epochs:
             steps = epochs_to_steps(config, plan, config.monitoring.knn_every_epochs)
-            found.append(ScheduledEvaluator(steps, self._probe_evaluator()))
+            found.append(ScheduledEvaluator(steps, self._probe_evaluator(run)))
         if self.held_out is not None:
             evaluator = validation_loss_evaluator(
                 self.held_out, config.optimization.train_batch_size
@@ -163,7 +163,7 @@ class PretrainTask(TrainingTask):
             found.append(ScheduledEvaluator(self.validation_steps(plan), evaluator))
         return found
 
-    def _probe_evaluator(self) -> Evaluator:
+    def _probe_evaluator(self, run: RunDir) -> Evaluator:
         config = self.config
         splits = Splits.from_config(config.data)
         if config.monitoring.probe_dataset:
@@ -183,7 +183,7 @@ class PretrainTask(TrainingTask):
                     f"{problem}. Fix: set --probe_dataset to a labeled dataset, or "
                     "--knn_every_epochs=0"
                 )
-        return probe_evaluator(train, test, config.augmentation.image_size)
+        return probe_evaluator(train, test, config, run.features_dir)
 
     def _load_weights_of_run(self, model: SimCLR, checkpoint: str) -> None:
         other = load_model(checkpoint)
@@ -238,7 +238,7 @@ class FineTuneTask(TrainingTask):
         if self._num_replicas_to_fit:
             self.config = shrink_batch(self.config, count, self._num_replicas_to_fit)
 
-    def evaluators(self, plan: TrainingPlan) -> list[ScheduledEvaluator]:
+    def evaluators(self, plan: TrainingPlan, run: RunDir) -> list[ScheduledEvaluator]:
         if self.held_out is None:
             return []
         evaluator = accuracy_evaluator(self.held_out, self.config.augmentation.image_size)
@@ -291,7 +291,7 @@ class DistillTask(TrainingTask):
             num_labels=len(self._labeled),
         )
 
-    def evaluators(self, plan: TrainingPlan) -> list[ScheduledEvaluator]:
+    def evaluators(self, plan: TrainingPlan, run: RunDir) -> list[ScheduledEvaluator]:
         held_out, size = self.held_out, self.config.augmentation.image_size
         if held_out is None:
             return []

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 import simclr_tf
 from simclr_tf.data import from_python, open_source
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation import EvalOptions, evaluate_run
 from simclr_tf.models.build import build_model
 from simclr_tf.optimizers import WarmupCosine
 from simclr_tf.runs.run_dir import RunDir
@@ -52,6 +53,16 @@ def test_tensorboard_shows_scalars_and_view_pairs(watched_run):
     tags = set(events.Tags()["tensors"])
     assert {"loss", "knn_top1", "validation_loss", "uniformity", "view_pairs"} <= tags
     assert [event.step for event in events.Tensors("loss")] == [4, 6, 8, 12]
+
+
+def test_evaluation_of_a_finished_run_uses_the_last_probe(watched_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(watched_run, run)
+    cached = {path: path.stat().st_mtime for path in (run / "features").rglob("*.np?")}
+    (record,) = evaluate_run(run, EvalOptions(protocols=["knn"]))
+    assert record["top1"] == pytest.approx(rows(run)[-1]["knn_top1"])
+    after = {path: path.stat().st_mtime for path in (run / "features").rglob("*.np?")}
+    assert cached and after == cached
 
 
 def traces(directory):
