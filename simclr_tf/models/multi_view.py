@@ -171,11 +171,13 @@ def as_batch(data: Any) -> Mapping[str, tf.Tensor]:
         labels = batch["label"]
         if labels.shape.rank == 2 and labels.shape[1] == 1:  # as keras.datasets returns them
             labels = tf.squeeze(labels, axis=1)
-        if labels.shape.rank != 1 or not labels.dtype.is_integer:
+        batch["label"] = labels
+        if labels.dtype.is_integer and labels.shape.rank == 2:  # several labels per image
+            del batch["label"]
+        elif labels.shape.rank != 1 or not labels.dtype.is_integer:
             raise ValueError(
                 f"expected class indices int [B] as labels, got {labels.dtype.name} {labels.shape}"
             )
-        batch["label"] = labels
     return batch
 
 

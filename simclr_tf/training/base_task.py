@@ -49,6 +49,9 @@ class TrainingTask:
     ):
         if train_source is not None:
             config = config.override({"data": {"dataset": config_name(train_source)}})
+        if encoder is not None:  # before the options of the ResNet are resolved
+            name = getattr(encoder, "name", type(encoder).__name__)
+            config = config.override({"encoder": {"encoder": f"keras:{name}"}})
         self.config: Any = config.resolve()
         self._train_source, self._encoder = train_source, encoder
 

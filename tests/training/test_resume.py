@@ -62,7 +62,7 @@ def test_statistics_per_replica_need_the_same_number_of_replicas(tmp_path):
     run, local = RunDir(tmp_path), changed(encoder={"global_bn": False})
     run.write_config(local, PLAN)
     two = dataclasses.replace(PLAN, num_replicas=2)
-    with pytest.raises(UserError, match=r"--global_bn \(was False, now True\);"):
+    with pytest.raises(UserError, match=r"--global_bn \(was False, now True\)"):
         run.check_resumable(TINY, PLAN)
     with pytest.raises(UserError, match=r"the number of replicas \(was 1, now 2\)"):
         run.check_resumable(local, two)
