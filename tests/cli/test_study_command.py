@@ -170,11 +170,12 @@ def test_failed_runs_are_reported_and_the_others_continue(tmp_path):
     assert "error: 2 of 3 runs failed: normalized-0.05-0, normalized-0.1-0; " in last
     assert "run 2 of 3, normalized-0.1-0: failed: the process was killed or crashed" in text
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
-    assert "Failed: normalized-0.05-0: " in table and "names no checkpoint" in table
+    assert "Failed: normalized-0.05-0: " in table and "names no existing checkpoint" in table
     assert "Failed: normalized-0.1-0: the process was killed or crashed" in table
-    rows = {tuple(row.split(" | ")[:2]): row for row in table.splitlines() if row[:1] == "|"}
-    assert rows["| plain", "10"].split(" | ")[-2] == "1"
-    assert rows["| normalized", "0.1"].split(" | ")[-2] == "0"
+    lines = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line] for line in lines]
+    num_finished = {tuple(row[:2]): row[-2] for row in rows}
+    assert num_finished["plain", "10"] == "1" and num_finished["normalized", "0.1"] == "0"
     assert (tmp_path / "temperature.png").exists()
 
     # After the damage is repaired, the same command executes the unfinished runs.
