@@ -92,7 +92,7 @@ def from_python(
         >>> import simclr_tf as st
         >>> source = st.data.from_python(np.zeros((4, 8, 8, 3), np.uint8), labels=[0, 1, 1, 0])
         >>> source.num_examples, source.class_names, source.name
-        (4, ('0', '1'), 'array:d3276b7a02c4')
+        (4, ('0', '1'), 'array:0f166d42bbd4')
     """
     if isinstance(images, tf.data.Dataset):
         if labels is not None:

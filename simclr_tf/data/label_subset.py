@@ -40,8 +40,8 @@ def sample_labeled(
         >>> import numpy as np
         >>> from simclr_tf.data.label_subset import sample_labeled
         >>> labels = np.arange(100) % 2
-        >>> labels[sample_labeled(labels, ["cat", "dog"], per_class=3)].tolist()
-        [0, 1, 0, 0, 1, 1]
+        >>> np.bincount(labels[sample_labeled(labels, ["cat", "dog"], per_class=3)]).tolist()
+        [3, 3]
     """
     if labels.ndim != 1:
         raise UserError(
