@@ -58,6 +58,7 @@ print("features", run(images=np.ones([1, 16, 16, 3], np.float32))["features"].sh
 """
 
 
+@pytest.mark.slow
 def test_a_cut_tflite_file_gives_no_features(encoder, tmp_path):
     path = export_tflite(encoder, tmp_path / "a.tflite", image_size=SIZE, model_card="")
 
