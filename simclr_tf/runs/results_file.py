@@ -149,8 +149,3 @@ def _row_names(records: Sequence[Record]) -> list[str]:
             details.append(f"{record['num_train']} labels")
         names.append(f"{protocol} ({'; '.join(details)})" if details else protocol)
     return names
-
-
-def markdown_row(cells: Iterable[object]) -> str:
-    """Returns a row of a Markdown table."""
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
