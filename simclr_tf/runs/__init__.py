@@ -1,1 +1,1 @@
-"""Runs as they lie on the disk: their state, their curve, their figures. Without TensorFlow."""
+"""Run directories on disk: paths, status, metrics, results and listings; without TensorFlow."""
