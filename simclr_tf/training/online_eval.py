@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from simclr_tf.config import PretrainConfig
 from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches, train_batches
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import (
@@ -26,29 +24,30 @@ from simclr_tf.evaluation import (
 from simclr_tf.evaluation.load_encoder import encoder_from_model
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.multi_view import MultiViewModel
+from simclr_tf.runs.run_dir import RunDir
 
 # Called with the model, and True at the last step; returns metrics and images uint8 [H, W, 3].
 Evaluator = Callable[[Any, bool], Mapping[str, float | np.ndarray]]
 
 
 def probe_evaluator(
-    train: ImageSource, test: ImageSource, config: PretrainConfig, cache_dir: Path | None = None
+    train: ImageSource, test: ImageSource, image_size: int, run: RunDir | None = None
 ) -> Evaluator:
     """Returns an evaluator of the accuracy of simple classifiers on frozen features.
 
     `knn_top1` is the k-NN of the evaluation protocol; `linear_probe_top1` is a ridge classifier on
     standardized features, in closed form and therefore fast. Both ignore images without a label.
     The evaluator raises UserError if no image of a split has one. The results of the last step are
-    cached in `cache_dir`, so that the evaluation of the finished run does not compute them again.
+    cached in `run`, so that the evaluation of the finished run does not compute them again.
     """
-    num_classes, image_size = len(train.class_names or ()), config.augmentation.image_size
+    num_classes = len(train.class_names or ())
     extract = None  # created at the first call: its graph serves all calls
 
     def evaluate(model: SimCLR, is_last: bool = False) -> dict[str, float]:
         nonlocal extract
         extract, knn_top1 = extract or FeatureExtractor(model.encoder, image_size), None
-        if is_last and cache_dir is not None:
-            trained = encoder_from_model(model, config)
+        if is_last and run is not None:
+            trained, cache_dir = encoder_from_model(model, run.read_config()[0]), run.features_dir
             context = EvalContext("", "", "", image_size=image_size, cache_dir=cache_dir)
             encoders = {"": lambda: (trained.encoder, trained.fingerprint)}
             with contextlib.suppress(UserError):  # of splits that cannot be evaluated

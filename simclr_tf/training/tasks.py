@@ -183,7 +183,7 @@ class PretrainTask(TrainingTask):
                     f"{problem}. Fix: set --probe_dataset to a labeled dataset, or "
                     "--knn_every_epochs=0"
                 )
-        return probe_evaluator(train, test, config, run.features_dir)
+        return probe_evaluator(train, test, config.augmentation.image_size, run)
 
     def _load_weights_of_run(self, model: SimCLR, checkpoint: str) -> None:
         other = load_model(checkpoint)

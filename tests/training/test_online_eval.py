@@ -17,7 +17,7 @@ def test_probes_ignore_images_without_label():
     names = ("a", "b")
     known = ArraySource("known", images[:20], labels[:20], names)
     half = ArraySource("half", images, np.where(np.arange(40) < 20, labels, -1), names)
-    assert probe_evaluator(half, half, TINY)(model) == probe_evaluator(known, known, TINY)(model)
+    assert probe_evaluator(half, half, 16)(model) == probe_evaluator(known, known, 16)(model)
     none = ArraySource("none", images, np.full(40, -1), names)
     with pytest.raises(UserError, match="no image of none has a label"):
-        probe_evaluator(known, none, TINY)(model)
+        probe_evaluator(known, none, 16)(model)
