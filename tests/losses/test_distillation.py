@@ -25,14 +25,14 @@ def _slow(student, teacher, temperature):
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_value(temperature):
+def test_loss_equals_numpy(temperature):
     found = distillation(tf.constant(STUDENT), tf.constant(TEACHER), temperature)
     assert found.dtype == tf.float64
     np.testing.assert_allclose(found, _slow(STUDENT, TEACHER, temperature), rtol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_gradient(temperature):
+def test_gradient_equals_numpy(temperature):
     student, teacher = tf.Variable(STUDENT), tf.Variable(TEACHER)
     with tf.GradientTape() as tape:
         loss = distillation(student, teacher, temperature)
@@ -50,7 +50,7 @@ def test_gradient(temperature):
     np.testing.assert_allclose(of_student[i, y], (ends[0] - ends[1]) / (2 * step), rtol=1e-5)
 
 
-def test_the_gradient_is_of_one_size_whatever_the_temperature():
+def test_gradient_scale_is_independent_of_the_temperature():
     """At high T it is that of half the squared distance of centred logits, over the classes."""
     student = tf.Variable(STUDENT)
     with tf.GradientTape() as tape:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
-from simclr_tf.losses import nt_xent
+from simclr_tf.losses import NTXent, nt_xent
 from tests.losses.views import gradients, on_replicas, projections
 
 
@@ -48,7 +49,7 @@ def test_reference_digits(temperature, normalize, expected, dtype):
     np.testing.assert_allclose(loss, expected, atol=1e-7 if dtype == np.float64 else 4e-6, rtol=0)
 
 
-def test_default_is_normalised_at_a_temperature_of_a_tenth():
+def test_default_is_normalized_at_a_temperature_of_a_tenth():
     z = np.sin(1.3 * np.arange(32) + 0.5).reshape(8, 4)
     np.testing.assert_allclose(nt_xent(z[:4], z[4:])[0], 11.3577947, atol=1e-7)
 
@@ -74,7 +75,7 @@ def test_collapse_does_not_read_as_accuracy():
     np.testing.assert_array_equal(nt_xent(z, z)[1], 0.0)
 
 
-def test_hand_case():
+def test_loss_of_a_hand_calculated_case():
     z = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     loss, accuracy, _ = nt_xent(z[[0, 2]], z[[1, 3]], temperature=0.5)  # pairs (0, 1) and (2, 3)
     np.testing.assert_allclose(loss, 0.2395448, atol=1e-7)
@@ -106,7 +107,7 @@ def test_the_views_are_interchangeable_and_their_order_does_not_matter():
     np.testing.assert_allclose(nt_xent(z_a[order], z_b[order])[0], loss, rtol=1e-12)
 
 
-def test_normalising_forgets_the_scale_of_each_projection():
+def test_normalization_ignores_the_scale_of_each_projection():
     z_a, z_b = projections(5, 4)
     scales = np.array([[1e-3], [0.1], [1.0], [50.0], [1e4]])
     np.testing.assert_allclose(nt_xent(scales * z_a, z_b)[0], nt_xent(z_a, z_b)[0], rtol=1e-9)
@@ -370,3 +371,38 @@ def test_replicas_in_half_precision(dtype, mirrored):
     )
     assert loss[0].dtype == tf.float32
     np.testing.assert_allclose(loss, [nt_xent(z_a, z_b, temperature=0.05)[0]] * 2, rtol=1e-6)
+
+
+# --- the Keras loss ------------------------------------------------------------------------------
+
+
+def test_keras_loss_equals_nt_xent_of_the_halves_and_serializes():
+    z_a, z_b = projections(8, 5)
+    loss = NTXent(temperature=0.3, normalize=False, block_size=3)
+    copy = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert copy.get_config() == loss.get_config()
+    for one in (loss, copy):
+        found = one(np.zeros(16), np.concatenate([z_a, z_b]))
+        np.testing.assert_allclose(found, nt_xent(z_a, z_b, 0.3, False)[0], rtol=1e-12)
+    for wrong in ({"temperature": 0.0}, {"block_size": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            NTXent(**wrong)
+
+
+def test_keras_loss_trains_replicas_as_one_device(mirrored):
+    x_a, x_b = projections(8, 5)
+
+    def kernel_after_a_step(rows, strategy):
+        with strategy.scope():
+            start = keras.initializers.GlorotUniform(seed=0)
+            dense = keras.layers.Dense(4, None, False, start, dtype="float64")
+            model = keras.Sequential([keras.Input(5, dtype="float64"), dense])
+            model.compile(keras.optimizers.SGD(0.1), NTXent(temperature=0.2))
+        model.fit(rows, np.zeros(16), batch_size=16, shuffle=False, verbose=0)
+        return dense.kernel.numpy()
+
+    halves = [x for i in (0, 4) for x in (x_a[i : i + 4], x_b[i : i + 4])]  # of either replica
+    found = kernel_after_a_step(np.concatenate(halves), mirrored(2))
+    default = tf.distribute.get_strategy()
+    expected = kernel_after_a_step(np.concatenate([x_a, x_b]), default)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -128,7 +128,7 @@ def test_value_and_gradient_are_the_papers(name, normalize, n):
     )
 
 
-def test_the_cases_above_hold_what_makes_a_difference():
+def test_cases_contain_mined_and_unmined_negatives():
     z_a, z_b = projections(8, 5, seed=8)
     z = np.concatenate([z_a, z_b])
     z /= np.linalg.norm(z, axis=1, keepdims=True)
@@ -144,7 +144,7 @@ def test_the_cases_above_hold_what_makes_a_difference():
 # --- what a term is worth ------------------------------------------------------------------------
 
 
-def test_an_anchor_without_semi_hard_negatives_counts_as_0():
+def test_anchor_without_semi_hard_negatives_has_loss_0():
     # Of image 0 both views are e₀: each has one negative at cosine 0.8, semi-hard within 0.4, and
     # one at 0, which is not. Of image 1 the views are at right angles: no negative is farther than
     # the positive.
@@ -158,7 +158,7 @@ def test_an_anchor_without_semi_hard_negatives_counts_as_0():
 
 
 @pytest.mark.parametrize("name", ["nt_logistic_semi_hard", "margin_semi_hard"])
-def test_without_any_semi_hard_negative_there_is_nothing_to_learn(name):
+def test_batch_without_semi_hard_negatives_has_no_gradient(name):
     z_a, z_b = np.eye(4), np.eye(4)  # every negative is farther by more than the margin
     loss = losses.get(name, MARGIN)
     assert float(loss(z_a, z_b)[0]) == 0.0

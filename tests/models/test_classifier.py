@@ -79,7 +79,7 @@ def test_step_is_cross_entropy_of_the_labelled_views(views):
 
 
 @pytest.mark.parametrize("after_block", range(-1, 5))
-def test_what_is_frozen_does_not_change_by_a_bit(after_block):
+def test_frozen_layers_do_not_change_by_a_bit(after_block):
     keras.utils.set_random_seed(0)
     encoder = ResNet(18, 1 / 16, "cifar")
     freeze_through_block(encoder, after_block)
@@ -110,7 +110,7 @@ def test_what_is_frozen_does_not_change_by_a_bit(after_block):
             assert not all(groups[name]), name
 
 
-def test_first_layers_share_the_heads_weights():
+def test_truncated_projection_head_shares_weights():
     head = build_projection_head("nonlinear", 3, 6, input_dim=5)
     features = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     hidden = tf.constant(features)

@@ -99,7 +99,7 @@ def assert_same(found, wanted, rtol=1e-9, atol=1e-9):
 
 @pytest.mark.parametrize("linear", [True, False])
 @pytest.mark.parametrize("name", ["lars", "momentum"])
-def test_pieces_train_as_the_whole(name, linear):
+def test_microbatches_train_as_the_whole_batch(name, linear):
     def made(size):
         parts = lambda: free_parts(penalty=0.05)  # noqa: E731
         return build(parts, size, optimizer_named(name), linear)
@@ -123,7 +123,7 @@ def test_pieces_train_as_the_whole(name, linear):
 
 
 @pytest.mark.parametrize("loss", ["supcon", "margin_semi_hard"])
-def test_pieces_on_replicas_train_as_the_whole_with_another_loss(loss, mirrored):
+def test_microbatches_on_replicas_train_as_the_whole_batch_with_another_loss(loss, mirrored):
     whole = build(free_parts, loss=loss)
     figures = train(whole)
     strategy = mirrored(2)
@@ -137,7 +137,7 @@ def test_pieces_on_replicas_train_as_the_whole_with_another_loss(loss, mirrored)
 
 
 @pytest.mark.parametrize("replicas, pieces", [(1, 3), (2, 2)])
-def test_pieces_are_to_batch_norm_as_replicas_that_do_not_share(mirrored, replicas, pieces):
+def test_microbatches_equal_replicas_that_do_not_share_batch_statistics(mirrored, replicas, pieces):
     strategy = mirrored(replicas * pieces)
     with strategy.scope():
         wanted = build(normed_parts, optimizer=optimizer_named("lars"))
@@ -185,7 +185,7 @@ def transcribed(model, groups, rate, steps):
     return losses
 
 
-def test_pieces_on_replicas_share_the_statistics_of_a_piece(mirrored):
+def test_microbatches_on_replicas_share_the_statistics_of_a_microbatch(mirrored):
     strategy = mirrored(2)
     with strategy.scope():
         model = build(lambda: normed_parts(global_bn=True), 2, linear=False)
@@ -198,7 +198,7 @@ def test_pieces_on_replicas_share_the_statistics_of_a_piece(mirrored):
     assert_same(weights_of(model), weights_of(plain), rtol=1e-6, atol=1e-6)
 
 
-def test_moving_statistics_move_once_to_the_mean_over_the_pieces():
+def test_moving_statistics_become_the_mean_over_microbatches():
     def parts():
         images = keras.Input((8, 8, 3), dtype="float64")
         x = keras.layers.BatchNormalization(momentum=0.8, dtype="float64", name="bn")(images)
@@ -222,14 +222,14 @@ def test_moving_statistics_move_once_to_the_mean_over_the_pieces():
     np.testing.assert_array_equal(frozen.get_weights()[0], kernel)
 
 
-def test_pieces_under_xla():
+def test_microbatches_compile_under_xla():
     plain, compiled = build(normed_parts, 3), build(normed_parts, 3)
     train(plain)
     train(compiled, jit_compile=True)
     assert_same(weights_of(compiled), weights_of(plain))
 
 
-def test_pieces_outside_of_a_graph():
+def test_microbatches_train_eagerly():
     traced, eager = build(normed_parts, 3), build(normed_parts, 3)
     train(traced, 1)
     for batch in batches(1):
@@ -237,7 +237,7 @@ def test_pieces_outside_of_a_graph():
     assert_same(weights_of(eager), weights_of(traced))
 
 
-def test_pieces_of_float16_are_scaled_as_the_whole():
+def test_microbatches_of_float16_use_the_loss_scale():
     def trained(size):
         # As large as no overflow allows: a scale applied once too often, or never, shows.
         optimizer = keras.mixed_precision.LossScaleOptimizer(
@@ -262,7 +262,7 @@ def test_pieces_of_float16_are_scaled_as_the_whole():
         np.testing.assert_allclose(ours, theirs, atol=0.02 * abs(theirs).max())
 
 
-def test_a_slice_of_the_views_is_the_whole_ones():
+def test_views_of_a_slice_equal_those_of_the_whole_batch():
     model = build(free_parts, augment=SimCLRAugment(8, use_blur=True))
     (batch,) = batches(1)
     batch["aspect"] = tf.constant(np.geomspace(0.5, 2.0, BATCH), tf.float32)
@@ -275,7 +275,7 @@ def test_a_slice_of_the_views_is_the_whole_ones():
         np.testing.assert_allclose(slices(tf.constant(k)), whole.numpy()[of_both], atol=1e-6)
 
 
-def test_gradients_of_whatever_the_loss_depends_on():
+def test_cached_gradients_include_direct_dependencies_of_the_loss():
     rows = np.random.default_rng(0).normal(size=(3, 2, 4))
     both, inside, outside, unused = (
         tf.Variable(np.random.default_rng(i).normal(size=(4, 4))) for i in range(4)
@@ -315,7 +315,7 @@ def test_gradients_of_whatever_the_loss_depends_on():
                 np.testing.assert_allclose(found, tf.convert_to_tensor(gradient), rtol=1e-9)
 
 
-def test_what_cannot_be_cut_into_pieces_is_refused():
+def test_indivisible_batch_is_refused():
     with pytest.raises(ValueError, match="at least 0, got -1"):
         build(free_parts, -1)
     (batch,) = batches(1)
@@ -384,7 +384,7 @@ def test_the_second_pass_waits_for_the_first():
     assert first in ancestors(number.op)
 
 
-def test_the_option_reaches_the_model():
+def test_microbatch_option_reaches_the_model():
     config = PretrainConfig(
         Data("shapes"),
         Augmentation(image_size=8),

@@ -1,4 +1,4 @@
-"""SimCLR's training step: alone, on replicas, beside the concurrent linear head."""
+"""SimCLR's training step: alone, on replicas, with the concurrent linear head."""
 
 import functools
 
@@ -68,34 +68,34 @@ def test_replicas_make_one_devices_views_and_steps(mirrored, replicas, optimizer
     assert np.linalg.norm(ours - theirs) < rtol * np.linalg.norm(theirs)
 
 
-def without_gradient(everyone, position):
-    return tf.stop_gradient(everyone), position
+def without_gradient(gathered, position):
+    return tf.stop_gradient(gathered), position
 
 
-def without_offset(everyone, position):
-    return everyone, 0 * position
+def without_offset(gathered, position):
+    return gathered, 0 * position
 
 
-def times_replicas(everyone, position):
-    return 2.0 * everyone, position
+def times_replicas(gathered, position):
+    return 2.0 * gathered, position
 
 
-def gradient_times_replicas(everyone, position):
-    return 2.0 * everyone - tf.stop_gradient(everyone), position
+def gradient_times_replicas(gathered, position):
+    return 2.0 * gathered - tf.stop_gradient(gathered), position
 
 
 @pytest.mark.parametrize(
-    "bend", [without_gradient, without_offset, times_replicas, gradient_times_replicas]
+    "fault", [without_gradient, without_offset, times_replicas, gradient_times_replicas]
 )
-def test_a_bent_gather_breaks_the_equality(on_one_device, mirrored, monkeypatch, bend):
+def test_wrong_gather_breaks_the_equality(on_one_device, mirrored, monkeypatch, fault):
     right = contrastive.all_gather
-    monkeypatch.setattr(contrastive, "all_gather", lambda views: bend(*right(views)))
+    monkeypatch.setattr(contrastive, "all_gather", lambda views: fault(*right(views)))
     found = train_and_probe("momentum", False, mirrored(2))
     with pytest.raises(AssertionError):
         assert_equal(found, on_one_device("momentum", False))
 
 
-def test_the_loss_may_be_ones_own():
+def test_custom_loss_function_is_used():
     seen = []
 
     def doubled(z_a, z_b, **settings):
@@ -111,7 +111,7 @@ def test_the_loss_may_be_ones_own():
         np.testing.assert_allclose(one, other, rtol=1e-9)
 
 
-def test_a_loss_that_takes_labels_is_given_the_batchs():
+def test_loss_with_labels_gets_those_of_the_batch():
     model = build(loss=losses.supcon, linear=False)
     (batch,) = batches(1)
     z = model(model.make_views(batch, 0), training=True)
@@ -178,7 +178,7 @@ def test_images_without_a_label_do_not_count_for_the_linear_head():
     assert np.isfinite(float(figures["linear_loss"]))
 
 
-def test_the_encoders_own_regularisation_is_trained_with():
+def test_regularization_of_the_encoder_is_part_of_the_loss():
     def encoder(factor):
         keras.utils.set_random_seed(2)
         layers = [
@@ -289,7 +289,7 @@ def test_parts_that_cannot_be_built_are_explained():
         SimCLR(unknown, ProjectionHead(), dimmed)
 
 
-def test_statistics_show_collapse():
+def test_collapse_metrics_show_collapse():
     collapsed = collapse_metrics(*[np.ones((n, 3)) for n in (8, 4, 4)])
     for value in collapsed.values():
         np.testing.assert_allclose(value, 0.0, atol=1e-3)
@@ -304,7 +304,7 @@ def test_statistics_show_collapse():
     assert float(alone["uniformity"]) == 0.0  # no pairs
 
 
-def test_statistics_equal_a_slow_transcription():
+def test_collapse_metrics_equal_a_slow_transcription():
     random = np.random.default_rng(0)
     features, z_a, z_b = (random.normal(size=(n, d)) for n, d in ((12, 5), (6, 4), (6, 4)))
     found = collapse_metrics(features, z_a, z_b)

@@ -181,7 +181,7 @@ def run_python(code, **environ):
 
 
 @needs_addons
-def test_keras_is_afterwards_what_it_was():
+def test_import_of_addons_restores_keras():
     printed = run_python("""
 import simclr_tf, sys, warnings
 import keras
@@ -198,7 +198,7 @@ print(issubclass(addons.optimizers.LAMB, tf_keras.optimizers.legacy.Optimizer))
     assert printed == "True"
 
 
-def test_another_keras_of_tensorflows_is_named():
+def test_keras_3_in_tensorflow_is_refused_with_the_fix():
     printed = run_python("""
 import tensorflow as tf
 assert tf.keras.__version__.startswith("3.")

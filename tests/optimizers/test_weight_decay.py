@@ -47,7 +47,7 @@ class Adam:
         ("adamw", lambda decay: Adam(decay, decoupled=True)),
     ],
 )
-def test_kernels_alone_are_decayed(name, slow):
+def test_only_kernels_are_decayed(name, slow):
     random = np.random.default_rng(0)
     start = {"kernel": (4, 3), "bias": (3,), "excluded": (3, 2), "convolution": (3, 3, 2, 4)}
     start = {key: random.normal(size=shape) for key, shape in start.items()}

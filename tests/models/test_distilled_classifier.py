@@ -62,7 +62,7 @@ def _log_softmax(logits):
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.7, 0.0])
-def test_a_step_is_the_papers_equation(alpha):
+def test_step_equals_the_equation_of_the_paper(alpha):
     (batch,) = batches(1)
     model = _build(alpha)
     views = dimmed(batch["image"], view_seed(0, 0, 0), 0, None)
@@ -96,7 +96,7 @@ def test_replicas_train_as_one_device(mirrored, alpha, optimizer):
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6)
 
 
-def test_labels_are_not_looked_at_unless_asked_for():
+def test_labels_are_ignored_with_alpha_1():
     with_labels, without = (_train(2, alpha=1.0, labels=given) for given in (True, False))
     assert with_labels[0] == without[0]
     model = _build(0.5)
@@ -106,7 +106,7 @@ def test_labels_are_not_looked_at_unless_asked_for():
         model.train_step({"image": batch["image"]})
 
 
-def test_the_teacher_is_no_part_of_the_student():
+def test_teacher_is_not_tracked_by_the_student():
     model = _build(1.0)
     before = [v.name for v in model.variables]
     with pytest.raises(ValueError, match="a student without a teacher"):

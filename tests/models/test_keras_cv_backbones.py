@@ -29,12 +29,12 @@ def _raw(name, **changes):
     return getattr(keras_cv.models, name)(**{**TINY[name], "include_rescaling": True, **changes})
 
 
-def test_every_kind_is_tried():
+def test_tiny_backbones_cover_every_kind():
     assert set(TINY) == set(BACKBONES)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_kind_is_pooled_maps_of_images_in_0_to_1(name):
+def test_backbone_encoder_pools_the_maps_of_images_in_0_to_1(name):
     encoder = build_backbone(description(name, include_rescaling=True))
     raw = _raw(name)
     raw.set_weights(encoder.get_weights())
@@ -47,7 +47,7 @@ def test_every_kind_is_pooled_maps_of_images_in_0_to_1(name):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_kind_in_half_precision(name):
+def test_backbone_encoder_computes_in_half_precision(name):
     keras.utils.set_random_seed(0)
     encoder = build_backbone(description(name), dtype="mixed_bfloat16")
     assert keras.mixed_precision.global_policy().name == "float32"
@@ -64,7 +64,7 @@ def test_every_kind_in_half_precision(name):
 
 
 @pytest.mark.parametrize("name", ["EfficientNetV1Backbone", "EfficientNetV2Backbone"])
-def test_nothing_is_dropped_at_random(name, tmp_path):
+def test_backbone_encoder_drops_nothing_at_random(name, tmp_path):
     encoder = build_backbone(description(name))
     np.testing.assert_array_equal(encoder(IMAGES, training=True), encoder(IMAGES, training=True))
     raw, many = _raw(name, include_rescaling=False), np.tile(IMAGES, (16, 1, 1, 1))
@@ -128,7 +128,7 @@ def presets(tmp_path_factory):
     return place, backbone
 
 
-def test_a_preset_of_keras_cvs_own_making(presets, tmp_path):
+def test_preset_written_by_keras_cv_is_read(presets, tmp_path):
     place, backbone = presets
     found = describe_preset(str(place / "whole"), 48)
     assert json.loads(json.dumps(found)) == found
@@ -148,14 +148,14 @@ def test_a_preset_of_keras_cvs_own_making(presets, tmp_path):
     np.testing.assert_array_equal(again(255 * IMAGES), backbone(255 * IMAGES))
 
 
-def test_a_fixed_size_is_the_runs(tmp_path):
+def test_preset_of_a_fixed_size_needs_that_image_size(tmp_path):
     save_preset(_raw("ViTDetBackbone"), tmp_path)
     assert describe_preset(str(tmp_path), 32)["features"] == 8
     with pytest.raises(UserError, match=r"--image_size=64: the preset .* takes images of 32 × 32"):
         describe_preset(str(tmp_path), 64)
 
 
-def test_a_preset_without_the_network_is_named():
+def test_preset_that_needs_the_network_is_refused():
     with pytest.raises(UserError, match=r"resnet18_v2 cannot be loaded .* without a network"):
         describe_preset("resnet18_v2", 32)
     for name in ("nonsense", "kaggle://someone/model/keras/x", "mit_b0"):
@@ -189,7 +189,7 @@ def test_a_preset_without_the_network_is_named():
         ({"weights": 3}, "its weights 3 are not a file"),
     ],
 )
-def test_what_a_preset_may_not_say(presets, tmp_path, changes, message):
+def test_preset_that_could_execute_code_is_refused(presets, tmp_path, changes, message):
     source = presets[0] / "whole" / "config.json"
     document = json.loads(source.read_text(encoding="utf-8"))
     for key, value in changes.items():
@@ -224,7 +224,7 @@ def test_damaged_files_are_named(presets, tmp_path):
         load_preset_weights(other, str(presets[0] / "whole"))
 
 
-def test_without_keras_cv_it_is_asked_for(monkeypatch):
+def test_missing_keras_cv_is_named_with_the_fix(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "keras_cv", None)
     with pytest.raises(UserError, match=r"needs KerasCV .* install 'simclr_tf\[keras-cv\]'"):
         describe_preset("resnet18_v2", 32)
