@@ -241,6 +241,11 @@ class SimCLRAugmentation(keras.layers.Layer):
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
 
+    @property
+    def policy(self) -> SimCLRAugment:
+        """The augmentation as a function of (images, seed, offset, aspect)."""
+        return self._augment
+
     def call(self, images: tf.Tensor, training: bool | tf.Tensor = True) -> tf.Tensor:
         """Returns views, or evaluation images if not `training`."""
         images = tf.convert_to_tensor(images)

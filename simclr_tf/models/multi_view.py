@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.augment import view_seed
+from simclr_tf.augment import SimCLRAugmentation, view_seed
 from simclr_tf.losses.contrastive import all_reduce_sum
 
 Augment = Callable[..., tf.Tensor]  # called as (images, seed, offset, aspect)
@@ -18,7 +18,7 @@ class MultiViewModel(keras.Model):
 
     Args:
         augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
-            one such function per view.
+            one such function per view. A `SimCLRAugmentation` layer stands for its function.
         seed: seed of the run; all views follow from it, the step and the position in the batch.
         metric_names: names of the scalars that a step returns; their means are the metrics.
         views_per_image: number of views of each image per step.
@@ -42,7 +42,10 @@ class MultiViewModel(keras.Model):
             raise ValueError(
                 f"augment: expected one function per view ({views_per_image}), got {len(policies)}"
             )
-        self.policies = tuple(policies)
+        # Of the Keras layer its function: views follow from the step here, not from its calls.
+        self.policies = tuple(
+            p.policy if isinstance(p, SimCLRAugmentation) else p for p in policies
+        )
         self.seed = seed
         self.views_per_image = views_per_image
         self.step = _step_counter("step", 0)

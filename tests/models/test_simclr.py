@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf import losses, optimizers
-from simclr_tf.augment import SimCLRAugment
+from simclr_tf.augment import SimCLRAugment, SimCLRAugmentation
 from simclr_tf.losses import contrastive
 from simclr_tf.models import ProjectionHead, SimCLR
 from simclr_tf.models.simclr import collapse_metrics
@@ -254,6 +254,11 @@ def test_fit_takes_arrays_pairs_and_dicts_alike():
     for form in [*forms, (dataset_of({"image": IMAGES}, LABELS),)]:
         for found, expected in zip(trained(True, *form), labeled, strict=True):
             np.testing.assert_array_equal(found, expected)
+    model = small_model()
+    layer = SimCLRAugmentation(8, use_blur=False, seed=3)
+    same = SimCLR(model.encoder, model.projection_head, layer)
+    batch = {"image": tf.constant(IMAGES)}
+    np.testing.assert_array_equal(same.make_views(batch, 1), model.make_views(batch, 1))
     shuffled = small_model()
     shuffled.fit(IMAGES, batch_size=4, verbose=0)
     assert int(shuffled.step) == 2
