@@ -40,23 +40,14 @@ logger = logging.getLogger(__name__)
 
 
 class _FileSlice(NamedTuple):
-    """Consecutive examples of one file.
-
-    Attributes:
-        filename: path of the file.
-        skip: number of examples before them.
-        take: number of examples.
-        examples: number of examples in the file.
-        split: split that the file belongs to.
-        first: position of the file's first example within the split.
-    """
+    """Consecutive examples of one file: `take` of its `examples`, after the first `skip`."""
 
     filename: str
     skip: int
     take: int
     examples: int
     split: str
-    first: int
+    first: int  # position of the file's first example within the split
 
 
 class TFDSSource(ImageSource):
@@ -107,7 +98,8 @@ class TFDSSource(ImageSource):
 
     def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
         """Returns the serialized examples in an order drawn from (seed, epoch)."""
-        buffer = self._shuffle_buffer()
+        buffer = max(_MIN_SHUFFLE, int(_SHUFFLE_BYTES / self._record_size()))
+        buffer = min(self.num_examples, buffer)
         files_at_once = min(_FILES_AT_ONCE, len(self._slices))
 
         def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -272,10 +264,6 @@ class TFDSSource(ImageSource):
     def _file_slice(self, index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         filenames, skips, takes, *_ = zip(*self._slices, strict=True)
         return tf.gather(filenames, index), tf.gather(skips, index), tf.gather(takes, index)
-
-    def _shuffle_buffer(self) -> int:
-        fitting = int(_SHUFFLE_BYTES / self._record_size())
-        return min(self.num_examples, max(_MIN_SHUFFLE, fitting))
 
     def _record_size(self) -> float:
         first = self._slices[0]
