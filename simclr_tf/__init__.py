@@ -28,15 +28,20 @@ __version__ = "0.1.0"
 # Public name → the module that defines it. They are imported on first use (PEP 562), because
 # TensorFlow takes seconds to import.
 _DEFINED_IN = {
-    "Run": "api.run",
+    "Run": "api",
     "UserError": "errors",
-    "distill": "api.training",
-    "finetune": "api.training",
+    "distill": "api",
+    "embed": "api",
+    "evaluate": "api",
+    "export": "api",
+    "finetune": "api",
+    "import_weights": "api",
     "list_encoders": "api.catalog",
     "list_losses": "api.catalog",
     "list_optimizers": "api.catalog",
     "list_protocols": "api.catalog",
-    "pretrain": "api.training",
+    "pretrain": "api",
+    "report": "api",
 }
 _MODULES = (
     *("augment", "config", "data", "embedding", "evaluation", "exporter", "losses", "models"),

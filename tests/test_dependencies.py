@@ -6,6 +6,7 @@ import sys
 MODULES = [
     "simclr_tf",
     "simclr_tf.config",
+    "simclr_tf.api",
     "simclr_tf.cli.main",
     "simclr_tf.cli.bench",
     "simclr_tf.cli.study",

@@ -5,9 +5,8 @@ import importlib.util
 import io
 
 from simclr_tf.config import ContrastiveLoss, Optimization
+from simclr_tf.evaluation.options import PROTOCOLS
 from simclr_tf.options import option_fields
-
-PROTOCOLS = ("knn", "logistic", "linear", "probes")
 
 
 def list_encoders() -> list[str]:

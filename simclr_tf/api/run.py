@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simclr_tf.api.results import embed, evaluate, export, report
+from simclr_tf.api.signature import as_method
 from simclr_tf.config import PretrainConfig
 from simclr_tf.runs.metrics_log import read_metrics
 from simclr_tf.runs.results_file import read_evaluations
@@ -41,6 +43,7 @@ class Run:
     ):
         self.path = Path(path)
         self.is_chief = is_chief
+        self.sources: tuple[Any, ...] = ()  # images from Python, for later calls
         self._dir = RunDir(self.path)
         self.config: PretrainConfig = self._dir.read_config()[0]
         if model is not None:
@@ -67,6 +70,11 @@ class Run:
     def evaluations(self) -> list[dict[str, Any]]:
         """The records of evaluations.json, newest last."""
         return [dict(record) for record in read_evaluations(self._dir.evaluations_file)]
+
+    evaluate = as_method(evaluate)
+    embed = as_method(embed)
+    export = as_method(export)
+    report = as_method(report)
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -1,10 +1,13 @@
 """Functions whose keyword arguments are the options of option groups."""
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from simclr_tf.errors import UserError
 from simclr_tf.options import OptionSet, check_known, option_fields
 from simclr_tf.utils.log import show_progress
 
@@ -29,6 +32,10 @@ def takes_options(
     The function gets the options that its caller sets, checked for unknown names. Its signature and
     its docstring list every option with its default, so that `help` and tab completion show them.
     An option that is also a parameter of the function is documented by the function.
+
+    If the function has a parameter `labels`, its option `dataset` also takes images from Python.
+    The function gets their name, under which they can be opened during the call. A `Run` that it
+    returns, or takes as an argument in a later call, makes them available again.
 
     Args:
         option_sets: the option groups, which are also the flags of the command of the same name.
@@ -61,10 +68,24 @@ def takes_options(
         def call(*args: P.args, **kwargs: P.kwargs) -> R_co:
             show_progress()
             check_known(kwargs, names, f"{function.__name__}()")
-            for name in list(kwargs):
-                if kwargs[name] is None:  # the same as omitted
-                    del kwargs[name]
-            return function(*args, **kwargs)
+            sources = [s for a in (*args, *kwargs.values()) for s in getattr(a, "sources", ())]
+            given = {name: value for name, value in kwargs.items() if value is not None}
+            labels, dataset = given.pop("labels", None), given.get("dataset")
+            if "labels" in names and not isinstance(dataset, str | os.PathLike | None):
+                from simclr_tf.data import from_python
+
+                sources.append(from_python(dataset, labels))
+                given["dataset"] = sources[-1].name
+            elif labels is not None:
+                raise UserError(
+                    f"labels: expected images from Python next to them, got dataset={dataset!r}. "
+                    "Fix: pass an array as dataset"
+                )
+            with _available(sources):
+                result = function(*args, **given)  # type: ignore[arg-type]
+            if sources and hasattr(result, "sources"):
+                result.sources = tuple(sources)
+            return result
 
         call.option_sets = option_sets  # type: ignore[attr-defined]
         call.__signature__ = own.replace(  # type: ignore[attr-defined]
@@ -91,6 +112,18 @@ def as_method(function: Callable[..., Any]) -> Callable[..., Any]:
         parameters=[self_parameter, *others]
     )
     return method
+
+
+@contextlib.contextmanager
+def _available(sources: list[Any]) -> Iterator[None]:
+    """Makes images from Python available as datasets, if there are any."""
+    if not sources:
+        yield
+        return
+    from simclr_tf import data
+
+    with data.available(sources):
+        yield
 
 
 def _insert_before_returns(docstring: str, lines: list[str]) -> str:

@@ -2,8 +2,9 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simclr_tf.api.run import Run
 from simclr_tf.api.signature import takes_options
@@ -14,6 +15,7 @@ from simclr_tf.api.training_options import (
     Options,
     RunOptions,
     distill_config,
+    equivalent_command,
     eval_data_overrides,
     finetune_config,
     pretrain_config,
@@ -21,15 +23,29 @@ from simclr_tf.api.training_options import (
 from simclr_tf.config import DistillConfig, Distribution
 from simclr_tf.errors import UserError
 from simclr_tf.options import make_group
-from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.runs.run_dir import RunDir, recorded_command
+
+if TYPE_CHECKING:
+    import tf_keras as keras
 
 logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
 
+# Options of pretrain that its evaluation at the end takes, too.
+_EVAL_DATA = ("dataset", "train_split", "eval_split", "data_dir", "skip_unreadable")
+
 
 @takes_options(*PRETRAIN_OPTIONS)
-def pretrain(model_dir: PathLike = "", dataset: str = "", **options: Any) -> Run:
+def pretrain(
+    model_dir: PathLike = "",
+    *,
+    dataset: Any = "",
+    labels: Any = None,
+    encoder: "str | keras.Model" = "resnet",
+    callbacks: Sequence["keras.callbacks.Callback"] = (),
+    **options: Any,
+) -> Run:
     """Pretrains an encoder with SimCLR on images without labels.
 
     Writes a run directory: config.json, metrics.jsonl, checkpoints/ and tensorboard/. The same call
@@ -45,7 +61,13 @@ def pretrain(model_dir: PathLike = "", dataset: str = "", **options: Any) -> Run
 
     Args:
         model_dir: Run directory, created if it does not exist.
-        dataset: TFDS name, `folder:PATH` (images at any depth) or `shapes` (built in).
+        dataset: TFDS name, `folder:PATH` (images at any depth), `shapes` (built in), uint8 images
+            `[N, H, W, 3]`, or a finite `tf.data.Dataset` of such images.
+        labels: int `[N]` from 0, for an array of images; optional.
+        encoder: `resnet`, `keras_cv:PRESET`, or a functional `keras.Model`, images → `[N, D]`,
+            which is trained from its weights. The run stores its architecture.
+        callbacks: Keras callbacks, called after the run's own. The run is one Keras epoch, so use
+            the batch hooks.
 
     Returns:
         The run with its trained model. With several worker processes every worker gets it.
@@ -55,6 +77,9 @@ def pretrain(model_dir: PathLike = "", dataset: str = "", **options: Any) -> Run
         SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
     """
     options |= {"model_dir": model_dir, "dataset": dataset}
+    custom_encoder = None if isinstance(encoder, str | os.PathLike) else encoder
+    if custom_encoder is None:
+        options["encoder"] = encoder
     config = pretrain_config(options)
     distribution_options = make_group(Distribution, options)
     run = make_group(RunOptions, options)
@@ -72,20 +97,30 @@ def pretrain(model_dir: PathLike = "", dataset: str = "", **options: Any) -> Run
     if run.mode != "eval":
         distribution = make_distribution(distribution_options)
         is_chief = distribution.is_chief
-        model = tasks.pretrain(
-            config, run.model_dir, distribution, distribution_options.steps_per_execution
-        )
+        with recorded_command(equivalent_command("pretrain", options)):
+            model = tasks.pretrain(
+                config,
+                run.model_dir,
+                distribution,
+                distribution_options.steps_per_execution,
+                callbacks=callbacks,
+                encoder=custom_encoder,
+            )
     if run.mode != "train" and is_chief:
-        data = ("dataset", "train_split", "eval_split", "data_dir", "skip_unreadable")
-        eval_options = {name: options[name] for name in data if name in options}
-        eval_options["eval_batch_size"] = run.eval_batch_size
-        evaluate_run(run.model_dir, make_group(EvalOptions, eval_options))
+        data = {name: options[name] for name in _EVAL_DATA if name in options}
+        evaluate_run(run.model_dir, EvalOptions(**data, eval_batch_size=run.eval_batch_size))
         export_run(run.model_dir)
     return Run(run.model_dir, model=model, is_chief=is_chief)
 
 
 @takes_options(*FINETUNE_OPTIONS)
-def finetune(model_dir: PathLike = "", checkpoint: PathLike = "", **options: Any) -> Run:
+def finetune(
+    model_dir: PathLike = "",
+    *,
+    checkpoint: PathLike = "",
+    callbacks: Sequence["keras.callbacks.Callback"] = (),
+    **options: Any,
+) -> Run:
     """Fine-tunes a pretrained encoder and a new classifier with labels.
 
     Starts from the encoder of a run, or from the first layers of its projection head, and uses all
@@ -104,6 +139,7 @@ def finetune(model_dir: PathLike = "", checkpoint: PathLike = "", **options: Any
     Args:
         model_dir: Run directory, created if it does not exist.
         checkpoint: Run whose weights to start from. Without it, `from_scratch=True` is needed.
+        callbacks: Keras callbacks, called after the run's own.
 
     Returns:
         The run with its trained classifier.
@@ -127,20 +163,28 @@ def finetune(model_dir: PathLike = "", checkpoint: PathLike = "", **options: Any
     if run.mode != "eval":
         distribution = make_distribution(distribution_options)
         is_chief = distribution.is_chief
-        model = tasks.finetune(
-            config,
-            run.model_dir,
-            distribution,
-            distribution_options.steps_per_execution,
-            fit_batch="train_batch_size" not in options,
-        )
+        with recorded_command(equivalent_command("finetune", options)):
+            model = tasks.finetune(
+                config,
+                run.model_dir,
+                distribution,
+                distribution_options.steps_per_execution,
+                callbacks=callbacks,
+                fit_batch="train_batch_size" not in options,
+            )
     if is_chief:
         _evaluate_and_export(run, options)
     return Run(run.model_dir, model=model, is_chief=is_chief)
 
 
 @takes_options(*DISTILL_OPTIONS)
-def distill(model_dir: PathLike = "", teacher: PathLike = "", **options: Any) -> Run:
+def distill(
+    model_dir: PathLike = "",
+    *,
+    teacher: PathLike = "",
+    callbacks: Sequence["keras.callbacks.Callback"] = (),
+    **options: Any,
+) -> Run:
     """Distills a classifier into an encoder of any size with unlabeled images.
 
     The teacher is a fine-tuned run or an exported SavedModel with a classifier. The student, an
@@ -159,6 +203,7 @@ def distill(model_dir: PathLike = "", teacher: PathLike = "", **options: Any) ->
     Args:
         model_dir: Run directory, created if it does not exist.
         teacher: Run of finetune or distill, or an exported SavedModel with a classifier.
+        callbacks: Keras callbacks, called after the run's own.
 
     Returns:
         The run with its trained student.
@@ -181,9 +226,14 @@ def distill(model_dir: PathLike = "", teacher: PathLike = "", **options: Any) ->
     is_testable = run.mode != "train" and _can_test_student(run, options, config)
     if run.mode != "eval":
         is_chief = distribution.is_chief
-        model = tasks.distill(
-            config, run.model_dir, distribution, distribution_options.steps_per_execution
-        )
+        with recorded_command(equivalent_command("distill", options)):
+            model = tasks.distill(
+                config,
+                run.model_dir,
+                distribution,
+                distribution_options.steps_per_execution,
+                callbacks=callbacks,
+            )
     if is_chief:
         _evaluate_and_export(run, options, test=is_testable)
     return Run(run.model_dir, model=model, is_chief=is_chief)

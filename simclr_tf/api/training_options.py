@@ -215,6 +215,12 @@ def eval_data_overrides(options: Options) -> dict[str, Any]:
     return {name: options[name] for name in _EVAL_DATA if name in options}
 
 
+def equivalent_command(name: str, options: Options) -> list[str]:
+    """Returns the command line that runs a function with these options."""
+    flags = [f"--{key}={value}" for key, value in options.items() if value not in ("", None)]
+    return ["simclr-tf", name, *flags]
+
+
 def log_ignored_options(options: Options, names: Iterable[str]) -> None:
     """Logs a note for every option that the caller sets although it has no effect."""
     for name in names:

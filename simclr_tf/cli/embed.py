@@ -10,47 +10,38 @@ describes the files.
 
 from absl import flags
 
-from simclr_tf.cli.flags import define_options, explicit_options
+from simclr_tf.api.results import embed
+from simclr_tf.cli.flags import Groups, define_options, explicit_options
 from simclr_tf.embedding.options import EmbedOptions
 from simclr_tf.errors import UserError
-from simclr_tf.options import OptionSet
-
-_OPTIONS = [OptionSet.of(EmbedOptions)]
 
 
-def define(values: flags.FlagValues) -> dict[str, list[str]]:
+def define(values: flags.FlagValues) -> Groups:
     for name, text in (
         ("model_dir", "Run directory; its newest checkpoint computes the features."),
         ("encoder", "Exported SavedModel instead of a run; requires output and dataset."),
         ("output", "Output directory. Default: RUN/embeddings/DATASET-SPLIT-step-STEP."),
     ):
-        flags.DEFINE_string(name, None, text, flag_values=values)
-    groups = define_options(values, _OPTIONS)
+        flags.DEFINE_string(name, "", text, flag_values=values)
+    groups = define_options(values, embed.option_sets)
     groups["Input"] = ["model_dir", "encoder", *groups["Input"]]
     groups["Output"] = ["output", *groups["Output"]]
     return groups
 
 
 def run(values: flags.FlagValues) -> None:
-    if bool(values.model_dir) == bool(values.encoder):
-        raise UserError("expected either --model_dir=RUN or --encoder=SAVEDMODEL")
     if values.encoder and not (values.output and values.dataset):
-        raise UserError("--encoder requires --output=DIR and --dataset")
-    options = EmbedOptions(**explicit_options(values, _OPTIONS))
+        raise UserError(f"--encoder={values.encoder}: requires --output=DIR and --dataset")
+    explicit = explicit_options(values, embed.option_sets)
+    options = EmbedOptions(**explicit)
 
-    from simclr_tf.embedding.embed import (
-        default_output_dir,
-        embed_run,
-        embed_saved_model,
-        usage_hint,
-    )
+    from simclr_tf.embedding.embed import default_output_dir, usage_hint
     from simclr_tf.embedding.nearest import format_neighbors
 
-    if values.encoder:
-        result = embed_saved_model(values.encoder, options, values.output)
-    else:
-        output = values.output or default_output_dir(values.model_dir, options)
-        result = embed_run(values.model_dir, options, output)
+    output = values.output
+    if values.model_dir and not output:
+        output = default_output_dir(values.model_dir, options)
+    result = embed(values.model_dir, encoder=values.encoder, output=output, **explicit)
     if result.neighbors:
         print(format_neighbors(result.query, result.neighbors))
     print(usage_hint(result))

@@ -6,15 +6,22 @@ from simclr_tf.data.base import ArraySource, ImageSource
 from simclr_tf.data.batches import batches_at, sequential_batches, train_batches
 from simclr_tf.data.decoding import READ_ERRORS, decode_errors_name_image, find_undecodable_image
 from simclr_tf.data.folder import FOLDER_PREFIX, open_folder
-from simclr_tf.data.in_memory import ARRAY_PREFIX, config_name, from_python, load_into_memory
+from simclr_tf.data.in_memory import (
+    ARRAY_PREFIX,
+    available,
+    config_name,
+    from_python,
+    load_into_memory,
+    open_array,
+)
 from simclr_tf.data.shapes import open_shapes
 from simclr_tf.data.tfds import open_tfds
-from simclr_tf.errors import UserError
 
 __all__ = [
     "READ_ERRORS",
     "ArraySource",
     "ImageSource",
+    "available",
     "batches_at",
     "config_name",
     "decode_errors_name_image",
@@ -68,10 +75,7 @@ def open_source(
         path = dataset.removeprefix(FOLDER_PREFIX)
         source = open_folder(path, split, storage_size, skip_unreadable)
     elif dataset.startswith(ARRAY_PREFIX):
-        raise UserError(
-            f"--dataset={dataset}: these images were passed from Python and are not stored. Fix: "
-            "pass them from Python again or choose another dataset."
-        )
+        source = open_array(dataset, split)
     else:
         source = open_tfds(dataset, split, data_dir, storage_size)
     return load_into_memory(source) if cache and not isinstance(source, ArraySource) else source

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.data.base import ArraySource, ImageSource, decode_records
+from simclr_tf.data.base import ArraySource, ImageSource, decode_records, split_indices
 from simclr_tf.data.decoding import decode_errors_name_image
 from simclr_tf.errors import UserError
 from simclr_tf.utils.files import format_bytes
@@ -113,6 +114,38 @@ def from_python(
     if name is None:
         source.name = config_name(source)
     return source
+
+
+@contextlib.contextmanager
+def available(sources: Iterable[ArraySource]) -> Iterator[None]:
+    """Makes `open_source` find sources from Python by their names within the block."""
+    before = dict(_available)
+    _available.update((source.name, source) for source in sources)
+    try:
+        yield
+    finally:
+        _available.clear()
+        _available.update(before)
+
+
+_available: dict[str, ArraySource] = {}
+
+
+def open_array(name: str, split: str) -> ImageSource:
+    """Opens images from Python, whose only split is `train`; slices are allowed.
+
+    Raises:
+        UserError: the images were not passed to the current call, or the split does not exist.
+    """
+    if name not in _available:
+        raise UserError(
+            f"--dataset={name}: these images were passed from Python and are not stored. Fix: "
+            "pass them from Python again or choose another dataset"
+        )
+    source = _available[name]
+    parts = split_indices(name, split, {"train": source.num_examples})
+    indices = np.concatenate([indices for _, indices in parts])
+    return source if len(indices) == source.num_examples else source.subset(indices)
 
 
 def config_name(source: ImageSource) -> str:

@@ -1,8 +1,11 @@
 """Paths of a run directory, its config.json and its checkpoints; imports no TensorFlow."""
 
+import contextlib
+import contextvars
 import dataclasses
 import json
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,20 @@ _MUTABLE_ON_RESUME = {
     # The teacher is identified by its weights, not by its path.
     *("distillation.teacher", "distillation.teacher_weights"),
 }
+
+
+# The command that is stored in config.json.
+_command: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("command", default=())
+
+
+@contextlib.contextmanager
+def recorded_command(command: Sequence[str]) -> Iterator[None]:
+    """Stores a command in the config.json of the runs that the block starts."""
+    token = _command.set(tuple(command))
+    try:
+        yield
+    finally:
+        _command.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +171,8 @@ class RunDir:
 
     def write_config(self, config: PretrainConfig, plan: TrainingPlan) -> None:
         document: dict[str, Any] = {"simclr_tf": __version__, "task": config.task}
+        if _command.get():
+            document["command"] = list(_command.get())
         document |= {"config": to_json(config), "plan": to_json(plan)}
         document["machine"] = dataclasses.asdict(detect_hardware())
         atomic_write(self.config_file, json.dumps(document, indent=2) + "\n")
@@ -180,6 +199,11 @@ class RunDir:
             raise UserError(
                 f"{self.config_file} does not fit this version: {error}. {_REPAIR_HINT}"
             ) from None
+
+    def read_command(self) -> list[str]:
+        """Returns the command that starts such a run, [] if config.json does not have it."""
+        command = json.loads(self.config_file.read_text(encoding="utf-8")).get("command")
+        return [str(argument) for argument in command] if isinstance(command, list) else []
 
     def check_resumable(self, config: PretrainConfig, plan: TrainingPlan) -> None:
         """Checks that a training with these settings would resume this run.
