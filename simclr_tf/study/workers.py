@@ -233,6 +233,8 @@ def _initialize_worker(resources: Resources) -> None:
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     # Ctrl-C reaches all processes of a terminal; this one waits for the study's SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # tqdm's own lock has a semaphore, about which Python warns if this process is killed.
+    tqdm.set_lock(threading.RLock())
     if resources.cores:
         os.sched_setaffinity(0, resources.cores)
     if resources.gpus is not None:
