@@ -1,4 +1,4 @@
-"""The file: templates filled in, with the drawing library, the figures and all else inside."""
+"""Self-contained HTML pages: Jinja templates, Plotly, tables and plots."""
 
 import json
 import secrets
@@ -18,63 +18,63 @@ from simclr_tf import __version__
 from simclr_tf.errors import UserError
 from simclr_tf.utils.files import atomic_write, format_bytes
 
-# Above a figure's left, where neither its axes nor the buttons of Plotly are.
+# Top left of a figure, clear of its axes and of Plotly's buttons.
 LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
-_MOST_BYTES = 12_000_000
+_MAX_BYTES = 12_000_000
 
 
 @dataclass(frozen=True)
 class Table:
-    """EmbeddedDataset under a header; the first cell of a row is what the row is of."""
+    """Rows under a header; the first cell of a row is its name."""
 
     header: Sequence[object]
     rows: Sequence[Sequence[object]]
 
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[object]]) -> "Table":
+        """Returns a table whose header is the first row."""
+        return cls(rows[0], rows[1:])
+
 
 class Plot:
-    """A figure that the browser draws, and what stands for it where it is not seen.
+    """A Plotly figure with its description and a table of its values.
 
     Args:
-        name: its id in the page.
-        title: its heading.
-        label: what a screen reader says of it.
-        figure: of Plotly, in whose texts names are `escape_for_plotly`.
-        table: the same in numbers.
+        name: ID in the page.
+        title: heading.
+        label: description for screen readers.
+        figure: the figure; names in its texts must be escaped by `escape_for_plotly`.
+        table: the values.
     """
 
     def __init__(self, name: str, title: str, label: str, figure: go.Figure, table: Table):
         self.name, self.title, self.label, self.table = name, title, label, table
-        # By way of Plotly's own encoder, which knows arrays and has null for NaN.
+        # Plotly's own encoder supports arrays and writes NaN as null.
         drawing = json.loads(figure.to_json())
-        drawing["layout"].pop("template", None)  # the page has one for light and one for dark
+        drawing["layout"].pop("template", None)  # the page has a light and a dark one
         self.height = drawing["layout"].setdefault("height", 320)
         self.drawing = {"data": drawing["data"], "layout": drawing["layout"]}
 
 
 def escape_for_plotly(name: str) -> str:
-    """Return a name as Plotly shows it to the letter: it takes some HTML in texts for its own."""
+    """Escapes a name for Plotly, which interprets some HTML in texts."""
     for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         name = name.replace(letter, entity)
     return name
 
 
-def as_table(rows: Sequence[Sequence[object]]) -> Table:
-    """Return rows, of which the first is the header, as a table."""
-    return Table(rows[0], rows[1:])
-
-
-def write_page(path: Path, template: str, remedy: str, **content: Any) -> int:
-    """Write a page in one file that asks nothing of a network; returns its size in bytes.
+def write_page(path: Path, template: str, size_hint: str, **content: Any) -> int:
+    """Writes a page as one file that needs no network; returns its size in bytes.
 
     Args:
         path: the file.
-        template: one of the package's templates.
-        remedy: what makes it smaller, for the user.
-        content: what it shows; everything is escaped.
+        template: name of one of the package's templates.
+        size_hint: how the user can make the page smaller.
+        content: values for the template; all of them are escaped.
 
     Raises:
-        UserError: it cannot be written, or is larger than 12 MB.
+        UserError: the file cannot be written, or the page is larger than 12 MB.
     """
     environment = Environment(
         loader=PackageLoader("simclr_tf.reporting"),
@@ -88,7 +88,7 @@ def write_page(path: Path, template: str, remedy: str, **content: Any) -> int:
     text = environment.get_template(template).render(
         **content,
         version=__version__,
-        # Scripts of this page's own bear it; whatever else were to look like one does not run.
+        # Only scripts with this nonce run: the page's own.
         nonce=secrets.token_urlsafe(),
         style=Markup((files / "report.css").read_text(encoding="utf-8")),
         script=Markup((files / "report.js").read_text(encoding="utf-8")),
@@ -98,16 +98,16 @@ def write_page(path: Path, template: str, remedy: str, **content: Any) -> int:
         },
     )
     contents = text.encode(errors="backslashreplace")
-    if len(contents) > _MOST_BYTES:
+    if len(contents) > _MAX_BYTES:
         raise UserError(
-            f"the report takes {format_bytes(len(contents))}, more than the 12 MB that go into one "
-            f"file; {remedy}"
+            f"the report takes {format_bytes(len(contents))}: expected at most "
+            f"{format_bytes(_MAX_BYTES)}. Fix: {size_hint}"
         )
     try:
         atomic_write(path, contents)
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written: {error.strerror}; make that place free, or name another "
+            f"cannot write {path}: {error.strerror}. Fix: free disk space, or choose another "
             "--output"
         ) from None
     return len(contents)

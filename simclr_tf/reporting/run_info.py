@@ -1,16 +1,15 @@
-"""What a run is and where it stands: settings, versions, hardware, time."""
+"""Settings, state, versions, hardware and duration of a run."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from simclr_tf import __version__
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.options import option_fields
-from simclr_tf.reporting.command import command_of
 from simclr_tf.reporting.html import Table
 from simclr_tf.runs.metrics_log import Row, read_metrics
 from simclr_tf.runs.results_file import Record, read_evaluations
@@ -21,14 +20,14 @@ from simclr_tf.utils.hardware import HardwareInfo, detect_hardware
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a run's files load_run_info without its model or images.
+    """Contents of a run's files, without its model and images.
 
     Attributes:
         run, config, plan: the run.
-        rows: of metrics.jsonl.
-        records: of evaluations.json.
-        step: of the newest checkpoint; None where there is none.
-        notes: lines for the reader on what is missing.
+        rows: rows of metrics.jsonl.
+        records: records of evaluations.json.
+        step: step of the newest checkpoint; None without one.
+        notes: messages about missing parts.
     """
 
     run: RunDir
@@ -41,7 +40,7 @@ class RunInfo:
 
     @property
     def state(self) -> str:
-        """How far the run is, in words."""
+        """The state and progress of the run, in words."""
         if self.plan.is_imported:
             return "imported weights"
         total, saved = self.plan.total_steps, self.step or 0
@@ -53,10 +52,10 @@ class RunInfo:
 
 
 def load_run_info(run: RunDir) -> RunInfo:
-    """Return what a run's files load_run_info.
+    """Reads the files of a run.
 
     Raises:
-        UserError: this is no run, or a file is damaged.
+        UserError: the directory is not a run, or a file is damaged.
     """
     config, plan = run.read_config()
     rows, records = read_metrics(run.metrics_file), read_evaluations(run.evaluations_file)
@@ -68,21 +67,21 @@ def load_run_info(run: RunDir) -> RunInfo:
         notes.append(str(error))
     if step is None:
         notes.append(
-            "This run holds no checkpoint yet, so that nothing is said here of what its encoder "
-            "has learned; the same command makes the report again once there is one."
+            "No checkpoint yet: sections that need the encoder are omitted. Run the command again "
+            "after the first checkpoint."
         )
     if not rows and not plan.is_imported:
         every = config.monitoring.log_every
-        notes.append(f"No line of metrics has been written yet (--log_every={every}).")
+        notes.append(f"No metrics have been logged yet (--log_every={every}).")
     return RunInfo(run, config, plan, rows, records, step, tuple(notes))
 
 
-def settings(config: PretrainConfig) -> list[tuple[str, Table]]:
-    """Return (heading, options with their values and defaults) of every section."""
+def settings_tables(config: PretrainConfig) -> list[tuple[str, Table]]:
+    """Returns (heading, table of options with values and defaults) of every option group."""
     found = []
     for name, section in vars(config).items():
         rows = [
-            (f"--{option.name}", _shown(getattr(section, option.name)), _shown(option.default))
+            (f"--{option.name}", _format(getattr(section, option.name)), _format(option.default))
             for option in option_fields(section)
         ]
         heading = (type(section).__doc__ or name).strip().splitlines()[0]
@@ -90,12 +89,12 @@ def settings(config: PretrainConfig) -> list[tuple[str, Table]]:
     return found
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     return "–" if value == "" else str(value)
 
 
 def summary_rows(info: RunInfo) -> list[tuple[str, str]]:
-    """Return (what, value) of the run as a whole."""
+    """Returns (name, value) pairs that describe the run."""
     config, plan = info.config, info.plan
     document = json.loads(info.run.config_file.read_text(encoding="utf-8"))
     images = f"{plan.num_examples:,} of {config.data.train_split}" if plan.num_examples else "?"
@@ -110,11 +109,11 @@ def summary_rows(info: RunInfo) -> list[tuple[str, str]]:
         ("state", info.state),
         ("encoder", config.encoder.describe()),
         ("data", config.data.dataset),
-        ("images to learn from", images),
+        ("training images", images),
         ("replicas", devices),
         ("precision", config.optimization.precision),
         ("newest checkpoint", "none" if info.step is None else f"step {info.step:,}"),
-        ("time in training steps", _duration(_training_seconds(info))),
+        ("time in training steps", _duration(training_seconds(info))),
         ("time in evaluations", _duration(sum(record["seconds"] for record in info.records))),
         ("written by", f"simclr_tf {document['simclr_tf']}"),
         ("started or resumed on", trained_on),
@@ -122,15 +121,14 @@ def summary_rows(info: RunInfo) -> list[tuple[str, str]]:
     ]
 
 
-def reproduce_command(info: RunInfo, place: Path) -> str:
-    """Return the command that makes the run again, or why there is none."""
-    if info.plan.is_imported:
-        return f"simclr-tf import --checkpoint=… --model_dir={place}"
-    return command_of(info.config, place)
+def recorded_command(info: RunInfo) -> str:
+    """Returns the command that started the run; "" for runs that did not record it."""
+    command = json.loads(info.run.config_file.read_text(encoding="utf-8")).get("command")
+    return shlex.join(map(str, command)) if isinstance(command, list) else ""
 
 
-def _training_seconds(info: RunInfo) -> float:
-    """Without compilation, evaluations and checkpoints: what views_per_second is of."""
+def training_seconds(info: RunInfo) -> float:
+    """Returns the time in training steps, without compilation, evaluations and checkpoints."""
     views = getattr(getattr(info.config, "finetuning", None), "views_per_image", None)
     if views is None:
         views = 1 if info.config.task == "distill" else 2

@@ -1,7 +1,7 @@
-"""The report of one run."""
+"""HTML report of one run."""
 
 import dataclasses
-import functools
+import logging
 from pathlib import Path
 
 from simclr_tf.augment import to_uint8
@@ -11,30 +11,33 @@ from simclr_tf.evaluation.load_encoder import encoder_from_model
 from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.build import build_model
-from simclr_tf.reporting.class_report import class_report_from_evaluations, class_report_from_knn
-from simclr_tf.reporting.embedded_split import EmbeddedSplit, data_uri, embed_split
-from simclr_tf.reporting.embedding_map import (
-    make_embedding_map,
-)
-from simclr_tf.reporting.headline import headline
+from simclr_tf.reporting.embedded_split import EmbeddedSplit, embed_split, jpeg_data_uri
 from simclr_tf.reporting.html import write_page
-from simclr_tf.reporting.nearest_neighbors import find_nearest_neighbors
+from simclr_tf.reporting.image_sections import (
+    find_duplicates,
+    find_nearest_neighbors,
+    score_positive_pairs,
+)
 from simclr_tf.reporting.options import ReportOptions
-from simclr_tf.reporting.plots import plot_run_curves
+from simclr_tf.reporting.plots import make_embedding_map, plot_run_curves
+from simclr_tf.reporting.result_sections import (
+    class_report_from_evaluations,
+    class_report_from_knn,
+    headline,
+)
 from simclr_tf.reporting.run_info import (
     RunInfo,
     load_run_info,
-    reproduce_command,
-    settings,
+    recorded_command,
+    settings_tables,
     summary_rows,
 )
-from simclr_tf.reporting.view_pairs import find_duplicates, score_positive_pairs
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.online_eval import make_view_grid
 from simclr_tf.utils.files import check_output_path, format_bytes
 
-_say = functools.partial(print, flush=True)
+logger = logging.getLogger(__name__)
 
 
 def _resolve_splits(options: ReportOptions, run_splits: Splits) -> Splits:
@@ -50,20 +53,29 @@ def _resolve_splits(options: ReportOptions, run_splits: Splits) -> Splits:
     )
 
 
-def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path | None) -> Path:
-    """Writes the report of a run's newest checkpoint; returns the file.
+def report_run(
+    model_dir: str | Path,
+    options: ReportOptions | None = None,
+    output: str | Path | None = None,
+) -> Path:
+    """Writes the report of a run's newest checkpoint as one HTML file.
 
-    What cannot be had, such as the images or a checkpoint, is left out, and the report says so.
-    Features are kept in the run's `features`, where `simclr-tf evaluate` finds them too.
+    Unavailable parts, such as images or a checkpoint, are omitted, and the report says so.
+    Features are cached in the run directory, where `simclr-tf evaluate` finds them, too.
 
     Args:
         model_dir: the run directory.
-        request: what it looks at.
-        output: None: RUN/report.html.
+        options: defaults to `ReportOptions()`.
+        output: the file to write; None: RUN/report.html.
+
+    Returns:
+        The file.
 
     Raises:
-        UserError: this is no run, one of its files is damaged, or the report cannot be written.
+        UserError: the directory is not a run, one of its files is damaged, or the report cannot be
+            written.
     """
+    options = options or ReportOptions()
     run = RunDir(Path(model_dir))
     path = Path(output or run.report_file)
     if output:
@@ -72,7 +84,7 @@ def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path
     if not output:
         check_output_path(run.path, "model_dir")
     notes = list(info.notes)
-    splits = _resolve_splits(request, Splits.from_config(info.config.data))
+    splits = _resolve_splits(options, Splits.from_config(info.config.data))
     train = _open(splits, splits.train_split, notes)
     test = None
     if train is not None and splits.test_split != splits.train_split:
@@ -80,17 +92,21 @@ def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path
     model = _model(info, notes)
 
     content: dict[str, object] = {"views": None, "map": None, "nearby": None, "positives": None}
-    own = [record for record in info.records if record["dataset"] == splits.dataset]
-    classes = None if info.step is None else class_report_from_evaluations(run.path, own, info.step)
+    own_records = [record for record in info.records if record["dataset"] == splits.dataset]
+    classes = (
+        None
+        if info.step is None
+        else class_report_from_evaluations(run.path, own_records, info.step)
+    )
     content |= {"duplicates": None, "classes": classes}
     if train is not None:
         try:
-            _say(f"views of {train.name}")
+            logger.info(f"views of {train.name}")
             content["views"] = _views(info, train, model)
             if model is not None:
-                _look(content, info, request, splits, (train, test), model)
+                _add_embedding_sections(content, info, options, splits, (train, test), model)
         except UserError as error:
-            notes.append(f"What follows from the images is not complete: {error}")
+            notes.append(f"Sections that need the images are incomplete: {error}")
 
     size = write_page(
         path,
@@ -101,12 +117,12 @@ def report_run(model_dir: str | Path, request: ReportOptions, output: str | Path
         headline=headline(info),
         curves=plot_run_curves(info.rows),
         summary_rows=summary_rows(info),
-        settings=settings(info.config),
-        command=reproduce_command(info, run.path),
-        remedy="lower --map_images",
+        settings=settings_tables(info.config),
+        command=recorded_command(info),
+        size_hint="lower --map_images",
         **content,
     )
-    _say(f"report: {path} ({format_bytes(size)})")
+    logger.info(f"report: {path} ({format_bytes(size)})")
     return path
 
 
@@ -120,7 +136,7 @@ def _open(splits: Splits, split: str, notes: list[str]) -> ImageSource | None:
             skip_unreadable=splits.skip_unreadable,
         )
     except UserError as error:
-        notes.append(f"The images of {split!r} are not looked at: {error}")
+        notes.append(f"The images of {split!r} are not available: {error}")
         return None
 
 
@@ -130,54 +146,54 @@ def _model(info: RunInfo, notes: list[str]) -> SimCLR | Classifier | None:
     try:
         return load_model(info.run.path, info.step)
     except UserError as error:
-        notes.append(f"The newest checkpoint is not looked at: {error}")
+        notes.append(f"The newest checkpoint cannot be loaded: {error}")
         return None
 
 
 def _views(
     info: RunInfo, source: ImageSource, model: SimCLR | Classifier | None
 ) -> dict[str, object]:
-    """The picture of views; they need no weights."""
+    """Makes the grid of augmented views, which needs no weights."""
     model = model or build_model(info.config, info.plan)
-    picture = make_view_grid(source, info.config.optimization.seed)(model)
+    grid = make_view_grid(source, info.config.optimization.seed)(model)
     return {
-        "uri": data_uri(to_uint8(picture)),
-        "width": picture.shape[1],
-        "height": picture.shape[0],
+        "uri": jpeg_data_uri(to_uint8(grid)),
+        "width": grid.shape[1],
+        "height": grid.shape[0],
         "each": model.views_per_image,
         "source": source.name,
     }
 
 
-def _look(
+def _add_embedding_sections(
     content: dict[str, object],
     info: RunInfo,
-    request: ReportOptions,
+    options: ReportOptions,
     splits: Splits,
     sources: tuple[ImageSource, ImageSource | None],
     model: SimCLR | Classifier,
 ) -> None:
-    """Adds to the content, one by one, what the encoder makes of the images."""
+    """Adds the sections that need features to the content, one by one."""
     encoder = encoder_from_model(model, info.config)
     size = encoder.image_size
 
-    def looked(source: ImageSource, split: str) -> EmbeddedSplit:
-        _say(f"features of up to {request.images:,} images of {source.name}")
-        return embed_split(encoder, source, split, request.images, info.run.features_dir, _say)
+    def embed(source: ImageSource, split: str) -> EmbeddedSplit:
+        logger.info(f"features of up to {options.images:,} images of {source.name}")
+        return embed_split(encoder, source, split, options.images, info.run.features_dir)
 
-    bank = looked(sources[0], splits.train_split)
-    judged = None if sources[1] is None else looked(sources[1], splits.test_split)
-    shown = judged or bank
-    _say(f"map of {min(request.map_images, len(shown)):,} images ({request.map})")
-    content["map"] = make_embedding_map(shown, request.map, request.map_images)
-    _say("nearest neighbours, by features and by pixels")
+    bank = embed(sources[0], splits.train_split)
+    test = None if sources[1] is None else embed(sources[1], splits.test_split)
+    map_split = test or bank
+    logger.info(f"map of {min(options.map_images, len(map_split)):,} images ({options.map})")
+    content["map"] = make_embedding_map(map_split, options.map, options.map_images)
+    logger.info("nearest neighbors by features and by pixels")
     content["nearby"] = {
-        "queries": find_nearest_neighbors(bank, judged, size, _say),
+        "queries": find_nearest_neighbors(bank, test, size),
         "bank": str(bank),
-        "asked": shown.split,
+        "query_split": map_split.split,
         "size": size,
     }
-    _say("positive pairs and near-duplicates")
-    content["positives"] = score_positive_pairs(model, bank, request.map_images)
-    content["duplicates"] = find_duplicates([bank, *([judged] if judged else [])], size)
-    content["classes"] = content["classes"] or class_report_from_knn(bank, judged)
+    logger.info("positive pairs and near-duplicates")
+    content["positives"] = score_positive_pairs(model, bank, options.map_images)
+    content["duplicates"] = find_duplicates([bank, *([test] if test else [])], size)
+    content["classes"] = content["classes"] or class_report_from_knn(bank, test)

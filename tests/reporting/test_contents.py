@@ -1,4 +1,4 @@
-"""What a report computes: against slow transcriptions, and against what was planted."""
+"""Contents of reports against slow transcriptions and planted cases."""
 
 import dataclasses
 import json
@@ -12,16 +12,20 @@ from simclr_tf.augment import eval_transform, view_seed
 from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.errors import UserError
-from simclr_tf.reporting import view_pairs as pairs
-from simclr_tf.reporting.class_report import class_report_from_evaluations, class_report_from_knn
 from simclr_tf.reporting.comparison import result_tables
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, embed_split, sprite_uri
-from simclr_tf.reporting.embedding_map import make_embedding_map
-from simclr_tf.reporting.headline import headline
-from simclr_tf.reporting.nearest_neighbors import find_nearest_neighbors
-from simclr_tf.reporting.plots import plot_run_curves
+from simclr_tf.reporting.image_sections import (
+    find_duplicates,
+    find_nearest_neighbors,
+    score_positive_pairs,
+)
+from simclr_tf.reporting.plots import make_embedding_map, plot_run_curves
+from simclr_tf.reporting.result_sections import (
+    class_report_from_evaluations,
+    class_report_from_knn,
+    headline,
+)
 from simclr_tf.reporting.run_info import load_run_info
-from simclr_tf.reporting.view_pairs import find_duplicates, score_positive_pairs
 from simclr_tf.runs.metrics_log import read_metrics
 from simclr_tf.runs.run_dir import RunDir
 from tests.embedded_datasets import random_dataset as random_rows
@@ -38,7 +42,7 @@ def _cosines(a, b):
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_neighbours_are_those_of_a_search_one_by_one(apart):
+def test_neighbors_equal_a_search_one_by_one(apart):
     names = [f"{i}.png" for i in range(40)]
     bank = looked(names=names, size=24)
     judged = looked("test", names=names, size=24, count=20) if apart else None
@@ -53,18 +57,18 @@ def test_neighbours_are_those_of_a_search_one_by_one(apart):
     if not apart:  # no image is its own neighbour
         distances[np.arange(8), queries] = np.inf
         cosines[np.arange(8), queries] = -np.inf
-    found = find_nearest_neighbors(bank, judged, 16, print)
+    found = find_nearest_neighbors(bank, judged, 16)
     assert [near.query.name for near in found] == [f"{i}.png" for i in queries]
     for near, by_pixels, by_cosine in zip(found, distances, cosines, strict=True):
         expected = np.argsort(by_pixels)[:6]
         assert [p.name for p in near.by_pixels] == [f"{i}.png" for i in expected]
-        assert near.by_pixels[0].figure == f"distance {by_pixels[expected[0]]:.2f}"
+        assert near.by_pixels[0].value == f"distance {by_pixels[expected[0]]:.2f}"
         expected = np.argsort(-by_cosine)[:6]
         assert [p.name for p in near.by_features] == [f"{i}.png" for i in expected]
-        assert near.by_features[0].figure == f"cosine {by_cosine[expected[0]]:.3f}"
+        assert near.by_features[0].value == f"cosine {by_cosine[expected[0]]:.3f}"
         for picture in near.by_features:
             known = near.query.group and picture.group
-            assert picture.alike == (picture.group == near.query.group if known else None)
+            assert picture.same_class == (picture.group == near.query.group if known else None)
 
 
 def test_planted_duplicates_are_found_within_and_across_splits():
@@ -88,15 +92,14 @@ def test_planted_duplicates_are_found_within_and_across_splits():
         ("7", "3"): "in both splits",
     }
     assert found.same == 2
-    assert found.pairs[0].figure == "cosine 1.0000, pixels differ by 0.0 of 255"
+    assert found.pairs[0].value == "cosine 1.0000, pixels differ by 0.0 of 255"
     assert found.images == "30 images of train and 20 images of test"
 
 
-def test_the_worst_positives_are_those_of_the_models_own_views(shapes_runs, monkeypatch):
-    monkeypatch.setattr(pairs, "_BATCH", 16)  # so that there are two
+def test_the_worst_positive_pairs_use_the_models_views(shapes_runs):
     model = simclr_tf.load(shapes_runs[0])
     rows = random_rows(count=40, size=24)
-    found = score_positive_pairs(model, EmbeddedSplit(rows, "train", 40), 30)
+    found = score_positive_pairs(model, EmbeddedSplit(rows, "train", 40), 30, batch_size=16)
     positions = EmbeddedSplit(rows, "train", 40).evenly_spaced_sample(30)
     images = tf.constant(rows.source.images[positions])
     z = [
@@ -106,7 +109,7 @@ def test_the_worst_positives_are_those_of_the_models_own_views(shapes_runs, monk
     cosines = np.diag(_cosines(*z))
     order = np.argsort(cosines)[:12]
     assert [pair.names for pair in found.worst] == [(str(positions[i]),) for i in order]
-    shown = [float(pair.figure.removeprefix("cosine ")) for pair in found.worst]
+    shown = [float(pair.value.removeprefix("cosine ")) for pair in found.worst]
     np.testing.assert_allclose(shown, cosines[order], atol=1e-3)
     assert found.images == "30 of 40 images of train"
     positive, negative = found.plot.table.rows
@@ -115,7 +118,7 @@ def test_the_worst_positives_are_those_of_the_models_own_views(shapes_runs, monk
 
 
 @pytest.mark.parametrize("apart", [True, False])
-def test_classes_by_knn_are_those_of_a_vote_one_by_one(apart):
+def test_classes_by_knn_equal_a_vote_one_by_one(apart):
     bank = looked()
     judged = looked("test", count=20) if apart else None
     found = class_report_from_knn(bank, judged)
@@ -140,12 +143,12 @@ def test_classes_by_knn_are_those_of_a_vote_one_by_one(apart):
     assert class_report_from_knn(looked(labeled=False), None) is None
 
 
-def test_classes_of_an_evaluation_are_what_it_left(shapes_runs):
+def test_classes_of_an_evaluation_equal_its_files(shapes_runs):
     run = shapes_runs[0]
     records = json.loads((run / "evaluations.json").read_text(encoding="utf-8"))
     found = class_report_from_evaluations(run, records, 3)
     (record,) = (record for record in records if record["protocol"] == "knn")
-    assert found.source.startswith("knn (k=5, T=0.1) of shapes: learnt from 120 images of")
+    assert found.source.startswith("knn (k=5, T=0.1) of shapes: trained on 120 images of")
     assert found.source.endswith(f"top-1 {record['top1']:.1%}")
     images = [row[1] for row in found.per_class.rows]
     assert sum(images) == 60
@@ -156,7 +159,7 @@ def test_classes_of_an_evaluation_are_what_it_left(shapes_runs):
     assert class_report_from_evaluations(run, records, 2) is None  # of other weights
 
 
-def test_the_map_is_coloured_by_class_or_by_cluster():
+def test_the_map_is_colored_by_class_or_by_cluster():
     by_class = make_embedding_map(looked(), "tsne", 30)
     assert by_class.grouping == "class" and by_class.images == "30 of 40 images of train"
     assert [plot.name for plot in by_class.plots] == ["map-pca", "map-tsne"]
@@ -175,17 +178,17 @@ def test_the_map_is_coloured_by_class_or_by_cluster():
     assert make_embedding_map(looked(count=4, labeled=False), "pca", 10) is None
 
 
-def test_of_features_that_are_all_the_same_the_map_says_so():
+def test_the_map_of_collapsed_features_has_a_note():
     same = np.ones((30, 6), np.float32)
     (plot,) = make_embedding_map(looked(count=30, features=same), "tsne", 30).plots
     assert plot.title == "PCA (all features are the same: the representation has collapsed)"
 
 
 @pytest.mark.slow
-def test_umap_draws_where_it_is_installed():
+def test_umap_maps_if_it_is_installed():
     pytest.importorskip("umap")
     found = make_embedding_map(looked(), "umap", 30)
-    assert [plot.title for plot in found.plots][1] == "UMAP (15 neighbours)"
+    assert [plot.title for plot in found.plots][1] == "UMAP (15 neighbors)"
 
 
 def test_a_sprite_stays_small():
@@ -198,7 +201,7 @@ def test_a_sprite_stays_small():
     assert columns == 45 and len(uri) < 4_000_000
 
 
-def test_a_large_split_is_looked_at_in_part(tmp_path):
+def test_a_large_split_is_sampled(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), np.uint8)
     source = ArraySource("noise", images)
     taken = []
@@ -210,22 +213,22 @@ def test_a_large_split_is_looked_at_in_part(tmp_path):
     from simclr_tf.evaluation.load_encoder import FrozenEncoder
 
     trained = FrozenEncoder(encoder, "mean", 16)
-    part = embed_split(trained, source, "train", 20, tmp_path, print)
+    part = embed_split(trained, source, "train", 20, tmp_path)
     assert str(part) == "20 of 50 images of train"
     names = [int(name) for name in part.rows.image_ids(np.arange(20))]
     assert names == sorted(set(names))
     expected = images[names].mean(axis=(1, 2)) / 255
     np.testing.assert_allclose(part.rows.features, expected, atol=1e-5)
     # Once all features are there, those are taken.
-    whole = embed_split(trained, source, "train", 50, tmp_path, print)
+    whole = embed_split(trained, source, "train", 50, tmp_path)
     assert str(whole) == "50 images of train"
     taken.clear()
-    again = embed_split(trained, source, "train", 20, tmp_path, print)
+    again = embed_split(trained, source, "train", 20, tmp_path)
     assert not taken
     np.testing.assert_array_equal(again.rows.features, whole.rows.features[names])
 
 
-def test_a_long_curve_is_drawn_as_means():
+def test_a_long_curve_shows_means():
     values = np.random.default_rng(0).normal(size=6000)
     rows = [{"step": 50 * i, "epoch": i / 6, "loss": x} for i, x in enumerate(values, 1)]
     (plot,) = plot_run_curves(rows)
@@ -256,10 +259,10 @@ def record(protocol, value, **about):
 
 def cards(info, **changes):
     found = headline(dataclasses.replace(info, **changes))
-    return [(card.value, card.what, card.beside) for card in found.cards], found
+    return [(card.value, card.name, card.details) for card in found.cards], found
 
 
-def test_the_large_figure_is_the_encoder_s_best_on_its_own_data(shapes_runs):
+def test_the_headline_shows_the_encoders_best_result_on_its_dataset(shapes_runs):
     info = dataclasses.replace(load_run_info(RunDir(shapes_runs[0])), rows=[])
     records = [record("knn", 0.8), record("knn/pca", 0.9), record("logistic", 0.7)]
     records += [record("probe:rotation", 0.99), record("logistic", 0.95, dataset="cifar10")]
@@ -273,7 +276,7 @@ def test_the_large_figure_is_the_encoder_s_best_on_its_own_data(shapes_runs):
     assert card[:2] == ("85.0 %", "logistic, top-1")
     (card,), _ = cards(info, records=[records[4]])
     assert card == ("95.0 %", "logistic, top-1", "cifar10, step 3")
-    # What judges no encoder of the run makes no large figure, but is there.
+    # Baselines and probes alone have no card, but are shown.
     for alone in ("knn/pca", "probe:rotation"):
         none, found = cards(info, records=[record(alone, 0.4)])
         assert none == [] and (found.plot or found.tables)
@@ -283,10 +286,10 @@ def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step(shapes_
     rows = [{"step": 1, "epoch": 0.1, "loss": 2.0, "knn_top1": 0.3}]
     rows += [{"step": 2, "epoch": 0.2, "loss": 1.5, "knn_top1": float("nan")}]
     found, _ = cards(load_run_info(RunDir(shapes_runs[0])), records=[], rows=rows)
-    assert found == [("30.0 %", "k-NN while training", "step 1"), ("1.500", "loss", "step 2")]
+    assert found == [("30.0 %", "k-NN during training", "step 1"), ("1.500", "loss", "step 2")]
 
 
-def test_runs_with_fewer_labels_are_not_taken_for_the_same(shapes_runs):
+def test_results_with_fewer_labels_have_their_own_row(shapes_runs):
     info = load_run_info(RunDir(shapes_runs[0]))
     many = dataclasses.replace(info, records=[record("logistic", 0.9), record("knn", 0.5)])
     probe = record("probe:rotation", 0.9)
@@ -301,7 +304,7 @@ def test_runs_with_fewer_labels_are_not_taken_for_the_same(shapes_runs):
     ]
 
 
-def test_rows_that_are_being_written_are_left_out_and_damage_is_named(tmp_path):
+def test_incomplete_rows_are_skipped_and_damage_is_named(tmp_path):
     file = tmp_path / "metrics.jsonl"
     assert read_metrics(file) == []
     row = {"step": 1, "epoch": 0.5, "loss": 2.0, "knn_top1": 0.5}

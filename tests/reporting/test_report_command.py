@@ -3,16 +3,13 @@
 import dataclasses
 import json
 import re
-import shlex
 import shutil
 
 import numpy as np
 import pytest
 
 from simclr_tf.cli.main import main
-from simclr_tf.config import CONFIGS
-from simclr_tf.reporting.command import command_of
-from simclr_tf.reporting.run_info import load_run_info
+from simclr_tf.reporting.run_info import load_run_info, recorded_command, training_seconds
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.tasks import pretrain
 from tests.reporting.tiny_runs import picture, tiny
@@ -58,27 +55,27 @@ def test_a_folder_without_labels_has_clusters_and_no_classes(tmp_path):
     page = _report(run)
     assert _sections(page) == ALL
     assert "10 clusters of k-means" in page
-    assert "The images of &#39;validation&#39; are not looked at" in page
+    assert "The images of &#39;validation&#39; are not available" in page
 
     # The same, but its images are gone: what its files load_run_info is there.
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     page = _report(run)
     assert _sections(page) == {"headline", "curves", "run"}
     assert (
-        "The images of &#39;train&#39; are not looked at" in page and "there is no folder" in page
+        "The images of &#39;train&#39; are not available" in page and "there is no folder" in page
     )
     page = _report(run, f"--dataset=folder:{tmp_path / 'elsewhere'}")
     assert _sections(page) == ALL
 
 
-def test_a_run_cut_off_in_its_first_epoch_shows_what_there_is(shapes_runs, tmp_path):
+def test_a_run_interrupted_in_its_first_epoch_is_reported(shapes_runs, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     shutil.copy(shapes_runs[0] / "config.json", run)
     page = _report(run)
     assert _sections(page) == {"headline", "views", "run"}
-    assert "at step 0 of 3" in page and "no checkpoint yet" in page
-    assert "No line of metrics has been written yet" in page
+    assert "at step 0 of 3" in page and "No checkpoint yet" in page
+    assert "No metrics have been logged yet" in page
     first = (shapes_runs[0] / "metrics.jsonl").read_text().splitlines()[0]
     (run / "metrics.jsonl").write_text(f'{first}\n{{"step":', encoding="utf-8")
     page = _report(run)
@@ -86,14 +83,14 @@ def test_a_run_cut_off_in_its_first_epoch_shows_what_there_is(shapes_runs, tmp_p
     assert "at step 1 of 3" in page
 
 
-def test_a_damaged_checkpoint_is_told_and_the_rest_is_there(shapes_runs, tmp_path):
+def test_a_damaged_checkpoint_is_noted_and_the_rest_is_shown(shapes_runs, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(shapes_runs[0], run)
     for file in (run / "checkpoints").glob("*.data*"):
         file.write_bytes(file.read_bytes()[:100])
     page = _report(run)
     assert _sections(page) == {"headline", "curves", "views", "classes", "run"}
-    assert "The newest checkpoint is not looked at" in page
+    assert "The newest checkpoint cannot be loaded" in page
 
 
 @pytest.mark.slow
@@ -125,45 +122,28 @@ def test_fine_tuned_distilled_and_imported_runs_are_reported(shapes_runs, tmp_pa
     assert _sections(page) == (ALL | {"classes"}) - {"curves"}
 
 
-def _made_again(run, place):
-    """The config of the run that the report's command makes."""
-    config, _ = RunDir(run).read_config()
-    words = shlex.split(command_of(config, place).replace("\\\n", ""))
-    assert words[0] == "simclr-tf"
-    assert main([*words[1:], "--mode=train"]) == 0
-    return config, RunDir(place).read_config()[0]
+def test_the_recorded_command_is_shown(shapes_runs, tmp_path):
+    document = json.loads((shapes_runs[0] / "config.json").read_text(encoding="utf-8"))
+    run = tmp_path / "run"
+    run.mkdir()
+    document["command"] = ["simclr-tf", "pretrain", "--dataset=folder:a <b>"]
+    (run / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    info = load_run_info(RunDir(run))
+    assert recorded_command(info) == "simclr-tf pretrain '--dataset=folder:a <b>'"
+    del document["command"]
+    (run / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    assert recorded_command(info) == ""
+    assert "The command was not recorded" in _report(run)
 
 
-def test_the_command_makes_the_run_again(hostile_run, tmp_path):
-    before, after = _made_again(hostile_run, tmp_path / "again <b>")
-    assert before == after
-    assert "--storage_size" not in command_of(before, tmp_path)  # 1.5 × image_size, as always
-    assert "--learning_rate=0.1" in command_of(before, tmp_path)
-
-
-@pytest.mark.slow
-def test_the_commands_of_other_runs_make_them_again(shapes_runs, tmp_path):
-    tuned, student = tmp_path / "tuned", tmp_path / "student"
-    few = ["--train_batch_size=8", "--train_steps=1", "--mode=train", "--weight_decay=1e-6"]
-    flags = ["--label_fraction=0.5", "--color_jitter_strength=1.0", *few]
-    assert main(["finetune", f"--checkpoint={shapes_runs[0]}", f"--model_dir={tuned}", *flags]) == 0
-    assert main(["distill", f"--teacher={tuned}", f"--model_dir={student}", *few]) == 0
-    for run in (tuned, student):
-        before, after = _made_again(run, tmp_path / f"{run.name} again")
-        assert before == after
-        assert type(before) is CONFIGS[before.task]
-
-
-def test_time_is_that_of_the_steps(shapes_runs):
-    from simclr_tf.reporting.run_info import _training_seconds
-
+def test_training_time_is_the_time_of_the_steps(shapes_runs):
     info = load_run_info(RunDir(shapes_runs[0]))
     rows = [
         {"step": 2, "epoch": 0.1, "views_per_second": 8.0},
         {"step": 3, "epoch": 0.2, "views_per_second": 4.0},
     ]
     # 2 views of 8 images a step: two steps at 8 views/s, one at 4.
-    assert _training_seconds(dataclasses.replace(info, rows=rows)) == 4 + 4
+    assert training_seconds(dataclasses.replace(info, rows=rows)) == 4 + 4
     document = json.loads((shapes_runs[0] / "config.json").read_text(encoding="utf-8"))
     assert document["machine"]["cores"] >= 1 and document["machine"]["tensorflow"]
 
@@ -193,18 +173,18 @@ def test_mistakes_are_one_line(capsys, flags, message):
 
 def test_mistakes_of_runs_are_one_line(capsys, shapes_runs, tmp_path, monkeypatch):
     twice = f"--runs={shapes_runs[0]},{shapes_runs[0]}"
-    assert "names a run twice" in _refused(capsys, twice, f"--output={tmp_path / 'x.html'}")
+    assert "got one of them twice" in _refused(capsys, twice, f"--output={tmp_path / 'x.html'}")
     directory = _refused(capsys, f"--model_dir={shapes_runs[0]}", f"--output={tmp_path}")
     assert "expected a file that can be created" in directory
-    monkeypatch.setattr("simclr_tf.reporting.html._MOST_BYTES", 1_000_000)
+    monkeypatch.setattr("simclr_tf.reporting.html._MAX_BYTES", 1_000_000)
     line = _refused(capsys, f"--model_dir={shapes_runs[0]}", f"--output={tmp_path / 'x.html'}")
-    assert "more than the 12 MB" in line and "lower --map_images" in line
+    assert "expected at most" in line and "lower --map_images" in line
     both = ",".join(map(str, shapes_runs))
     assert "compare fewer runs" in _refused(capsys, f"--runs={both}", f"--output={tmp_path / 'x'}")
     assert not (tmp_path / "x.html").exists()
 
 
-def test_umap_that_is_missing_is_said_before_any_work(capsys, shapes_runs, monkeypatch):
+def test_missing_umap_is_an_error_before_any_work(capsys, shapes_runs, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = _refused(capsys, f"--model_dir={shapes_runs[0]}", "--map=umap")
     assert "pip install 'simclr_tf[umap]'" in line

@@ -1,0 +1,319 @@
+"""Report sections that show images: nearest neighbors, positive pairs, near-duplicates."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+import tensorflow as tf
+
+from simclr_tf.augment import eval_transform, to_uint8, view_seed
+from simclr_tf.data import batches_at, decode_errors_name_image
+from simclr_tf.embedding.nearest import nearest_others
+from simclr_tf.evaluation.features import Encoder, FeatureExtractor, trace_per_shape
+from simclr_tf.evaluation.knn import l2_normalize_rows, nearest_neighbors
+from simclr_tf.losses import l2_normalize
+from simclr_tf.models import Classifier, SimCLR
+from simclr_tf.reporting.embedded_split import EmbeddedSplit, jpeg_data_uri
+from simclr_tf.reporting.html import LEGEND, Plot, Table
+
+logger = logging.getLogger(__name__)
+
+_NUM_QUERIES = 8
+_NUM_NEIGHBORS = 6
+_NUM_PAIRS = 12
+_BATCH_SIZE = 128
+_MAX_CANDIDATES = 100  # pairs whose pixels are compared
+_PIXEL_TOLERANCE = 1.0  # mean absolute difference of uint8 below which two images are the same
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with its caption; `same_class` compares it with the query, None if unknown."""
+
+    uri: str
+    name: str
+    group: str
+    value: str = ""
+    same_class: bool | None = None
+
+
+@dataclass(frozen=True)
+class NeighborRow:
+    """A query and its nearest neighbors, best first."""
+
+    query: Picture
+    by_features: list[Picture]
+    by_pixels: list[Picture]
+
+
+def find_nearest_neighbors(
+    bank: EmbeddedSplit, test: EmbeddedSplit | None, image_size: int
+) -> list[NeighborRow]:
+    """Finds the nearest neighbors of evenly spaced query images.
+
+    Args:
+        bank: the images that are searched.
+        test: the images of the queries; None: those of the bank, without the queries themselves.
+        image_size: S, at which pixels are compared by their Euclidean distance in [0, 1].
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    query_split = test or bank
+    queries = query_split.evenly_spaced_sample(_NUM_QUERIES)
+    count = min(_NUM_NEIGHBORS, len(bank) - (test is None))
+    if not count:
+        return []
+    distances = _pixel_distances(bank, query_split, queries, image_size)
+    if test is None:
+        similarity, by_features = nearest_others(bank.rows.features, queries, count)
+        distances[queries, np.arange(len(queries))] = np.inf
+    else:
+        similarity, by_features = nearest_neighbors(
+            bank.rows.features, test.rows.features[queries], count
+        )
+    by_pixels = np.argsort(distances, axis=0, kind="stable")[:count].T
+
+    thumbnails = bank.thumbnails(np.concatenate([by_features.ravel(), by_pixels.ravel()]))
+    query_thumbnails = query_split.thumbnails(queries)
+    result = []
+    for i, query in enumerate(queries.tolist()):
+        query_class = _class_name(query_split, query)
+        row = NeighborRow(
+            _make_picture(query_split, query, query_thumbnails, None, ""),
+            [
+                _make_picture(bank, position, thumbnails, query_class, f"cosine {cosine:.3f}")
+                for position, cosine in zip(by_features[i].tolist(), similarity[i], strict=True)
+            ],
+            [
+                _make_picture(
+                    bank,
+                    position,
+                    thumbnails,
+                    query_class,
+                    f"distance {distances[position, i]:.2f}",
+                )
+                for position in by_pixels[i].tolist()
+            ],
+        )
+        result.append(row)
+    return result
+
+
+def _pixel_distances(
+    bank: EmbeddedSplit, query_split: EmbeddedSplit, queries: np.ndarray, size: int
+) -> np.ndarray:
+    """Returns Euclidean distances float32 [N, M] of the bank's images to M queries."""
+    source = query_split.rows.source
+    with decode_errors_name_image(source):
+        (batch,) = batches_at(source, queries, len(queries))
+    query_pixels = _flatten(eval_transform(batch["image"], size, batch.get("aspect")))
+    extract = FeatureExtractor(_distance_to(query_pixels), size)
+    return extract(bank.rows.source).features.copy()
+
+
+def _distance_to(query_pixels: tf.Tensor) -> Encoder:
+    def distances(images: tf.Tensor, training: bool) -> tf.Tensor:
+        del training
+        pixels = _flatten(images)
+        norms, query_norms = (tf.reduce_sum(x * x, axis=1) for x in (pixels, query_pixels))
+        product = tf.matmul(pixels, query_pixels, transpose_b=True)
+        return tf.sqrt(tf.maximum(norms[:, tf.newaxis] + query_norms - 2 * product, 0))
+
+    return distances
+
+
+def _flatten(images: tf.Tensor) -> tf.Tensor:
+    # float64, so that equal images have distance 0 in spite of the subtraction.
+    return tf.cast(tf.reshape(images, [-1, int(np.prod(images.shape[1:]))]), tf.float64)
+
+
+def _class_name(split: EmbeddedSplit, position: int) -> str | None:
+    names = split.rows.class_names(np.array([position]))
+    return names[0] if names else None
+
+
+def _make_picture(
+    split: EmbeddedSplit,
+    position: int,
+    thumbnails: dict[int, np.ndarray],
+    query_class: str | None,
+    value: str,
+) -> Picture:
+    class_name = _class_name(split, position)
+    (name,) = split.rows.image_ids(np.array([position]))
+    same_class = class_name == query_class if class_name and query_class else None
+    return Picture(jpeg_data_uri(thumbnails[position]), name, class_name or "", value, same_class)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images with their names, their similarity and an optional note."""
+
+    uris: tuple[str, str]
+    names: tuple[str, ...]
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PositivePairs:
+    """Histogram of positive pairs' similarities, and the least similar pairs."""
+
+    plot: Plot
+    worst: list[Pair]
+    images: str
+
+
+def score_positive_pairs(
+    model: SimCLR | Classifier, split: EmbeddedSplit, max_images: int, batch_size: int = _BATCH_SIZE
+) -> PositivePairs:
+    """Computes the cosine similarity of two views of each of at most `max_images` images.
+
+    The views are those of training step 0. Cosines are those of the projections (of a classifier:
+    of the features) in inference mode; negative pairs are views of two successive images.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    positions = split.evenly_spaced_sample(max_images)
+    source = split.rows.source
+    policies = model.policies[0], model.policies[-1]
+
+    def compare(images, aspect, offset):
+        views = [
+            policy(images, view_seed(model.seed, 0, view), offset, aspect)
+            for view, policy in enumerate(policies)
+        ]
+        return views, [_represent(model, view) for view in views]
+
+    run = trace_per_shape(compare)
+    first, second = [], []
+    worst: list[tuple[float, int, tuple[np.ndarray, np.ndarray]]] = []
+    offset = 0
+    with decode_errors_name_image(source):
+        for batch in batches_at(source, positions, batch_size):
+            views, outputs = run(batch["image"], batch.get("aspect"), tf.constant(offset))
+            first.append(outputs[0].numpy())
+            second.append(outputs[1].numpy())
+            cosines = np.sum(first[-1] * second[-1], axis=1)
+            images = list(zip(*(to_uint8(view) for view in views), strict=True))
+            worst += zip(cosines.tolist(), positions[offset:], images, strict=False)
+            worst = sorted(worst, key=lambda pair: pair[0])[:_NUM_PAIRS]
+            offset += len(cosines)
+    z_a, z_b = np.concatenate(first), np.concatenate(second)
+    positive = np.sum(z_a * z_b, axis=1)
+    negative = np.sum(z_a * np.roll(z_b, 1, axis=0), axis=1)[: len(z_a) if len(z_a) > 1 else 0]
+    description = f"{len(positions):,} of {split.total:,} images of {split.split}"
+    names = split.rows.image_ids(np.array([position for _, position, _ in worst]))
+    pairs = [
+        Pair((jpeg_data_uri(a), jpeg_data_uri(b)), (name,), f"cosine {cosine:.3f}")
+        for (cosine, _, (a, b)), name in zip(worst, names, strict=True)
+    ]
+    return PositivePairs(_plot_histogram(positive, negative, description), pairs, description)
+
+
+def _represent(model: SimCLR | Classifier, views: tf.Tensor) -> tf.Tensor:
+    outputs = model.encoder(views, training=False)
+    if isinstance(model, SimCLR):
+        outputs = model.projection_head(outputs, training=False)
+    return l2_normalize(tf.cast(outputs, tf.float32))
+
+
+def _plot_histogram(positive: np.ndarray, negative: np.ndarray, images: str) -> Plot:
+    figure = go.Figure()
+    edges = np.linspace(-1, 1, 81)
+    centers = ((edges[1:] + edges[:-1]) / 2).tolist()
+    rows = []
+    for name, cosines in (("two views of one image", positive), ("views of two images", negative)):
+        if not len(cosines):
+            continue
+        fractions = np.histogram(np.clip(cosines, -1, 1), edges)[0] / len(cosines)
+        figure.add_bar(
+            x=centers,
+            y=fractions.tolist(),
+            name=name,
+            opacity=0.65,
+            hovertemplate="cosine %{x:.2f}: %{y:.1%}",
+        )
+        quantiles = np.quantile(cosines, (0.05, 0.5, 0.95))
+        rows.append((name, len(cosines), *(f"{q:.3f}" for q in quantiles)))
+    figure.update_layout(
+        barmode="overlay",
+        bargap=0,
+        xaxis_title="cosine",
+        yaxis={"title": "fraction of pairs", "tickformat": ".0%"},
+        legend=LEGEND,
+        margin={"l": 56, "r": 12, "t": 40, "b": 40},
+    )
+    medians = "; ".join(f"{row[0]}: median {row[3]}" for row in rows)
+    label = f"Histogram of the cosines of pairs, {images}. {medians}."
+    table = Table(("pairs", "number", "5th percentile", "median", "95th percentile"), rows)
+    return Plot("positives", "Similarity of views", label, figure, table)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Images whose features are nearly equal.
+
+    Attributes:
+        pairs: the most similar pairs.
+        compared: number of pairs whose pixels were compared.
+        same: number of these with the same or nearly the same pixels.
+        across: number of these with one image in each split.
+        images: description of the searched images.
+    """
+
+    pairs: list[Pair]
+    compared: int
+    same: int
+    across: int
+    images: str
+
+
+def find_duplicates(splits: list[EmbeddedSplit], image_size: int) -> Duplicates:
+    """Finds the pairs of images with the largest cosine similarity within and across splits.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    features = np.concatenate([split.rows.features for split in splits])
+    images = " and ".join(map(str, splits))
+    if len(features) < 2:
+        return Duplicates([], 0, 0, 0, images)
+    indices = np.arange(len(features))
+    partner = nearest_others(features, indices, 1)[1][:, 0]
+    pairs = np.unique(np.sort(np.stack([indices, partner], axis=1), axis=1), axis=0)
+    unit = l2_normalize_rows(features)
+    cosines = np.einsum("nd,nd->n", unit[pairs[:, 0]], unit[pairs[:, 1]])
+    best = np.argsort(-cosines, kind="stable")[:_MAX_CANDIDATES]
+    pairs, cosines = pairs[best], cosines[best]
+
+    starts = np.cumsum([0, *map(len, splits)])
+    pixels: dict[int, np.ndarray] = {}
+    names: dict[int, str] = {}
+    for split, start in zip(splits, starts, strict=False):
+        local = np.unique(pairs[(pairs >= start) & (pairs < start + len(split))])
+        if not len(local):
+            continue
+        thumbnails = split.thumbnails(local - start, image_size)
+        pixels |= {position + int(start): image for position, image in thumbnails.items()}
+        names |= dict(zip(local.tolist(), split.rows.image_ids(local - start), strict=True))
+    differences = [
+        float(np.abs(pixels[a].astype(np.float32) - pixels[b]).mean()) for a, b in pairs.tolist()
+    ]
+    across = (pairs[:, 0] < starts[1]) & (pairs[:, 1] >= starts[1])
+    shown = [
+        Pair(
+            (jpeg_data_uri(pixels[a]), jpeg_data_uri(pixels[b])),
+            (names[a], names[b]),
+            f"cosine {cosine:.4f}, pixels differ by {difference:.1f} of 255",
+            "in both splits" if is_across else "",
+        )
+        for (a, b), cosine, difference, is_across in zip(
+            pairs.tolist()[:_NUM_PAIRS], cosines, differences, across, strict=False
+        )
+    ]
+    same = sum(difference < _PIXEL_TOLERANCE for difference in differences)
+    return Duplicates(shown, len(pairs), same, int(across.sum()), images)
