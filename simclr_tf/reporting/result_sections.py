@@ -144,7 +144,8 @@ def class_report_from_evaluations(
         f"step {best['step']}: {best['metric']} {best['value']:.1%}"
     )
     if (confusion := read_confusion(directory)) is not None:
-        return _from_confusion_matrix(*confusion, source)
+        matrix, names = confusion
+        return _from_confusion_matrix(matrix, list(map(escape_control_chars, names)), source)
     try:
         header, *rows = _read_csv(directory / PER_CLASS_FILE)
     except (ValueError, OSError, csv.Error) as error:
