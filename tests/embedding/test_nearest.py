@@ -1,5 +1,8 @@
 """Nearest-neighbor search: order, queries of every kind, the plot."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -27,6 +30,12 @@ def _pixels(images, training):
     return tf.reshape(images, [images.shape[0], -1])
 
 
+def _png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+_HEADER = struct.pack(">IIBBBBB", 2**16, 2**16, 8, 2, 0, 0, 0)
+HUGE_PNG = b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", _HEADER) + _png_chunk(b"IDAT", b"")
 EXTRACT = FeatureExtractor(_pixels, 16, 1)
 
 
@@ -109,7 +118,7 @@ def test_an_image_stored_unresized_is_nearest_to_itself(tmp_path):
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\b\2",
             "has a damaged header|cannot be read or decoded",
         ),
-        ("a.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\b\2", "more than the limit"),
+        ("a.png", HUGE_PNG, "more than the limit"),
         (None, None, r"nothing.png: expected an image file, an ID of shapes.* such as train/0"),
         ("20", None, r"--nearest=20: expected a row from 0 to 19 of shapes"),
     ],

@@ -269,7 +269,7 @@ def test_the_headline_shows_the_encoders_best_result_on_its_dataset(shapes_runs)
     (card,), found = cards(info, records=records)
     assert card == ("80.0 %", "knn, top-1", "pca 90.0; shapes, step 3")
     # The picture has no probes, and so a table has all.
-    assert [title.split(":")[0] for title, _ in found.tables] == ["shapes", "cifar10"]
+    assert [title.split(",")[0] for title, _ in found.tables] == ["shapes", "cifar10"]
     # A newer evaluation of the same data and step counts, whatever came between.
     records += [record("logistic", 0.2, step=2), record("logistic", 0.85)]
     (card,), _ = cards(info, records=records)
