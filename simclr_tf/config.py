@@ -171,7 +171,7 @@ class Encoder(OptionGroup):
 
     @property
     def preset(self) -> str:
-        """What a KerasCV encoder is made of; empty for the built-in ResNet."""
+        """Preset or directory of a KerasCV encoder; empty for other encoders."""
         kind, _, preset = self.encoder.partition(":")
         return preset if kind == "keras_cv" else ""
 

@@ -1,4 +1,4 @@
-"""What all tests share: TensorFlow set up once, data found or skipped, commands in a subprocess."""
+"""Fixtures of all tests: TensorFlow set-up, datasets or skips, commands in a subprocess."""
 
 import os
 

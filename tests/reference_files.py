@@ -28,7 +28,7 @@ def by_key(named: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class _Published(tf.Module):
-    """What the reference saves: a model, the list of its trainables, and no signature."""
+    """The reference's SavedModel: a model, the list of its trainables, and no signature."""
 
     def __init__(self, named: Mapping[str, np.ndarray]):
         super().__init__()

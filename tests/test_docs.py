@@ -18,7 +18,7 @@ PUBLIC += ["optimizers", "report"]
 
 
 class Page(HTMLParser):
-    """What is linked, loaded, marked and said in a page."""
+    """Links, loaded files, ids and text of a page."""
 
     def __init__(self, file: Path):
         super().__init__()

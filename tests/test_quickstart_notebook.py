@@ -14,7 +14,7 @@ NOTEBOOK = DOCS / "quickstart.ipynb"
 
 
 def shown(path):
-    """What each code cell shows, as (source, text, kinds of pictures)."""
+    """Yields (source, printed text, media types of other outputs) of every code cell."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     for cell in cells:
         if cell["cell_type"] == "code":

@@ -1,4 +1,4 @@
-"""What the examples share: images of a folder as an encoder takes them, and their command line."""
+"""Shared code of the examples: images of a folder as input of an encoder, and the flags."""
 
 import argparse
 from pathlib import Path

@@ -73,7 +73,7 @@ def evaluate(
 
     if encoder:
         if not (output and settings.dataset_names):
-            raise UserError(f"--encoder={encoder}: requires --output=DIR and --dataset")
+            raise UserError(f"--encoder={encoder}: expected --output=DIR and --dataset with it")
         found = evaluate_saved_model(Path(encoder), Path(output), settings)
         return [dict(record) for record in found]
     check_runs(paths)

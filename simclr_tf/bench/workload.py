@@ -32,7 +32,7 @@ def parse_list(name: str, text: str, convert: Callable[[str], Any], expected: st
     except ValueError:
         values = []
     if not values:
-        raise UserError(f"--{name}={text}: expected {expected}, with commas between them")
+        raise UserError(f"--{name}={text}: expected {expected}, separated by commas")
     return list(dict.fromkeys(values))
 
 

@@ -80,9 +80,9 @@ def mask_labels(source: ImageSource, positions: np.ndarray) -> ImageSource:
         record_id = source.record_id(record)
         insertion = tf.searchsorted(labeled_ids, tf.reshape(record_id, [-1]))
         nearest = tf.gather(labeled_ids, tf.minimum(insertion, len(labeled_ids) - 1))
-        is_kept = tf.reshape(nearest, tf.shape(record_id)) == record_id
+        is_labeled = tf.reshape(nearest, tf.shape(record_id)) == record_id
         label = decoded["label"]
-        return {**decoded, "label": tf.where(is_kept, label, -tf.ones_like(label))}
+        return {**decoded, "label": tf.where(is_labeled, label, -tf.ones_like(label))}
 
     masked = copy.copy(source)
     # Copies of the copy, such as a worker's files, inherit it.

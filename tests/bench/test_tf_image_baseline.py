@@ -72,11 +72,11 @@ def test_blur_is_a_separable_gaussian_with_random_sigma():
     kernels = np.stack([blur(impulse, 32) for _ in range(64)])[..., 0]
     np.testing.assert_allclose(kernels.sum(axis=(1, 2)), 1.0, rtol=1e-5)
     assert (kernels.reshape(64, -1) > 0).sum(axis=1).max() == 9
-    centre, beside, corner = kernels[:, 16, 16], kernels[:, 16, 17], kernels[:, 17, 17]
-    np.testing.assert_allclose(corner * centre, beside**2, atol=1e-6)
-    assert len(np.unique(centre)) > 60
+    center, beside, corner = kernels[:, 16, 16], kernels[:, 16, 17], kernels[:, 17, 17]
+    np.testing.assert_allclose(corner * center, beside**2, atol=1e-6)
+    assert len(np.unique(center)) > 60
     # At sigma 2 a tap beside weighs exp(-1/8).
-    weighs = beside / centre
+    weighs = beside / center
     assert weighs.max() <= np.exp(-1 / 8) + 1e-5 and weighs.max() > 0.8
 
 

@@ -42,7 +42,7 @@ def test_evaluate_writes_every_protocol_and_baseline(run_cli, run_dir):
 
 
 @pytest.mark.slow
-def test_export_then_evaluate_the_saved_model(run_cli, run_dir, tmp_path):
+def test_exported_encoder_is_evaluated_like_its_run(run_cli, run_dir, tmp_path):
     done = run_cli("export", f"--model_dir={run_dir}")
     assert done.returncode == 0, done.stderr
     exported = run_dir / "export" / "6"
@@ -70,7 +70,7 @@ def test_train_then_eval_evaluates_and_exports(run_cli, tmp_path):
     assert (tmp_path / "export" / "1" / "saved_model.pb").exists()
 
 
-def test_the_references_cifar10_command_runs(run_cli, tmp_path, cifar_data_dir):
+def test_cifar10_command_of_the_reference_runs(run_cli, tmp_path, cifar_data_dir):
     command = """
     --train_mode=pretrain --train_batch_size=512 --train_epochs=1000 --learning_rate=1.0
     --weight_decay=1e-4 --temperature=0.5 --dataset=cifar10 --image_size=32 --eval_split=test
@@ -95,7 +95,7 @@ def test_the_references_cifar10_command_runs(run_cli, tmp_path, cifar_data_dir):
 
 @pytest.fixture(scope="module")
 def mixed_folder(tmp_path_factory):
-    """300 unlabelled images of all sizes and kinds, and among them one that is none."""
+    """A folder of 300 unlabeled images of varying sizes and types and an unreadable one."""
     root = tmp_path_factory.mktemp("photos")
     draw = np.random.default_rng(0)
     for i in range(300):
@@ -112,14 +112,14 @@ def mixed_folder(tmp_path_factory):
     return root
 
 
-UNLABELLED = [
+UNLABELED = [
     *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--num_proj_layers=2"),
     *("--train_batch_size=64", "--train_epochs=1", "--warmup_epochs=0", "--log_every=2"),
 ]
 
 
-def test_a_folder_with_a_broken_file_names_it(run_cli, mixed_folder, tmp_path):
-    flags = [f"--dataset=folder:{mixed_folder}", f"--model_dir={tmp_path / 'run'}", *UNLABELLED]
+def test_unreadable_file_in_a_folder_is_named(run_cli, mixed_folder, tmp_path):
+    flags = [f"--dataset=folder:{mixed_folder}", f"--model_dir={tmp_path / 'run'}", *UNLABELED]
     done = run_cli("pretrain", *flags)
     assert done.returncode == 2
     assert "broken.jpg" in done.stderr and "--skip_unreadable" in done.stderr
@@ -127,8 +127,8 @@ def test_a_folder_with_a_broken_file_names_it(run_cli, mixed_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_folder_of_mixed_images_pretrains_without_labels(run_cli, mixed_folder, tmp_path):
-    flags = [f"--dataset=folder:{mixed_folder}", f"--model_dir={tmp_path}", *UNLABELLED]
+def test_folder_of_mixed_images_pretrains_without_labels(run_cli, mixed_folder, tmp_path):
+    flags = [f"--dataset=folder:{mixed_folder}", f"--model_dir={tmp_path}", *UNLABELED]
     done = run_cli("pretrain", *flags, "--skip_unreadable")
     assert done.returncode == 0, done.stderr
     assert "300 images" in done.stdout and "no labels" in done.stdout

@@ -31,7 +31,7 @@ SHORT = ["--train_batch_size=64", "--train_steps=4", "--warmup_epochs=0", "--log
 
 
 @pytest.mark.slow
-def test_a_bare_student_has_the_teachers_architecture_and_data(teacher, tmp_path):
+def test_student_defaults_to_architecture_and_data_of_the_teacher(teacher, tmp_path):
     status, output, errors = _command(
         "distill", f"--teacher={teacher}", f"--model_dir={tmp_path}", *SHORT
     )
@@ -47,7 +47,7 @@ def test_a_bare_student_has_the_teachers_architecture_and_data(teacher, tmp_path
 
 
 @pytest.mark.slow
-def test_an_export_teaches_any_encoder_and_images(teacher, tmp_path):
+def test_export_teaches_another_encoder_on_other_images(teacher, tmp_path):
     (step,) = (teacher / "export").iterdir()
     flags = [f"--teacher={step}", "--dataset=shapes", "--train_split=train[512:700]"]
     flags += ["--image_size=16", "--resnet_depth=18", "--width_multiplier=0.125", *SHORT]
@@ -70,7 +70,7 @@ def test_an_export_teaches_any_encoder_and_images(teacher, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_terminated_student_goes_on(teacher, tmp_path):
+def test_terminated_distillation_resumes(teacher, tmp_path):
     flags = ["--train_steps=40", "--train_batch_size=32", "--log_every=5", "--mode=train"]
     command = ["-m", "simclr_tf", "distill", f"--teacher={teacher}", f"--model_dir={tmp_path}"]
     process = python(*command, *flags)
@@ -112,7 +112,7 @@ def test_mistakes_are_one_line_before_any_work(teacher, tmp_path, capsys, flags,
     assert not (place / "metrics.jsonl").exists()
 
 
-def test_a_flag_that_contradicts_the_checkpoint_is_named(teacher, tmp_path, capsys):
+def test_flag_that_contradicts_the_checkpoint_is_an_error(teacher, tmp_path, capsys):
     from simclr_tf.cli.main import main
 
     arguments = ["distill", f"--teacher={teacher}", f"--checkpoint={teacher}", *SHORT]
@@ -121,7 +121,7 @@ def test_a_flag_that_contradicts_the_checkpoint_is_named(teacher, tmp_path, caps
 
 
 @pytest.mark.slow
-def test_the_three_steps_of_simclr_v2(tmp_path):
+def test_simclr_v2_pretrains_finetunes_and_distills(tmp_path):
     """SK and a head of three layers; its first layer fine-tuned; a narrower student; its export."""
     big = ["--resnet_depth=50", "--width_multiplier=0.0625", "--sk_ratio=0.0625"]
     flags = [*TINY, *big, "--num_proj_layers=3", "--eval_split=test[:100]", "--train_steps=4"]

@@ -55,7 +55,7 @@ def own_features(run_dir):
     return h.numpy(), model.projection_head(h, training=False).numpy()
 
 
-def test_features_are_the_runs_own_in_every_format(embedded, own_features):
+def test_embed_writes_the_features_of_the_run_in_every_format(embedded, own_features):
     place, printed = embedded
     h, _ = own_features
     features = np.load(place / "features.npy", mmap_mode="r")
@@ -82,7 +82,7 @@ def test_features_are_the_runs_own_in_every_format(embedded, own_features):
         assert said in printed.partition("next:")[2]
 
 
-def test_the_search_prints_and_draws(embedded):
+def test_search_prints_and_plots_the_nearest_images(embedded):
     place, printed = embedded
     lines = printed.partition("nearest to train/7")[2].splitlines()[2:7]
     found = [(float(line.split()[1]), line.split()[2]) for line in lines]
@@ -96,7 +96,7 @@ def test_the_search_prints_and_draws(embedded):
     assert Image.open(place / "nearest.png").size[0] > 500
 
 
-def test_the_same_again_encodes_and_writes_nothing(embedded, run_dir, capsys):
+def test_repeated_embed_encodes_and_writes_nothing(embedded, run_dir, capsys):
     place, _ = embedded
     cached = next((run_dir / "features").glob("*/features.npy"))
     files = [place / "features.npy", place / "ids.csv", place / "features.parquet", cached]
@@ -110,7 +110,7 @@ def test_the_same_again_encodes_and_writes_nothing(embedded, run_dir, capsys):
     assert len(list((run_dir / "features").iterdir())) == 1
 
 
-def test_a_saved_model_and_a_projection_head_embed(run_cli, run_dir, own_features, tmp_path):
+def test_embed_uses_a_saved_model_or_a_projection_head(run_cli, run_dir, own_features, tmp_path):
     h, projection = own_features
     exported = tmp_path / "exported"
     done = run_cli("export", f"--model_dir={run_dir}", f"--output={exported}")
@@ -144,7 +144,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_killed_command_goes_on(embedded, run_dir, run_cli, tmp_path):
+def test_killed_embed_resumes(embedded, run_dir, run_cli, tmp_path):
     place, _ = embedded
     for name in ("config.json", "checkpoints"):
         (tmp_path / name).symlink_to(run_dir / name)
@@ -170,7 +170,7 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_a_folder_without_labels_and_with_strange_names(run_cli, run_dir, photos, tmp_path):
+def test_embed_escapes_file_names_of_an_unlabeled_folder(run_cli, run_dir, photos, tmp_path):
     output = tmp_path / "out"
     done = run_cli(
         *("embed", f"--model_dir={run_dir}", f"--dataset=folder:{photos}", f"--output={output}"),
@@ -225,7 +225,7 @@ def test_mistakes_are_one_line_before_any_work(run_dir, tmp_path, capsys, flags,
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_there_is_refused(run_dir, tmp_path, capsys):
+def test_missing_inputs_are_errors(run_dir, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
     run, encoder = f"--model_dir={run_dir}", f"--encoder={tmp_path / 'none'}"
@@ -240,7 +240,9 @@ def test_what_is_not_there_is_refused(run_dir, tmp_path, capsys):
     assert sorted(place.name for place in tmp_path.iterdir()) == ["empty"]
 
 
-def test_a_directory_of_others_is_refused_and_left_alone(embedded, run_dir, tmp_path, capsys):
+def test_directory_with_other_features_is_refused_and_not_changed(
+    embedded, run_dir, tmp_path, capsys
+):
     place, _ = embedded
     before = {file.name: file.stat().st_mtime_ns for file in place.iterdir()}
     flags = (f"--model_dir={run_dir}", "--split=train[300:600]")
@@ -258,7 +260,7 @@ def test_a_directory_of_others_is_refused_and_left_alone(embedded, run_dir, tmp_
     assert "got: Not a directory" in _refused(capsys, *flags, f"--output={tmp_path / 'file'}")
 
 
-def test_a_full_disk_is_one_line(run_dir, tmp_path, capsys, monkeypatch):
+def test_full_disk_is_a_one_line_error(run_dir, tmp_path, capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "features.npy")
 
@@ -267,7 +269,7 @@ def test_a_full_disk_is_one_line(run_dir, tmp_path, capsys, monkeypatch):
     assert "features.npy: No space left on device. Fix: free disk space" in line
 
 
-def test_the_manifest_says_what_is_there(embedded):
+def test_manifest_describes_the_features(embedded):
     place, _ = embedded
     about = json.loads((place / "embedding.json").read_text())
     assert (about["dataset"], about["split"], about["images"]) == ("shapes", "train[:300]", 300)

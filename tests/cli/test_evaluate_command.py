@@ -1,4 +1,4 @@
-"""`simclr-tf evaluate` in its own process: every protocol, transfer, tables, kept classifiers."""
+"""`simclr-tf evaluate`: every protocol, transfer, tables, saved classifiers."""
 
 import shutil
 import signal
@@ -67,7 +67,7 @@ def test_every_protocol_and_baseline_is_recorded(evaluated, run_dir):
     assert "| k-NN, k=20, T=0.1 | SimCLR | R18 × 0.0625 | 32 | 16 |" in " ".join(evaluated.split())
 
 
-def test_pictures_tables_and_tensorboard_lie_in_the_run(evaluated, run_dir):
+def test_evaluation_writes_plots_tables_and_tensorboard_events(evaluated, run_dir):
     (place,) = (run_dir / "evaluations").glob("3-shapes-*-knn-k-5-T-0.1-300-images")
     assert sorted(file.name for file in place.iterdir()) == [
         *("confusion.csv", "confusion.npz", "confusion.png", "per_class.csv")
@@ -80,7 +80,7 @@ def test_pictures_tables_and_tensorboard_lie_in_the_run(evaluated, run_dir):
     assert tag in events.Tags()["tensors"]
 
 
-def test_the_same_again_finds_its_features_and_its_baseline(run_cli, evaluated, run_dir):
+def test_repeated_evaluation_reuses_features_and_baseline(run_cli, evaluated, run_dir):
     places = _places(run_dir)
     stamps = [(place / "features.npy").stat().st_mtime_ns for place in places]
     measured = [r for r in _records(run_dir) if not r["protocol"].startswith("finetune")]
@@ -97,7 +97,7 @@ def test_the_same_again_finds_its_features_and_its_baseline(run_cli, evaluated, 
     assert len(after) == len(measured) + 1 and all(record in after for record in measured)
 
 
-def test_encoders_and_representations_are_not_one_another(evaluated, run_dir):
+def test_encoders_and_representations_have_separate_caches(evaluated, run_dir):
     assert len(_places(run_dir)) == 2 * 4  # splits of the encoder and its three baselines
     answers = [np.load(file) for file in (run_dir / "features").glob("probe-rotation-*.npz")]
     scores = {
@@ -112,7 +112,7 @@ def test_encoders_and_representations_are_not_one_another(evaluated, run_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_a_stopped_evaluation_goes_on(run_dir, tmp_path, number, status):
+def test_stopped_evaluation_resumes(run_dir, tmp_path, number, status):
     shutil.copytree(run_dir, tmp_path / "run", ignore=lambda *_: ["features", "evaluations.json"])
     flags = ["--protocols=logistic,linear,knn", "--linear_epochs=40", "--knn_k=5"]
     command = ("-m", "simclr_tf", "evaluate", f"--model_dir={tmp_path / 'run'}", *flags)
@@ -130,7 +130,7 @@ def test_a_stopped_evaluation_goes_on(run_dir, tmp_path, number, status):
     assert after[0] == before
 
 
-def test_a_kept_classifier_is_exported(run_cli, run_dir):
+def test_saved_classifier_is_exported(run_cli, run_dir):
     done = run_cli(
         *("evaluate", f"--model_dir={run_dir}", "--protocols=logistic", "--save_classifier"),
         "--labels_per_class=12",
@@ -185,7 +185,7 @@ def others(tmp_path_factory):
     return root
 
 
-def test_transfer_measures_each_dataset_in_its_way(run_cli, run_dir, others):
+def test_transfer_uses_the_standard_metric_of_each_dataset(run_cli, run_dir, others):
     before = len(_records(run_dir))
     done = run_cli(
         *("evaluate", f"--model_dir={run_dir}", "--knn_k=3", "--data_dir", others / "tfds"),
@@ -238,7 +238,7 @@ def test_mistakes_are_one_line_before_any_work(run_dir, capsys, flags, message):
     assert _records(run_dir) == before
 
 
-def test_all_runs_are_looked_at_first(run_dir, tmp_path, capsys):
+def test_all_runs_are_checked_before_the_first_evaluation(run_dir, tmp_path, capsys):
     from simclr_tf.cli.main import main
 
     before = _records(run_dir)

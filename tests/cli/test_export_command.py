@@ -35,7 +35,7 @@ def export(run_dir, capsys):
     return run
 
 
-def test_any_checkpoint_at_any_size(export, run_dir, tmp_path):
+def test_export_writes_any_checkpoint_at_any_image_size(export, run_dir, tmp_path):
     status, printed = export(
         f"--output={tmp_path / 'first'}", "--step=1", "--image_size=24", "--with_preprocessing"
     )
@@ -55,7 +55,7 @@ def test_any_checkpoint_at_any_size(export, run_dir, tmp_path):
     np.testing.assert_allclose(served, loaded(np.round(255 * images[:1]) / np.float32(255)), 1e-4)
 
 
-def test_forms_lie_in_the_run_side_by_side(export, run_dir):
+def test_formats_are_exported_next_to_each_other(export, run_dir):
     for flags in ([], ["--format=keras"], ["--format=tflite_int8", "--calibration_images=8"]):
         status, printed = export(*flags)
         assert status == 0, printed
@@ -80,7 +80,7 @@ def test_forms_lie_in_the_run_side_by_side(export, run_dir):
         ([f"--output={__file__}"], "got an existing one"),
     ],
 )
-def test_mistakes_are_one_line(export, run_dir, flags, message):
+def test_mistakes_are_one_line_errors(export, run_dir, flags, message):
     before = sorted((run_dir / "export").rglob("*")) if (run_dir / "export").exists() else []
     status, printed = export(*flags)
     (line,) = [line for line in printed.splitlines() if line.startswith("simclr-tf: error:")]
@@ -88,7 +88,7 @@ def test_mistakes_are_one_line(export, run_dir, flags, message):
     assert before == (sorted((run_dir / "export").rglob("*")) if before else [])
 
 
-def test_a_head_of_another_step_is_left_out_and_said_so(export, run_dir, tmp_path):
+def test_classifier_of_another_step_is_omitted_with_a_note(export, run_dir, tmp_path):
     head = AffineClassifier(np.ones((32, 2), np.float32), np.zeros(2, np.float32))
     kept = FittedClassifier(head, ("a", "b"), "logistic", "shapes", 2)
     kept.save(RunDir(run_dir).classifier_file)
@@ -109,7 +109,7 @@ def test_a_head_of_another_step_is_left_out_and_said_so(export, run_dir, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_run_that_is_training_is_exported(tmp_path):
+def test_run_is_exported_during_training(tmp_path):
     run = tmp_path / "run"
     process = pretrain(run, *TINY, "--train_steps=100000", "--checkpoint_steps=5")
     try:

@@ -28,7 +28,7 @@ def _finetune(pretrained, model_dir, *flags):
     return python("-m", "simclr_tf", "finetune", start, f"--model_dir={model_dir}", *flags)
 
 
-def test_ends_with_a_figure_and_an_export_that_classifies(pretrained, tmp_path):
+def test_finetune_records_accuracy_and_exports_a_classifier(pretrained, tmp_path):
     flags = ["--labels_per_class=20", "--train_batch_size=40", "--train_epochs=2", "--log_every=2"]
     status, output, errors = finish(
         _finetune(pretrained, tmp_path, *flags, "--ft_proj_selector=1", "--seed=3")
@@ -50,7 +50,7 @@ def test_ends_with_a_figure_and_an_export_that_classifies(pretrained, tmp_path):
     assert plan["peak_learning_rate"] == pytest.approx(0.05 * 40 / 256)
 
 
-def test_few_labels_are_one_batch(pretrained, tmp_path, capsys):
+def test_finetune_uses_one_batch_if_labels_are_few(pretrained, tmp_path, capsys):
     from simclr_tf.cli.main import main
 
     flags = ["--train_split=train[:40]", "--train_epochs=2", "--mode=train"]
@@ -84,7 +84,7 @@ def test_few_labels_are_one_batch(pretrained, tmp_path, capsys):
         ),
     ],
 )
-def test_another_dataset_has_its_usual_splits(pretrained, tmp_path, flags, found):
+def test_other_dataset_uses_its_standard_splits(pretrained, tmp_path, flags, found):
     config, plan = RunDir(pretrained).read_config()
     data = dataclasses.replace(config.data, validation_fraction=0.25)
     RunDir(tmp_path).write_config(dataclasses.replace(config, data=data), plan)
@@ -97,7 +97,7 @@ def test_another_dataset_has_its_usual_splits(pretrained, tmp_path, flags, found
     assert of_the_run.storage_size == data.storage_size
 
 
-def test_the_references_linear_command_runs(pretrained, tmp_path):
+def test_linear_evaluation_command_of_the_reference_runs(pretrained, tmp_path):
     words = """
     --mode=train_then_eval --train_mode=finetune --fine_tune_after_block=4
     --zero_init_logits_layer=True --variable_schema=(?!global_step|(?:.*/|^)Momentum|head)
@@ -115,7 +115,7 @@ def test_the_references_linear_command_runs(pretrained, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_terminated_run_goes_on(pretrained, tmp_path):
+def test_terminated_finetuning_resumes(pretrained, tmp_path):
     flags = ["--train_batch_size=32", "--train_steps=40", "--log_every=5", "--mode=train"]
     process = _finetune(pretrained, tmp_path, *flags)
     signal_at(process, 10, signal.SIGTERM)

@@ -57,7 +57,7 @@ def run(*argv: str) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-def test_the_references_flags_keep_their_defaults():
+def test_flags_of_the_reference_have_its_defaults():
     values = absl_flags.FlagValues()
     pretrain.define(values)
     assert {name: values[name].default for name in REFERENCE} == REFERENCE
@@ -70,14 +70,14 @@ def test_overview_lists_the_commands():
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_help_tells_every_flag_by_group(command):
+def test_help_lists_every_flag_by_group(command):
     status, out, _ = run(command, "--help")
     assert status == 0
     values = absl_flags.FlagValues()
     module = {"import": "import_weights"}.get(command, command)
     groups = importlib.import_module(f"simclr_tf.cli.{module}").define(values)
-    told = [line.split()[0] for line in out.splitlines() if line.startswith("  --")]
-    assert sorted(told) == sorted(f"--{name}" for name in [*values, "flagfile=FILE", "verbose"])
+    listed = [line.split()[0] for line in out.splitlines() if line.startswith("  --")]
+    assert sorted(listed) == sorted(f"--{name}" for name in [*values, "flagfile=FILE", "verbose"])
     assert all(f"{heading}:\n" in out for heading in groups)
 
 
@@ -158,14 +158,14 @@ def test_help_tells_every_flag_by_group(command):
         (["bench", "scaling", "--resnet_depth=19"], "--resnet_depth=19: expected one of"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_2(argv, says):
+def test_mistake_is_one_line_and_exit_2(argv, says):
     status, _, err = run(*argv)
     assert status == 2
     assert err.startswith("simclr-tf: error: ") and err.count("\n") == 1
     assert says in err
 
 
-def test_shipped_flagfiles_are_found_from_anywhere(tmp_path, monkeypatch):
+def test_shipped_flagfile_is_found_from_any_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, _, err = run("pretrain", "--flagfile=flags/quickstart.flags", "--temperature=0")
     # It read the file (the dataset is there) and the later flag won.

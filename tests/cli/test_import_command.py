@@ -65,7 +65,7 @@ def check_function(model, npz) -> None:
         np.testing.assert_allclose(found[name], value, atol=1e-4, rtol=0, err_msg=name)
 
 
-def test_a_saved_model_computes_the_same_in_a_run(imported, reference_npz):
+def test_imported_saved_model_computes_the_same_features(imported, reference_npz):
     path, said = imported
     model = simclr_tf.load(path)
     assert int(model.step) == 0
@@ -80,7 +80,7 @@ def test_a_saved_model_computes_the_same_in_a_run(imported, reference_npz):
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["imported"]
 
 
-def test_a_checkpoint_computes_the_same_in_a_run(named, reference_npz, tmp_path):
+def test_imported_checkpoint_computes_the_same_features(named, reference_npz, tmp_path):
     prefix = reference_files.write_checkpoint(tmp_path, reference_files.by_key(named))
     flags = [f"--model_dir={tmp_path / 'run'}", "--image_size=48"]
     status, said, error = run("import", f"--checkpoint={prefix}", *flags)
@@ -94,7 +94,7 @@ def test_a_checkpoint_computes_the_same_in_a_run(named, reference_npz, tmp_path)
     assert (plan.num_classes, plan.is_imported) == (10, True)
 
 
-def test_without_heads(named, reference_npz, tmp_path):
+def test_encoder_without_heads_is_imported(named, reference_npz, tmp_path):
     encoder = {name: value for name, value in named.items() if name.startswith("resnet/")}
     path = reference_files.write_saved_model(tmp_path / "saved", encoder)
     status, said, error = run("import", f"--checkpoint={path}", f"--model_dir={tmp_path / 'run'}")
@@ -107,7 +107,7 @@ def test_without_heads(named, reference_npz, tmp_path):
     assert "no projection head" in said and "linear head" not in said
 
 
-def test_its_export_computes_the_same(imported, reference_npz, tmp_path):
+def test_export_of_an_import_computes_the_same_features(imported, reference_npz, tmp_path):
     path, _ = imported
     status, _, error = run("export", f"--model_dir={path}", f"--output={tmp_path / 'out'}")
     assert status == 0, error
@@ -130,7 +130,7 @@ SHAPES = [
 ARCHITECTURE = ["--resnet_depth=18", "--width_multiplier=0.25", "--image_size=32"]
 
 
-def test_it_does_not_go_on_training(imported):
+def test_training_of_an_import_is_not_resumed(imported):
     path, _ = imported
     before = (path / "config.json").read_bytes()
     status, _, error = run("pretrain", *ARCHITECTURE, *SHAPES, f"--model_dir={path}")
@@ -139,7 +139,7 @@ def test_it_does_not_go_on_training(imported):
     assert (path / "config.json").read_bytes() == before
 
 
-def test_it_is_evaluated_and_its_epochs_are_not_known(imported):
+def test_import_is_evaluated_without_epochs_in_the_table(imported):
     path, _ = imported
     flags = ["--protocols=knn", "--knn_k=5", "--table", *SHAPES[:3]]
     status, said, error = run("evaluate", f"--model_dir={path}", *flags)
@@ -152,7 +152,7 @@ def test_it_is_evaluated_and_its_epochs_are_not_known(imported):
 
 
 @pytest.mark.slow
-def test_training_starts_from_it(imported, tmp_path):
+def test_training_starts_from_imported_weights(imported, tmp_path):
     path, _ = imported
     new = tmp_path / "new"
     start = [f"--checkpoint={path}", f"--model_dir={new}"]
@@ -190,7 +190,9 @@ SUPERVISED = "head_supervised/linear_layer/dense_3/kernel:0"
         (NAME, np.full(32, np.inf, np.float32), "holds numbers that are not finite"),
     ],
 )
-def test_what_does_not_fit_is_named_and_leaves_nothing(named, tmp_path, name, value, reason):
+def test_variable_that_does_not_fit_is_named_and_no_run_is_written(
+    named, tmp_path, name, value, reason
+):
     changed = {**named, name: value}
     if value is None:
         del changed[name]
@@ -198,7 +200,7 @@ def test_what_does_not_fit_is_named_and_leaves_nothing(named, tmp_path, name, va
     assert f"--checkpoint={path}: {name} {reason}" in refused(tmp_path, path)
 
 
-def test_a_key_that_is_missing_is_named(named, tmp_path):
+def test_missing_key_is_named(named, tmp_path):
     keyed = reference_files.by_key(named)
     key = f"model/_projection_head/linear_layers/1/bn_relu/bn/gamma{reference_files.SUFFIX}"
     del keyed[key]
@@ -206,13 +208,13 @@ def test_a_key_that_is_missing_is_named(named, tmp_path):
     assert f"--checkpoint={prefix}: {key} is missing" in refused(tmp_path, prefix)
 
 
-def test_a_place_that_is_no_checkpoint_is_refused(tmp_path):
+def test_file_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "weights.h5"
     path.write_bytes(b"HDF")
     assert f"--checkpoint={path}: expected a SavedModel" in refused(tmp_path, path)
 
 
-def test_flags_are_checked_before_the_file_is_opened(saved_model, imported, tmp_path):
+def test_flags_are_validated_before_the_file_is_opened(saved_model, imported, tmp_path):
     assert "=4: expected an integer of at least 8" in refused(tmp_path, "nowhere", "--image_size=4")
     path, _ = imported
     for place, what in ((path, "holds a run already"), (path.parent, "is not empty")):
@@ -224,7 +226,7 @@ def test_flags_are_checked_before_the_file_is_opened(saved_model, imported, tmp_
         assert status == 2 and " is missing: " in error
 
 
-def test_an_empty_directory_is_a_place(saved_model, tmp_path):
+def test_import_writes_into_an_empty_directory(saved_model, tmp_path):
     place = tmp_path / "mounted"
     place.mkdir()
     link = tmp_path / "link"
@@ -234,7 +236,7 @@ def test_an_empty_directory_is_a_place(saved_model, tmp_path):
     assert (place / "config.json").exists() and link.is_symlink()
 
 
-# A limit on the size of files, past which a write fails or, unless told, ends the process.
+# A limit on the size of files, above which a write fails or, by default, ends the process.
 LIMITED = """
 import resource, signal, sys
 from simclr_tf.cli.main import main
@@ -244,7 +246,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def test_an_import_that_cannot_be_written_or_is_cut_leaves_no_run(saved_model, tmp_path):
+def test_import_that_is_killed_or_cannot_be_written_leaves_no_run(saved_model, tmp_path):
     place = tmp_path / "runs" / "run"
     arguments = ["import", f"--checkpoint={saved_model}", f"--model_dir={place}"]
 
@@ -265,7 +267,7 @@ def test_an_import_that_cannot_be_written_or_is_cut_leaves_no_run(saved_model, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet50", "resnet50_sk"])
-def test_the_whole_of_the_published_size(reference_variables, tmp_path, model):
+def test_weights_of_the_published_size_are_imported(reference_variables, tmp_path, model):
     draw = np.random.default_rng(0)
     named = {
         name: draw.uniform(0.5, 1.5, shape).astype(np.float32)

@@ -44,7 +44,7 @@ def _read_numbers(batches) -> list[int]:
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """`numbered`: 120 and 30 labelled 8x8 PNGs in four files a split; `one_file` in one."""
+    """`numbered`: 120 and 30 labeled 8x8 PNGs in four files a split; `one_file` in one."""
     path = tmp_path_factory.mktemp("tfds")
     image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
     label = tfds.features.ClassLabel(names=["a", "b", "c"])

@@ -124,9 +124,9 @@ def test_linear_trains_on_crops_and_flips_only():
         Linear(epochs=3, batch_size=12).predict(task)
         return np.concatenate([views.numpy() for views in seen[1:]])
 
-    colours = views_of(plain).reshape(-1, 64, 3)
-    np.testing.assert_allclose(colours, np.broadcast_to(colours[:, :1], colours.shape), atol=1e-5)
-    found = set(map(tuple, np.round(colours[:, 0] * 255).astype(int)))
+    colors = views_of(plain).reshape(-1, 64, 3)
+    np.testing.assert_allclose(colors, np.broadcast_to(colors[:, :1], colors.shape), atol=1e-5)
+    found = set(map(tuple, np.round(colors[:, 0] * 255).astype(int)))
     assert found == set(map(tuple, shades.reshape(-1, 3).astype(int)))
     rows = views_of(ramp)[:, 0, :, 0]
     slopes = rows[:, -1] - rows[:, 0]

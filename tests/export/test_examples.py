@@ -43,9 +43,9 @@ def run_dir(run_cli, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def labelled(run_cli, tmp_path_factory):
+def labeled(run_cli, tmp_path_factory):
     """A run with labels: in as few steps, its encoder is worth more."""
-    path = tmp_path_factory.mktemp("labelled") / "run"
+    path = tmp_path_factory.mktemp("labeled") / "run"
     train = ["finetune", *FLAGS, "--from_scratch", "--train_steps=200", "--mode=train"]
     train += ["--width_multiplier=0.125"]
     forms = ("tflite_int8", "saved_model_float16")
@@ -108,7 +108,7 @@ def alone(run_dir):
         pytest.param("keras_cv_preprocessing", marks=needs("keras_cv")),
     ],
 )
-def test_example_gives_the_run_s_own_features(name, run_dir, images, alone, tmp_path):
+def test_example_computes_the_features_of_the_run(name, run_dir, images, alone, tmp_path):
     folder, expected = images
     export = run_dir / "export" / ("60.tflite" if name == "tflite" else "60")
     output = tmp_path / "features.npy"
@@ -143,29 +143,29 @@ def test_every_example_has_a_test():
 
 
 def _parameters():
-    (mark,) = test_example_gives_the_run_s_own_features.pytestmark
+    (mark,) = test_example_computes_the_features_of_the_run.pytestmark
     return {getattr(value, "values", (value,))[0] for value in mark.args[1]}
 
 
-def test_scikit_learn_on_embeddings(run_cli, labelled, alone, tmp_path):
+def test_scikit_learn_example_classifies_embeddings(run_cli, labeled, alone, tmp_path):
     done = run_cli(
-        "embed", f"--model_dir={labelled}", "--split=train[:600]", f"--output={tmp_path}/out"
+        "embed", f"--model_dir={labeled}", "--split=train[:600]", f"--output={tmp_path}/out"
     )
     assert done.returncode == 0, done.stderr
     printed = alone(EXAMPLES / "scikit_learn.py", tmp_path / "out")
     assert "features: float32 [600, 64]" in printed
     assert float(printed.rpartition(":")[2]) > 0.15  # of ten classes
     own = extract_features(
-        simclr_tf.load(labelled).encoder, open_source("shapes", "train[:600]"), SIZE
+        simclr_tf.load(labeled).encoder, open_source("shapes", "train[:600]"), SIZE
     )
     np.testing.assert_allclose(np.load(tmp_path / "out" / "features.npy"), own.features, atol=1e-5)
 
 
-def test_eight_bits_and_float16_judge_as_the_run_does(labelled):
+def test_int8_and_float16_exports_have_the_accuracy_of_the_run(labeled):
     train, test = (open_source("shapes", split) for split in ("train[:4000]", "test"))
-    own = simclr_tf.load(labelled).encoder
-    half = tf.saved_model.load(str(labelled / "export" / "200-float16"))
-    run = tf.lite.Interpreter(str(labelled / "export" / "200-int8.tflite")).get_signature_runner()
+    own = simclr_tf.load(labeled).encoder
+    half = tf.saved_model.load(str(labeled / "export" / "200-float16"))
+    run = tf.lite.Interpreter(str(labeled / "export" / "200-int8.tflite")).get_signature_runner()
 
     def eight_bits(images, training):
         (features,) = tf.numpy_function(

@@ -28,7 +28,7 @@ def encoder():
     ("quantization", "least", "most"),
     [("float32", 0, 1e-5), ("float16", 1e-6, 1e-2), ("int8", 1e-4, 0.1)],
 )
-def test_tflite_gives_the_features_in_batches_of_any_size(
+def test_tflite_computes_the_features_for_any_batch_size(
     encoder, tmp_path, quantization, least, most
 ):
     path = export_tflite(
@@ -59,7 +59,7 @@ print("features", run(images=np.ones([1, 16, 16, 3], np.float32))["features"].sh
 
 
 @pytest.mark.slow
-def test_a_cut_tflite_file_gives_no_features(encoder, tmp_path):
+def test_truncated_tflite_file_computes_no_features(encoder, tmp_path):
     path = export_tflite(encoder, tmp_path / "a.tflite", image_size=SIZE, model_card="")
 
     def run():
@@ -74,7 +74,7 @@ def test_a_cut_tflite_file_gives_no_features(encoder, tmp_path):
     assert cut.returncode and "features" not in cut.stdout
 
 
-def test_int8_needs_images_and_nothing_else_is_left(encoder, tmp_path):
+def test_tflite_export_with_invalid_arguments_writes_nothing(encoder, tmp_path):
     settings = {"image_size": SIZE, "model_card": ""}
     with pytest.raises(ValueError, match="calibration"):
         export_tflite(encoder, tmp_path / "a.tflite", quantization="int8", **settings)
@@ -98,7 +98,7 @@ print("loaded")
 """
 
 
-def test_a_keras_file_loads_without_this_package(encoder, tmp_path):
+def test_keras_file_loads_without_this_package(encoder, tmp_path):
     path = export_keras(encoder, tmp_path / "encoder.keras", model_card="# card\n")
     features = encoder(IMAGES, training=False)
     np.savez(tmp_path / "data.npz", images=IMAGES, features=features)

@@ -67,7 +67,7 @@ def exported(resnet, head, tmp_path_factory):
     return _export(resnet, tmp_path_factory.mktemp("export") / "7", projection_head=head)
 
 
-def test_features_in_both_modes(resnet, exported):
+def test_export_computes_the_features_in_both_modes(resnet, exported):
     loaded = tf.saved_model.load(str(exported))
     for batch in (IMAGES, IMAGES[:1], tf.constant(IMAGES[:3])):
         expected = resnet(batch, training=False).numpy()
@@ -81,7 +81,7 @@ def test_features_in_both_modes(resnet, exported):
         np.testing.assert_allclose(mine, theirs, atol=1e-5, err_msg=mine.name)
 
 
-def test_statistics_move_only_in_training(resnet, exported):
+def test_batch_statistics_change_only_in_training_mode(resnet, exported):
     loaded = tf.saved_model.load(str(exported))
 
     def statistics():
@@ -99,7 +99,7 @@ def test_statistics_move_only_in_training(resnet, exported):
     assert all((value != before[name]).any() for name, value in statistics().items())
 
 
-def test_lists_of_variables(resnet, exported):
+def test_export_lists_the_variables_of_the_encoder(resnet, exported):
     loaded = tf.saved_model.load(str(exported))
     assert [v.name for v in loaded.variables] == [v.name for v in resnet.variables]
     names = [v.name for v in loaded.trainable_variables]
@@ -108,7 +108,7 @@ def test_lists_of_variables(resnet, exported):
     assert {id(v) for v in loaded.trainable_variables} < {id(v) for v in loaded.variables}
 
 
-def test_signatures(resnet, head, exported):
+def test_signatures_compute_every_output(resnet, head, exported):
     loaded = tf.saved_model.load(str(exported))
     assert set(loaded.signatures) == {"serving_default", "all_outputs"}
     images = tf.constant(IMAGES)
@@ -135,7 +135,7 @@ def _operations(path):
     return {node.op for node in nodes}
 
 
-def test_nothing_random_and_nothing_but_the_model(resnet, head, exported):
+def test_export_contains_only_the_model_and_no_random_operation(resnet, head, exported):
     ops = _operations(exported)
     assert {"Conv2D", "FusedBatchNormV3", "AssignVariableOp"} <= ops  # every function was seen
     # In particular no host callback, collective or random operation.
@@ -169,7 +169,7 @@ print("consumed")
 """
 
 
-def test_a_process_without_this_package_loads_and_fine_tunes_it(resnet, exported, tmp_path):
+def test_export_is_fine_tuned_without_this_package(resnet, exported, tmp_path):
     tiny = _tiny()
     path = _export(tiny, tmp_path / "tiny")
     outputs = {"resnet": resnet(IMAGES, training=False), "tiny": tiny(IMAGES, training=False)}
@@ -185,7 +185,7 @@ def test_a_process_without_this_package_loads_and_fine_tunes_it(resnet, exported
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "float64"])
-def test_any_precision_becomes_float32(dtype, tmp_path):
+def test_export_of_any_precision_is_float32(dtype, tmp_path):
     encoder = _tiny(dtype)
     plain = _tiny()
     plain.set_weights(encoder.get_weights())
@@ -197,14 +197,14 @@ def test_any_precision_becomes_float32(dtype, tmp_path):
     assert b"bfloat16" not in text
 
 
-def test_regularizers_become_callables(tmp_path):
+def test_regularizers_are_exported_as_callables(tmp_path):
     encoder = _tiny()
     loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
     (loss,) = loaded.regularization_losses
     np.testing.assert_allclose(loss(), 0.5 * (encoder.variables[0].numpy() ** 2).sum(), rtol=1e-5)
 
 
-def test_a_frozen_encoder_is_exported_trainable(tmp_path):
+def test_frozen_encoder_is_exported_trainable(tmp_path):
     encoder = _tiny()
     encoder.trainable = False
     loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
@@ -215,7 +215,7 @@ def test_a_frozen_encoder_is_exported_trainable(tmp_path):
     assert (loaded.variables[4].numpy() != before).any()
 
 
-def test_a_synchronised_encoder_is_served_by_one_device(tmp_path, mirrored):
+def test_encoder_with_synchronized_batch_norm_runs_on_one_device(tmp_path, mirrored):
     strategy = mirrored(2)
     with strategy.scope():
         encoder = _tiny(synchronized=True)
@@ -230,7 +230,7 @@ def test_a_synchronised_encoder_is_served_by_one_device(tmp_path, mirrored):
     for mine, theirs in zip(loaded.variables, plain.variables, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-6, err_msg=mine.name)
     ops = _operations(path)
-    assert "FusedBatchNormV3" in ops  # synchronised batch norm has no fused kernel
+    assert "FusedBatchNormV3" in ops  # synchronized batch norm has no fused kernel
     assert not [op for op in ops if "Collective" in op]
     assert b"CPU:1" not in (path / "saved_model.pb").read_bytes()
 
@@ -246,7 +246,7 @@ class _ExportEachEpoch(keras.callbacks.Callback):
         prune_old_exports(self.directory, step, max_to_keep=2)
 
 
-def test_exporting_while_training_changes_nothing(tmp_path):
+def test_exporting_during_training_does_not_change_training(tmp_path):
     def train(callbacks):
         keras.utils.set_random_seed(0)
         encoder = _tiny()
@@ -279,7 +279,7 @@ def test_exporting_while_training_changes_nothing(tmp_path):
     assert np.abs(earlier(IMAGES) - loaded(IMAGES)).max() > 1e-4
 
 
-def test_a_directory_that_is_there_is_not_touched(tmp_path):
+def test_existing_directory_is_replaced_only_with_overwrite(tmp_path):
     target = tmp_path / "out"
     target.mkdir()
     (target / "mine.txt").write_text("mine")
@@ -294,7 +294,7 @@ def test_a_directory_that_is_there_is_not_touched(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_failed_export_leaves_the_old_one(tmp_path):
+def test_failed_export_does_not_change_the_old_one(tmp_path):
     path = _export(_tiny(), tmp_path / "out")
     before = (path / "saved_model.pb").read_bytes()
     misfit = build_projection_head("linear", out_dim=2, input_dim=77)
@@ -306,7 +306,7 @@ def test_a_failed_export_leaves_the_old_one(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_steps_are_kept_newest_first(tmp_path):
+def test_oldest_exports_are_pruned(tmp_path):
     def there():
         return {p.name for p in tmp_path.iterdir()}
 
@@ -325,7 +325,7 @@ def test_steps_are_kept_newest_first(tmp_path):
     assert there() == {"20", "20-int8.tflite", "notes", "100x"}
 
 
-def test_a_subclassed_model_is_refused(tmp_path):
+def test_subclassed_model_is_refused(tmp_path):
     class Encoder(keras.Model):
         def call(self, images):
             return tf.reduce_mean(images, [1, 2])
@@ -341,7 +341,7 @@ BIAS = np.array([0.1, -0.2, 0.3], np.float32)
 
 
 @pytest.mark.parametrize("through_head", [False, True])
-def test_classify_answers_with_logits_probabilities_and_names(resnet, head, tmp_path, through_head):
+def test_classify_returns_logits_probabilities_and_names(resnet, head, tmp_path, through_head):
     width = 6 if through_head else 32
     classifier = AffineClassifier(KERNEL[:width], BIAS)
     settings = {"classifier_input": head} if through_head else {}
@@ -370,7 +370,9 @@ def test_classify_answers_with_logits_probabilities_and_names(resnet, head, tmp_
     assert shapes[-2:] == [(width, 3), (3,)]
 
 
-def test_float16_halves_the_kernels_and_computes_with_float32(resnet, head, exported, tmp_path):
+def test_float16_export_halves_the_kernels_and_computes_in_float32(
+    resnet, head, exported, tmp_path
+):
     output = _export(resnet, tmp_path / "half", float16=True, projection_head=head)
     loaded = tf.saved_model.load(str(output))
     features = loaded(IMAGES)
@@ -384,7 +386,7 @@ def test_float16_halves_the_kernels_and_computes_with_float32(resnet, head, expo
     assert (output / WEIGHTS).stat().st_size < 0.6 * (exported / WEIGHTS).stat().st_size
 
 
-def test_a_weight_that_half_precision_cannot_hold_is_refused(tmp_path):
+def test_weight_above_the_maximum_of_float16_is_refused(tmp_path):
     encoder = _tiny()
     encoder.layers[1].kernel.assign(encoder.layers[1].kernel + 1e5)
     with pytest.raises(UserError, match="65,504"):
@@ -392,8 +394,8 @@ def test_a_weight_that_half_precision_cannot_hold_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_encoder_in_the_process_is_another_export(resnet, exported, tmp_path):
-    """Layers of the same names, built, exported and used beside each other."""
+def test_two_encoders_in_a_process_have_separate_exports(resnet, exported, tmp_path):
+    """Layers of the same names, built, exported and used next to each other."""
     other = _trained(ResNet(18, WIDTH, stem="cifar"), IMAGES)
     second = tf.saved_model.load(str(_export(other, tmp_path / "second")))
     first = tf.saved_model.load(str(exported))
@@ -404,7 +406,7 @@ def test_another_encoder_in_the_process_is_another_export(resnet, exported, tmp_
 
 @pytest.mark.parametrize("file", ["saved_model.pb", "variables/variables.index", WEIGHTS])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999, None])
-def test_a_truncated_export_is_an_error_never_features(exported, tmp_path, file, share):
+def test_truncated_export_computes_no_features(exported, tmp_path, file, share):
     shutil.copytree(exported, tmp_path / "cut")
     path = tmp_path / "cut" / file
     if share is None:
@@ -415,7 +417,7 @@ def test_a_truncated_export_is_an_error_never_features(exported, tmp_path, file,
         tf.saved_model.load(str(tmp_path / "cut"))(IMAGES)
 
 
-def test_a_classifier_has_a_name_for_every_logit(resnet, tmp_path):
+def test_classifier_requires_a_name_for_every_logit(resnet, tmp_path):
     with pytest.raises(ValueError, match="3 logits, but 2 class names"):
         _export(
             resnet,

@@ -25,7 +25,7 @@ def _card(**changes):
     return make_model_card(encoder, **(arguments | changes))
 
 
-def test_what_a_user_needs_is_there():
+def test_card_describes_input_output_and_evaluations():
     card = _card(evaluations="| knn | 60.0 |")
     assert "ResNet-18; 20 trainable parameters" in card
     assert "12,345 steps" in card
@@ -37,14 +37,14 @@ def test_what_a_user_needs_is_there():
     assert "Apache-2.0" in card
 
 
-def test_places_and_unset_settings_are_left_out():
+def test_card_omits_paths_and_unset_settings():
     card = _card()
     for absent in ("someone", "data_dir", "checkpoint", "sk_ratio"):
         assert absent not in card
     assert "None yet." in card
 
 
-def test_of_a_folder_only_the_name_is_told():
+def test_card_contains_only_the_name_of_a_folder():
     folder = "folder:/home/someone/photos"
     card = _card(dataset=f"{folder}, split train", settings={"data": {"dataset": folder}})
     assert "someone" not in card
@@ -52,13 +52,13 @@ def test_of_a_folder_only_the_name_is_told():
     assert "| `data.dataset` | `folder:photos` |" in card
 
 
-def test_the_code_it_shows_is_three_lines():
+def test_card_contains_three_lines_of_code():
     code = _card().split("```python\n")[1].split("```")[0]
     assert len(code.splitlines()) == 3
     compile(code, "card", "exec")
 
 
-def test_a_classifier_is_told_with_its_classes():
+def test_card_lists_the_classes_of_a_classifier():
     names = [f"class{i}" for i in range(25)]
     card = _card(classifier="logistic on cifar10", class_names=names)
     assert "25 classes" in card and "`class19` and 5 more" in card and "`class20`" not in card
@@ -66,7 +66,7 @@ def test_a_classifier_is_told_with_its_classes():
     assert "## Classifier" not in _card()
 
 
-def test_a_fine_tuned_encoder_is_not_told_to_be_without_labels():
+def test_card_gives_the_number_of_labels_of_a_fine_tuned_encoder():
     assert "| trained on | cifar10, split train, with 500 labels, 12,345 steps |" in _card(
         num_labels=500, training_verb="trained"
     )

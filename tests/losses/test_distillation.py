@@ -51,12 +51,12 @@ def test_gradient_equals_numpy(temperature):
 
 
 def test_gradient_scale_is_independent_of_the_temperature():
-    """At high T it is that of half the squared distance of centred logits, over the classes."""
+    """At high T it is that of half the squared distance of centered logits, over the classes."""
     student = tf.Variable(STUDENT)
     with tf.GradientTape() as tape:
         loss = distillation(student, tf.constant(TEACHER), 1e4)
-    centred = (x - x.mean(axis=1, keepdims=True) for x in (STUDENT, TEACHER))
-    ours, theirs = centred
+    centered = (x - x.mean(axis=1, keepdims=True) for x in (STUDENT, TEACHER))
+    ours, theirs = centered
     wanted = (ours - theirs) / STUDENT.size
     np.testing.assert_allclose(tape.gradient(loss, student), wanted, rtol=1e-2, atol=1e-4)
 

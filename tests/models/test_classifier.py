@@ -62,7 +62,7 @@ def test_replicas_train_as_one_device(mirrored, replicas, optimizer):
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_step_is_cross_entropy_of_the_labelled_views(views):
+def test_step_is_cross_entropy_of_the_labeled_views(views):
     (batch,) = batches(1)
     figures, _ = _train(1, views=views)
     model = _build(views=views)

@@ -71,16 +71,16 @@ def test_step_equals_the_equation_of_the_paper(alpha):
     distilled = -0.25 * (p * _log_softmax(logits / 0.5)).sum(axis=1)
     labels = batch["label"].numpy()
     known = labels >= 0
-    labelled = -_log_softmax(logits)[known, labels[known]]
+    labeled = -_log_softmax(logits)[known, labels[known]]
     # Both sums over the batch's images, of which two have no label.
-    wanted = (alpha * distilled.sum() + (1 - alpha) * labelled.sum()) / BATCH
+    wanted = (alpha * distilled.sum() + (1 - alpha) * labeled.sum()) / BATCH
     (found,), _ = _train(1, alpha=alpha)
     np.testing.assert_allclose(found["loss"], wanted, rtol=1e-6)
     alike = logits.argmax(axis=1) == taught.argmax(axis=1)
     np.testing.assert_allclose(found["agreement"], alike.mean(), rtol=1e-6)
     if alpha < 1:
         np.testing.assert_allclose(found["distillation_loss"], distilled.mean(), rtol=1e-6)
-        np.testing.assert_allclose(found["labelled_loss"], labelled.mean(), rtol=1e-6)
+        np.testing.assert_allclose(found["labelled_loss"], labeled.mean(), rtol=1e-6)
         right = (logits.argmax(axis=1) == labels)[known].mean()
         np.testing.assert_allclose(found["accuracy"], right, rtol=1e-6)
 

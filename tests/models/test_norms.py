@@ -46,7 +46,7 @@ def expected(name: str, steps: int) -> tuple[float, np.ndarray]:
 
 
 def check(norms: GradientNormMonitor, model: keras.Model, steps: int) -> None:
-    """What was found is of step `steps`, and of the weights as they are."""
+    """Asserts that the latest norms are those of step `steps` and of the current weights."""
     found, ratios = norms.latest()
     gradient, wanted = expected("lars", steps)
     weights = np.sqrt(sum((v.numpy() ** 2).sum() for v in model.trainable_variables))

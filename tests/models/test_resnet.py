@@ -16,8 +16,8 @@ from tests.models import reference_weights
 TINY = 1 / 32
 
 
-def randomise(model: keras.Model, seed: int = 0) -> None:
-    """Give every variable a value that its initialiser would not, gammas and statistics too."""
+def randomize(model: keras.Model, seed: int = 0) -> None:
+    """Gives every variable, also gammas and statistics, a value unlike its initial one."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         if "kernel" in variable.name:
@@ -47,7 +47,7 @@ def up_to(model: keras.Model, name: str) -> keras.Model:
 def attentive() -> keras.Model:
     """A small bottleneck encoder with selective kernels and squeeze-excitation."""
     encoder = ResNet(50, 1 / 8, stem="cifar", sk_ratio=0.0625, se_ratio=0.5)
-    randomise(encoder)
+    randomize(encoder)
     return encoder
 
 
@@ -232,7 +232,7 @@ def test_mixed_precision_gives_float32_features_from_float32_variables(
     assert encoder.output.dtype == tf.float32
 
     exact = ResNet(**arguments, width_multiplier=TINY)
-    randomise(exact)
+    randomize(exact)
     encoder.set_weights(exact.get_weights())
     x = images(4, 32)
     assert encoder(x, training=False).dtype == tf.float32
@@ -256,7 +256,7 @@ def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 def test_batch_norm_sees_the_global_batch_on_two_replicas(mirrored):
     arguments = {"depth": 18, "width_multiplier": TINY, "stem": "cifar", "dtype": "float64"}
     single = up_to(ResNet(**arguments), "block_group1")
-    randomise(single)
+    randomize(single)
     initial = single.get_weights()
     x = images(8, 8).astype(np.float64)
     expected = single(x, training=True).numpy()
@@ -298,7 +298,7 @@ def test_xla_gives_the_same_values(attentive):
 
 def test_saved_model_loads_without_this_package(attentive, tmp_path):
     whole = ResNet(18, TINY, sk_ratio=0.0625, dtype="mixed_bfloat16")
-    randomise(whole)
+    randomize(whole)
     models = {"whole": whole, "part": up_to(attentive, "block_group2_block1_relu")}
     x = images(2, 32)
     np.save(tmp_path / "x.npy", x)

@@ -29,7 +29,7 @@ from tests.optional import needs
 
 @pytest.fixture(scope="module")
 def on_one_device():
-    """What `train_and_probe` gives on one device, made once per case."""
+    """Returns the result of `train_and_probe` on one device, computed once per case."""
     return functools.cache(train_and_probe)
 
 

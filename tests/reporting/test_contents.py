@@ -31,7 +31,7 @@ from simclr_tf.runs.run_dir import RunDir
 from tests.embedded_datasets import random_dataset as random_rows
 
 
-def looked(split="train", **settings) -> EmbeddedSplit:
+def embedded_split(split="train", **settings) -> EmbeddedSplit:
     rows = random_rows(**settings)
     return EmbeddedSplit(rows, split, len(rows))
 
@@ -44,9 +44,9 @@ def _cosines(a, b):
 @pytest.mark.parametrize("apart", [True, False])
 def test_neighbors_equal_a_search_one_by_one(apart):
     names = [f"{i}.png" for i in range(40)]
-    bank = looked(names=names, size=24)
-    judged = looked("test", names=names, size=24, count=20) if apart else None
-    asked = judged or bank
+    bank = embedded_split(names=names, size=24)
+    query_split = embedded_split("test", names=names, size=24, count=20) if apart else None
+    asked = query_split or bank
     queries = asked.evenly_spaced_sample(8)
     pixels = [
         np.stack([eval_transform(side.rows.source.images[[i]], 16)[0] for i in range(len(side))])
@@ -54,10 +54,10 @@ def test_neighbors_equal_a_search_one_by_one(apart):
     ]
     distances = np.sqrt(((pixels[1][queries, None] - pixels[0][None]) ** 2).sum(axis=(2, 3, 4)))
     cosines = _cosines(asked.rows.features[queries], bank.rows.features)
-    if not apart:  # no image is its own neighbour
+    if not apart:  # no image is its own neighbor
         distances[np.arange(8), queries] = np.inf
         cosines[np.arange(8), queries] = -np.inf
-    found = find_nearest_neighbors(bank, judged, 16)
+    found = find_nearest_neighbors(bank, query_split, 16)
     assert [near.query.name for near in found] == [f"{i}.png" for i in queries]
     for near, by_pixels, by_cosine in zip(found, distances, cosines, strict=True):
         expected = np.argsort(by_pixels)[:6]
@@ -72,7 +72,7 @@ def test_neighbors_equal_a_search_one_by_one(apart):
 
 
 def test_planted_duplicates_are_found_within_and_across_splits():
-    train, test = looked(count=30), looked("test", count=20)
+    train, test = embedded_split(count=30), embedded_split("test", count=20)
     images = train.rows.source.images
     images[9] = images[4]
     train.rows.features[9] = 2 * train.rows.features[4]  # the same direction
@@ -119,14 +119,14 @@ def test_the_worst_positive_pairs_use_the_models_views(shapes_runs):
 
 @pytest.mark.parametrize("apart", [True, False])
 def test_classes_by_knn_equal_a_vote_one_by_one(apart):
-    bank = looked()
-    judged = looked("test", count=20) if apart else None
-    found = class_report_from_knn(bank, judged)
+    bank = embedded_split()
+    query_split = embedded_split("test", count=20) if apart else None
+    found = class_report_from_knn(bank, query_split)
     known = bank.rows.labels >= 0
     features, labels = bank.rows.features[known], bank.rows.labels[known]
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
 
-    asked = judged.rows if apart else bank.rows
+    asked = query_split.rows if apart else bank.rows
     there = asked.labels >= 0
     truth, answers = asked.labels[there], []
     for i, query in enumerate(asked.features[there]):
@@ -140,7 +140,7 @@ def test_classes_by_knn_equal_a_vote_one_by_one(apart):
     assert f"{len(truth)} images of " in found.source
     shares = [np.mean(np.array(answers)[truth == c] == c) for c in range(3)]
     assert [row[2] for row in found.per_class.rows] == [f"{share:.1%}" for share in shares]
-    assert class_report_from_knn(looked(labeled=False), None) is None
+    assert class_report_from_knn(embedded_split(labeled=False), None) is None
 
 
 def test_classes_of_an_evaluation_equal_its_files(shapes_runs):
@@ -160,7 +160,7 @@ def test_classes_of_an_evaluation_equal_its_files(shapes_runs):
 
 
 def test_the_map_is_colored_by_class_or_by_cluster():
-    by_class = make_embedding_map(looked(), "tsne", 30)
+    by_class = make_embedding_map(embedded_split(), "tsne", 30)
     assert by_class.grouping == "class" and by_class.images == "30 of 40 images of train"
     assert [plot.name for plot in by_class.plots] == ["map-pca", "map-tsne"]
     for plot in by_class.plots:
@@ -171,23 +171,25 @@ def test_the_map_is_colored_by_class_or_by_cluster():
     draw = np.random.default_rng(0)
     heaps = np.repeat(np.eye(6, dtype=np.float32)[:3], 20, axis=0)
     heaps += draw.normal(scale=1e-3, size=heaps.shape).astype(np.float32)
-    by_cluster = make_embedding_map(looked(count=60, labeled=False, features=heaps), "pca", 60)
+    by_cluster = make_embedding_map(
+        embedded_split(count=60, labeled=False, features=heaps), "pca", 60
+    )
     groups = np.array(by_cluster.points["groups"])
     assert "clusters" in by_cluster.grouping
     assert not any(set(groups[20 * i : 20 * i + 20]) & set(groups[20 * i + 20 :]) for i in range(2))
-    assert make_embedding_map(looked(count=4, labeled=False), "pca", 10) is None
+    assert make_embedding_map(embedded_split(count=4, labeled=False), "pca", 10) is None
 
 
 def test_the_map_of_collapsed_features_has_a_note():
     same = np.ones((30, 6), np.float32)
-    (plot,) = make_embedding_map(looked(count=30, features=same), "tsne", 30).plots
+    (plot,) = make_embedding_map(embedded_split(count=30, features=same), "tsne", 30).plots
     assert plot.title == "PCA (all features are the same: the representation has collapsed)"
 
 
 @pytest.mark.slow
 def test_umap_maps_if_it_is_installed():
     pytest.importorskip("umap")
-    found = make_embedding_map(looked(), "umap", 30)
+    found = make_embedding_map(embedded_split(), "umap", 30)
     assert [plot.title for plot in found.plots][1] == "UMAP (15 neighbors)"
 
 

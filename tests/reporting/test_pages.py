@@ -158,13 +158,13 @@ def test_a_phone_shows_it_in_one_column(browser, hostile_run):
 def test_dark_is_dark_and_follows_the_system(browser, hostile_run):
     browser.open(hostile_run / "report.html", dark=True)
 
-    colours = (
+    colors = (
         "return [getComputedStyle(document.body).backgroundColor,"
         "getComputedStyle(document.querySelector('.xtick text')).fill].join(' ')"
     )
-    assert browser.run(colours) == "rgb(18, 22, 29) rgb(242, 245, 250)"
+    assert browser.run(colors) == "rgb(18, 22, 29) rgb(242, 245, 250)"
     browser.prefer("light")
-    browser.until(f"return (() => {{ {colours} }})() === 'rgb(255, 255, 255) rgb(42, 63, 95)'")
+    browser.until(f"return (() => {{ {colors} }})() === 'rgb(255, 255, 255) rgb(42, 63, 95)'")
 
 
 def test_a_comparison_shows_all_runs(browser, comparison, shapes_runs):

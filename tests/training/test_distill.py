@@ -145,13 +145,13 @@ def test_starts_from_the_encoder_of_a_run(teacher, tmp_path):
 
 @pytest.fixture(scope="module")
 def tinted(tmp_path_factory) -> Path:
-    """Noise that is warm or cold: with labels in `labelled`, other images without in `bare`."""
+    """Noise that is warm or cold: with labels in `labeled`, other images without in `bare`."""
     place, draw = tmp_path_factory.mktemp("tinted"), np.random.default_rng(0)
     for i in range(192):
         kind, tint = (("warm", [70, 30, 0]), ("cold", [0, 30, 70]))[i % 2]
         folder = place / "bare"
         if i < 96:
-            folder = place / "labelled" / ("train" if i < 48 else "test") / kind
+            folder = place / "labeled" / ("train" if i < 48 else "test") / kind
         folder.mkdir(parents=True, exist_ok=True)
         pixels = draw.integers(0, 180, (20, 20, 3)) + np.array(tint)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:03}.png")
@@ -161,17 +161,17 @@ def tinted(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_student_learns_from_predictions_alone(tinted, tmp_path):
     """A narrower encoder, from unlabeled images."""
-    labelled = {"dataset": f"folder:{tinted / 'labelled'}", "train_split": "train"}
-    labelled |= {"eval_split": "test", "storage_size": 24}
+    labeled = {"dataset": f"folder:{tinted / 'labeled'}", "train_split": "train"}
+    labeled |= {"eval_split": "test", "storage_size": 24}
     guide = tmp_path / "guide"
     guide_config = from_scratch_config(
         30,
-        data=labelled,
+        data=labeled,
         encoder=WIDE,
         optimization={"train_batch_size": 16},
     )
     finetune(guide_config, guide)
-    bare = {**labelled, "dataset": f"folder:{tinted / 'bare'}", "validation_fraction": 0.25}
+    bare = {**labeled, "dataset": f"folder:{tinted / 'bare'}", "validation_fraction": 0.25}
     place = tmp_path / "student"
     settings = distill_config(
         guide,
@@ -186,7 +186,7 @@ def test_student_learns_from_predictions_alone(tinted, tmp_path):
     assert last["agreement"] > 0.9 > first["agreement"]
     assert last["validation_agreement"] > 0.9
     evaluate_classifier(guide)
-    evaluate_classifier(place, data=labelled)
+    evaluate_classifier(place, data=labeled)
     of_guide, of_student = (
         json.loads((run / "evaluations.json").read_text(encoding="utf-8"))[-1]
         for run in (guide, place)
@@ -196,7 +196,7 @@ def test_student_learns_from_predictions_alone(tinted, tmp_path):
     assert of_guide["top1"] > 0.9 and of_student["top1"] > 0.9  # chance is 0.5
 
     # It is evaluated like any run, and can be a teacher itself.
-    evaluate_run(place, EvalOptions(protocols="knn", knn_k=20, dataset=labelled["dataset"]))
+    evaluate_run(place, EvalOptions(protocols="knn", knn_k=20, dataset=labeled["dataset"]))
     table = " ".join(format_run_table([place]).split())
     assert "| own classifier, T=1 | distilled encoder | R18 × 0.0625 | 32 | – | " in table
     assert f" | 0 | {100 * of_student['top1']:.1f} |" in table

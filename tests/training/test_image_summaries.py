@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 
 def make_rows(count=40, size=32, labels=None, features=None) -> EmbeddedDataset:
-    """An embedded dataset of images of one colour each."""
+    """An embedded dataset of images of one color each."""
     colors = RNG.integers(0, 256, (count, 1, 1, 3), np.uint8)
     images = np.broadcast_to(colors, (count, size, size, 3)).copy()
     names = None if labels is None else ("ant", "bee", "cat")

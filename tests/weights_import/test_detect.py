@@ -1,4 +1,4 @@
-"""From names and shapes to an architecture, and what does not fit is named."""
+"""Detection of an architecture from names and shapes of variables."""
 
 import dataclasses
 import re
@@ -30,7 +30,7 @@ def shapes_of(architecture: Architecture, name_kind: str = "name") -> dict[str, 
 
 @pytest.mark.parametrize(("listed", "name_kind"), [("variables", "name"), ("checkpoint", "key")])
 @pytest.mark.parametrize("model", ["resnet50", "resnet50_sk"])
-def test_the_references_names_and_shapes(reference_variables, model, listed, name_kind):
+def test_architectures_of_the_reference_are_detected(reference_variables, model, listed, name_kind):
     shapes = {name: tuple(shape) for name, shape in reference_variables[model][listed]}
     found = detect_architecture(shapes, name_kind)
     sk_ratio = 0.0625 if model == "resnet50_sk" else 0.0
@@ -39,7 +39,7 @@ def test_the_references_names_and_shapes(reference_variables, model, listed, nam
     assert {name: variable.shape for variable, name in found.names} == shapes
 
 
-def test_names_and_keys_are_of_the_same_variables(reference_variables):
+def test_names_and_keys_identify_the_same_variables(reference_variables):
     # Of what both say by themselves: the shape, the group, the leaf, the head's layer.
     for model in reference_variables.values():
         names, keys = (
@@ -54,7 +54,7 @@ def test_names_and_keys_are_of_the_same_variables(reference_variables):
             assert not layer or f"/linear_layers/{layer[1]}/" in variable.key
 
 
-def test_keys_of_a_basic_block():
+def test_basic_block_has_the_keys_of_the_reference():
     # ResidualBlock of the reference: shortcut_layers, conv2d_bn_layers, se_layer.
     sizes = {"resnet_depth": 18, "sk_ratio": 0.0625, "se_ratio": 0.25, "stem": "imagenet"}
     keys = [v.key for v in reference_variables(Architecture(Encoder(**sizes), ProjectionHead()))]
@@ -89,7 +89,7 @@ def test_keys_of_a_basic_block():
         ({"resnet_depth": 18, "width_multiplier": 0.1875, "stem": "cifar"}, {}, 1),
     ],
 )
-def test_every_architecture_comes_back(encoder, head, classes, name_kind):
+def test_every_architecture_is_detected(encoder, head, classes, name_kind):
     encoder = {"stem": "imagenet", **encoder}
     architecture = Architecture(Encoder(**encoder), ProjectionHead(**head), classes)
     assert (
@@ -98,12 +98,12 @@ def test_every_architecture_comes_back(encoder, head, classes, name_kind):
     )
 
 
-def test_a_linear_head_is_told_by_its_name():
+def test_linear_head_is_detected_by_its_name():
     linear = dataclasses.replace(SMALL, head=ProjectionHead(proj_head_mode="linear"))
     assert detect_architecture(shapes_of(linear), "name").architecture == linear
 
 
-def test_a_fraction_of_a_filter_gives_the_same_shapes():
+def test_detected_width_has_the_same_shapes():
     odd = dataclasses.replace(SMALL, encoder=Encoder(resnet_depth=18, width_multiplier=0.3))
     found = detect_architecture(shapes_of(odd), "name").architecture
     assert found.encoder.width_multiplier == 153 / 512
@@ -121,7 +121,7 @@ def test_a_fraction_of_a_filter_gives_the_same_shapes():
         ({"resnet_depth": 50, "stem": "imagenet", "sk_ratio": 0.25, "se_ratio": 0.5}, {}),
     ],
 )
-def test_they_are_the_variables_of_our_model(encoder, head):
+def test_reference_variables_match_the_model(encoder, head):
     encoder, head = Encoder(**encoder, width_multiplier=0.125), ProjectionHead(**head)
     config = PretrainConfig(Data(dataset="shapes"), Augmentation(image_size=32), encoder, head)
     model = build_model(config, TrainingPlan(0, 7, 0, 0, 0.0, 0.0))
@@ -159,7 +159,7 @@ def renumbered(shapes, number, sync="sync_"):
     ],
     ids=["from 0", "from elsewhere", "with gaps"],
 )
-def test_numbers_count_by_their_order(number, sync):
+def test_layers_are_matched_by_the_order_of_their_numbers(number, sync):
     shapes = shapes_of(SMALL)
     found = detect_architecture(renumbered(shapes, number, sync), "name")
     assert found.architecture == SMALL
@@ -176,7 +176,7 @@ def names_of_layer(shapes, layer):
 @pytest.mark.parametrize(
     "layer", ["conv2d", "batch_norm_relu", "conv2d_5", "batch_norm_relu_9", "conv2d_20", "dense_1"]
 )
-def test_a_missing_layer_is_named(layer, above):
+def test_missing_layer_is_named(layer, above):
     shapes = shapes_of(SMALL)
     first, *others = names_of_layer(shapes, layer)
     kept = {name: shape for name, shape in shapes.items() if name not in (first, *others)}
@@ -196,7 +196,7 @@ def test_a_missing_layer_is_named(layer, above):
 
 @pytest.mark.parametrize("position", [0, 3, 57, 100, 120])
 @pytest.mark.parametrize("name_kind", ["name", "key"])
-def test_the_first_variable_that_differs_is_named(position, name_kind):
+def test_first_variable_that_differs_is_named(position, name_kind):
     shapes = shapes_of(SMALL, name_kind)
     name = list(shapes)[position]
     for what, changed in {
@@ -214,21 +214,21 @@ def test_the_first_variable_that_differs_is_named(position, name_kind):
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 3), (3, 3, 16, 0)])
-def test_a_variable_of_any_shape_is_refused_by_its_name(shape):
+def test_variable_of_any_shape_is_named_in_the_error(shape):
     shapes = shapes_of(SMALL)
     for name in ("resnet/conv2d_fixed_padding/conv2d/kernel:0", list(shapes)[-1]):
         with pytest.raises(UserError, match=f"{name} has shape"):
             detect_architecture({**shapes, name: shape}, "name")
 
 
-def test_another_model_is_refused_by_its_first_variable():
+def test_error_for_another_model_names_its_first_variable():
     with pytest.raises(UserError, match=r"no model of the authors' TF2 code.* dense/kernel:0"):
         detect_architecture({"dense/kernel:0": (3, 4), "dense/bias:0": (4,)}, "name")
     with pytest.raises(UserError, match="no model of the authors' TF2 code"):
         detect_architecture({}, "key")
 
 
-def test_a_name_with_and_without_sync_is_no_one_variable():
+def test_names_with_and_without_sync_are_refused():
     shapes = shapes_of(SMALL)
     name = next(name for name in shapes if "batch_normalization" in name)
     shapes[name.replace("/batch_normalization", "/sync_batch_normalization")] = (16,)

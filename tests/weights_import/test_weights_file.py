@@ -17,7 +17,7 @@ KEYED = {f"model/{name[:-2]}{reference_files.SUFFIX}": value for name, value in 
 KEYED["model/more/bias" + reference_files.SUFFIX] = np.zeros(2, np.float32)
 
 
-def test_a_saved_model_gives_the_variables_that_it_is_called_with(tmp_path):
+def test_saved_model_has_the_variables_that_its_call_uses(tmp_path):
     path = reference_files.write_saved_model(tmp_path / "saved", NAMED)
     stored = open_weights_file(path)
     assert (stored.name_kind, dict(stored.skipped)) == ("name", {})
@@ -31,7 +31,7 @@ def test_a_saved_model_gives_the_variables_that_it_is_called_with(tmp_path):
         np.testing.assert_array_equal(stored.read(name), value)
 
 
-def test_no_function_of_a_saved_model_is_needed(tmp_path):
+def test_saved_model_is_read_without_its_functions(tmp_path):
     path = reference_files.write_saved_model(tmp_path / "saved", NAMED)
     file = path / "saved_model.pb"
     document = saved_model_pb2.SavedModel.FromString(file.read_bytes())
@@ -46,7 +46,7 @@ def test_no_function_of_a_saved_model_is_needed(tmp_path):
 
 
 @pytest.mark.parametrize("named", ["prefix", "directory"])
-def test_a_checkpoint_gives_the_model_and_counts_what_it_skips(tmp_path, named):
+def test_checkpoint_has_the_model_and_counts_skipped_values(tmp_path, named):
     prefix = reference_files.write_checkpoint(tmp_path, KEYED)
     stored = open_weights_file(prefix if named == "prefix" else tmp_path)
     assert stored.name_kind == "key"
@@ -57,7 +57,7 @@ def test_a_checkpoint_gives_the_model_and_counts_what_it_skips(tmp_path, named):
     assert dict(stored.skipped) == {"optimizer state": 7, "counters": 2}
 
 
-def test_what_is_neither_is_refused(tmp_path):
+def test_path_without_weights_is_refused(tmp_path):
     (tmp_path / "file.txt").write_text("no weights")
     (tmp_path / "empty").mkdir()
     for name in ("nothing", "file.txt", "empty"):
@@ -67,13 +67,13 @@ def test_what_is_neither_is_refused(tmp_path):
             open_weights_file(tmp_path / name)
 
 
-def test_a_run_of_this_project_is_refused(tmp_path):
+def test_run_of_this_project_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="a run of this project already"):
         open_weights_file(tmp_path)
 
 
-def test_a_saved_model_that_cannot_be_called_is_refused(tmp_path):
+def test_saved_model_that_cannot_be_called_is_refused(tmp_path):
     module = tf.Module()
     module.variable = tf.Variable(1.0)
     tf.saved_model.save(module, str(tmp_path))
@@ -82,7 +82,7 @@ def test_a_saved_model_that_cannot_be_called_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 100])
-def test_a_damaged_saved_model_is_refused(tmp_path, kept):
+def test_damaged_saved_model_is_refused(tmp_path, kept):
     path = reference_files.write_saved_model(tmp_path / "saved", NAMED)
     file = path / "saved_model.pb"
     file.write_bytes(file.read_bytes()[:kept])
@@ -90,7 +90,7 @@ def test_a_damaged_saved_model_is_refused(tmp_path, kept):
         open_weights_file(path)
 
 
-def test_an_index_that_claims_more_than_there_is_is_refused_unread(tmp_path):
+def test_index_larger_than_the_data_is_refused_before_reading(tmp_path):
     prefix = reference_files.write_checkpoint(tmp_path, KEYED)
     (data,) = tmp_path.glob("*.data-*")
     data.write_bytes(data.read_bytes()[:40])
@@ -98,7 +98,7 @@ def test_an_index_that_claims_more_than_there_is_is_refused_unread(tmp_path):
         open_weights_file(prefix)
 
 
-def test_a_damaged_index_is_refused(tmp_path):
+def test_damaged_index_is_refused(tmp_path):
     prefix = reference_files.write_checkpoint(tmp_path, KEYED)
     (index,) = tmp_path.glob("*.index")
     index.write_bytes(index.read_bytes()[:-9])
@@ -106,7 +106,7 @@ def test_a_damaged_index_is_refused(tmp_path):
         open_weights_file(prefix)
 
 
-def test_a_value_that_is_not_finite_is_refused(tmp_path):
+def test_value_that_is_not_finite_is_refused(tmp_path):
     name = "resnet/conv2d/kernel:0"
     bad = {**NAMED, name: np.full(3, np.nan, np.float32)}
     stored = open_weights_file(reference_files.write_saved_model(tmp_path / "saved", bad))
@@ -114,7 +114,7 @@ def test_a_value_that_is_not_finite_is_refused(tmp_path):
         stored.read(name)
 
 
-def test_another_type_is_refused(tmp_path):
+def test_variable_of_another_type_is_refused(tmp_path):
     key = next(iter(KEYED))
     prefix = reference_files.write_checkpoint(tmp_path, {**KEYED, key: np.ones(3, np.float64)})
     with pytest.raises(UserError, match=f"{key} is of type float64, expected float32"):

@@ -38,7 +38,7 @@ def _encode(picture, form):
     return file.getvalue()
 
 
-def test_is_what_evaluation_sees_of_a_folder(decode, tmp_path):
+def test_encoded_images_are_preprocessed_as_in_evaluation(decode, tmp_path):
     pictures = [_picture(60, 90), _picture(100, 40), _picture(33, 33)]
     for number, picture in enumerate(pictures):
         form = "PNG" if number else "JPEG"
@@ -68,7 +68,7 @@ def test_small_images_are_not_cropped(decode):
     np.testing.assert_allclose(found, np.asarray(picture) / 255, atol=1e-6)
 
 
-def test_gray_and_transparent_become_rgb_and_none_are_none(decode):
+def test_gray_and_transparent_images_become_rgb(decode):
     gray = _picture(SIZE, SIZE).convert("L")
     clear = Image.new("RGBA", (SIZE, SIZE), (200, 0, 0, 0))
     found = decode(
@@ -100,7 +100,7 @@ def _bomb():
         (b"\xff\xd8\xff" + bytes(50), None),
     ],
 )
-def test_what_is_no_image_is_an_error(decode, contents, message):
+def test_bytes_that_are_no_image_are_an_error(decode, contents, message):
     good = _encode(_picture(40, 40), "PNG")
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decode(tf.constant([good, contents]))

@@ -1,4 +1,4 @@
-"""What is seen of runs: TensorBoard over HTTP, `runs` and `show`, each in its own process."""
+"""TensorBoard over HTTP, and the commands `runs` and `show`, each in a separate process."""
 
 import contextlib
 import json
@@ -29,11 +29,11 @@ SHAPES = ["--dataset=shapes", "--train_split=train[:64]", "--eval_split=test[:32
 
 @pytest.fixture(scope="module")
 def logdir(run_cli, tmp_path_factory):
-    """Finished runs: `labelled`, and `bare` without labels and of another optimizer."""
+    """Finished runs: `labeled`, and `bare` without labels and of another optimizer."""
     path = tmp_path_factory.mktemp("runs")
     flags = [*SHAPES, "--train_batch_size=16", "--train_steps=8", "--optimizer=lars"]
     flags += ["--knn_every_epochs=1", "--validation_fraction=0.25", "--pictures_every_epochs=1"]
-    done = run_cli("pretrain", *flags, f"--model_dir={path / 'labelled'}")
+    done = run_cli("pretrain", *flags, f"--model_dir={path / 'labeled'}")
     assert done.returncode == 0, done.stderr
     images = path / "images"
     images.mkdir()
@@ -87,57 +87,57 @@ PICTURES = {"view_pairs", "nearest_neighbours", "similarity_matrix"}
 
 
 @pytest.mark.slow
-def test_tensorboard_answers_for_every_tag_that_is_promised(run_cli, logdir, tmp_path):
+def test_tensorboard_shows_every_documented_tag(run_cli, logdir, tmp_path):
     logdir = shutil.copytree(logdir, tmp_path / "runs")
     few = ["--train_split=train[:64]", "--eval_split=test[:32]"]
     done = run_cli(
-        "evaluate", f"--model_dir={logdir / 'labelled'}", *few, "--protocols=knn", "--knn_k=5"
+        "evaluate", f"--model_dir={logdir / 'labeled'}", *few, "--protocols=knn", "--knn_k=5"
     )
     assert done.returncode == 0, done.stderr
-    flags = [f"--checkpoint={logdir / 'labelled'}", *few, "--train_batch_size=16"]
+    flags = [f"--checkpoint={logdir / 'labeled'}", *few, "--train_batch_size=16"]
     done = run_cli("finetune", *flags, "--train_steps=2", f"--model_dir={logdir / 'tuned'}")
     assert done.returncode == 0, done.stderr
-    labelled, bare, tuned = (f"{name}/tensorboard" for name in ("labelled", "bare", "tuned"))
+    labeled, bare, tuned = (f"{name}/tensorboard" for name in ("labeled", "bare", "tuned"))
     with tensorboard(logdir) as ask:
         loaded = ask("plugin/images/tags")
         evaluated = "evaluation/shapes-train-64-304cd1-test-32-0803b1/knn-k-5-T-0.1-64-images"
-        assert set(loaded[labelled]) == PICTURES | {f"{evaluated}/confusion"}
+        assert set(loaded[labeled]) == PICTURES | {f"{evaluated}/confusion"}
         assert set(loaded[bare]) == PICTURES
         assert set(loaded[tuned]) >= {"views", "nearest_neighbours", "similarity_matrix"}
         scalars = ask("plugin/scalars/tags")
-        assert set(scalars[labelled]) >= SCALARS | PROBES | {evaluated}
+        assert set(scalars[labeled]) >= SCALARS | PROBES | {evaluated}
         assert set(scalars[bare]) >= SCALARS and not set(scalars[bare]) & PROBES
-        rows = (logdir / "labelled" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = (logdir / "labeled" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         for tag in ("loss", "gradient_norm", "knn_top1"):
-            points = ask("plugin/scalars/scalars", run=labelled, tag=tag)
+            points = ask("plugin/scalars/scalars", run=labeled, tag=tag)
             wanted = [(r["step"], r[tag]) for r in map(json.loads, rows) if tag in r]
             assert wanted
             np.testing.assert_allclose([p[1:] for p in points], wanted, rtol=1e-6)
         # LARS alone has trust ratios.
         histograms = ask("plugin/histograms/tags")
-        assert set(histograms[labelled]) == {"trust_ratio"} and bare not in histograms
-        (*_, (_, step, bins)) = ask("plugin/histograms/histograms", run=labelled, tag="trust_ratio")
+        assert set(histograms[labeled]) == {"trust_ratio"} and bare not in histograms
+        (*_, (_, step, bins)) = ask("plugin/histograms/histograms", run=labeled, tag="trust_ratio")
         assert step == 8 and sum(count for _, _, count in bins) == 23  # kernels but the linear head
 
         for tag, times in (("view_pairs", [2]), ("similarity_matrix", [3, 6, 8])):
-            found = ask("plugin/images/images", run=labelled, tag=tag, sample=0)
+            found = ask("plugin/images/images", run=labeled, tag=tag, sample=0)
             assert [image["step"] for image in found] == times
             query = dict(urllib.parse.parse_qsl(found[-1]["query"]))
             content = ask("plugin/images/individualImage", **query)
             picture = tf.io.decode_png(content).numpy()
             assert picture.shape[-1] == 3 and picture.std() > 5
 
-        (config,) = ask("plugin/text/text", run=labelled, tag="config")
+        (config,) = ask("plugin/text/text", run=labeled, tag="config")
         assert "&quot;train_batch_size&quot;: 16" in config["text"] or (
             '"train_batch_size": 16' in config["text"]
         )
-        _runs_compare(ask, labelled, bare, tuned)
-        _projector(ask, labelled, 48, "label\tid\tindex")
+        _runs_compare(ask, labeled, bare, tuned)
+        _projector(ask, labeled, 48, "label\tid\tindex")
         metadata = _projector(ask, bare, 20, "id\tindex")
         assert all(f"<b>{i}.png\t" in metadata for i in range(20))
 
 
-def _runs_compare(ask, labelled, bare, tuned):
+def _runs_compare(ask, labeled, bare, tuned):
     metrics = [{"name": {"group": "", "tag": "loss"}}]
     columns = [{"metric": metric["name"]} for metric in metrics]
     experiment = ask("plugin/hparams/experiment", request="{}")
@@ -147,11 +147,11 @@ def _runs_compare(ask, labelled, bare, tuned):
     wanted["allowedStatuses"] += ["STATUS_RUNNING", "STATUS_SUCCESS"]
     groups = ask("plugin/hparams/session_groups", request=json.dumps(wanted))["sessionGroups"]
     by_run = {group["sessions"][0]["name"]: group for group in groups}
-    assert set(by_run) == {labelled, bare, tuned}
-    assert by_run[labelled]["hparams"]["optimizer"] == "lars"
+    assert set(by_run) == {labeled, bare, tuned}
+    assert by_run[labeled]["hparams"]["optimizer"] == "lars"
     assert by_run[bare]["hparams"]["optimizer"] == "adamw"
-    assert by_run[labelled]["hparams"]["train_batch_size"] == 16
-    (value,) = [m for m in by_run[labelled]["metricValues"] if m["name"]["tag"] == "loss"]
+    assert by_run[labeled]["hparams"]["train_batch_size"] == 16
+    (value,) = [m for m in by_run[labeled]["metricValues"] if m["name"]["tag"] == "loss"]
     assert value["trainingStep"] == 8
 
 
@@ -176,19 +176,19 @@ def listed(run_cli, directory):
 
 def test_finished_runs_are_listed_with_progress_probe_and_size(run_cli, logdir):
     found = listed(run_cli, logdir)
-    assert list(found) == ["bare", "labelled"]
-    labelled, bare = found["labelled"], found["bare"]
-    assert labelled["state"] == bare["state"] == "done"
-    assert (labelled["step"], labelled["saved_step"], labelled["total_steps"]) == (8, 8, 8)
-    assert labelled["epoch"] == pytest.approx(8 / 3)
-    rows = (logdir / "labelled" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert list(found) == ["bare", "labeled"]
+    labeled, bare = found["labeled"], found["bare"]
+    assert labeled["state"] == bare["state"] == "done"
+    assert (labeled["step"], labeled["saved_step"], labeled["total_steps"]) == (8, 8, 8)
+    assert labeled["epoch"] == pytest.approx(8 / 3)
+    rows = (logdir / "labeled" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     probes = [
         (row[name], row["step"], name)
         for row in map(json.loads, rows)
         for name in ("knn_top1", "linear_probe_top1")
         if name in row
     ]
-    best = labelled["best_probe"]
+    best = labeled["best_probe"]
     assert best["value"] == max(probes)[0] and (best["value"], best["step"], best["name"]) in probes
     assert bare["best_probe"] is None
     files = [path for path in (logdir / "bare").rglob("*") if path.is_file()]
@@ -204,7 +204,7 @@ def test_finished_runs_are_listed_with_progress_probe_and_size(run_cli, logdir):
 
 def test_show_prints_the_metric_and_the_evaluations(run_cli, logdir, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(logdir / "labelled", run)
+    shutil.copytree(logdir / "labeled", run)
     done = run_cli("show", run)
     assert done.returncode == 0, done.stderr
     assert f"{run}: done, step 8 of 8, epoch 2.67" in done.stdout
@@ -240,7 +240,7 @@ def reported(run_cli, run):
 
 
 @pytest.mark.slow
-def test_running_killed_failed_and_cut_off_runs_are_told_apart(run_cli, tmp_path):
+def test_states_of_running_killed_and_failed_runs_are_distinguished(run_cli, tmp_path):
     flags = [*SHAPES, "--train_batch_size=16", "--pictures_every_epochs=0", "--optimizer=momentum"]
     process = pretrain(tmp_path / "killed", *flags, "--train_steps=1000000", "--log_every=1")
     cut_off = pretrain(tmp_path / "cut_off", *flags, "--train_steps=10", "--log_every=1")
@@ -283,9 +283,9 @@ def test_running_killed_failed_and_cut_off_runs_are_told_apart(run_cli, tmp_path
     assert f"{tmp_path / 'failed'}: failed: the loss was not finite at step" in done.stdout
 
 
-def test_a_damaged_run_is_named_and_hides_no_other(run_cli, logdir, tmp_path):
+def test_damaged_run_is_named_and_hides_no_other(run_cli, logdir, tmp_path):
     for name in ("config", "metrics", "cut", "evaluations", "checkpoint"):
-        shutil.copytree(logdir / "labelled", tmp_path / name)
+        shutil.copytree(logdir / "labeled", tmp_path / name)
     text = (tmp_path / "config" / "config.json").read_text(encoding="utf-8")
     (tmp_path / "config" / "config.json").write_text(text[:40], encoding="utf-8")
     rows = (tmp_path / "metrics" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -313,11 +313,9 @@ def test_a_damaged_run_is_named_and_hides_no_other(run_cli, logdir, tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_links_are_followed_and_terminals_that_know_less_than_names_show_what_they_can(
-    run_cli, logdir, tmp_path
-):
+def test_links_are_followed_and_names_are_escaped_for_ascii_terminals(run_cli, logdir, tmp_path):
     shutil.copytree(logdir / "bare", tmp_path / "runs" / os.fsdecode(b"\xff\xe9"))
-    (tmp_path / "runs" / "link").symlink_to(logdir / "labelled")
+    (tmp_path / "runs" / "link").symlink_to(logdir / "labeled")
     (tmp_path / "runs" / "circle").symlink_to(tmp_path)
     done = run_cli("runs", tmp_path / "runs", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
@@ -327,7 +325,7 @@ def test_links_are_followed_and_terminals_that_know_less_than_names_show_what_th
     assert done.returncode == 0, done.stderr
 
 
-def test_both_start_without_tensorflow_and_say_what_is_missing(run_cli, tmp_path):
+def test_runs_and_show_start_without_tensorflow_and_name_missing_runs(run_cli, tmp_path):
     code = (
         "import sys; from simclr_tf.cli.main import main; "
         f"main(['runs', {str(tmp_path)!r}]); main(['show', {str(tmp_path)!r}]); "
