@@ -60,8 +60,8 @@ def test_what_is_unknown_or_cannot_be_missing_is_named(name):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"encoder": "vgg"}, "--encoder=vgg: must be resnet or keras_cv:PRESET_OR_DIRECTORY"),
-        ({"encoder": "keras_cv:"}, "--encoder=keras_cv:: must be resnet or"),
+        ({"encoder": "vgg"}, "--encoder=vgg: expected resnet or keras_cv:PRESET_OR_DIRECTORY"),
+        ({"encoder": "keras_cv:"}, "--encoder=keras_cv:: expected resnet or"),
         ({"encoder": "keras_cv:a", "resnet_depth": 18}, "--resnet_depth=18 is of --encoder=resnet"),
         ({"encoder": "keras_cv:a", "sk_ratio": 0.0625}, "--sk_ratio=0.0625 is of --encoder=resnet"),
     ],

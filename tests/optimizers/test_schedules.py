@@ -67,7 +67,7 @@ def test_steps_override_epochs():
 
 @pytest.mark.parametrize("wrong", [{"epochs": -1}, {"epochs": 1, "steps": -5}])
 def test_negative_durations_are_the_user_s_mistake(wrong):
-    with pytest.raises(UserError, match="negative"):
+    with pytest.raises(UserError, match="at least 0"):
         resolve_steps(100, 10, **wrong)
 
 
