@@ -266,7 +266,7 @@ def test_full_disk_is_a_one_line_error(run_dir, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(np.lib.format, "open_memmap", full)
     line = _refused(capsys, f"--model_dir={run_dir}", "--split=train[:9]", f"--output={tmp_path}")
-    assert "features.npy: No space left on device. Fix: free disk space" in line
+    assert "No space left on device. Fix: free disk space" in line
 
 
 def test_manifest_describes_the_features(embedded):

@@ -11,6 +11,7 @@ import pytest
 from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset, escape_control_chars
 from simclr_tf.embedding.writers import write_ids, write_npy, write_parquet
+from simclr_tf.errors import UserError
 from tests.embedded_datasets import CLASSES, random_dataset
 
 NAMES = ['a,b"c.png', "<script>.png", "$x$.png", "line\nbreak\r.png", "tab\t.png", "ü/猫.png"]
@@ -112,7 +113,7 @@ def test_an_interrupted_file_does_not_appear(tmp_path, write):
     embedded = random_dataset(labeled=False, max_block_rows=7)
     failing = _FailingSource("random", np.zeros((40, 4, 4, 3), np.uint8))
     path = tmp_path / "file"
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(UserError, match="no space left"):
         features = embedded.features.view(_FailingFeatures)
         write(EmbeddedDataset(failing, features, embedded.labels, 7), path)
     assert not list(tmp_path.iterdir())
