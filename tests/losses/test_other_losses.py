@@ -284,11 +284,11 @@ def test_wrong_arguments_are_refused():
         with pytest.raises(ValueError, match=r"[Ss]hape"):
             supcon(z_a, z_b, labels)
     for loss in nt_logistic, margin_triplet:
-        with pytest.raises(ValueError, match="margin must be above 0 with semi_hard, not 0"):
+        with pytest.raises(ValueError, match="margin must be above 0 with semi_hard, got 0"):
             loss(z_a, z_b, margin=0, semi_hard=True)
     with pytest.raises(ValueError, match="margin must be at least 0"):
         margin_triplet(z_a, z_b, margin=-0.1)
-    with pytest.raises(ValueError, match=r"one of nt_xent, nt_logistic, .* dcl, not 'triplet'"):
+    with pytest.raises(ValueError, match=r"one of nt_xent, nt_logistic, .* dcl, got 'triplet'"):
         losses.get("triplet")
 
 
