@@ -165,8 +165,8 @@ class Encoder(OptionGroup):
             value = getattr(self, field.name)
             if field.name in _RESNET_ONLY and value != field.default:
                 raise UserError(
-                    f"--{field.name}={value} is of --encoder=resnet, and {self.encoder} brings its "
-                    "own architecture: leave one of them out"
+                    f"--{field.name}={value}: expected --encoder=resnet with it, got "
+                    f"{self.encoder}. Fix: omit --{field.name} or --encoder"
                 )
 
     @property
@@ -460,7 +460,7 @@ class Distribution(OptionGroup):
         max=4096,
     )
     workers: str = option(
-        "", "host:port of every worker process, with commas; the same list for every worker."
+        "", "host:port of every worker process, comma-separated; the same list for every worker."
     )
     worker_index: int = option(-1, "Index of this process in workers, from 0.", min=-1, max=2**16)
     worker_timeout: int = option(300, "Seconds to wait for the other workers.", min=1)
@@ -545,8 +545,8 @@ class FinetuneConfig(PretrainConfig):
         after = self.finetuning.fine_tune_after_block
         if self.encoder.encoder != "resnet" and 0 <= after < 4:
             raise UserError(
-                f"--fine_tune_after_block={after}: only --encoder=resnet has block groups; of "
-                f"{self.encoder.encoder} -1 trains all, 4 the new head alone"
+                f"--fine_tune_after_block={after}: expected -1 (all layers) or 4 (only the "
+                f"classifier) with --encoder={self.encoder.encoder}, which has no block groups"
             )
 
 

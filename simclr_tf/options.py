@@ -35,7 +35,7 @@ def option(
     """Returns a dataclass field that is an option.
 
     The annotation of the field is its type: bool, int, float or str, or one of these `| None`. A
-    list is a str with commas; Python callers may pass a sequence.
+    list is a comma-separated str; Python callers may pass a sequence.
 
     Args:
         default: the default value.

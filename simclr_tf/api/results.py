@@ -125,7 +125,7 @@ def embed(
 
     if encoder:
         if not dataset:
-            raise UserError("--encoder requires --dataset")
+            raise UserError(f"--encoder={encoder}: expected --dataset with it")
         return embed_saved_model(Path(encoder), settings, Path(output) if output else None)
     return embed_run(Path(model_dir), settings, Path(output) if output else None)
 
@@ -192,7 +192,7 @@ def report(
 
     if runs:
         if len(runs) < 2 or not output:
-            raise UserError("--runs requires two or more runs and --output=FILE")
+            raise UserError("--runs: expected two or more runs and --output=FILE")
         return report_runs([Path(run) for run in runs], Path(output))
     return report_run(Path(model_dir), settings, Path(output) if output else None)
 

@@ -47,7 +47,7 @@ class RunOptions(OptionGroup):
     def __post_init__(self):
         super().__post_init__()
         if not self.model_dir:
-            raise UserError("--model_dir is missing. Fix: name the directory to write the run to")
+            raise UserError("--model_dir is missing: expected the directory of the run")
 
 
 GROUPS: dict[str, type[OptionGroup]] = {

@@ -126,7 +126,7 @@ class Benchmark:
                 except (MemoryError, SubprocessCrashedError):
                     if self.memory_flag:
                         raise UserError(
-                            f"--{self.memory_flag}: out of memory at {label}. Fix: set a smaller "
+                            f"--{self.memory_flag}: out of memory at {label}. Fix: lower "
                             f"--{self.memory_flag}"
                         ) from None
                     outcome = NotRun("out of memory")

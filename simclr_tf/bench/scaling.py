@@ -43,8 +43,8 @@ class Options(OptionGroup):
         for count in self.counts():
             if self.train_batch_size % count:
                 raise UserError(
-                    f"--train_batch_size={self.train_batch_size} does not divide among the "
-                    f"{count} replicas of --replicas={self.replicas}. Fix: choose a multiple"
+                    f"--train_batch_size={self.train_batch_size}: expected a multiple of the "
+                    f"{count} replicas in --replicas={self.replicas}"
                 )
 
     def pretrain_config(self) -> PretrainConfig:

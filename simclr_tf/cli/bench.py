@@ -60,8 +60,8 @@ def get_subcommand(name: str) -> Bench:
         UserError: if there is none.
     """
     if name not in BENCHES:
-        wrong = f"{name}: no such bench" if name else "the bench's name is missing"
-        raise UserError(f"{wrong}; there are {', '.join(BENCHES)}, as in simclr-tf bench loss")
+        got = f"got {name}" if name else "got none"
+        raise UserError(f"simclr-tf bench: expected one of {', '.join(BENCHES)}, {got}")
     return Bench(name)
 
 

@@ -31,7 +31,7 @@ def define(values: flags.FlagValues) -> Groups:
 
 def run(values: flags.FlagValues) -> None:
     if values.encoder and not (values.output and values.dataset):
-        raise UserError(f"--encoder={values.encoder}: requires --output=DIR and --dataset")
+        raise UserError(f"--encoder={values.encoder}: expected --output=DIR and --dataset with it")
     explicit = explicit_options(values, embed.option_sets)
     options = EmbedOptions(**explicit)
 

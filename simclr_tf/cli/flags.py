@@ -66,7 +66,7 @@ def read_flagfiles(arguments: Sequence[str]) -> list[str]:
             if directory not in ("", "flags") or not shipped.is_file():
                 names = sorted(f.name for f in resources.files("simclr_tf.flags").iterdir())
                 recipes = ", ".join(name for name in names if name.endswith(".flags"))
-                raise UserError(f"--flagfile={path}: no such file; shipped are {recipes}")
+                raise UserError(f"--flagfile={path}: expected an existing file or one of {recipes}")
             argument = f"{flag}={shipped}"
         replaced.append(argument)
     return replaced

@@ -27,7 +27,9 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
 
 def run(values: flags.FlagValues, path: str) -> None:
     if not path:
-        raise UserError("name the run, as in: simclr-tf show runs/quickstart")
+        raise UserError(
+            "simclr-tf show: expected a run directory, such as simclr-tf show runs/quickstart"
+        )
 
     from simclr_tf.runs.listing import format_run_details, read_run_details
 

@@ -67,7 +67,7 @@ class StudyCommand:
         study = self._study
         if values["seed"].present:
             raise UserError(
-                f"--seed={values.seed}: a study has several seeds. Fix: --seeds={values.seed}"
+                f"--seed={values.seed}: expected --seeds in a study. Fix: --seeds={values.seed}"
             )
         options = make_group(StudyOptions, explicit_options(values, _OPTIONS))
         cells = options.select_cells(study)
@@ -113,8 +113,8 @@ def get_subcommand(name: str) -> StudyCommand:
         UserError: if there is none.
     """
     if name not in STUDIES:
-        wrong = f"{name}: no such study" if name else "the study's name is missing"
-        raise UserError(f"{wrong}; there are {', '.join(STUDIES)}, as in simclr-tf study head")
+        got = f"got {name}" if name else "got none"
+        raise UserError(f"simclr-tf study: expected one of {', '.join(STUDIES)}, {got}")
     return StudyCommand(STUDIES[name])
 
 

@@ -36,6 +36,8 @@ def run_training(
     """Calls a training function with the options of the command line."""
     if values.train_mode != function.__name__:
         mode = values.train_mode
-        raise UserError(f"--train_mode={mode} is another command. Fix: run simclr-tf {mode}")
+        raise UserError(
+            f"--train_mode={mode}: expected {function.__name__}. Fix: run simclr-tf {mode}"
+        )
     warn_ignored_flags(values, ignored)
     return function(**explicit_options(values, function.option_sets))

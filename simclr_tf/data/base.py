@@ -108,7 +108,7 @@ class ImageSource(abc.ABC):
 
     def _require_labels(self) -> None:
         if not self.class_names:
-            raise UserError(f"{self.name} has no labels. Fix: use a labeled dataset.")
+            raise UserError(f"{self.name} has no labels. Fix: use a labeled dataset")
 
     def _holdout_size(self, fraction: float) -> int:
         """Returns the number of images in a fraction."""

@@ -120,9 +120,11 @@ def open_folder(
     """
     dataset, root = FOLDER_PREFIX + path, os.path.expanduser(path)
     if not os.path.isdir(root):
-        raise UserError(f"--dataset={dataset}: there is no folder {root}")
+        raise UserError(f"--dataset={dataset}: expected a folder, but {root} does not exist")
     if storage_size is None:
-        raise UserError(f"--dataset={dataset} needs storage_size, the side to resize images to")
+        raise UserError(
+            f"--dataset={dataset}: expected storage_size, the side to which images are resized"
+        )
     layout = read_layout(root)
     if not layout.splits:
         raise UserError(

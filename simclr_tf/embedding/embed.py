@@ -129,7 +129,9 @@ def embed_saved_model(
         UserError: the encoder, the data, the output or the query are invalid.
     """
     if source is None and not options.dataset:
-        raise UserError("--dataset is missing: an exported encoder has no dataset of its own")
+        raise UserError(
+            "--dataset is missing: expected the images to embed, because an export contains none"
+        )
     if output is not None:
         check_output_path(output, "output")
     loaded = encoder_from_saved_model(encoder)

@@ -68,7 +68,7 @@ def resolve_query(query: str, source: ImageSource, storage_size: int) -> Query:
         storage_size: the side in pixels to which `source` resizes images of varying size.
 
     Raises:
-        UserError: it is none of these, or the file is not an image.
+        UserError: it is not one of these, or the file is not an image.
     """
     if query.isdecimal():
         if int(query) >= source.num_examples:
@@ -102,7 +102,7 @@ def _open_image_file(path: str, source: ImageSource, storage_size: int) -> Image
         is_described = isinstance(error, UnreadableImageError)
         reason = str(error) if is_described else "cannot be read or decoded"
         raise UserError(
-            f"--nearest={escape_control_chars(path)} {reason}. Fix: name an image file, or an "
+            f"--nearest={escape_control_chars(path)} {reason}. Fix: choose an image file, or an "
             f"image of {source.name}"
         ) from None
     resizes = "aspect" in sequential_batches(source, 1).element_spec

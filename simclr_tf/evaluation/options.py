@@ -17,7 +17,7 @@ TRANSFORMATIONS = ("color", "rotation", "noise", "sobel")
 class EvalSource(OptionGroup):
     """Input and output"""
 
-    model_dir: str = option("", "Run directory, or several with commas: A,B,C.")
+    model_dir: str = option("", "Run directory, or several, comma-separated.")
     encoder: str = option(
         "", "Exported SavedModel to evaluate instead of a run; requires output and dataset."
     )
@@ -38,9 +38,11 @@ class EvalSource(OptionGroup):
         if self.model_dir and not self.model_dirs:
             raise UserError(f"--model_dir={self.model_dir}: expected the path of a run")
         if self.encoder and not (self.output and options.dataset_names):
-            raise UserError(f"--encoder={self.encoder}: requires --output=DIR and --dataset")
+            raise UserError(
+                f"--encoder={self.encoder}: expected --output=DIR and --dataset with it"
+            )
         if self.encoder and options.save_classifier:
-            raise UserError("--save_classifier: requires --model_dir, got --encoder")
+            raise UserError("--save_classifier: expected --model_dir, got --encoder")
         if not options.protocol_names and (self.encoder or not self.table):
             raise UserError(f"--protocols is empty: expected any of {', '.join(PROTOCOLS)}")
 
@@ -49,7 +51,7 @@ class EvalSource(OptionGroup):
 class EvalOptions(OptionGroup):
     """Evaluation
 
-    Lists are strings with commas; Python callers may pass sequences.
+    Lists are comma-separated strings; Python callers may pass sequences.
 
     >>> from simclr_tf.evaluation.options import EvalOptions
     >>> EvalOptions(protocols=["knn"], knn_k=[20, 200]).k_values
@@ -59,7 +61,7 @@ class EvalOptions(OptionGroup):
     dataset: str = option("", "Labeled dataset. Default: the run's dataset.", heading="Data")
     datasets: str = option(
         "",
-        "Several datasets with commas, for transfer; each with its standard splits and metric.",
+        "Comma-separated datasets for transfer, each with its standard splits and metric.",
         heading="Data",
     )
     train_split: str = option(
@@ -108,11 +110,11 @@ class EvalOptions(OptionGroup):
         heading="Protocols",
     )
     knn_k: str = option(
-        "200", "k-NN: number of neighbors, or several with commas: 20,200.", heading="Protocols"
+        "200", "k-NN: number of neighbors, or several, comma-separated.", heading="Protocols"
     )
     knn_temperature: str = option(
         "0.1",
-        "k-NN: temperature T of the vote exp(cosine / T), or several with commas: 0.07,0.1.",
+        "k-NN: temperature T of the vote exp(cosine / T), or several, comma-separated.",
         heading="Protocols",
     )
     l2_sweep: bool = option(
@@ -167,7 +169,7 @@ class EvalOptions(OptionGroup):
             )
         if "finetune" in split_commas(self.protocols):
             raise UserError(
-                f"--protocols={self.protocols}: fine-tuning is a command of its own. "
+                f"--protocols={self.protocols}: finetune is a separate command. "
                 "Fix: simclr-tf finetune --checkpoint=RUN"
             )
         parse_choices("probe_transformations", self.probe_transformations, TRANSFORMATIONS)

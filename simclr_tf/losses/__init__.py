@@ -35,7 +35,7 @@ def get(name: str, margin: float = 0.8) -> Callable[..., LossOutputs]:
         A function with the arguments and results of `nt_xent`; `supcon` also takes `labels`.
 
     Raises:
-        ValueError: `name` is none of these.
+        ValueError: `name` is not one of these.
 
     Example:
     >>> import simclr_tf as st

@@ -111,7 +111,7 @@ def freeze_through_block(encoder: keras.Model, last_block: int) -> None:
             4 the whole encoder.
 
     Raises:
-        ValueError: `last_block` is none of these, or the encoder has no such layer.
+        ValueError: `last_block` is not one of these, or the encoder has no such layer.
     """
     if last_block not in range(-1, 5):
         raise ValueError(f"last_block must be -1 to 4, got {last_block!r}")

@@ -172,8 +172,7 @@ class SimCLR(MultiViewModel):
         local_batch_size, size = static_batch_size(batch), self.microbatch_size
         if local_batch_size % size:
             raise ValueError(
-                f"microbatch_size={size} must divide the {local_batch_size} images of a replica's "
-                "batch"
+                f"microbatch_size={size} must divide the per-replica batch size {local_batch_size}"
             )
         parts = self.encoder, self.projection_head
 

@@ -13,7 +13,7 @@ from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
 
 _HINT = (
-    "Fix: name a run of simclr-tf finetune or distill, or an export of one or of a run with "
+    "Fix: choose a run of simclr-tf finetune or distill, or an export of one or of a run with "
     "evaluate --save_classifier"
 )
 

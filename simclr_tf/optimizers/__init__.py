@@ -34,7 +34,7 @@ def get(
             the update that the trust ratio scales. Biases and normalization parameters take none.
 
     Raises:
-        ValueError: `name` is none of these.
+        ValueError: `name` is not one of these.
         UserError: as `check_available`.
 
     Example:

@@ -15,7 +15,7 @@ def peak_learning_rate(base: float, global_batch: int, scaling: str = "linear") 
         scaling: "linear" (base·B/256), "sqrt" (base·√B) or "none" (base).
 
     Raises:
-        ValueError: `scaling` is none of these.
+        ValueError: `scaling` is not one of these.
 
     Example:
     >>> import simclr_tf as st

@@ -73,7 +73,7 @@ def find_runs(directory: Path) -> list[Path]:
         UserError: the directory does not exist.
     """
     if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory. Fix: name one that contains runs")
+        raise UserError(f"{directory}: no such directory. Fix: choose one that contains runs")
     return sorted(_walk_runs(directory))
 
 

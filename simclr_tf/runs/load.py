@@ -24,7 +24,7 @@ def load_model(model_dir: str | Path, step: int | None = None) -> SimCLR | Class
     ...         model = st.load(directory)
     ...     except st.errors.UserError as error:
     ...         print(str(error).rpartition("/")[2].partition(" ")[2])
-    holds no run (config.json: No such file or directory). Fix: name the --model_dir of a pretrain
+    holds no run (config.json: No such file or directory). Fix: choose the directory of a run
 
     Args:
         model_dir: the run directory.

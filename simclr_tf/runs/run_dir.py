@@ -189,7 +189,7 @@ class RunDir:
         except OSError as error:
             raise UserError(
                 f"{self.path} holds no run (config.json: {error.strerror}). "
-                "Fix: name the --model_dir of a pretrain"
+                "Fix: choose the directory of a run"
             ) from None
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.config_file} is damaged: {error}. {_REPAIR_HINT}") from None

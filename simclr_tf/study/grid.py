@@ -120,8 +120,8 @@ class Study:
             UserError: if the subset or a cell does not exist.
         """
         if subset and subset not in self.subsets:
-            known = ", ".join(self.subsets) or "none"
-            raise UserError(f"--subset={subset}: the subsets of {self.name} are: {known}")
+            expected = f"one of {', '.join(self.subsets)}" if self.subsets else "no subset"
+            raise UserError(f"--subset={subset}: expected {expected} in this study")
         restriction = self.subsets[subset] if subset else {}
         cells = [
             cell
@@ -134,7 +134,7 @@ class Study:
         known_names = [cell.name for cell in cells]
         for name in names:
             if name not in known_names:
-                raise UserError(f"--cells: {name!r} is none of {', '.join(known_names)}")
+                raise UserError(f"--cells: expected any of {', '.join(known_names)}, got {name!r}")
         return [cell for cell in cells if not names or cell.name in names]
 
     @property
@@ -186,7 +186,7 @@ class StudyOptions(OptionGroup):
                     f"--seeds={self.seeds}: expected integers from 0 to 2^31 - 1, got {seed!r}"
                 )
         if not seeds:
-            raise UserError("--seeds is empty: expected integers with commas, such as 0,1,2")
+            raise UserError("--seeds is empty: expected comma-separated integers, such as 0,1,2")
         return list(dict.fromkeys(map(int, seeds)))
 
     def select_cells(self, study: Study) -> list[Cell]:

@@ -89,7 +89,7 @@ class DistributionContext:
         rows = self.gather_across_workers(list(values.values()))
         for name, column in zip(values, rows.T, strict=True):
             if len(set(column)) > 1:
-                raise UserError(f"the workers differ in {name}. Fix: start all with equal flags")
+                raise UserError(f"the workers differ in {name}. Fix: start all with the same flags")
 
     def gather_across_workers(self, values: Sequence[int]) -> np.ndarray:
         """Returns the values of every worker, int64 [rows, values]; all must call this together."""
@@ -158,7 +158,8 @@ def _resolve_strategy(options: Distribution) -> str:
         strategy, set_by = strategy or needed, flag
     if options.worker_index >= 0 and not options.workers:
         raise UserError(
-            "--worker_index needs --workers. Fix: set --workers to host:port of every process"
+            "--worker_index: expected --workers with it. Fix: set --workers to host:port of "
+            "every process"
         )
     if strategy is not None:
         return strategy

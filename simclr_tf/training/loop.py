@@ -98,7 +98,7 @@ def fit(
             run.check_resumable(task.config, plan)
             check_same_sharding(run, plan, task.train)
         elif run.config_file.exists():
-            logger.warning(f"note: {run.path} has no checkpoint yet: the run restarts")
+            logger.warning(f"note: {run.path} has no checkpoint yet: training restarts from step 0")
         evaluators = task.evaluators(plan, run)
         if epochs := task.config.monitoring.pictures_every_epochs:
             images = EmbeddingSummaries(

@@ -136,7 +136,9 @@ def _match(
     expected = {name_fn(v): v for v in reference_variables(architecture)}
     if not expected.keys() & shapes.keys():
         first = f": its first variable is {to_file_name(next(iter(shapes)))}" if shapes else ""
-        raise UserError(f"holds no model of the authors' TF2 code{first}. Fix: name one that does")
+        raise UserError(
+            f"contains no model of the authors' TF2 code{first}. Fix: choose one that does"
+        )
     nearest = f"{architecture.kind()}, the most similar architecture"
     for name in expected:
         if name not in shapes:

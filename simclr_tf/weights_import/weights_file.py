@@ -61,7 +61,7 @@ class WeightsFile:
             ) from None
         if not np.isfinite(value).all():
             raise UserError(
-                f"{name} holds numbers that are not finite. Fix: use another checkpoint"
+                f"{name} contains numbers that are not finite. Fix: use another checkpoint"
             )
         return value
 
@@ -96,7 +96,7 @@ def _checkpoint(path: Path) -> WeightsFile:
     if not Path(f"{prefix}.index").is_file():
         raise UserError(
             "expected a SavedModel (a directory with saved_model.pb) or a TensorFlow checkpoint "
-            "(PREFIX of PREFIX.index), got neither. Fix: name one of them, copied to this machine"
+            "(PREFIX of PREFIX.index), got neither. Fix: choose a local path of either kind"
         )
     reader, shapes = _open(prefix)
     skipped = {
@@ -137,7 +137,9 @@ def _variables_used_by_call(objects: Any) -> list[int]:
     """Returns the nodes of the variables that the functions of `obj.__call__` use, in order."""
     children = {child.local_name: child.node_id for child in objects.nodes[0].children}
     if "__call__" not in children:
-        raise UserError("is a SavedModel that cannot be called. Fix: name one of the authors'")
+        raise UserError(
+            "is a SavedModel that cannot be called. Fix: choose one that the authors published"
+        )
     functions = objects.nodes[children["__call__"]].function.concrete_functions
     nodes = [node for f in functions for node in objects.concrete_functions[f].bound_inputs]
     return [n for n in dict.fromkeys(nodes) if objects.nodes[n].WhichOneof("kind") == "variable"]
@@ -183,8 +185,7 @@ def _open(prefix: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
     actual_bytes = sum(file.stat().st_size for file in prefix.parent.glob(f"{prefix.name}.data-*"))
     if declared_bytes > actual_bytes:
         raise UserError(
-            f"should hold {declared_bytes:,} bytes of variables and has {actual_bytes:,}. "
-            f"{_DAMAGED_HINT}"
+            f"expected {declared_bytes:,} bytes of variables, got {actual_bytes:,}. {_DAMAGED_HINT}"
         )
     return reader, shapes
 

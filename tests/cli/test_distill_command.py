@@ -79,7 +79,7 @@ def test_terminated_distillation_resumes(teacher, tmp_path):
     assert status == 143, errors
     status, output, errors = finish(python(*command, *flags))
     assert status == 0, errors
-    assert "resuming" in output and "--mode=eval measures and exports" in output
+    assert "resuming" in output and "next: run the same command with --mode=eval" in output
     assert [row["step"] for row in rows(tmp_path)] == [*range(5, 41, 5)]
 
 
@@ -89,15 +89,18 @@ def test_terminated_distillation_resumes(teacher, tmp_path):
         (["--teacher="], "--teacher is missing"),
         (["--teacher=nowhere"], "--dataset is missing"),
         (["--teacher=nowhere", "--dataset=shapes"], "--teacher=nowhere: expected a run or a Saved"),
-        (["--image_size=24"], "--image_size=24: the teacher"),
+        (["--image_size=24"], "--image_size=24: expected 16, the image size of the teacher"),
         (["--microbatch_size=8"], "--microbatch_size"),
         (["--label_fraction=0.5"], "--distill_alpha=1: expected a value below 1"),
         (["--distill_temperature=0"], "--distill_temperature=0.0: expected a number above 0"),
         (["--checkpoint=nowhere"], "nowhere holds no run"),
         (["--eval_split=dev"], "no split 'dev'"),
-        (["--train_mode=finetune"], "--train_mode=finetune is another command"),
+        (["--train_mode=finetune"], "--train_mode=finetune: expected distill"),
         (["--proj_out_dim=8"], "proj_out_dim"),
-        (["--encoder=keras_cv:x", "--resnet_depth=34"], "--resnet_depth=34 is of --encoder=resnet"),
+        (
+            ["--encoder=keras_cv:x", "--resnet_depth=34"],
+            "--resnet_depth=34: expected --encoder=resnet",
+        ),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(teacher, tmp_path, capsys, flags, message):
@@ -117,7 +120,10 @@ def test_flag_that_contradicts_the_checkpoint_is_an_error(teacher, tmp_path, cap
 
     arguments = ["distill", f"--teacher={teacher}", f"--checkpoint={teacher}", *SHORT]
     assert main([*arguments, f"--model_dir={tmp_path}", "--width_multiplier=0.125"]) == 2
-    assert "--width_multiplier=0.125: the encoder of --checkpoint=" in capsys.readouterr().err
+    assert (
+        "--width_multiplier=0.125: expected 0.0625, as the encoder of --checkpoint="
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
@@ -144,7 +150,7 @@ def test_simclr_v2_pretrains_finetunes_and_distills(tmp_path):
     (record,) = json.loads((place / "evaluations.json").read_text(encoding="utf-8"))
     loaded = tf.saved_model.load(str(place / "export" / "4"))
     test = open_source("shapes", "test[:100]")
-    images = eval_transform(tf.constant(test._images[test.rows]), 16)
+    images = eval_transform(tf.constant(test.images[test.indices]), 16)
     answer = loaded.signatures["classify"](images=images)
     assert np.mean(answer["label"] == test.labels()) == pytest.approx(record["top1"])
     names = [name.decode() for name in loaded.class_names().numpy()]

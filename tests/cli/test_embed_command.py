@@ -231,12 +231,12 @@ def test_missing_inputs_are_errors(run_dir, tmp_path, capsys):
     run, encoder = f"--model_dir={run_dir}", f"--encoder={tmp_path / 'none'}"
     assert "none holds no run" in _refused(capsys, f"--model_dir={tmp_path / 'none'}")
     assert "expected either --model_dir=RUN" in _refused(capsys)
-    assert "--encoder requires --output=DIR" in _refused(capsys, encoder)
+    assert "/none: expected --output=DIR and --dataset" in _refused(capsys, encoder)
     more = (f"--output={tmp_path / 'out'}", "--dataset=shapes")
     assert "expected a SavedModel of an encoder" in _refused(capsys, encoder, *more)
     empty = f"--dataset=folder:{tmp_path / 'empty'}"
     assert "contains no images: expected files that end in .jpg" in _refused(capsys, run, empty)
-    assert "there is no folder" in _refused(capsys, run, f"--dataset=folder:{tmp_path / 'no'}")
+    assert "expected a folder, but" in _refused(capsys, run, f"--dataset=folder:{tmp_path / 'no'}")
     assert sorted(place.name for place in tmp_path.iterdir()) == ["empty"]
 
 

@@ -7,9 +7,8 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags as absl_flags
 
-from simclr_tf.cli import finetune as command
+from simclr_tf.api.training_options import finetune_config
 from simclr_tf.data import open_source
 from simclr_tf.runs.run_dir import RunDir
 from tests.processes import TINY, finish, last_checkpoint, pretrain, python, rows, signal_at
@@ -43,7 +42,7 @@ def test_finetune_records_accuracy_and_exports_a_classifier(pretrained, tmp_path
     test = open_source("shapes", "test[:100]")
     from simclr_tf.augment import eval_transform
 
-    images = eval_transform(tf.constant(test._images[test.rows]), 16)
+    images = eval_transform(tf.constant(test.images[test.indices]), 16)
     answer = loaded.signatures["classify"](images=images)
     assert np.mean(answer["label"] == test.labels()) == pytest.approx(record["top1"])
     plan = json.loads((tmp_path / "config.json").read_text("utf-8"))["plan"]
@@ -70,31 +69,28 @@ def test_finetune_uses_one_batch_if_labels_are_few(pretrained, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("flags", "found"),
+    ("options", "expected"),
     [
-        ([], ("train[:512]", "test[:100]", 0.25)),
-        (["--dataset=shapes"], ("train[:512]", "test[:100]", 0.25)),
-        (["--dataset=cifar100"], ("train", "test", 0)),
-        (["--dataset=dtd"], ("train+validation", "test", 0)),
-        (["--dataset=folder:photos"], ("train", "test", 0)),
-        (["--dataset=imagenet2012_subset/1pct"], ("train", "validation", 0)),
+        ({}, ("train[:512]", "test[:100]", 0.25)),
+        ({"dataset": "shapes"}, ("train[:512]", "test[:100]", 0.25)),
+        ({"dataset": "cifar100"}, ("train", "test", 0)),
+        ({"dataset": "dtd"}, ("train+validation", "test", 0)),
+        ({"dataset": "folder:photos"}, ("train", "test", 0)),
+        ({"dataset": "imagenet2012_subset/1pct"}, ("train", "validation", 0)),
         (
-            ["--dataset=mnist", "--train_split=train[:9]", "--validation_fraction=0.1"],
+            {"dataset": "mnist", "train_split": "train[:9]", "validation_fraction": 0.1},
             ("train[:9]", "test", 0.1),
         ),
     ],
 )
-def test_other_dataset_uses_its_standard_splits(pretrained, tmp_path, flags, found):
+def test_other_dataset_uses_its_standard_splits(pretrained, tmp_path, options, expected):
     config, plan = RunDir(pretrained).read_config()
     data = dataclasses.replace(config.data, validation_fraction=0.25)
     RunDir(tmp_path).write_config(dataclasses.replace(config, data=data), plan)
-    values = absl_flags.FlagValues()
-    command.define(values)
-    values(["finetune", *flags])
-    of_the_run = command._sections_of_the_run(values, str(tmp_path))["data"]
-    assert (of_the_run.train_split, of_the_run.eval_split) == found[:2]
-    assert of_the_run.validation_fraction == found[2]
-    assert of_the_run.storage_size == data.storage_size
+    resolved = finetune_config({"checkpoint": str(tmp_path), **options}).data
+    assert (resolved.train_split, resolved.eval_split) == expected[:2]
+    assert resolved.validation_fraction == expected[2]
+    assert resolved.storage_size == data.storage_size
 
 
 def test_linear_evaluation_command_of_the_reference_runs(pretrained, tmp_path):
@@ -132,7 +128,7 @@ def test_terminated_finetuning_resumes(pretrained, tmp_path):
     [
         (["--checkpoint="], "--checkpoint is missing"),
         (["--checkpoint=nowhere"], "nowhere holds no run"),
-        (["--resnet_depth=50"], "--resnet_depth=50: the encoder of --checkpoint="),
+        (["--resnet_depth=50"], "--resnet_depth=50: expected 18, as the encoder of --checkpoint="),
         (["--microbatch_size=8"], "--microbatch_size"),
         (["--label_fraction=0.001"], "--label_fraction=0.001 selects none"),
         (["--label_fraction=2"], "--label_fraction=2"),

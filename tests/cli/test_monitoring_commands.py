@@ -337,7 +337,7 @@ def test_runs_and_show_start_without_tensorflow_and_name_missing_runs(run_cli, t
     assert run_cli("runs", tmp_path, "--json").stdout == "[]\n"
     for arguments, message in (
         (["runs", tmp_path / "nowhere"], "no such directory"),
-        (["show"], "name the run, as in: simclr-tf show runs/quickstart"),
+        (["show"], "expected a run directory, such as simclr-tf show runs/quickstart"),
         (["show", "a", "b"], "b: not a flag"),
     ):
         done = run_cli(*arguments)

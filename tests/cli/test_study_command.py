@@ -263,13 +263,13 @@ def test_supervised_randaugment_head_and_replica_cells_run(tmp_path):
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("ablation", [], "ablation: no such study; there are augmentations, color_strength"),
-        ("", [], "the study's name is missing; there are"),
-        ("head", ["--subset=big"], "--subset=big: the subsets of head are: small"),
-        ("head", ["--cells=none"], "--cells: 'none' is none of none-that_of_h, linear-32"),
+        ("ablation", [], "expected one of augmentations, color_strength"),
+        ("", [], "simclr-tf study: expected one of"),
+        ("head", ["--subset=big"], "--subset=big: expected one of small"),
+        ("head", ["--cells=none"], "--cells: expected any of none-that_of_h, linear-32"),
         ("head", ["--seeds=0,x"], "--seeds=0,x: expected integers from 0 to 2^31 - 1, got 'x'"),
         ("head", ["--seeds="], "--seeds is empty"),
-        ("head", ["--seed=3"], "--seed=3: a study has several seeds. Fix: --seeds=3"),
+        ("head", ["--seed=3"], "--seed=3: expected --seeds in a study. Fix: --seeds=3"),
         ("head", ["--dataset=shapes"], "--output is missing"),
         ("head", ["--output=x"], "--dataset is missing"),
     ],

@@ -276,13 +276,13 @@ def test_folder_stream_continues_from_any_step(tmp_path):
 
 
 def test_folder_errors_name_missing_input(tmp_path):
-    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
+    with pytest.raises(UserError, match=r"expected a folder, but .*nowhere does not exist"):
         _open(tmp_path / "nowhere")
     (tmp_path / "a.txt").touch()
     with pytest.raises(UserError, match=r"contains no images: expected files that end in \.jpg"):
         _open(tmp_path)
     _save(tmp_path, "a.png")
-    with pytest.raises(UserError, match="needs storage_size"):
+    with pytest.raises(UserError, match="expected storage_size"):
         _open(tmp_path, storage_size=None)
     with pytest.raises(UserError, match=r"--cache_dataset: folder.* decoded, more than half"):
         _open(tmp_path, storage_size=500_000, cache=True)

@@ -112,7 +112,7 @@ def test_an_image_stored_unresized_is_nearest_to_itself(tmp_path):
             b"hello",
             r"a.txt is not a JPEG, PNG, GIF, BMP or WebP image",
         ),
-        ("a.png", b"", r"a.png is empty. Fix: name an image file"),
+        ("a.png", b"", r"a.png is empty. Fix: choose an image file"),
         (
             "a.png",
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\b\2",

@@ -75,11 +75,11 @@ def test_options_refuse_mistakes(options, message):
         ({}, {}, "either --model_dir=RUN or --encoder=SAVEDMODEL"),
         ({"model_dir": "a", "encoder": "b"}, {}, "either --model_dir=RUN or"),
         ({"model_dir": ","}, {}, "--model_dir=,: expected the path of a run"),
-        ({"encoder": "a", "output": "b"}, {}, "--encoder=a: requires --output=DIR and --dataset"),
+        ({"encoder": "a", "output": "b"}, {}, "--encoder=a: expected --output=DIR and --dataset"),
         (
             {"encoder": "a", "output": "b"},
             {"dataset": "c", "save_classifier": True},
-            "--save_classifier: requires --model_dir",
+            "--save_classifier: expected --model_dir",
         ),
         ({"model_dir": "a"}, {"protocols": ""}, "--protocols is empty"),
     ],

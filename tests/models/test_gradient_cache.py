@@ -320,7 +320,7 @@ def test_indivisible_batch_is_refused():
         build(free_parts, -1)
     (batch,) = batches(1)
     for size in (5, 24):
-        with pytest.raises(ValueError, match=f"microbatch_size={size} must divide the 12 images"):
+        with pytest.raises(ValueError, match=f"microbatch_size={size} must divide the per-replica"):
             build(free_parts, size).train_step(batch)
     with pytest.raises(ValueError, match="drop_remainder=True"):
         tf.function(build(free_parts, 3).train_step).get_concrete_function(

@@ -62,7 +62,8 @@ def test_a_folder_without_labels_has_clusters_and_no_classes(tmp_path):
     page = _report(run)
     assert _sections(page) == {"headline", "curves", "run"}
     assert (
-        "The images of &#39;train&#39; are not available" in page and "there is no folder" in page
+        "The images of &#39;train&#39; are not available" in page
+        and "expected a folder, but" in page
     )
     page = _report(run, f"--dataset=folder:{tmp_path / 'elsewhere'}")
     assert _sections(page) == ALL
@@ -159,7 +160,7 @@ def _refused(capsys, *flags) -> str:
     ("flags", "message"),
     [
         ([], "either --model_dir=RUN or --runs=RUN,RUN"),
-        (["--runs=a"], "--runs requires two or more runs and --output=FILE"),
+        (["--runs=a"], "--runs: expected two or more runs and --output=FILE"),
         (["--runs=a,b"], "two or more runs and --output=FILE"),
         (["--model_dir=a", "--output=gs://b/c.html"], "expected a file"),
         (["--model_dir=a", "--map=lda"], "--map=lda"),

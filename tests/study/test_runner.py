@@ -152,7 +152,7 @@ def test_number_of_replicas_must_stay_with_local_batch_statistics(tmp_path):
             {},
             "nowhere",
         ),
-        ("head", BASE, {"cells": "none"}, "--cells: 'none' is none of none-that_of_h"),
+        ("head", BASE, {"cells": "none"}, "--cells: expected any of none-that_of_h"),
     ],
 )
 def test_impossible_studies_are_refused(tmp_path, name, base, options, message):

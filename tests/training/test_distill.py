@@ -233,7 +233,7 @@ def test_mistakes_are_named_before_training(teacher, exported, unbroken, tmp_pat
     (tmp_path / "empty").mkdir()
     plain = export_run(pretrained)
     for source, message in [
-        (pretrained, "a pretrained run has no classifier. Fix: name a run of"),
+        (pretrained, "a pretrained run has no classifier. Fix: choose a run of"),
         (plain, "an export without a classifier"),
         (tmp_path / "empty", "expected a run or a SavedModel"),
         (tmp_path / "nowhere", "expected a run or a SavedModel"),

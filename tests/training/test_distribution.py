@@ -57,7 +57,7 @@ def test_devices_cannot_be_created_after_the_first_operation():
         (Distribution("mirrored", use_tpu=True), "--use_tpu contradicts --strategy=mirrored"),
         (Distribution(use_tpu=True, num_replicas=2), "--num_replicas contradicts --use_tpu"),
         (Distribution("one_device", num_replicas=2), "--num_replicas contradicts --strategy"),
-        (Distribution(worker_index=0), "--worker_index needs --workers"),
+        (Distribution(worker_index=0), "--worker_index: expected --workers"),
         (Distribution("multi_worker"), "Fix: set --workers"),
         (Distribution(workers="a:1,b:2"), "--worker_index=-1: expected 0 to 1"),
         (Distribution(workers="a:1,b:2", worker_index=2), "--worker_index=2: expected 0 to 1"),

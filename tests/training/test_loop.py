@@ -123,7 +123,7 @@ def test_run_without_checkpoint_restarts_and_a_callback_may_stop_it(tmp_path, lo
     settings = changed(optimization={"learning_rate": 0.2, "warmup_epochs": 100})
     model = pretrain(settings, tmp_path, callbacks=[StopAt(2)])
     text = "\n".join(log.messages)
-    assert "has no checkpoint yet: the run restarts" in text
+    assert "has no checkpoint yet: training restarts" in text
     assert "--warmup_epochs (800 steps)" in text and "never reaches its peak" in text
     assert "stopped by a callback at step 2 of 10" in text
     assert int(model.step) == RunDir(tmp_path).latest_step() == 2

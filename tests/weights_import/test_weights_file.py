@@ -94,7 +94,7 @@ def test_index_larger_than_the_data_is_refused_before_reading(tmp_path):
     prefix = reference_files.write_checkpoint(tmp_path, KEYED)
     (data,) = tmp_path.glob("*.data-*")
     data.write_bytes(data.read_bytes()[:40])
-    with pytest.raises(UserError, match=r"should hold \d+ bytes of variables and has 40"):
+    with pytest.raises(UserError, match=r"expected \d+ bytes of variables, got 40"):
         open_weights_file(prefix)
 
 
@@ -110,7 +110,7 @@ def test_value_that_is_not_finite_is_refused(tmp_path):
     name = "resnet/conv2d/kernel:0"
     bad = {**NAMED, name: np.full(3, np.nan, np.float32)}
     stored = open_weights_file(reference_files.write_saved_model(tmp_path / "saved", bad))
-    with pytest.raises(UserError, match=f"{name} holds numbers that are not finite"):
+    with pytest.raises(UserError, match=f"{name} contains numbers that are not finite"):
         stored.read(name)
 
 
