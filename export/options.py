@@ -19,12 +19,15 @@ FORMATS = (
 class ExportOptions(OptionGroup):
     """Options"""
 
-    output: str | None = option(None, "SavedModel directory or file to write. Default: RUN/export.")
+    output: str | None = option(
+        None, "SavedModel directory or file to write. Default: RUN/export.", heading="Output"
+    )
     format: str = option(
         "saved_model",
         "SavedModel with float32 or float16 weights, .keras file for tf_keras, or TensorFlow Lite "
         "model with float32, float16 or int8 weights.",
         choices=FORMATS,
+        heading="Output",
     )
     step: int | None = option(None, "Step of the checkpoint. Default: the newest.", min=0)
     image_size: int | None = option(

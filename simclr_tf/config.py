@@ -122,7 +122,7 @@ class Encoder(OptionGroup):
     encoder: str = option(
         "resnet",
         "resnet, or keras_cv:PRESET_OR_DIRECTORY: a backbone of KerasCV under global average "
-        "pooling; a preset of its own by name (downloaded), or a directory that holds one. Python "
+        "pooling; a KerasCV preset by name (downloaded), or a directory that contains one. Python "
         "also accepts a functional Keras model, stored as keras:NAME.",
         added_in_later_version=True,
     )

@@ -3,7 +3,7 @@
 simclr-tf export --model_dir=RUN --format=tflite --output=encoder.tflite
 python tflite.py encoder.tflite FOLDER --image_size=32
 
-On a device take LiteRT: `from ai_edge_litert.interpreter import Interpreter`, all else alike.
+On a device take LiteRT: `from ai_edge_litert.interpreter import Interpreter`, the rest is the same.
 """
 
 import numpy as np

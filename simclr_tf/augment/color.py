@@ -77,7 +77,7 @@ def sample_jitter(
 ) -> JitterParams:
     """Draws the jitter of `n` images [v1 App. A].
 
-    An image is jittered with probability 0.8, in a random order of its own. Brightness, contrast
+    An image is jittered with probability 0.8, in a random order per image. Brightness, contrast
     and saturation factors are uniform in [max(0, 1 - 0.8s), 1 + 0.8s], v1's brightness delta in
     [-0.8s, 0.8s] and the hue delta in [-0.2s, 0.2s].
 

@@ -33,7 +33,7 @@ class NotRun(str):
 
 
 def run_in_subprocess(function: Callable[..., Any], *args: Any) -> Any:
-    """Returns the value of a module-level function that is called in a process of its own.
+    """Returns the value of a module-level function that is called in a separate process.
 
     Raises:
         MemoryError: if TensorFlow could not allocate memory.

@@ -22,7 +22,10 @@ _SOURCE = (OptionSet.of(EvalSource),)
 
 
 def define(values: flags.FlagValues) -> Groups:
-    return define_options(values, _SOURCE) | define_options(values, evaluate.option_sets)
+    source = define_options(values, _SOURCE)
+    groups = define_options(values, evaluate.option_sets)
+    output = source.pop("Output") + groups.pop("Output")
+    return source | groups | {"Output": output}
 
 
 def run(values: flags.FlagValues) -> None:

@@ -16,7 +16,8 @@ from simclr_tf.cli.flags import Groups, define_options, explicit_options
 
 def define(values: flags.FlagValues) -> Groups:
     flags.DEFINE_string("model_dir", None, "Run directory.", flag_values=values)
-    return {"Input": ["model_dir"], **define_options(values, export.option_sets)}
+    groups = define_options(values, export.option_sets)
+    return {"Input": ["model_dir"], "Options": groups["Options"], "Output": groups["Output"]}
 
 
 def run(values: flags.FlagValues) -> None:

@@ -354,7 +354,7 @@ def open_tfds(
     """Opens a split of a TFDS dataset, which is downloaded and prepared if necessary.
 
     Raises:
-        UserError: TFDS does not know the dataset or the split, or cannot prepare it.
+        UserError: the dataset or the split does not exist, or cannot be prepared.
     """
     builder = load_builder(dataset, data_dir)
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
@@ -394,7 +394,7 @@ def load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
     """Returns the builder of a dataset, which is downloaded and prepared if necessary.
 
     Raises:
-        UserError: TFDS does not know the dataset, or cannot prepare it.
+        UserError: the dataset does not exist, or cannot be prepared.
     """
     if data_dir is not None:
         data_dir = os.path.expanduser(data_dir)
@@ -432,13 +432,13 @@ def load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
 
 
 def _unknown_dataset_message(dataset: str, data_dir: str | None) -> str:
-    """Returns suggestions instead of a name that TFDS does not know."""
+    """Returns suggestions for a name that does not exist in TFDS."""
     known = tfds.list_builders(with_community_datasets=False)
     suggestions = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
     entries = tf.io.gfile.listdir(data_dir) if data_dir else []
     local = sorted(entry.rstrip("/") for entry in entries)
     local = [entry for entry in local if not entry.startswith(".") and entry != "downloads"]
-    message = f"--dataset={dataset}: expected `shapes`, `folder:PATH` or a name that TFDS knows"
+    message = f"--dataset={dataset}: expected `shapes`, `folder:PATH` or the name of a TFDS dataset"
     if suggestions:
         message += f"; similar names: {', '.join(suggestions)}"
     if local:

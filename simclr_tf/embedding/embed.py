@@ -250,7 +250,7 @@ def _embed(
 
 
 def _select_representation(encoder: FrozenEncoder, name: str) -> tuple[Encoder, str]:
-    """Returns the function of images that `name` stands for, and the hash of its weights."""
+    """Returns the function of images for a representation, and the hash of its weights."""
     if name == "h":
         return encoder.encoder, encoder.fingerprint
     outputs_fn = encoder.outputs_fn

@@ -15,15 +15,17 @@ TRANSFORMATIONS = ("color", "rotation", "noise", "sobel")
 
 @dataclasses.dataclass(frozen=True)
 class EvalSource(OptionGroup):
-    """Input and output"""
+    """Input"""
 
     model_dir: str = option("", "Run directory, or several, comma-separated.")
     encoder: str = option(
         "", "Exported SavedModel to evaluate instead of a run; requires output and dataset."
     )
-    output: str = option("", "Directory for the results of an exported encoder.")
+    output: str = option("", "Directory for the results of an exported encoder.", heading="Output")
     table: bool = option(
-        False, "Print a Markdown table of all results of the runs; protocols may then be empty."
+        False,
+        "Print a Markdown table of all results of the runs; protocols may then be empty.",
+        heading="Output",
     )
 
     @property
@@ -158,7 +160,7 @@ class EvalOptions(OptionGroup):
         False,
         "Save the logistic or linear classifier and export it with the encoder as signature "
         "`classify`.",
-        heading="Actions",
+        heading="Output",
     )
 
     def __post_init__(self):

@@ -18,7 +18,7 @@ class MultiViewModel(keras.Model):
 
     Args:
         augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
-            one such function per view. A `SimCLRAugmentation` layer stands for its function.
+            one such function per view. A `SimCLRAugmentation` layer is also accepted.
         seed: seed of the run; all views follow from it, the step and the position in the batch.
         metric_names: names of the scalars that a step returns; their means are the metrics.
         views_per_image: number of views of each image per step.

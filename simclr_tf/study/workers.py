@@ -1,6 +1,6 @@
 """Worker processes of a study.
 
-The study's own process only schedules: each worker process has a GPU or cores of its own, and
+The study process only schedules: each worker process has a separate GPU or separate cores, and
 executes several trials, which share TensorFlow's startup and the compiled augmentation. The output
 of a trial is appended to its log file.
 """

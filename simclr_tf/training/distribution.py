@@ -313,7 +313,7 @@ def wait_for_workers(workers: Sequence[str], index: int, timeout: float) -> None
     """Waits until every other worker accepts connections, while listening at this one's port."""
     port = int(workers[index].rpartition(":")[2])
     try:
-        # Open until all workers answer; then TensorFlow's own server takes the port over.
+        # Open until all workers respond; then TensorFlow's own server takes the port over.
         listener = socket.create_server(("", port), backlog=len(workers))
     except OSError as error:
         raise UserError(
@@ -334,7 +334,7 @@ def wait_for_addresses(addresses: Sequence[str], timeout: float, hint: str) -> N
         hint: how to fix a missing process.
 
     Raises:
-        UserError: names the addresses that do not answer.
+        UserError: names the addresses that do not respond.
     """
     deadline = time.monotonic() + timeout
     unreachable = list(addresses)
@@ -347,7 +347,7 @@ def wait_for_addresses(addresses: Sequence[str], timeout: float, hint: str) -> N
             return
         if time.monotonic() > deadline:
             raise UserError(
-                f"{', '.join(unreachable)}: no answer within {timeout:g} s. Fix: {hint}, check "
+                f"{', '.join(unreachable)}: no response within {timeout:g} s. Fix: {hint}, check "
                 "that its port is reachable, or increase --worker_timeout"
             )
         time.sleep(_POLL_SECONDS)  # nothing signals that another machine's port opens

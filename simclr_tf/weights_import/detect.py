@@ -145,7 +145,7 @@ def _match(
             raise UserError(f"{to_file_name(name)} is missing for a {nearest}. {_HINT}")
     for name in shapes:
         if name not in expected:
-            raise UserError(f"{to_file_name(name)} is no variable of a {nearest}. {_HINT}")
+            raise UserError(f"{to_file_name(name)} is not a variable of a {nearest}. {_HINT}")
     architecture = _match_shapes(architecture, shapes, name_fn)
     variables = reference_variables(architecture)
     for variable in variables:

@@ -186,7 +186,7 @@ SUPERVISED = "head_supervised/linear_layer/dense_3/kernel:0"
         (NAME, None, "is missing"),
         (NAME, np.ones(33, np.float32), "has shape [33], not [32]"),
         (SUPERVISED, np.ones((64, 10), np.float32), "has shape [64, 10], not [128, 10]"),
-        ("resnet/more:0", np.ones(2, np.float32), "is no variable of a ResNet-18"),
+        ("resnet/more:0", np.ones(2, np.float32), "is not a variable of a ResNet-18"),
         (NAME, np.full(32, np.inf, np.float32), "contains numbers that are not finite"),
     ],
 )

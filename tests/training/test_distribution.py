@@ -103,7 +103,7 @@ def test_cluster_in_flags_and_tf_config_is_refused(monkeypatch):
 def test_unreachable_workers_are_named(monkeypatch, log):
     workers = free_workers(3).split(",")
     with socket.create_server(("127.0.0.1", int(workers[2].rpartition(":")[2]))):
-        with pytest.raises(UserError, match=f"{workers[0]}: no answer within 1 s") as caught:
+        with pytest.raises(UserError, match=f"{workers[0]}: no response within 1 s") as caught:
             devices = Distribution(workers=",".join(workers), worker_index=1, worker_timeout=1)
             make_distribution(devices)
         assert workers[2] not in str(caught.value)
@@ -119,7 +119,7 @@ def test_unreachable_workers_are_named(monkeypatch, log):
 def test_unreachable_tpu_is_named():
     (address,) = free_workers(1).split(",")
     with pytest.raises(
-        UserError, match=f"{address}: no answer within 1 s. Fix: check that the TPU runs"
+        UserError, match=f"{address}: no response within 1 s. Fix: check that the TPU runs"
     ):
         make_distribution(Distribution(tpu_name=f"grpc://{address}", worker_timeout=1))
 

@@ -202,13 +202,13 @@ def test_first_variable_that_differs_is_named(position, name_kind):
     for what, changed in {
         "missing": {n: s for n, s in shapes.items() if n != name},
         "has shape": {**shapes, name: (*shapes[name][:-1], shapes[name][-1] + 1)},
-        "no variable": {**shapes, f"{name}/more": shapes[name]},
+        "not a variable": {**shapes, f"{name}/more": shapes[name]},
     }.items():
         with pytest.raises(UserError) as refused:
             detect_architecture(changed, name_kind)
         told = str(refused.value)
         shown = re.sub(r"(?<=/)batch_normalization", "(sync_)?batch_normalization", name)
-        assert re.match(shown + ("/more" if what == "no variable" else "") + " ", told), told
+        assert re.match(shown + ("/more" if what == "not a variable" else "") + " ", told), told
         assert what in told and "\n" not in told
         assert "ResNet-18" in told
 
