@@ -1,9 +1,9 @@
-"""Runs a notebook from its first cell to its last, and keeps what it shows.
+"""Run a notebook and store its outputs.
 
 python docs/run_notebook.py docs/quickstart.ipynb [OUTPUT]
 
-It runs in its own directory, or in OUTPUT's. A cell that fails ends it, and nothing is written.
-What programs say on stderr is not kept: TensorFlow's notes on the machine that it ran on.
+The notebook runs in its own directory, or in that of OUTPUT. If a cell fails, nothing is written.
+Output on stderr is discarded, because it describes the machine.
 """
 
 import sys
@@ -25,5 +25,5 @@ client = NotebookClient(
 client.execute()
 for cell in notebook.cells:
     if cell.cell_type == "code":
-        cell.outputs = [kept for kept in cell.outputs if kept.get("name") != "stderr"]
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
 nbformat.write(notebook, output)
