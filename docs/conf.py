@@ -1,4 +1,4 @@
-"""The site of these pages: `make docs`."""
+"""Sphinx configuration: `make docs`."""
 
 import re
 from typing import Any
@@ -17,18 +17,18 @@ project = "simclr_tf"
 release = simclr_tf.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 nitpicky = True
-# What others define; to link it, their indices would have to be asked for over the network.
+# Names of other libraries; linking them would require their indices from the network.
 nitpick_ignore_regex = [("py:.*", r"(?!simclr_tf\.)\w+\..*")]
 
-# What GitHub makes of the same pages.
+# The same rendering as on GitHub.
 highlight_language = "none"
 myst_heading_anchors = 3
-# Quotes stay as they are; only what Sphinx sets between a parameter and its words is a dash.
+# Only dashes are converted, as between a parameter and its description.
 smartquotes_action = "D"
 
-# A notebook shows the outputs that it was stored with; `make notebook` runs it, and so does a test.
+# Notebooks are shown with their stored outputs; `make notebook` and a test run them.
 nb_execution_mode = "off"
-exclude_patterns = ["runs"]  # what the notebook leaves
+exclude_patterns = ["runs"]  # written by the notebook
 nb_merge_streams = True
 
 # Docstrings mark code as Markdown does.
@@ -47,38 +47,43 @@ html_css_files = ["site.css"]
 pygments_dark_style = "github-dark"  # Furo's underlines the names of modules
 html_copy_source = False
 html_show_copyright = False
-html_show_search_summary = False  # a page that lies on a disk may not read the others
+html_show_search_summary = False  # a page that is opened from a disk cannot read other pages
 
 
 def setup(app: Sphinx) -> None:
-    """Sphinx calls this."""
-    app.connect("missing-reference", _where_it_is_public)
-    app.add_autodoc_attrgetter(type, _attribute)
-    app.connect("autodoc-process-docstring", _help_of_options)
+    """Registers the event handlers; called by Sphinx."""
+    app.connect("missing-reference", _resolve_public_name)
+    app.add_autodoc_attrgetter(type, _get_attribute)
+    app.connect("autodoc-process-docstring", _add_option_help)
+    # autodoc_preserve_defaults reads the source, which does not contain the options of these.
+    for owner in (simclr_tf, simclr_tf.Run):
+        for name in dir(owner):
+            if hasattr(function := getattr(owner, name), "__signature__"):
+                vars(function).pop("__wrapped__", None)
 
 
-def _where_it_is_public(
+def _resolve_public_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
 ) -> nodes.reference | None:
-    """Annotations name a class where it is defined; its package is where it is to be had from."""
-    place, _, name = node["reftarget"].rpartition(".")
-    if not place.startswith("simclr_tf"):
+    """Resolves annotations, which name the defining module, to the public package."""
+    module, _, name = node["reftarget"].rpartition(".")
+    if not module.startswith("simclr_tf"):
         return None
     node["refspecific"] = True
     python = env.domains.python_domain
     return python.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, text)
 
 
-def _attribute(of: type, name: str, *default: Any) -> Any:
-    """Every keras.Model has a `__new__` of any arguments; what a model takes, `__init__` says."""
-    if name == "__new__" and issubclass(of, keras.Model):
+def _get_attribute(cls: type, name: str, *default: Any) -> Any:
+    """Documents a model by `__init__`, because keras.Model defines a generic `__new__`."""
+    if name == "__new__" and issubclass(cls, keras.Model):
         name = "__init__"
-    return safe_getattr(of, name, *default)
+    return safe_getattr(cls, name, *default)
 
 
-def _help_of_options(app, what, name, documented, settings, lines) -> None:
-    """An option has its help in config.py alone, and not in a docstring."""
+def _add_option_help(app, what, name, documented, settings, lines) -> None:
+    """Adds the help of options, which is not in the docstring, as parameters."""
     if what == "class" and issubclass(documented, OptionGroup):
         for field in option_fields(documented):
-            told = re.sub(r"--\w+(=\w+)?", r"`\g<0>`", field.metadata["help"])
-            lines.append(f":param {field.name}: {told}")
+            help_text = re.sub(r"--\w+(=\w+)?", r"`\g<0>`", field.metadata["help"])
+            lines.append(f":param {field.name}: {help_text}")
