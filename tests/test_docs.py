@@ -1,4 +1,4 @@
-"""The site of docs/, made as `make docs` makes it, and followed as a browser would."""
+"""The documentation site, built by `make docs`: its pages, links and API reference."""
 
 import importlib
 import json
@@ -11,14 +11,18 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import simclr_tf
+from simclr_tf.config import Augmentation
+from simclr_tf.options import option_fields
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PUBLIC = ["augment", "embedding", "evaluation", "export", "importing", "losses", "models"]
-PUBLIC += ["optimizers", "report"]
+PUBLIC = ["augment", "embedding", "evaluation", "exporter", "losses", "models", "optimizers"]
+PUBLIC += ["reporting", "weights_import"]
 
 
 class Page(HTMLParser):
-    """Links, loaded files, ids and text of a page."""
+    """Links, loaded files, IDs and text of a page."""
 
     def __init__(self, file: Path):
         super().__init__()
@@ -41,12 +45,12 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("docs") / "site"
-    command = ["make", "--old-file=install", "docs", f"VENV={sys.prefix}", f"SITE={place}"]
+    path = tmp_path_factory.mktemp("docs") / "site"
+    command = ["make", "--old-file=install", "docs", f"VENV={sys.prefix}", f"SITE={path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"{place}/index.html" in done.stdout
-    return place
+    assert f"{path}/index.html" in done.stdout
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +58,18 @@ def pages(site) -> dict[str, Page]:
     return {file.name: Page(file) for file in site.glob("*.html")}
 
 
-def test_every_document_is_a_page_that_the_navigation_leads_to(pages):
+def test_every_document_is_a_page_in_the_navigation(pages):
     sources = [*DOCS.glob("*.md"), *DOCS.glob("*.ipynb")]
     expected = {f"{source.stem}.html" for source in sources}
     assert len(sources) == len(expected) > 15
     assert expected <= pages.keys()
-    # A page that has nothing of its own.
+    # The search page contains only the navigation.
     listed = [link for link in pages["search.html"].links if link in pages]
     assert expected <= set(listed)
     assert next(link for link in listed if link != "index.html") == "quickstart.html"
 
 
-def test_a_notebook_shows_what_it_was_stored_with(pages):
+def test_notebook_page_shows_the_stored_outputs(pages):
     notebook = json.loads((DOCS / "quickstart.ipynb").read_text(encoding="utf-8"))
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
     lines = [
@@ -78,7 +82,7 @@ def test_a_notebook_shows_what_it_was_stored_with(pages):
     assert sum("_images/" in url for url in pages["quickstart.html"].loaded) >= pictures
 
 
-def test_nothing_is_asked_of_the_network(site, pages):
+def test_site_loads_nothing_from_the_network(site, pages):
     loaded = {url for page in pages.values() for url in page.loaded}
     texts = [page.text for page in pages.values()]
     sheets = [file.read_text(encoding="utf-8") for file in site.rglob("*.css")]
@@ -89,7 +93,7 @@ def test_nothing_is_asked_of_the_network(site, pages):
     assert elsewhere == []
 
 
-def test_every_link_leads_to_something_that_is_there(site, pages):
+def test_every_link_has_a_target(site, pages):
     dead, followed = [], 0
     for page in pages.values():
         for link in (*page.links, *page.loaded):
@@ -98,18 +102,21 @@ def test_every_link_leads_to_something_that_is_there(site, pages):
                 continue
             file = (site / unquote(to.path)).resolve() if to.path else page.file
             followed += 1
-            there = file.is_file() and file.is_relative_to(site.resolve())
-            if there and to.fragment:
-                there = file.name in pages and unquote(to.fragment) in pages[file.name].ids
-            if not there:
+            exists = file.is_file() and file.is_relative_to(site.resolve())
+            if exists and to.fragment:
+                exists = file.name in pages and unquote(to.fragment) in pages[file.name].ids
+            if not exists:
                 dead.append(f"{page.file.name}: {link}")
     assert followed > 1000
     assert dead == []
 
 
-def test_every_public_name_is_described_with_types_and_defaults(pages):
+def test_every_public_name_is_documented_with_types_and_defaults(pages):
     api = pages["api.html"]
-    names = {"simclr_tf.load", "simclr_tf.errors.UserError", "simclr_tf.config.PretrainConfig"}
+    names = {
+        f"simclr_tf.{name}" for name in simclr_tf.__all__ if callable(getattr(simclr_tf, name))
+    }
+    names = names - {"simclr_tf.UserError"} | {"simclr_tf.errors.UserError"}
     for package in PUBLIC:
         module = importlib.import_module(f"simclr_tf.{package}")
         public = (name for name in module.__all__ if callable(getattr(module, name)))
@@ -118,12 +125,13 @@ def test_every_public_name_is_described_with_types_and_defaults(pages):
     private = re.compile(r"simclr_tf\.(\w+\.)*_\w+$")
     assert [name for name in api.ids if name and private.match(name)] == []
 
-    said = re.sub(r"\s+", " ", api.text)
+    text = re.sub(r"\s+", " ", api.text)
     for described in (
         "nt_xent( z_a: Tensor, z_b: Tensor, temperature: float = 0.1,",
-        "block_size: int | None = None, ) → tuple[Tensor, Tensor, Tensor]",
         "contrastive_loss: Callable[[...], tuple[Tensor, Tensor, Tensor]] = nt_xent,",
-        "Augmentation( image_size: int = 224, color_jitter_strength: float = 1.0,",
-        "color_jitter_strength – Strength of colour jitter: 1 for ImageNet,",
+        "image_size: int = 224, color_jitter_strength: float = 1.0,",
     ):
-        assert described in said, described
+        assert described in text, described
+    # As a flag's help, as a parameter of the config and as a keyword argument of `pretrain`.
+    (field,) = (f for f in option_fields(Augmentation) if f.name == "color_jitter_strength")
+    assert text.count(f"color_jitter_strength – {field.metadata['help']}") >= 2

@@ -52,8 +52,8 @@ def evaluate(
         labels: int `[N]` from 0, for images from Python.
 
     Returns:
-        One record per protocol, baseline and dataset, as in evaluations.json: protocol, dataset,
-        top1, top5 (fractions in [0, 1]), num_train, num_test, step, seconds and others.
+        One record per protocol, baseline and dataset, as in evaluations.json, with protocol,
+        dataset, top1, top5 (fractions in [0, 1]), num_train, num_test, step, seconds and others.
 
     Raises:
         UserError: the run, the data or an option is wrong; the message names the fix.

@@ -58,12 +58,12 @@ class Run:
 
     @property
     def encoder(self) -> "keras.Model":
-        """The encoder: images `[N, S, S, 3]` in [0, 1] → features `[N, D]`."""
+        """The encoder, which maps images `[N, S, S, 3]` in [0, 1] to features `[N, D]`."""
         return self.model.encoder
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl: step, epoch, loss and so on, oldest first."""
+        """The rows of metrics.jsonl (step, epoch, loss and so on), oldest first."""
         return read_metrics(self._dir.metrics_file)
 
     @property

@@ -126,8 +126,8 @@ class SimCLR(MultiViewModel):
         """Encodes 2B views and contrasts them, with the labels [B] of the images if they exist.
 
         Returns:
-            (features [2B, D], loss, logs): the loss as in `nt_xent` under replicas, the logs a dict
-            of scalars that includes it.
+            Features [2B, D], the loss (as in `nt_xent` under replicas), and a dict of scalars that
+            includes it.
 
         Raises:
             ValueError: the loss needs labels, and there are none.
