@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simclr_tf import config
+from simclr_tf import config, option_groups
 from simclr_tf.errors import UserError
 from simclr_tf.options import option_fields, option_type
 
@@ -135,7 +135,7 @@ def test_option_of_wrong_type_or_out_of_range_is_refused(name, value, message):
 def test_every_integer_option_has_an_upper_bound():
     groups = [config.Data, config.Augmentation, config.Encoder, config.ProjectionHead]
     groups += [config.ContrastiveLoss, config.Optimization, config.FineTuning, config.Monitoring]
-    groups += [config.Checkpoints, config.Distribution]
+    groups += [config.Checkpoints, option_groups.Distribution]
     required = {config.Data: {"dataset": "shapes"}}
     for group in groups:
         for field in option_fields(group):

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import simclr_tf
-from simclr_tf.config import Augmentation
+from simclr_tf.option_groups import Augmentation
 from simclr_tf.options import option_fields
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -4,8 +4,8 @@ import contextlib
 import importlib.util
 import io
 
-from simclr_tf.config import ContrastiveLoss, Optimization
 from simclr_tf.evaluation.options import PROTOCOLS
+from simclr_tf.option_groups import ContrastiveLoss, Optimization
 from simclr_tf.options import option_fields
 
 

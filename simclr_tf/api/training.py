@@ -20,8 +20,9 @@ from simclr_tf.api.training_options import (
     finetune_config,
     pretrain_config,
 )
-from simclr_tf.config import DistillConfig, Distribution
+from simclr_tf.config import DistillConfig
 from simclr_tf.errors import UserError
+from simclr_tf.option_groups import Distribution
 from simclr_tf.options import make_group
 from simclr_tf.runs.run_dir import RunDir, recorded_command
 

@@ -6,23 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simclr_tf.config import (
+from simclr_tf.config import Distillation, DistillConfig, FinetuneConfig, FineTuning, PretrainConfig
+from simclr_tf.errors import UserError
+from simclr_tf.option_groups import (
     Augmentation,
     Checkpoints,
     ContrastiveLoss,
     Data,
-    Distillation,
-    DistillConfig,
     Distribution,
     Encoder,
-    FinetuneConfig,
-    FineTuning,
     Monitoring,
     Optimization,
-    PretrainConfig,
     ProjectionHead,
 )
-from simclr_tf.errors import UserError
 from simclr_tf.options import OptionGroup, OptionSet, make_group, option, option_fields
 from simclr_tf.runs.run_dir import RunDir
 

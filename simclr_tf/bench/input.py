@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from simclr_tf.bench import harness
-from simclr_tf.config import Augmentation, Data, PretrainConfig
+from simclr_tf.config import PretrainConfig
+from simclr_tf.option_groups import Augmentation, Data
 from simclr_tf.options import OptionGroup, option
 from simclr_tf.utils.hardware import HardwareInfo
 

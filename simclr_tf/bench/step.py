@@ -32,8 +32,9 @@ from simclr_tf.bench.workload import (
     random_views,
     storage_size,
 )
-from simclr_tf.config import PRECISIONS, PretrainConfig
+from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
+from simclr_tf.option_groups import PRECISIONS
 from simclr_tf.options import OptionGroup, option
 from simclr_tf.utils.hardware import HardwareInfo, detect_hardware
 

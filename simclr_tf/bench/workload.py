@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from simclr_tf.config import Augmentation, Data, Encoder, Optimization, PretrainConfig, TrainingPlan
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
+from simclr_tf.option_groups import Augmentation, Data, Encoder, Optimization
 
 NUM_CLASSES = 10
 SMALL_IMAGE_MAX = 32  # up to this side, in pixels, the recipe is that of CIFAR-10

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from simclr_tf.config import Data
 from simclr_tf.data import ImageSource, open_source
 from simclr_tf.data.base import content_hash
 from simclr_tf.data.folder import FOLDER_PREFIX
@@ -33,6 +32,7 @@ from simclr_tf.evaluation.load_encoder import (
     encoder_from_run,
     encoder_from_saved_model,
 )
+from simclr_tf.option_groups import Data
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import atomic_write, check_output_path, slugify
 

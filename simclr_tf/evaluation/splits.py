@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from simclr_tf.config import Data
 from simclr_tf.data import ImageSource, open_source
 from simclr_tf.data.label_subset import sample_labeled
 from simclr_tf.errors import UserError
@@ -14,6 +13,7 @@ from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.protocols import EvaluationProtocol
 from simclr_tf.evaluation.results import EvalContext
 from simclr_tf.evaluation.transfer_datasets import lookup_transfer_dataset
+from simclr_tf.option_groups import Data
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,14 +7,7 @@ import tf_keras as keras
 
 from simclr_tf import losses, optimizers
 from simclr_tf.augment import NamedTransforms, RandAugment, SimCLRAugment
-from simclr_tf.config import (
-    Augmentation,
-    DistillConfig,
-    Encoder,
-    FinetuneConfig,
-    PretrainConfig,
-    TrainingPlan,
-)
+from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models import Classifier, DistilledClassifier, ResNet, SimCLR, build_projection_head
 from simclr_tf.models.classifier import freeze_through_block, truncate_projection_head
@@ -25,6 +18,7 @@ from simclr_tf.models.custom_encoder import (
 )
 from simclr_tf.models.keras_cv_backbones import build_backbone, describe_preset
 from simclr_tf.models.multi_view import Augment
+from simclr_tf.option_groups import Augmentation, Encoder
 
 _KERAS_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 

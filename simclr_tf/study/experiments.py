@@ -5,7 +5,7 @@ Values of the paper are linear evaluation of a ResNet-50 on ImageNet, top-1 in p
 
 from typing import Any
 
-from simclr_tf.config import TRANSFORMATIONS
+from simclr_tf.option_groups import TRANSFORMATIONS
 from simclr_tf.study.grid import MATCH_BASE_LEARNING_RATE, Cell, PlotSpec, ScaledBy, Study
 
 # Fig. 5: rows the first, columns the second transformation; single ones on the diagonal.

@@ -275,7 +275,7 @@ def _run_trial(trial: Trial, evaluation: TrialEvaluation, num_replicas: int) -> 
 
 @functools.cache
 def _make_distribution(num_replicas):
-    from simclr_tf.config import Distribution
+    from simclr_tf.option_groups import Distribution
     from simclr_tf.training.distribution import make_distribution
 
     strategy = "mirrored" if num_replicas else "one_device"

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.config import Distribution
 from simclr_tf.errors import UserError
+from simclr_tf.option_groups import Distribution
 
 logger = logging.getLogger(__name__)
 

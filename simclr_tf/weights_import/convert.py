@@ -9,10 +9,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from simclr_tf.config import Augmentation, ContrastiveLoss, Data, PretrainConfig, TrainingPlan
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models import SimCLR
 from simclr_tf.models.build import build_model
+from simclr_tf.option_groups import Augmentation, ContrastiveLoss, Data
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import atomic_path, check_output_path, write_errors_name
 from simclr_tf.weights_import.detect import (

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from simclr_tf.config import Encoder, ProjectionHead
 from simclr_tf.errors import UserError
 from simclr_tf.models.projection_head import MAX_LAYERS
 from simclr_tf.models.resnet import DEPTHS, STEMS, se_hidden_width, sk_hidden_width
+from simclr_tf.option_groups import Encoder, ProjectionHead
 from simclr_tf.weights_import.variables import Architecture, Variable, reference_variables
 
 Shape = tuple[int, ...]

@@ -6,8 +6,8 @@ import collections
 import dataclasses
 import functools
 
-from simclr_tf.config import Encoder, ProjectionHead
 from simclr_tf.models.resnet import DEPTHS, feature_width, se_hidden_width, sk_hidden_width
+from simclr_tf.option_groups import Encoder, ProjectionHead
 
 _STATISTICS = ("moving_mean", "moving_variance")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"

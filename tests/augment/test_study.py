@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from simclr_tf import config
+from simclr_tf import config, option_groups
 from simclr_tf.augment import NamedTransforms, SimCLRAugment, view_seed
 from simclr_tf.augment.ops import cutout, rotate90, sobel
 from simclr_tf.augment.rng import shared_view_seed
@@ -17,7 +17,7 @@ from tests.optional import needs
 pytestmark = pytest.mark.usefixtures("eagerly")
 
 SEEDS = [view_seed(3, 7, view) for view in (0, 1)]
-NAMES = config.TRANSFORMATIONS
+NAMES = option_groups.TRANSFORMATIONS
 P_VALUE = 1e-3  # fixed seeds: below this the distribution is wrong
 WHOLE = {"crop_area": (1.0, 1.0)}
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from simclr_tf.config import Augmentation, Data, Encoder, Optimization, PretrainConfig, TrainingPlan
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_encoder, build_model, resolve_encoder
 from simclr_tf.models.custom_encoder import (
@@ -18,6 +18,7 @@ from simclr_tf.models.custom_encoder import (
     describe_encoder,
     same_architecture,
 )
+from simclr_tf.option_groups import Augmentation, Data, Encoder, Optimization
 from tests.models.tiny_simclr import assert_equal, train_and_probe
 
 IMAGES = np.random.default_rng(0).uniform(size=(4, 16, 16, 3)).astype(np.float32)

@@ -7,11 +7,12 @@ import tf_keras as keras
 
 from simclr_tf import losses
 from simclr_tf.augment import SimCLRAugment
-from simclr_tf.config import Augmentation, Data, Encoder, Optimization, PretrainConfig, TrainingPlan
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.models import SimCLR, build_projection_head
 from simclr_tf.models.build import build_model
 from simclr_tf.models.gradient_cache import cached_gradients
 from simclr_tf.models.layers import LayerFactory
+from simclr_tf.option_groups import Augmentation, Data, Encoder, Optimization
 from tests.models.tiny_simclr import dimmed, optimizer_named, share_out, weights_of
 
 BATCH, CLASSES = 12, 3

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from simclr_tf.config import Distribution
+from simclr_tf.option_groups import Distribution
 from simclr_tf.training.distribution import make_distribution
 from tests.models.tiny_simclr import first_steps, train_and_probe
 

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from simclr_tf.config import Augmentation, Data, FinetuneConfig, Optimization, PretrainConfig
+from simclr_tf.config import FinetuneConfig, PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import peak_learning_rate
+from simclr_tf.option_groups import Augmentation, Data, Optimization
 from simclr_tf.study.experiments import STUDIES
 from simclr_tf.study.grid import Cell, ScaledBy, cell_config, group_of_option
 from simclr_tf.study.trial import make_trials

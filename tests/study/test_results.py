@@ -7,7 +7,8 @@ import statistics
 import pytest
 from matplotlib.image import imread
 
-from simclr_tf.config import Data, PretrainConfig
+from simclr_tf.config import PretrainConfig
+from simclr_tf.option_groups import Data
 from simclr_tf.study.experiments import STUDIES
 from simclr_tf.study.plot import plot_study
 from simclr_tf.study.results import StudyResults, TrialResult

@@ -10,16 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_tf.config import (
-    Augmentation,
-    Data,
-    Encoder,
-    Monitoring,
-    Optimization,
-    PretrainConfig,
-    TrainingPlan,
-)
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
+from simclr_tf.option_groups import Augmentation, Data, Encoder, Monitoring, Optimization
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.study import workers
 from simclr_tf.study.experiments import STUDIES

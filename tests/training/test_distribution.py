@@ -6,8 +6,8 @@ import socket
 import pytest
 import tensorflow as tf
 
-from simclr_tf.config import Distribution
 from simclr_tf.errors import UserError
+from simclr_tf.option_groups import Distribution
 from simclr_tf.training.distribution import make_distribution, single_device
 from tests.processes import free_workers
 

@@ -5,16 +5,10 @@ import re
 
 import pytest
 
-from simclr_tf.config import (
-    Augmentation,
-    Data,
-    Encoder,
-    PretrainConfig,
-    ProjectionHead,
-    TrainingPlan,
-)
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model
+from simclr_tf.option_groups import Augmentation, Data, Encoder, ProjectionHead
 from simclr_tf.weights_import.detect import detect_architecture
 from simclr_tf.weights_import.variables import Architecture, reference_variables
 

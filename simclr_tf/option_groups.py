@@ -1,0 +1,386 @@
+"""Groups of options that every training run has.
+
+Every option is a command-line flag and a keyword argument of the Python API of the same name; its
+help, range and default are defined here only. Flags of the reference implementation have its names
+and defaults.
+"""
+
+import dataclasses
+
+from simclr_tf.errors import UserError
+from simclr_tf.options import OptionGroup, option, option_fields
+
+ADDED_IN_LATER_VERSION = {"added_in_later_version": True}
+MAX_IMAGE_SIZE = 2**14
+MAX_EPOCHS = 1e6
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(OptionGroup):
+    """Training images"""
+
+    dataset: str = option(
+        "",
+        "Training dataset: a TFDS name, folder:PATH (images at any depth) or shapes (built in).",
+    )
+    data_dir: str = option("", "Directory of TFDS datasets. Default: that of TFDS.")
+    train_split: str = option("train", "Training split; slices such as train[:90%] are allowed.")
+    eval_split: str = option("validation", "Labeled test split of probes and evaluations.")
+    storage_size: int = option(
+        0,
+        "Side in pixels to which images of varying size are resized when read; 0: 1.5 × "
+        "image_size.",
+        min=0,
+        max=MAX_IMAGE_SIZE,
+    )
+    cache_dataset: bool = option(False, "Decode the training images once and cache them in memory.")
+    skip_unreadable: bool = option(
+        False, "Skip files that are not readable images, and log their number."
+    )
+    validation_fraction: float = option(
+        0.0, "Fraction of the training images held out for a validation loss.", min=0, max=0.5
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.dataset:
+            raise UserError(
+                "--dataset is missing: expected a TFDS name, folder:PATH or shapes. Fix: set it, "
+                "or start with --flagfile=flags/quickstart.flags"
+            )
+
+
+# Names of `augment.NamedTransforms`, which apply to one of the two views.
+TRANSFORMATIONS = ("crop", "cutout", "color", "sobel", "noise", "blur", "rotation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation(OptionGroup):
+    """Augmentation"""
+
+    image_size: int = option(224, "Side of the views in pixels.", min=8, max=MAX_IMAGE_SIZE)
+    color_jitter_strength: float = option(
+        1.0, "Strength of color jitter: 1 for ImageNet, 0.5 for CIFAR-10, 0 disables it.", min=0
+    )
+    use_blur: bool = option(True, "Blur half of the views; disable it for CIFAR-10.")
+    brightness: str = option(
+        "v2", "Brightness jitter: v2 multiplies, v1 adds.", choices=("v1", "v2")
+    )
+    crop_min_area: float = option(
+        0.08, "Minimum area of a crop as a fraction of the image.", exclusive_min=0, max=1
+    )
+    crop_max_area: float = option(
+        1.0, "Maximum area of a crop as a fraction of the image.", exclusive_min=0, max=1
+    )
+    use_flip: bool = option(True, "Flip half of the views horizontally.")
+    use_grayscale: bool = option(True, "Convert a fifth of the views to grayscale.")
+    policy: str = option(
+        "simclr",
+        "simclr: that of the paper; randaugment: crop, flip and RandAugment of KerasCV.",
+        choices=("simclr", "randaugment"),
+        added_in_later_version=True,
+    )
+    transformations: str = option(
+        "",
+        "Replaces the policy: both views are the same crop, and only the second is transformed, by "
+        f"any of {', '.join(TRANSFORMATIONS)}, in this order.",
+        added_in_later_version=True,
+    )
+
+    @property
+    def transformation_names(self) -> tuple[str, ...]:
+        """The transformations in `transformations`."""
+        return tuple(name.strip() for name in self.transformations.split(",") if name.strip())
+
+    def __post_init__(self):
+        super().__post_init__()
+        names = self.transformation_names
+        for name in names:
+            if name not in TRANSFORMATIONS or names.count(name) > 1:
+                raise UserError(
+                    f"--transformations={self.transformations}: expected any of "
+                    f"{', '.join(TRANSFORMATIONS)}, each at most once, got {name!r}"
+                )
+        if names and self.policy != "simclr":
+            raise UserError(
+                f"--policy={self.policy}: expected simclr with --transformations, which replaces "
+                "the policy. Fix: omit --policy"
+            )
+        if self.crop_min_area > self.crop_max_area:
+            raise UserError(
+                f"--crop_min_area={self.crop_min_area:g}: expected at most "
+                f"--crop_max_area={self.crop_max_area:g}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder(OptionGroup):
+    """Encoder"""
+
+    encoder: str = option(
+        "resnet",
+        "resnet, or keras_cv:PRESET_OR_DIRECTORY: a backbone of KerasCV under global average "
+        "pooling; a KerasCV preset by name (downloaded), or a directory that contains one. Python "
+        "also accepts a functional Keras model, stored as keras:NAME.",
+        added_in_later_version=True,
+    )
+    preset_weights: bool = option(
+        True,
+        "Start from the weights of a KerasCV preset, where it has any; else random.",
+        added_in_later_version=True,
+    )
+    resnet_depth: int = option(50, "18, 34, 50, 101, 152 or 200.")
+    width_multiplier: float = option(1.0, "Factor of all filter counts; fractions too.", min=1 / 32)
+    stem: str = option(
+        "auto",
+        "imagenet (7×7/2 and pool) or cifar (3×3, no pool); auto: cifar up to 32 px.",
+        choices=("auto", "imagenet", "cifar"),
+    )
+    sk_ratio: float = option(0.0, "Selective kernels if above 0; SimCLR v2: 0.0625.", min=0, max=1)
+    se_ratio: float = option(0.0, "Squeeze and excitation if above 0.", min=0, max=1)
+    batch_norm_decay: float = option(
+        0.9, "Momentum of batch norm's moving statistics.", min=0, exclusive_max=1
+    )
+    global_bn: bool = option(True, "Batch statistics over all replicas.")
+    # Description from which `models.build` rebuilds a KerasCV or custom Keras encoder.
+    backbone: dict | None = dataclasses.field(default=None, metadata=ADDED_IN_LATER_VERSION)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.encoder != "resnet":
+            self._check_other_encoder()
+        if self.resnet_depth not in (18, 34, 50, 101, 152, 200):
+            raise UserError(
+                f"--resnet_depth={self.resnet_depth}: expected one of 18, 34, 50, 101, 152, 200"
+            )
+
+    def _check_other_encoder(self) -> None:
+        if not self.preset and not self.keras_model:
+            raise UserError(
+                f"--encoder={self.encoder}: expected resnet or keras_cv:PRESET_OR_DIRECTORY"
+            )
+        for field in option_fields(self):
+            value = getattr(self, field.name)
+            if field.name in _RESNET_ONLY and value != field.default:
+                raise UserError(
+                    f"--{field.name}={value}: expected --encoder=resnet with it, got "
+                    f"{self.encoder}. Fix: omit --{field.name} or --encoder"
+                )
+
+    @property
+    def preset(self) -> str:
+        """Preset or directory of a KerasCV encoder; empty for other encoders."""
+        kind, _, preset = self.encoder.partition(":")
+        return preset if kind == "keras_cv" else ""
+
+    @property
+    def keras_model(self) -> str:
+        """Name of the user's own Keras model; empty for other encoders."""
+        kind, _, name = self.encoder.partition(":")
+        return name if kind == "keras" else ""
+
+    def describe(self) -> str:
+        """Returns the architecture in words; of a resolved config."""
+        if self.keras_model:
+            return f"Keras model {self.keras_model}"
+        if self.preset:
+            return f"KerasCV {self.backbone['class_name'] if self.backbone else self.preset}"
+        return f"ResNet-{self.resnet_depth} × {self.width_multiplier:g} ({self.stem} stem)"
+
+
+_RESNET_ONLY = ("resnet_depth", "width_multiplier", "stem", "sk_ratio", "se_ratio")
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectionHead(OptionGroup):
+    """Projection head"""
+
+    proj_head_mode: str = option(
+        "nonlinear", "Kind of projection head.", choices=("none", "linear", "nonlinear")
+    )
+    num_proj_layers: int = option(3, "Layers of a nonlinear projection head.", min=1, max=4)
+    proj_out_dim: int = option(128, "Dimension of the projections.", min=1, max=2**16)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveLoss(OptionGroup):
+    """Contrastive loss"""
+
+    loss: str = option(
+        "nt_xent",
+        "nt_xent, nt_logistic, margin or dcl; supcon: images with the same label are also "
+        "positives; nt_logistic_semi_hard, margin_semi_hard: only negatives that are less similar "
+        "to the anchor than its positive, by less than the margin.",
+        choices=(
+            *("nt_xent", "nt_logistic", "nt_logistic_semi_hard", "margin", "margin_semi_hard"),
+            *("supcon", "dcl"),
+        ),
+        added_in_later_version=True,
+    )
+    margin: float = option(
+        0.8,
+        "Margin of the margin and semi_hard losses as a cosine; the paper tried 0, 0.4, 0.8 and "
+        "1.6.",
+        min=0,
+        added_in_later_version=True,
+    )
+    temperature: float = option(
+        0.1,
+        "Temperature of the loss. For the margin losses it only affects the logged accuracy and "
+        "entropy.",
+        exclusive_min=0,
+    )
+    hidden_norm: bool = option(True, "Normalize the projections before the loss.")
+    lineareval_while_pretraining: bool = option(
+        True, "Train a linear head behind a stop-gradient if every image has a label."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss.endswith("semi_hard") and self.margin == 0:
+            raise UserError(
+                f"--margin=0: expected a number above 0 for --loss={self.loss}, because no "
+                "negative is semi-hard without a margin"
+            )
+
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization(OptionGroup):
+    """Optimization"""
+
+    train_batch_size: int = option(
+        512, "Global batch size in images; each gives two views.", min=2, max=2**24
+    )
+    microbatch_size: int = option(
+        0,
+        "Images per replica that are encoded at a time (gradient caching): the exact gradient of "
+        "the whole batch in less memory, about a third slower. Must divide the per-replica batch "
+        "size; 0 disables it.",
+        min=0,
+        max=2**24,
+    )
+    train_epochs: float = option(
+        100, "Passes over the training images.", exclusive_min=0, max=MAX_EPOCHS
+    )
+    train_steps: int = option(0, "Training steps; a value above 0 overrides train_epochs.", min=0)
+    optimizer: str = option(
+        "lars",
+        "momentum, adam, adamw, lars, or lamb (requires TensorFlow Addons, Python 3.11).",
+        choices=("momentum", "adam", "adamw", "lars", "lamb"),
+    )
+    learning_rate: float = option(
+        0.3, "Base learning rate, scaled by the batch size.", exclusive_min=0
+    )
+    learning_rate_scaling: str = option(
+        "linear",
+        "linear: × batch size / 256; sqrt: × √batch size; none.",
+        choices=("linear", "sqrt", "none"),
+    )
+    warmup_epochs: float = option(10, "Epochs of linear warm-up.", min=0, max=MAX_EPOCHS)
+    weight_decay: float = option(
+        1e-6, "L2 regularization of kernels, not of biases and batch norm.", min=0
+    )
+    momentum: float = option(
+        0.9, "Momentum of the optimizers momentum and lars.", min=0, exclusive_max=1
+    )
+    precision: str = option(
+        "float32",
+        "Precision of the network; weights, loss and statistics are float32. auto: bfloat16 if a "
+        "short trial finds it clearly faster, otherwise float32.",
+        choices=("auto", *PRECISIONS),
+    )
+    seed: int = option(
+        0, "Seed of the weights, the data order and the views.", min=0, max=2**31 - 1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitoring(OptionGroup):
+    """Monitoring"""
+
+    log_every: int = option(50, "Steps between rows of metrics.", min=1)
+    knn_every_epochs: float = option(
+        0.0,
+        "Epochs between k-NN and linear probes of the encoder; 0 disables them.",
+        min=0,
+        max=MAX_EPOCHS,
+    )
+    pictures_every_epochs: float = option(
+        10.0,
+        "Epochs between TensorBoard images of similar embeddings (nearest neighbors, similarity "
+        "matrix, projector), which are also written at the end; 0 disables them.",
+        min=0,
+        max=MAX_EPOCHS,
+        added_in_later_version=True,
+    )
+    profile: bool = option(
+        False,
+        "Trace ten calls early in the run for TensorBoard's Profile tab.",
+        added_in_later_version=True,
+    )
+    probe_dataset: str = option(
+        "",
+        "Labeled dataset of the probes, with splits train and eval_split. Default: dataset.",
+    )
+    eval_every_epochs: float = option(
+        1.0,
+        "Epochs between validation losses, if validation_fraction is above 0.",
+        exclusive_min=0,
+        max=MAX_EPOCHS,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints(OptionGroup):
+    """Checkpoints"""
+
+    checkpoint: str = option("", "Run directory with the initial weights. Default: random weights.")
+    checkpoint_epochs: float = option(
+        1.0, "Epochs between checkpoints.", exclusive_min=0, max=MAX_EPOCHS
+    )
+    checkpoint_steps: int = option(
+        0, "Steps between checkpoints; a value above 0 overrides checkpoint_epochs.", min=0
+    )
+    keep_checkpoint_max: int = option(
+        5, "Number of checkpoints to store; older ones are deleted.", min=1
+    )
+    keep_hub_module_max: int = option(
+        1, "Number of exports to store; older ones are deleted.", min=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution(OptionGroup):
+    """Devices and workers"""
+
+    strategy: str = option(
+        "auto",
+        "one_device; mirrored: all GPUs of this machine, or num_replicas CPU devices; "
+        "multi_worker: several processes, from TF_CONFIG or workers; tpu; auto: a TPU if use_tpu "
+        "or tpu_name is set, several workers if they are listed, otherwise all GPUs.",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    )
+    num_replicas: int = option(
+        0,
+        "Replicas of mirrored: GPUs, or CPU devices without a GPU; 0: all GPUs.",
+        min=0,
+        max=4096,
+    )
+    workers: str = option(
+        "", "host:port of every worker process, comma-separated; the same list for every worker."
+    )
+    worker_index: int = option(-1, "Index of this process in workers, from 0.", min=-1, max=2**16)
+    worker_timeout: int = option(300, "Seconds to wait for the other workers.", min=1)
+    steps_per_execution: int = option(
+        1,
+        "Training steps per call of the compiled function; some hundred on TPU. Metrics, "
+        "checkpoints and signals are handled between calls.",
+        min=1,
+    )
+    use_tpu: bool = option(False, "The same as --strategy=tpu.")
+    tpu_name: str = option("", "Name or grpc:// address of the TPU. Default: a local TPU.")
+    tpu_zone: str = option("", "Google Cloud zone of the TPU.")
+    gcp_project: str = option("", "Google Cloud project of the TPU.")
