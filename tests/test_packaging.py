@@ -65,7 +65,10 @@ def test_wheel_holds_every_module_and_flagfile(tmp_path):
         and path.name != "setup.py"
         and path.parent.name != "examples"
     }
-    expected = {name if name.startswith("simclr_tf/") else f"simclr_tf/{name}" for name in expected}
+    expected = {
+        "simclr_tf/" + re.sub("^export/", "exporter/", name.removeprefix("simclr_tf/"))
+        for name in expected
+    }
 
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
     subprocess.run(
