@@ -33,7 +33,7 @@ def on_one_device():
     return functools.cache(train_and_probe)
 
 
-@pytest.mark.parametrize("linear", [False, True], ids=["alone", "linear head"])
+@pytest.mark.parametrize("linear", [False, True], ids=["alone", "linear-head"])
 @pytest.mark.parametrize("optimizer", ["lars", "momentum"])
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_replicas_train_as_one_device(on_one_device, mirrored, replicas, optimizer, linear):
