@@ -123,7 +123,7 @@ def make_distribution(options: Distribution) -> DistributionContext:
             answer.
 
     Example:
-        >>> from simclr_tf.config import Distribution
+        >>> from simclr_tf.option_groups import Distribution
         >>> from simclr_tf.training.distribution import make_distribution
         >>> make_distribution(Distribution(strategy="one_device")).num_replicas
         1

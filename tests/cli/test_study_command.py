@@ -263,7 +263,7 @@ def test_supervised_randaugment_head_and_replica_cells_run(tmp_path):
 @pytest.mark.parametrize(
     ("name", "flags", "message"),
     [
-        ("ablation", [], "expected one of augmentations, color_strength"),
+        ("ablation", [], "simclr-tf study: expected one of augmentations, color_strength"),
         ("", [], "simclr-tf study: expected one of"),
         ("head", ["--subset=big"], "--subset=big: expected one of small"),
         ("head", ["--cells=none"], "--cells: expected any of none-that_of_h, linear-32"),

@@ -53,7 +53,7 @@ def test_run_is_loaded_evaluated_and_exported_without_the_model(run_dir):
 
 def test_run_resumes_with_and_without_the_model(run_dir):
     expected = [v.numpy() for v in simclr_tf.load(run_dir).variables]
-    by_name = {"encoder": {**DEFAULTS["encoder"], "encoder": "keras:mine"}}
+    by_name = {"encoder": {**DEFAULTS["encoder"], "encoder": "keras:mine", "backbone": None}}
     for config, model in (
         (changed(**DEFAULTS), tiny_encoder(name="another name")),
         (changed(**by_name), None),
