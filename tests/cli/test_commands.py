@@ -70,6 +70,7 @@ def test_train_then_eval_evaluates_and_exports(run_cli, tmp_path):
     assert (tmp_path / "export" / "1" / "saved_model.pb").exists()
 
 
+@pytest.mark.slow
 def test_cifar10_command_of_the_reference_runs(run_cli, tmp_path, cifar_data_dir):
     command = """
     --train_mode=pretrain --train_batch_size=512 --train_epochs=1000 --learning_rate=1.0

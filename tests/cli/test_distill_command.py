@@ -83,6 +83,7 @@ def test_terminated_distillation_resumes(teacher, tmp_path):
     assert [row["step"] for row in rows(tmp_path)] == [*range(5, 41, 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -115,6 +116,7 @@ def test_mistakes_are_one_line_before_any_work(teacher, tmp_path, capsys, flags,
     assert not (place / "metrics.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_flag_that_contradicts_the_checkpoint_is_an_error(teacher, tmp_path, capsys):
     from simclr_tf.cli.main import main
 

@@ -110,6 +110,7 @@ def test_repeated_embed_encodes_and_writes_nothing(embedded, run_dir, capsys):
     assert len(list((run_dir / "features").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_embed_uses_a_saved_model_or_a_projection_head(run_cli, run_dir, own_features, tmp_path):
     h, projection = own_features
     exported = tmp_path / "exported"
@@ -144,6 +145,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_killed_embed_resumes(embedded, run_dir, run_cli, tmp_path):
     place, _ = embedded
     for name in ("config.json", "checkpoints"):
@@ -170,6 +172,7 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_embed_escapes_file_names_of_an_unlabeled_folder(run_cli, run_dir, photos, tmp_path):
     output = tmp_path / "out"
     done = run_cli(

@@ -53,6 +53,7 @@ def _places(run_dir):
     return sorted(place for place in (run_dir / "features").iterdir() if place.is_dir())
 
 
+@pytest.mark.slow
 def test_every_protocol_and_baseline_is_recorded(evaluated, run_dir):
     found = {record["protocol"] for record in _records(run_dir)}
     bases = ("", "/pca", "/random", "/supervised")
@@ -67,6 +68,7 @@ def test_every_protocol_and_baseline_is_recorded(evaluated, run_dir):
     assert "| k-NN, k=20, T=0.1 | SimCLR | R18 × 0.0625 | 32 | 16 |" in " ".join(evaluated.split())
 
 
+@pytest.mark.slow
 def test_evaluation_writes_plots_tables_and_tensorboard_events(evaluated, run_dir):
     (place,) = (run_dir / "evaluations").glob("3-shapes-*-knn-k-5-T-0.1-300-images")
     assert sorted(file.name for file in place.iterdir()) == [
@@ -80,6 +82,7 @@ def test_evaluation_writes_plots_tables_and_tensorboard_events(evaluated, run_di
     assert tag in events.Tags()["tensors"]
 
 
+@pytest.mark.slow
 def test_repeated_evaluation_reuses_features_and_baseline(run_cli, evaluated, run_dir):
     places = _places(run_dir)
     stamps = [(place / "features.npy").stat().st_mtime_ns for place in places]
@@ -97,6 +100,7 @@ def test_repeated_evaluation_reuses_features_and_baseline(run_cli, evaluated, ru
     assert len(after) == len(measured) + 1 and all(record in after for record in measured)
 
 
+@pytest.mark.slow
 def test_encoders_and_representations_have_separate_caches(evaluated, run_dir):
     assert len(_places(run_dir)) == 2 * 4  # splits of the encoder and its three baselines
     answers = [np.load(file) for file in (run_dir / "features").glob("probe-rotation-*.npz")]
@@ -130,6 +134,7 @@ def test_stopped_evaluation_resumes(run_dir, tmp_path, number, status):
     assert after[0] == before
 
 
+@pytest.mark.slow
 def test_saved_classifier_is_exported(run_cli, run_dir):
     done = run_cli(
         *("evaluate", f"--model_dir={run_dir}", "--protocols=logistic", "--save_classifier"),
@@ -185,6 +190,7 @@ def others(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_transfer_uses_the_standard_metric_of_each_dataset(run_cli, run_dir, others):
     before = len(_records(run_dir))
     done = run_cli(

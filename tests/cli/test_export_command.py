@@ -55,6 +55,7 @@ def test_export_writes_any_checkpoint_at_any_image_size(export, run_dir, tmp_pat
     np.testing.assert_allclose(served, loaded(np.round(255 * images[:1]) / np.float32(255)), 1e-4)
 
 
+@pytest.mark.slow
 def test_formats_are_exported_next_to_each_other(export, run_dir):
     for flags in ([], ["--format=keras"], ["--format=tflite_int8", "--calibration_images=8"]):
         status, printed = export(*flags)
@@ -88,6 +89,7 @@ def test_mistakes_are_one_line_errors(export, run_dir, flags, message):
     assert before == (sorted((run_dir / "export").rglob("*")) if before else [])
 
 
+@pytest.mark.slow
 def test_classifier_of_another_step_is_omitted_with_a_note(export, run_dir, tmp_path):
     head = AffineClassifier(np.ones((32, 2), np.float32), np.zeros(2, np.float32))
     kept = FittedClassifier(head, ("a", "b"), "logistic", "shapes", 2)

@@ -27,6 +27,7 @@ def _finetune(pretrained, model_dir, *flags):
     return python("-m", "simclr_tf", "finetune", start, f"--model_dir={model_dir}", *flags)
 
 
+@pytest.mark.slow
 def test_finetune_records_accuracy_and_exports_a_classifier(pretrained, tmp_path):
     flags = ["--labels_per_class=20", "--train_batch_size=40", "--train_epochs=2", "--log_every=2"]
     status, output, errors = finish(
@@ -93,6 +94,7 @@ def test_other_dataset_uses_its_standard_splits(pretrained, tmp_path, options, e
     assert resolved.storage_size == data.storage_size
 
 
+@pytest.mark.slow
 def test_linear_evaluation_command_of_the_reference_runs(pretrained, tmp_path):
     words = """
     --mode=train_then_eval --train_mode=finetune --fine_tune_after_block=4

@@ -174,6 +174,7 @@ def listed(run_cli, directory):
     return {run["path"].removeprefix(f"{directory}/"): run for run in json.loads(done.stdout)}
 
 
+@pytest.mark.slow
 def test_finished_runs_are_listed_with_progress_probe_and_size(run_cli, logdir):
     found = listed(run_cli, logdir)
     assert list(found) == ["bare", "labeled"]
@@ -202,6 +203,7 @@ def test_finished_runs_are_listed_with_progress_probe_and_size(run_cli, logdir):
     assert "\x1b" not in done.stdout  # as it is piped, plain
 
 
+@pytest.mark.slow
 def test_show_prints_the_metric_and_the_evaluations(run_cli, logdir, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(logdir / "labeled", run)
@@ -284,6 +286,7 @@ def test_states_of_running_killed_and_failed_runs_are_distinguished(run_cli, tmp
     assert f"{tmp_path / 'failed'}: failed: the loss was not finite at step" in done.stdout
 
 
+@pytest.mark.slow
 def test_damaged_run_is_named_and_hides_no_other(run_cli, logdir, tmp_path):
     for name in ("config", "metrics", "cut", "evaluations", "checkpoint"):
         shutil.copytree(logdir / "labeled", tmp_path / name)
@@ -314,6 +317,7 @@ def test_damaged_run_is_named_and_hides_no_other(run_cli, logdir, tmp_path):
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_links_are_followed_and_names_are_escaped_for_ascii_terminals(run_cli, logdir, tmp_path):
     shutil.copytree(logdir / "bare", tmp_path / "runs" / os.fsdecode(b"\xff\xe9"))
     (tmp_path / "runs" / "link").symlink_to(logdir / "labeled")

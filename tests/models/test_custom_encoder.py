@@ -130,7 +130,7 @@ def test_model_with_an_own_encoder_trains_saves_and_restores(tmp_path):
     np.testing.assert_array_equal(other(IMAGES), model(IMAGES))
 
 
-@pytest.mark.parametrize("global_bn", [True, False])
+@pytest.mark.parametrize("global_bn", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_replicas_share_batch_statistics_of_an_own_encoder(global_bn, mirrored):
     description = describe_encoder(tiny_encoder(size=8), 8)
 

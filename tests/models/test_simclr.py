@@ -26,6 +26,8 @@ from tests.models.tiny_simclr import (
 )
 from tests.optional import needs
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def on_one_device():
@@ -33,14 +35,18 @@ def on_one_device():
     return functools.cache(train_and_probe)
 
 
-@pytest.mark.parametrize("linear", [False, True], ids=["alone", "linear-head"])
+@pytest.mark.parametrize(
+    "linear",
+    [pytest.param(False, id="alone", marks=SLOW), pytest.param(True, id="linear-head")],
+)
 @pytest.mark.parametrize("optimizer", ["lars", "momentum"])
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=SLOW)])
 def test_replicas_train_as_one_device(on_one_device, mirrored, replicas, optimizer, linear):
     found = train_and_probe(optimizer, linear, mirrored(replicas))
     assert_equal(found, on_one_device(optimizer, linear))
 
 
+@pytest.mark.slow
 @needs("tensorflow_addons")
 def test_replicas_train_as_one_device_with_lamb(on_one_device, mirrored):
     assert_equal(train_and_probe("lamb", True, mirrored(2)), on_one_device("lamb", True))
@@ -54,9 +60,14 @@ TOLERANCES = {
 }
 
 
-@pytest.mark.parametrize("optimizer", ["lars", "momentum"])
+@pytest.mark.parametrize("optimizer", [pytest.param("lars", marks=SLOW), "momentum"])
 @pytest.mark.parametrize(
-    ("replicas", "policy"), [(2, "float32"), (4, "float32"), (2, "mixed_bfloat16")]
+    ("replicas", "policy"),
+    [
+        (2, "float32"),
+        pytest.param(4, "float32", marks=SLOW),
+        pytest.param(2, "mixed_bfloat16", marks=SLOW),
+    ],
 )
 def test_replicas_make_one_devices_views_and_steps(mirrored, replicas, optimizer, policy):
     rtol, each = TOLERANCES[policy]
@@ -85,7 +96,13 @@ def gradient_times_replicas(gathered, position):
 
 
 @pytest.mark.parametrize(
-    "fault", [without_gradient, without_offset, times_replicas, gradient_times_replicas]
+    "fault",
+    [
+        without_gradient,
+        without_offset,
+        pytest.param(times_replicas, marks=SLOW),
+        pytest.param(gradient_times_replicas, marks=SLOW),
+    ],
 )
 def test_wrong_gather_breaks_the_equality(on_one_device, mirrored, monkeypatch, fault):
     right = contrastive.all_gather
@@ -232,6 +249,7 @@ def dataset_of(*parts):
     return tf.data.Dataset.from_tensor_slices(rows).batch(4, drop_remainder=True)
 
 
+@pytest.mark.slow
 def test_fit_takes_arrays_pairs_and_dicts_alike():
     """Same images in the same order: same weights, to the bit, whatever they are wrapped in."""
     settings = {"shuffle": False, "verbose": 0}

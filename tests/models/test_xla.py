@@ -44,6 +44,7 @@ def compiled():
     return tf.function(build_model(CONFIG, PLAN).train_step, jit_compile=True)
 
 
+@pytest.mark.slow
 def test_the_step_under_xla_is_the_step(batch, compiled):
     wanted = tf.function(build_model(CONFIG, PLAN).train_step)(batch)
     for name, value in compiled(batch).items():

@@ -96,6 +96,7 @@ def test_planted_duplicates_are_found_within_and_across_splits():
     assert found.images == "30 images of train and 20 images of test"
 
 
+@pytest.mark.slow
 def test_the_worst_positive_pairs_use_the_models_views(shapes_runs):
     model = simclr_tf.load(shapes_runs[0])
     rows = random_rows(count=40, size=24)
@@ -143,6 +144,7 @@ def test_classes_by_knn_equal_a_vote_one_by_one(apart):
     assert class_report_from_knn(embedded_split(labeled=False), None) is None
 
 
+@pytest.mark.slow
 def test_classes_of_an_evaluation_equal_its_files(shapes_runs):
     run = shapes_runs[0]
     records = json.loads((run / "evaluations.json").read_text(encoding="utf-8"))
@@ -264,6 +266,7 @@ def cards(info, **changes):
     return [(card.value, card.name, card.details) for card in found.cards], found
 
 
+@pytest.mark.slow
 def test_the_headline_shows_the_encoders_best_result_on_its_dataset(shapes_runs):
     info = dataclasses.replace(load_run_info(RunDir(shapes_runs[0])), rows=[])
     records = [record("knn", 0.8), record("knn/pca", 0.9), record("logistic", 0.7)]
@@ -284,6 +287,7 @@ def test_the_headline_shows_the_encoders_best_result_on_its_dataset(shapes_runs)
         assert none == [] and (found.plot or found.tables)
 
 
+@pytest.mark.slow
 def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step(shapes_runs):
     rows = [{"step": 1, "epoch": 0.1, "loss": 2.0, "knn_top1": 0.3}]
     rows += [{"step": 2, "epoch": 0.2, "loss": 1.5, "knn_top1": float("nan")}]
@@ -291,6 +295,7 @@ def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step(shapes_
     assert found == [("30.0 %", "k-NN during training", "step 1"), ("1.500", "loss", "step 2")]
 
 
+@pytest.mark.slow
 def test_results_with_fewer_labels_have_their_own_row(shapes_runs):
     info = load_run_info(RunDir(shapes_runs[0]))
     many = dataclasses.replace(info, records=[record("logistic", 0.9), record("knn", 0.5)])

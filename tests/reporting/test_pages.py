@@ -15,6 +15,9 @@ ALL = "[...document.querySelectorAll('{}')]".format
 POINTS = "return document.querySelectorAll(`#${arguments[0]} .scatterlayer .point`).length"
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def page(browser, hostile_run):
     browser.open(hostile_run / "report.html")
