@@ -1,4 +1,4 @@
-"""docs/quickstart.ipynb, from its first cell to its last."""
+"""The quickstart notebook runs from its first cell to its last."""
 
 import json
 import os
@@ -24,13 +24,13 @@ def shown(path):
             yield "".join(cell["source"]), text, kinds - {"text/plain"}
 
 
-def of_command(cells, command):
-    (text,) = [text for source, text, _ in cells if f"\nsimclr-tf {command} " in source]
+def output_of(cells, call):
+    (text,) = [text for source, text, _ in cells if call in source]
     return text
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_and_shows_what_it_says(tmp_path):
+def test_notebook_runs_and_its_stored_outputs_are_current(tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     again = tmp_path / "quickstart.ipynb"
     done = subprocess.run(
@@ -39,14 +39,14 @@ def test_the_notebook_runs_and_shows_what_it_says(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     cells, stored = list(shown(again)), list(shown(NOTEBOOK))
-    # What is stored is of these cells, and shows as much.
+    # The stored outputs belong to these cells and are of the same kinds.
     assert [cell[::2] for cell in cells] == [cell[::2] for cell in stored]
     assert [bool(cell[1]) for cell in cells] == [bool(cell[1]) for cell in stored]
-    assert sum(bool(kinds) for *_, kinds in cells) == 3
+    assert sum(bool(kinds) for *_, kinds in cells) == 4
 
     run = tmp_path / "runs" / "notebook"
-    assert "done: 781 steps" in of_command(cells, "pretrain")
-    (table,) = re.findall(r"^knn  .*$", of_command(cells, "evaluate"), re.MULTILINE)
+    assert "done: 781 steps" in output_of(cells, "st.pretrain(")
+    (table,) = re.findall(r"^knn  .*$", output_of(cells, "run.evaluate("), re.MULTILINE)
     encoder, pca, random = map(float, table.split()[1:])
     assert encoder > pca + 10 > random + 10
     assert (run / "report.html").stat().st_size > 4e6
