@@ -50,7 +50,7 @@ def test_graphs_are_traced_only_in_the_first_steps(tmp_path, monkeypatch):
         monitoring=config.Monitoring(knn_every_epochs=1.0, log_every=3, pictures_every_epochs=1.0),
         checkpoints=config.Checkpoints(checkpoint_steps=3),
     )
-    build._augment.cache_clear()  # else the views' graph is there from the run before
+    build._build_augmentation.cache_clear()  # otherwise the graph of the previous run is reused
     pretrain(settings, tmp_path / "short")
     once = dict(traced)
     assert set(once) == {"_encode", "encode_and_contrast", "transform_images", "eval_transform"}
@@ -58,7 +58,7 @@ def test_graphs_are_traced_only_in_the_first_steps(tmp_path, monkeypatch):
         settings, optimization=dataclasses.replace(settings.optimization, train_steps=16)
     )
     traced.clear()
-    build._augment.cache_clear()
+    build._build_augmentation.cache_clear()
     pretrain(longer, tmp_path / "long")
     assert dict(traced) == once
 
