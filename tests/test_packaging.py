@@ -1,4 +1,4 @@
-"""The package as it is installed, and the files beside it that must agree with it."""
+"""The installed package, and the files that must agree with it."""
 
 import importlib.metadata
 import importlib.resources

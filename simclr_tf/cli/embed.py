@@ -30,9 +30,8 @@ def define(values: flags.FlagValues) -> Groups:
 
 
 def run(values: flags.FlagValues) -> None:
-    if bool(values.model_dir) == bool(values.encoder):
-        raise UserError("expected either --model_dir=RUN or --encoder=SAVEDMODEL")
-    if values.encoder and not (values.output and values.dataset):
+    # A run has both, and Python may omit the output.
+    if values.encoder and not values.model_dir and not (values.output and values.dataset):
         raise UserError(f"--encoder={values.encoder}: expected --output=DIR and --dataset with it")
     explicit = explicit_options(values, embed.option_sets)
     options = EmbedOptions(**explicit)

@@ -104,7 +104,7 @@ def _lock(run: RunDir) -> TextIO:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
         except BlockingIOError:
-            time.sleep(_RETRY_DELAY)
+            time.sleep(_RETRY_DELAY)  # `_is_locked` of another process holds it for a moment
         except OSError:  # the file system does not support locks
             return file
     file.close()

@@ -216,8 +216,10 @@ def fit(
                 ) from error
             except Exception:  # of a user's callback, between two steps
                 if int(model.step.numpy()) > start:
-                    with contextlib.suppress(UserError):
+                    try:
                         logger.warning(_save_and_describe(checkpoints, model, run, distribution))
+                    except UserError as error:  # the callback's error is the one to raise
+                        logger.warning(f"The run is not saved: {error}")
                 raise
             finally:
                 for callback in (metrics, *profile):

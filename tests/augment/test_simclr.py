@@ -87,7 +87,7 @@ def test_view_i_depends_on_seed_and_position_alone(photographs):
     np.testing.assert_allclose(augment(photographs[3:7], SEED, offset=3), whole[3:7], atol=1e-6)
     offset = tf.constant(3, tf.int64)
     np.testing.assert_allclose(augment(photographs[3:7], SEED, offset), whole[3:7], atol=1e-6)
-    # Other images beside it do not matter.
+    # Other images of the batch do not matter.
     others = photographs[::-1].copy()
     others[2] = photographs[2]
     np.testing.assert_allclose(augment(others, SEED)[2], whole[2], atol=1e-6)
@@ -149,10 +149,10 @@ def test_operations_have_the_papers_probabilities_and_are_independent():
     image[:, :, 10:] *= 2
     augment = SimCLRAugment(20, 0.2, crop_area=(1.0, 1.0))
     views = augment(np.tile(image, (n, 10, 1, 1)), SEED).numpy()[:, 10]
-    left, beside, right = views[:, 0], views[:, 9], views[:, 19]
+    left, adjacent, right = views[:, 0], views[:, 9], views[:, 19]
     flipped = left.sum(1) > right.sum(1)
     # Beside the edge blur lets exp(-1 / 2σ²) through: not to be seen below σ = 0.233.
-    blurred = np.abs(beside - left).max(1) > 1e-4 * np.abs(right - left).max(1)
+    blurred = np.abs(adjacent - left).max(1) > 1e-4 * np.abs(right - left).max(1)
     gray = np.ptp(left, axis=1) < 1e-6
     luma = np.array([0.2989, 0.587, 0.114])
     plain = np.where(gray[:, None], (image[0, 0, 0] * luma).sum(), image[0, 0, 0])
@@ -189,12 +189,12 @@ def impulses(n, size):
 def test_half_of_the_views_are_blurred_each_with_its_own_sigma():
     n = 3000
     views = SimCLRAugment(20, **NOTHING | {"use_blur": True})(impulses(n, 20), SEED).numpy()
-    center, beside = views[:, 10, 10, 0].astype(float), views[:, 10, 11, 0].astype(float)
+    center, adjacent = views[:, 10, 10, 0].astype(float), views[:, 10, 11, 0].astype(float)
     # Grayscale's weights sum to 0.9999.
     np.testing.assert_allclose(views[:, 9:12, 9:12, 0].sum((1, 2)), np.ones(n), atol=1.1e-4)
-    # exp(-1 / 2σ²) of the center lies beside it: nothing to be seen below σ = 0.18.
-    blurred = beside > 1e-7
-    sigma = np.sqrt(-0.5 / np.log(beside[blurred] / center[blurred]))
+    # The adjacent pixel is exp(-1 / 2σ²) of the center, too small to measure below σ = 0.18.
+    blurred = adjacent > 1e-7
+    sigma = np.sqrt(-0.5 / np.log(adjacent[blurred] / center[blurred]))
     lowest = np.sqrt(-0.5 / np.log(1e-7))
     assert sigma.max() <= 2.0
     assert within_binomial(blurred.sum(), n, 0.5 * (2.0 - lowest) / 1.9)

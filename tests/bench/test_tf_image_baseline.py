@@ -72,12 +72,12 @@ def test_blur_is_a_separable_gaussian_with_random_sigma():
     kernels = np.stack([blur(impulse, 32) for _ in range(64)])[..., 0]
     np.testing.assert_allclose(kernels.sum(axis=(1, 2)), 1.0, rtol=1e-5)
     assert (kernels.reshape(64, -1) > 0).sum(axis=1).max() == 9
-    center, beside, corner = kernels[:, 16, 16], kernels[:, 16, 17], kernels[:, 17, 17]
-    np.testing.assert_allclose(corner * center, beside**2, atol=1e-6)
+    center, adjacent, corner = kernels[:, 16, 16], kernels[:, 16, 17], kernels[:, 17, 17]
+    np.testing.assert_allclose(corner * center, adjacent**2, atol=1e-6)
     assert len(np.unique(center)) > 60
-    # At sigma 2 a tap beside weighs exp(-1/8).
-    weighs = beside / center
-    assert weighs.max() <= np.exp(-1 / 8) + 1e-5 and weighs.max() > 0.8
+    # At sigma 2 the weight of an adjacent tap is exp(-1/8).
+    weight = adjacent / center
+    assert weight.max() <= np.exp(-1 / 8) + 1e-5 and weight.max() > 0.8
 
 
 def test_blur_has_probability_one_half():

@@ -161,7 +161,7 @@ def test_the_linear_head_takes_neither_decay_nor_adaptation(name):
     plain = {
         "momentum": keras.optimizers.SGD(RATE[name], momentum=0.9, nesterov=True),
         "lars": keras.optimizers.SGD(RATE[name], momentum=0.9),
-        # Its epsilon stands beside the square's root before the correction, LAMB's after it.
+        # Its epsilon is added to the root before the bias correction, LAMB's after it.
         "lamb": keras.optimizers.Adam(RATE[name], epsilon=1e-6 * np.sqrt(1 - 0.999)),
     }
     model = build(optimizers.get(name, RATE[name], weight_decay=0.5))

@@ -22,7 +22,7 @@ class Momentum:
 
 
 class Adam:
-    """With the L2 term in the gradient, or with the decay beside it."""
+    """With the L2 term in the gradient, or with decoupled decay."""
 
     def __init__(self, decay, decoupled=False):
         self.decay, self.decoupled = decay, decoupled

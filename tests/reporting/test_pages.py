@@ -131,7 +131,7 @@ def test_a_screen_reader_has_words_for_all_that_is_drawn(page):
     drawings = page.run(f"return {ALL('.drawing')}.map((d) => [d.role, d.ariaLabel])")
     assert {role for role, _ in drawings} == {"img", "application"}
     assert all(len(label) > 20 for _, label in drawings)
-    # Every figure has its numbers beside it, in a table with heads.
+    # Every plot has a table of its values with column headers.
     assert page.run(f"return {ALL('figure.plot')}.every((f) => f.querySelector('th ~ td'))")
     levels = page.run(f"return {ALL('h1, h2, h3, h4')}.map((h) => +h.tagName[1])")
     assert levels[0] == 1 and levels.count(1) == 1

@@ -65,8 +65,8 @@
     const left = place.left + xaxis._offset + xaxis.l2p(x);
     const top = place.top + yaxis._offset + yaxis.l2p(y) - 40;
     const fits = left + 16 + tip.offsetWidth < innerWidth;
-    const beside = fits ? left + 16 : Math.max(4, left - 16 - tip.offsetWidth);
-    tip.style.left = `${scrollX + beside}px`;
+    const tipLeft = fits ? left + 16 : Math.max(4, left - 16 - tip.offsetWidth);
+    tip.style.left = `${scrollX + tipLeft}px`;
     tip.style.top = `${scrollY + Math.max(4, Math.min(top, innerHeight - tip.offsetHeight - 4))}px`;
   }
 
