@@ -281,7 +281,7 @@ def test_states_of_running_killed_and_failed_runs_are_distinguished(run_cli, tmp
     assert "no metrics yet" in done.stdout
     page = reported(run_cli, tmp_path / "cut_off")
     assert "interrupted at step 0 of 10, epoch 0 (the process ended" in page
-    assert 'id="views"' in page and 'id="map"' not in page and "no checkpoint yet" in page
+    assert 'id="views"' in page and 'id="map"' not in page and "No checkpoint yet" in page
     done = run_cli("runs", tmp_path)
     assert f"{tmp_path / 'failed'}: failed: the loss was not finite at step" in done.stdout
 
