@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from simclr_tf.errors import UserError
 
@@ -23,8 +24,16 @@ def modules() -> list[str]:
     return names
 
 
+@pytest.fixture
+def eager():
+    """Runs functions eagerly, because tracing takes most of the time of an example."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.parametrize("name", modules())
-def test_examples_of_module_run(name, tmp_path, monkeypatch):
+def test_examples_of_module_run(name, tmp_path, monkeypatch, eager):
     monkeypatch.chdir(tmp_path)
     try:
         module = importlib.import_module(name)

@@ -1,45 +1,21 @@
-"""Benchmarks as a user runs them, in their own process, at sizes that take seconds."""
+"""Benchmarks as a user runs them, at sizes that take seconds."""
 
-import contextlib
-import importlib
-import io
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags as absl_flags
 
-from simclr_tf.cli import bench
-from simclr_tf.cli import main as cli
+from simclr_tf.cli.main import main
+from tests.commands import error_of, output_of
 
 _MIB = 2**20
-
-
-@pytest.mark.parametrize("name", bench.BENCHES)
-def test_help_lists_every_flag_of_a_benchmark(name):
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        assert cli.main(["bench", name, "--help"]) == 0
-    values = absl_flags.FlagValues()
-    bench.get_subcommand(name).define(values)
-    listed = [line.split()[0] for line in out.getvalue().splitlines() if line.startswith("  --")]
-    assert sorted(listed) == sorted(f"--{flag}" for flag in [*values, "flagfile=FILE", "verbose"])
-    assert out.getvalue().startswith(f"simclr-tf bench {name}\n")
-    assert importlib.import_module(f"simclr_tf.bench.{name}").__doc__.strip() in out.getvalue()
-
-
-def test_help_of_bench_lists_the_benchmarks():
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        assert cli.main(["bench", "--help"]) == 0
-    assert all(f"  simclr-tf bench {name} " in out.getvalue() for name in bench.BENCHES)
 
 
 def test_benchmark_prints_a_table_and_writes_json(capfd, tmp_path):
     file = tmp_path / "new" / "loss.json"
     flags = ["--batch_sizes=64", "--forms=blocks", "--dim=8", "--repeats=1", f"--output={file}"]
-    assert cli.main(["bench", "loss", *flags]) == 0
+    assert main(["bench", "loss", *flags]) == 0
     output, errors = capfd.readouterr()
     assert "oneDNN" not in errors  # TensorFlow's startup lines, of every process
     assert "round 1 of 1, N = 64, blocks: " in output
@@ -54,11 +30,10 @@ def test_benchmark_prints_a_table_and_writes_json(capfd, tmp_path):
 
 
 @pytest.mark.slow
-def test_loss_measures_memory_that_blocks_save(run_cli, tmp_path):
+def test_loss_measures_memory_that_blocks_save(tmp_path):
     file = tmp_path / "new" / "loss.json"
     flags = ["--batch_sizes=2048", "--dim=32", "--repeats=1", f"--output={file}"]
-    done = run_cli("bench", "loss", *flags)
-    assert done.returncode == 0, done.stderr
+    printed = output_of("bench", "loss", *flags)
     document = json.loads(file.read_text(encoding="utf-8"))
     dense, blocks = document["results"]
     assert (dense["form"], dense["block_rows"]) == ("dense", 0)
@@ -69,24 +44,23 @@ def test_loss_measures_memory_that_blocks_save(run_cli, tmp_path):
     assert 16 * _MIB < blocks["extra_bytes"]["median"] < 0.5 * dense["extra_bytes"]["median"]
     ratio = blocks["extra_bytes"]["median"] / dense["extra_bytes"]["median"]
     assert blocks["extra_bytes_ratio"] == ratio
-    (row,) = [line.split() for line in done.stdout.splitlines() if line.split()[1:2] == ["blocks"]]
+    (row,) = [line.split() for line in printed.splitlines() if line.split()[1:2] == ["blocks"]]
     assert row[:3] == ["2048", "blocks", "1024"] and row[-2:] == [f"{ratio:.2f}", "×"]
 
 
 @pytest.mark.slow
-def test_scaling_measures_a_step_of_several_replicas(run_cli, tmp_path):
+def test_scaling_measures_a_step_of_several_replicas(tmp_path):
     file = tmp_path / "scaling.json"
     sizes = ["--replicas=2", "--train_batch_size=8", "--width_multiplier=0.0625", "--image_size=8"]
-    done = run_cli("bench", "scaling", *sizes, "--repeats=1", "--steps=1", f"--output={file}")
-    assert done.returncode == 0, done.stderr
-    assert "round 1 of 1, 2 replicas: " in done.stdout
+    printed = output_of("bench", "scaling", *sizes, "--repeats=1", "--steps=1", f"--output={file}")
+    assert "round 1 of 1, 2 replicas: " in printed
     (two,) = json.loads(file.read_text(encoding="utf-8"))["results"]
     assert (two["replicas"], two["replica_batch_size"]) == (2, 4)
     assert two["views_per_second"] == pytest.approx(2 * 8 / two["step_seconds"]["median"])
     # Both ways: 2 views of 8 images, 128 wide, in float32.
     assert two["exchanged_bytes"]["projections"] == 2 * (2 * 8 * 128) * 4
     if not tf.config.list_physical_devices("GPU"):
-        assert "share the same cores" in done.stdout
+        assert "share the same cores" in printed
 
 
 @pytest.mark.slow
@@ -111,14 +85,11 @@ def test_scaling_measures_a_step_of_several_replicas(run_cli, tmp_path):
         ),
     ],
 )
-def test_benchmark_measures_every_quantity_in_every_round(run_cli, tmp_path, name, flags, pairs):
+def test_benchmark_measures_every_quantity_in_every_round(tmp_path, name, flags, pairs):
     file = tmp_path / "results.json"
-    done = run_cli("bench", name, *flags, "--repeats=2", "--seconds=0.01", f"--output={file}")
-    assert done.returncode == 0, done.stderr
-    assert (
-        "round 2 of 2: " in done.stdout
-        and "median (min–max) of 2 interleaved rounds" in done.stdout
-    )
+    printed = output_of("bench", name, *flags, "--repeats=2", "--seconds=0.01", f"--output={file}")
+    assert "round 2 of 2: " in printed
+    assert "median (min–max) of 2 interleaved rounds" in printed
     results = json.loads(file.read_text(encoding="utf-8"))["results"]
     for result, (numerator, denominator) in zip(results, pairs, strict=True):
         values = result[numerator]["values"]
@@ -130,7 +101,6 @@ def test_benchmark_measures_every_quantity_in_every_round(run_cli, tmp_path, nam
 
 
 @pytest.mark.slow
-def test_dataset_that_cannot_be_read_is_a_user_error(run_cli, tmp_path):
-    done = run_cli("bench", "input", f"--dataset=folder:{tmp_path}")
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"error: --dataset=folder:{tmp_path} contains no images" in done.stderr
+def test_dataset_that_cannot_be_read_is_a_user_error(tmp_path):
+    error = error_of("bench", "input", f"--dataset=folder:{tmp_path}")
+    assert f"error: --dataset=folder:{tmp_path} contains no images" in error

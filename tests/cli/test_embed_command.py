@@ -1,4 +1,4 @@
-"""`simclr-tf embed` in its own process: every format, a kill, folders, the search, mistakes."""
+"""`simclr-tf embed`: every format, a kill, folders, the search, mistakes."""
 
 import csv
 import json
@@ -11,38 +11,22 @@ from PIL import Image
 
 import simclr_tf
 from simclr_tf.augment import eval_transform
-from simclr_tf.cli.main import main
 from simclr_tf.data import open_source
+from tests.commands import error_of, output_of
 from tests.processes import ROOT, finish, python
 
-TINY = [
-    *("--dataset=shapes", "--train_split=train[:300]", "--eval_split=test[:100]"),
-    *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--use_blur=False"),
-    *("--num_proj_layers=2", "--proj_out_dim=16", "--optimizer=momentum", "--learning_rate=0.1"),
-    *("--train_batch_size=32", "--train_steps=3", "--warmup_epochs=0", "--log_every=3"),
-    "--pictures_every_epochs=0",
-]
 NAMES = ['a,b"c.png', "<script>.png", "$x$.png", "new\nline.png", r"$\frac{$.png"]
 
 
 @pytest.fixture(scope="module")
-def run_dir(run_cli, tmp_path_factory):
-    path = tmp_path_factory.mktemp("embed") / "run"
-    done = run_cli("pretrain", *TINY, f"--model_dir={path}")
-    assert done.returncode == 0, done.stderr
-    return path
-
-
-@pytest.fixture(scope="module")
-def embedded(run_cli, run_dir):
+def embedded(run_dir):
     """The directory of the run's own images in every format, and what was printed."""
-    done = run_cli(
+    printed = output_of(
         *("embed", f"--model_dir={run_dir}", "--format=npy,parquet,projector", "--nearest=7"),
         *("--projector_images=100", "--neighbours=5", "--eval_batch_size=32"),
     )
-    assert done.returncode == 0, done.stderr
     (place,) = (run_dir / "embeddings").glob("shapes-train-300-*-step-3")
-    return place, done.stdout
+    return place, printed
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +80,13 @@ def test_search_prints_and_plots_the_nearest_images(embedded):
     assert Image.open(place / "nearest.png").size[0] > 500
 
 
-def test_repeated_embed_encodes_and_writes_nothing(embedded, run_dir, capsys):
+def test_repeated_embed_encodes_and_writes_nothing(embedded, run_dir):
     place, _ = embedded
     cached = next((run_dir / "features").glob("*/features.npy"))
     files = [place / "features.npy", place / "ids.csv", place / "features.parquet", cached]
     before = [file.stat().st_mtime_ns for file in files]
-    command = ["embed", f"--model_dir={run_dir}", "--format=npy,parquet", "--nearest=train/9"]
-    assert main(command) == 0
-    printed = capsys.readouterr().out
+    flags = ["--format=npy,parquet", "--nearest=train/9"]
+    printed = output_of("embed", f"--model_dir={run_dir}", *flags)
     assert f"features are already cached in {cached.parent}" in printed
     assert "features.npy exists already" in printed and "train/9" in printed
     assert [file.stat().st_mtime_ns for file in files] == before
@@ -111,19 +94,18 @@ def test_repeated_embed_encodes_and_writes_nothing(embedded, run_dir, capsys):
 
 
 @pytest.mark.slow
-def test_embed_uses_a_saved_model_or_a_projection_head(run_cli, run_dir, own_features, tmp_path):
+def test_embed_uses_a_saved_model_or_a_projection_head(run_dir, own_features, tmp_path):
     h, projection = own_features
     exported = tmp_path / "exported"
-    done = run_cli("export", f"--model_dir={run_dir}", f"--output={exported}")
-    assert done.returncode == 0, done.stderr
+    output_of("export", f"--model_dir={run_dir}", f"--output={exported}")
     data = ["--dataset=shapes", "--split=train[:300]", "--eval_batch_size=100"]
     encoder = f"--encoder={exported}"
-    assert main(["embed", encoder, f"--output={tmp_path / 'h'}", *data]) == 0
+    output_of("embed", encoder, f"--output={tmp_path / 'h'}", *data)
     np.testing.assert_allclose(np.load(tmp_path / "h" / "features.npy"), h, atol=1e-5)
     for model in (encoder, f"--model_dir={run_dir}"):
         output = tmp_path / f"g{len(model)}"
         flags = [f"--output={output}", "--representation=projection", *data]
-        assert main(["embed", model, *flags]) == 0
+        output_of("embed", model, *flags)
         np.testing.assert_allclose(np.load(output / "features.npy"), projection, atol=1e-5)
 
 
@@ -146,7 +128,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_killed_embed_resumes(embedded, run_dir, run_cli, tmp_path):
+def test_killed_embed_resumes(embedded, run_dir, tmp_path):
     place, _ = embedded
     for name in ("config.json", "checkpoints"):
         (tmp_path / name).symlink_to(run_dir / name)
@@ -155,9 +137,8 @@ def test_killed_embed_resumes(embedded, run_dir, run_cli, tmp_path):
     assert status == -9, errors
     output = tmp_path / "embeddings" / place.name
     assert [file.name for file in output.iterdir()] == ["embedding.json"]
-    done = run_cli(*command)
-    assert done.returncode == 0, done.stderr
-    assert "features of shapes train[:300]: 128 of 300 images are already cached" in done.stdout
+    printed = output_of(*command)
+    assert "features of shapes train[:300]: 128 of 300 images are already cached" in printed
     for name in ("features.npy", "features.parquet", "ids.csv"):
         assert (output / name).read_bytes() == (place / name).read_bytes()
 
@@ -173,14 +154,12 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_embed_escapes_file_names_of_an_unlabeled_folder(run_cli, run_dir, photos, tmp_path):
+def test_embed_escapes_file_names_of_an_unlabeled_folder(run_dir, photos, tmp_path):
     output = tmp_path / "out"
-    done = run_cli(
+    printed = output_of(
         *("embed", f"--model_dir={run_dir}", f"--dataset=folder:{photos}", f"--output={output}"),
         *("--format=npy,parquet,projector", "--neighbours=5", f"--nearest={photos / NAMES[4]}"),
     )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
     lines = (output / "ids.csv").read_text().splitlines()
     assert lines[0] == "index,id" and len(lines) == 6
     names = {row[1] for row in csv.reader(lines[1:])}
@@ -189,16 +168,9 @@ def test_embed_escapes_file_names_of_an_unlabeled_folder(run_cli, run_dir, photo
     assert set(pq.read_table(output / "features.parquet")["id"].to_pylist()) == shown
     metadata = (output / "projector" / "metadata.tsv").read_text().splitlines()
     assert {line.split("\t")[0] for line in metadata[1:]} == shown
-    first = done.stdout.partition("nearest to ")[2].splitlines()[2].split()
+    first = printed.partition("nearest to ")[2].splitlines()[2].split()
     assert first == ["1", "1.0000", r"$\\frac{$.png"]
     assert (output / "nearest.png").exists()
-
-
-def _refused(capsys, *flags) -> str:
-    assert main(["embed", *map(str, flags)]) == 2
-    error = capsys.readouterr().err
-    (line,) = [line for line in error.splitlines() if line.startswith("simclr-tf: error:")]
-    return line
 
 
 @pytest.mark.parametrize(
@@ -222,53 +194,51 @@ def _refused(capsys, *flags) -> str:
         ),
     ],
 )
-def test_mistakes_are_one_line_before_any_work(run_dir, tmp_path, capsys, flags, message):
+def test_mistakes_are_one_line_before_any_work(run_dir, tmp_path, flags, message):
     output = [] if flags[0].startswith("--output") else [f"--output={tmp_path / 'out'}"]
-    assert message in _refused(capsys, f"--model_dir={run_dir}", *output, *flags)
+    assert message in error_of("embed", f"--model_dir={run_dir}", *output, *flags)
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_inputs_are_errors(run_dir, tmp_path, capsys):
+def test_missing_inputs_are_errors(run_dir, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
     run, encoder = f"--model_dir={run_dir}", f"--encoder={tmp_path / 'none'}"
-    assert "none holds no run" in _refused(capsys, f"--model_dir={tmp_path / 'none'}")
-    assert "expected either --model_dir=RUN" in _refused(capsys)
-    assert "/none: expected --output=DIR and --dataset" in _refused(capsys, encoder)
+    assert "none holds no run" in error_of("embed", f"--model_dir={tmp_path / 'none'}")
+    assert "expected either --model_dir=RUN" in error_of("embed")
+    assert "/none: expected --output=DIR and --dataset" in error_of("embed", encoder)
     more = (f"--output={tmp_path / 'out'}", "--dataset=shapes")
-    assert "expected a SavedModel of an encoder" in _refused(capsys, encoder, *more)
+    assert "expected a SavedModel of an encoder" in error_of("embed", encoder, *more)
     empty = f"--dataset=folder:{tmp_path / 'empty'}"
-    assert "contains no images: expected files that end in .jpg" in _refused(capsys, run, empty)
-    assert "expected a folder, but" in _refused(capsys, run, f"--dataset=folder:{tmp_path / 'no'}")
+    assert "contains no images: expected files that end in .jpg" in error_of("embed", run, empty)
+    assert "expected a folder, but" in error_of("embed", run, f"--dataset=folder:{tmp_path / 'no'}")
     assert sorted(place.name for place in tmp_path.iterdir()) == ["empty"]
 
 
-def test_directory_with_other_features_is_refused_and_not_changed(
-    embedded, run_dir, tmp_path, capsys
-):
+def test_directory_with_other_features_is_refused_and_not_changed(embedded, run_dir, tmp_path):
     place, _ = embedded
     before = {file.name: file.stat().st_mtime_ns for file in place.iterdir()}
     flags = (f"--model_dir={run_dir}", "--split=train[300:600]")
-    message = _refused(capsys, *flags, f"--output={place}")
+    message = error_of("embed", *flags, f"--output={place}")
     assert "holds features of other weights, images or settings (shapes train[:300]" in message
     assert "Fix: choose another directory" in message
     assert {file.name: file.stat().st_mtime_ns for file in place.iterdir()} == before
     (tmp_path / "features.npy").write_bytes(b"somebody's")
-    assert "(features.npy)" in _refused(capsys, *flags, f"--output={tmp_path}")
+    assert "(features.npy)" in error_of("embed", *flags, f"--output={tmp_path}")
     assert (tmp_path / "features.npy").read_bytes() == b"somebody's"
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "embedding.json").write_text("{")
-    assert "other weights" in _refused(capsys, *flags, f"--output={tmp_path / 'damaged'}")
+    assert "other weights" in error_of("embed", *flags, f"--output={tmp_path / 'damaged'}")
     (tmp_path / "file").touch()
-    assert "got: Not a directory" in _refused(capsys, *flags, f"--output={tmp_path / 'file'}")
+    assert "got: Not a directory" in error_of("embed", *flags, f"--output={tmp_path / 'file'}")
 
 
-def test_full_disk_is_a_one_line_error(run_dir, tmp_path, capsys, monkeypatch):
+def test_full_disk_is_a_one_line_error(run_dir, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device", "features.npy")
 
     monkeypatch.setattr(np.lib.format, "open_memmap", full)
-    line = _refused(capsys, f"--model_dir={run_dir}", "--split=train[:9]", f"--output={tmp_path}")
+    line = error_of("embed", f"--model_dir={run_dir}", "--split=train[:9]", f"--output={tmp_path}")
     assert "No space left on device. Fix: free disk space" in line
 
 

@@ -5,44 +5,24 @@ import signal
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from simclr_tf.data import open_source, sequential_batches
 from simclr_tf.runs.results_file import read_evaluations
 from simclr_tf.runs.run_dir import RunDir
+from tests.commands import error_of, exported_accuracy, output_of
 from tests.processes import finish, python
-
-TINY = [
-    *("--dataset=shapes", "--train_split=train[:300]", "--eval_split=test[:100]"),
-    *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--use_blur=False"),
-    *("--num_proj_layers=2", "--proj_out_dim=16", "--optimizer=momentum", "--learning_rate=0.1"),
-    *("--train_batch_size=32", "--train_steps=3", "--warmup_epochs=0", "--log_every=3"),
-    "--pictures_every_epochs=0",
-]
-
 
 _OTHERS = ("projection ", "pca ", "random ", "supervised ")
 
 
 @pytest.fixture(scope="module")
-def run_dir(run_cli, tmp_path_factory):
-    path = tmp_path_factory.mktemp("evaluate") / "run"
-    done = run_cli("pretrain", *TINY, f"--model_dir={path}")
-    assert done.returncode == 0, done.stderr
-    return path
-
-
-@pytest.fixture(scope="module")
-def evaluated(run_cli, run_dir):
-    done = run_cli(
+def evaluated(run_dir):
+    return output_of(
         *("evaluate", f"--model_dir={run_dir}", "--protocols=knn,logistic,linear,probes"),
         *("--baselines=pca,random,supervised", "--knn_k=5,20", "--l2_sweep", "--linear_epochs=2"),
         *("--probe_transformations=rotation", "--table"),
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def _records(directory):
@@ -83,17 +63,16 @@ def test_evaluation_writes_plots_tables_and_tensorboard_events(evaluated, run_di
 
 
 @pytest.mark.slow
-def test_repeated_evaluation_reuses_features_and_baseline(run_cli, evaluated, run_dir):
+def test_repeated_evaluation_reuses_features_and_baseline(evaluated, run_dir):
     places = _places(run_dir)
     stamps = [(place / "features.npy").stat().st_mtime_ns for place in places]
     measured = [r for r in _records(run_dir) if not r["protocol"].startswith("finetune")]
-    done = run_cli(
+    printed = output_of(
         *("evaluate", f"--model_dir={run_dir}", "--protocols=knn,linear,probes", "--knn_k=5,20"),
         *("--baselines=random,supervised", "--linear_epochs=2", "--probe_transformations=rotation"),
     )
-    assert done.returncode == 0, done.stderr
     place = RunDir(run_dir).supervised_dir("train[:300]")
-    assert f"{place} is finished: 3 steps" in done.stdout
+    assert f"{place} is finished: 3 steps" in printed
     assert _places(run_dir) == places
     assert [(place / "features.npy").stat().st_mtime_ns for place in places] == stamps
     after = _records(run_dir)
@@ -116,44 +95,32 @@ def test_encoders_and_representations_have_separate_caches(evaluated, run_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_stopped_evaluation_resumes(run_dir, tmp_path, number, status):
-    shutil.copytree(run_dir, tmp_path / "run", ignore=lambda *_: ["features", "evaluations.json"])
-    flags = ["--protocols=logistic,linear,knn", "--linear_epochs=40", "--knn_k=5"]
-    command = ("-m", "simclr_tf", "evaluate", f"--model_dir={tmp_path / 'run'}", *flags)
-    process = python(*command)
+def test_stopped_evaluation_resumes(pretrained, tmp_path, number, status):
+    run = shutil.copytree(pretrained, tmp_path / "run")
+    flags = ["--protocols=logistic,linear,knn", "--linear_epochs=20", "--knn_k=5"]
+    command = ["evaluate", f"--model_dir={run}", *flags]
+    process = python("-m", "simclr_tf", *command)
     for line in process.stdout:
         if line.startswith("logistic: top-1"):
             process.send_signal(number)
     ended, _, errors = finish(process)
     assert ended == status and "Traceback" not in errors
-    (before,) = _records(tmp_path / "run")
-    ended, _, errors = finish(python(*command))
-    assert ended == 0, errors
-    after = _records(tmp_path / "run")
+    (before,) = _records(run)
+    output_of(*command)
+    after = _records(run)
     assert [record["protocol"] for record in after] == ["logistic", "linear", "knn"]
     assert after[0] == before
 
 
 @pytest.mark.slow
-def test_saved_classifier_is_exported(run_cli, run_dir):
-    done = run_cli(
-        *("evaluate", f"--model_dir={run_dir}", "--protocols=logistic", "--save_classifier"),
-        "--labels_per_class=12",
-    )
-    assert done.returncode == 0, done.stderr
+def test_saved_classifier_is_exported(run_dir):
+    flags = ["--protocols=logistic", "--save_classifier", "--labels_per_class=12"]
+    output_of("evaluate", f"--model_dir={run_dir}", *flags)
     record = _records(run_dir)[-1]
     assert record["num_train"] == 120
-    loaded = tf.saved_model.load(str(run_dir / "export" / "3"))
-    test = open_source("shapes", "test[:100]")
-    from simclr_tf.augment import eval_transform
-
-    images = np.concatenate([batch["image"] for batch in sequential_batches(test, 100)])
-    images = eval_transform(tf.constant(images), 16)
-    answer = loaded.signatures["classify"](images=images)
-    assert np.mean(answer["label"] == test.labels()) == pytest.approx(record["top1"])
-    names = [name.decode() for name in answer["class_name"].numpy()]
-    assert names == [test.class_names[i] for i in answer["label"]]
-    assert "signature `classify`" in (run_dir / "export" / "3" / "README.md").read_text("utf-8")
+    export = run_dir / "export" / "3"
+    assert exported_accuracy(export, "test[:100]") == pytest.approx(record["top1"])
+    assert "signature `classify`" in (export / "README.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -191,13 +158,12 @@ def others(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_transfer_uses_the_standard_metric_of_each_dataset(run_cli, run_dir, others):
+def test_transfer_uses_the_standard_metric_of_each_dataset(run_dir, others):
     before = len(_records(run_dir))
-    done = run_cli(
+    output_of(
         *("evaluate", f"--model_dir={run_dir}", "--knn_k=3", "--data_dir", others / "tfds"),
         f"--datasets=shapes,folder:{others}/aircraft,voc/2007",
     )
-    assert done.returncode == 0, done.stderr
     found = [(r["protocol"], r["metric"], r["num_train"]) for r in _records(run_dir)[before:]]
     assert found == [
         *(("knn", "top-1", 300), ("logistic", "top-1", 300)),
@@ -233,21 +199,14 @@ def test_transfer_uses_the_standard_metric_of_each_dataset(run_cli, run_dir, oth
         (["--train_split=train[:1]", "--protocols=knn", "--knn_k=1"], "single class"),
     ],
 )
-def test_mistakes_are_one_line_before_any_work(run_dir, capsys, flags, message):
-    from simclr_tf.cli.main import main
-
+def test_mistakes_are_one_line_before_any_work(run_dir, flags, message):
     before = _records(run_dir)
-    assert main(["evaluate", f"--model_dir={run_dir}", *flags]) == 2
-    error = capsys.readouterr().err
-    (line,) = [line for line in error.splitlines() if line.startswith("simclr-tf: error:")]
-    assert message in line
+    assert message in error_of("evaluate", f"--model_dir={run_dir}", *flags)
     assert _records(run_dir) == before
 
 
-def test_all_runs_are_checked_before_the_first_evaluation(run_dir, tmp_path, capsys):
-    from simclr_tf.cli.main import main
-
+def test_all_runs_are_checked_before_the_first_evaluation(run_dir, tmp_path):
     before = _records(run_dir)
-    assert main(["evaluate", f"--model_dir={run_dir},{tmp_path / 'none'}"]) == 2
-    assert "none holds no run" in capsys.readouterr().err
+    runs = f"--model_dir={run_dir},{tmp_path / 'none'}"
+    assert "none holds no run" in error_of("evaluate", runs)
     assert _records(run_dir) == before

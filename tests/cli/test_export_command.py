@@ -9,37 +9,17 @@ import tensorflow as tf
 import simclr_tf
 from simclr_tf.evaluation.protocols import AffineClassifier, FittedClassifier
 from simclr_tf.runs.run_dir import RunDir
-from tests.processes import TINY, finish, pretrain
+from tests.commands import TINY, error_of, output_of
+from tests.processes import finish, pretrain
 
 IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    path = tmp_path_factory.mktemp("export") / "run"
-    status, _, errors = finish(pretrain(path, *TINY, "--train_steps=3", "--checkpoint_steps=1"))
-    assert status == 0, errors
-    return path
-
-
-@pytest.fixture
-def export(run_dir, capsys):
-    """Run the command in this process; return its status and what it printed."""
-    from simclr_tf.cli.main import main
-
-    def run(*flags):
-        status = main(["export", f"--model_dir={run_dir}", *map(str, flags)])
-        printed = capsys.readouterr()
-        return status, printed.err if status else printed.out
-
-    return run
-
-
-def test_export_writes_any_checkpoint_at_any_image_size(export, run_dir, tmp_path):
-    status, printed = export(
-        f"--output={tmp_path / 'first'}", "--step=1", "--image_size=24", "--with_preprocessing"
+def test_export_writes_any_checkpoint_at_any_image_size(run_dir, tmp_path):
+    flags = ["--step=1", "--image_size=24", "--with_preprocessing"]
+    printed = output_of(
+        "export", f"--model_dir={run_dir}", f"--output={tmp_path / 'first'}", *flags
     )
-    assert status == 0
     assert f'encoder = tf.saved_model.load("{tmp_path / "first"}")' in printed
     assert "[N, 24, 24, 3] in [0, 1] → [N, 32]" in printed
     loaded = tf.saved_model.load(str(tmp_path / "first"))
@@ -56,15 +36,15 @@ def test_export_writes_any_checkpoint_at_any_image_size(export, run_dir, tmp_pat
 
 
 @pytest.mark.slow
-def test_formats_are_exported_next_to_each_other(export, run_dir):
+def test_formats_are_exported_next_to_each_other(run_dir):
+    command = ["export", f"--model_dir={run_dir}"]
     for flags in ([], ["--format=keras"], ["--format=tflite_int8", "--calibration_images=8"]):
-        status, printed = export(*flags)
-        assert status == 0, printed
+        output_of(*command, *flags)
     names = {"3", "3.keras", "3.keras.md", "3-int8.tflite", "3-int8.tflite.md"}
     assert {path.name for path in (run_dir / "export").iterdir()} == names
     assert "8 bits" in (run_dir / "export" / "3-int8.tflite.md").read_text(encoding="utf-8")
     # Another step takes their place: --keep_hub_module_max is 1.
-    assert export("--step=2")[0] == 0
+    output_of(*command, "--step=2")
     assert {path.name for path in (run_dir / "export").iterdir()} == {"2"}
 
 
@@ -81,33 +61,29 @@ def test_formats_are_exported_next_to_each_other(export, run_dir):
         ([f"--output={__file__}"], "got an existing one"),
     ],
 )
-def test_mistakes_are_one_line_errors(export, run_dir, flags, message):
-    before = sorted((run_dir / "export").rglob("*")) if (run_dir / "export").exists() else []
-    status, printed = export(*flags)
-    (line,) = [line for line in printed.splitlines() if line.startswith("simclr-tf: error:")]
-    assert status == 2 and message in line
-    assert before == (sorted((run_dir / "export").rglob("*")) if before else [])
+def test_mistakes_are_one_line_errors(run_dir, flags, message):
+    before = sorted((run_dir / "export").rglob("*"))
+    assert message in error_of("export", f"--model_dir={run_dir}", *flags)
+    assert before == sorted((run_dir / "export").rglob("*"))
 
 
 @pytest.mark.slow
-def test_classifier_of_another_step_is_omitted_with_a_note(export, run_dir, tmp_path):
+def test_classifier_of_another_step_is_omitted_with_a_note(run_dir, tmp_path):
     head = AffineClassifier(np.ones((32, 2), np.float32), np.zeros(2, np.float32))
-    kept = FittedClassifier(head, ("a", "b"), "logistic", "shapes", 2)
-    kept.save(RunDir(run_dir).classifier_file)
-    try:
-        _, printed = export(f"--output={tmp_path / 'third'}")
-        assert "was fitted at step 2 and is not part of the export of step 3" in printed
-        assert set(tf.saved_model.load(str(tmp_path / "third")).signatures) == {
-            *("serving_default", "all_outputs")
-        }
-        _, printed = export(f"--output={tmp_path / 'second'}", "--step=2", "--with_preprocessing")
-        loaded = tf.saved_model.load(str(tmp_path / "second"))
-        assert "note:" not in printed and "classify" in loaded.signatures
-        png = tf.io.encode_png(np.zeros([16, 16, 3], np.uint8))
-        answer = loaded.signatures["serving_encoded"](image_bytes=png[tf.newaxis])
-        assert set(answer) == {"features", "logits", "probabilities", "label", "class_name"}
-    finally:
-        RunDir(run_dir).classifier_file.unlink()
+    saved = FittedClassifier(head, ("a", "b"), "logistic", "shapes", 2)
+    saved.save(RunDir(run_dir).classifier_file)
+    command = ["export", f"--model_dir={run_dir}"]
+    printed = output_of(*command, f"--output={tmp_path / 'third'}")
+    assert "was fitted at step 2 and is not part of the export of step 3" in printed
+    signatures = tf.saved_model.load(str(tmp_path / "third")).signatures
+    assert set(signatures) == {"serving_default", "all_outputs"}
+    flags = [f"--output={tmp_path / 'second'}", "--step=2", "--with_preprocessing"]
+    assert "note:" not in output_of(*command, *flags)
+    signatures = tf.saved_model.load(str(tmp_path / "second")).signatures
+    assert "classify" in signatures
+    png = tf.io.encode_png(np.zeros([16, 16, 3], np.uint8))
+    answer = signatures["serving_encoded"](image_bytes=png[tf.newaxis])
+    assert set(answer) == {"features", "logits", "probabilities", "label", "class_name"}
 
 
 @pytest.mark.slow
@@ -115,12 +91,10 @@ def test_run_is_exported_during_training(tmp_path):
     run = tmp_path / "run"
     process = pretrain(run, *TINY, "--train_steps=100000", "--checkpoint_steps=5")
     try:
-        from simclr_tf.cli.main import main
-
         for line in process.stdout:
             if line.startswith("step 10/"):
                 break
-        assert main(["export", f"--model_dir={run}", f"--output={tmp_path / 'out'}"]) == 0
+        output_of("export", f"--model_dir={run}", f"--output={tmp_path / 'out'}")
         assert process.poll() is None
     finally:
         process.send_signal(signal.SIGTERM)

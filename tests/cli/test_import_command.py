@@ -1,11 +1,8 @@
 """`import`, on files as the reference writes them: the same function comes out of the run."""
 
-import contextlib
-import io
 import json
+import resource
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,17 +10,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 import simclr_tf
-from simclr_tf.cli import main as cli
 from simclr_tf.models.resnet import ENDPOINTS
 from simclr_tf.runs.run_dir import RunDir
 from tests import reference_files
-
-
-def run(*argv: object) -> tuple[int, str, str]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = cli.main([str(argument) for argument in argv])
-    return status, out.getvalue(), err.getvalue()
+from tests.commands import error_of, output_of
+from tests.processes import finish, python
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +28,10 @@ def saved_model(named, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def imported(run_cli, saved_model, tmp_path_factory):
-    """A run made of the SavedModel, as a user makes it, and what was said."""
+def imported(saved_model, tmp_path_factory):
+    """A run made of the SavedModel, and what was printed."""
     path = tmp_path_factory.mktemp("runs") / "imported"
-    done = run_cli("import", f"--checkpoint={saved_model}", f"--model_dir={path}")
-    assert done.returncode == 0, done.stderr
-    return path, done.stdout
+    return path, output_of("import", f"--checkpoint={saved_model}", f"--model_dir={path}")
 
 
 def outputs_of(model, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,10 +59,8 @@ def test_imported_saved_model_computes_the_same_features(imported, reference_npz
     model = simclr_tf.load(path)
     assert int(model.step) == 0
     check_function(model, reference_npz)
-    assert (
-        "a SavedModel of a ResNet-18 × 0.25, cifar stem, projection head of 3 layers to 128, "
-        in said
-    )
+    architecture = "ResNet-18 × 0.25, cifar stem, projection head of 3 layers to 128, "
+    assert f"a SavedModel of a {architecture}" in said
     assert "linear head of 10 classes" in said and "121 variables" in said
     assert "a run at step 0 for images of 32 pixels" in said
     assert f"next: simclr-tf export --model_dir={path}" in said
@@ -83,8 +70,7 @@ def test_imported_saved_model_computes_the_same_features(imported, reference_npz
 def test_imported_checkpoint_computes_the_same_features(named, reference_npz, tmp_path):
     prefix = reference_files.write_checkpoint(tmp_path, reference_files.by_key(named))
     flags = [f"--model_dir={tmp_path / 'run'}", "--image_size=48"]
-    status, said, error = run("import", f"--checkpoint={prefix}", *flags)
-    assert status == 0, error
+    said = output_of("import", f"--checkpoint={prefix}", *flags)
     check_function(simclr_tf.load(tmp_path / "run"), reference_npz)
     assert "skipped by name: 7 values of optimizer state" in said
     assert "skipped by name: 2 values of counters" in said
@@ -97,8 +83,7 @@ def test_imported_checkpoint_computes_the_same_features(named, reference_npz, tm
 def test_encoder_without_heads_is_imported(named, reference_npz, tmp_path):
     encoder = {name: value for name, value in named.items() if name.startswith("resnet/")}
     path = reference_files.write_saved_model(tmp_path / "saved", encoder)
-    status, said, error = run("import", f"--checkpoint={path}", f"--model_dir={tmp_path / 'run'}")
-    assert status == 0, error
+    said = output_of("import", f"--checkpoint={path}", f"--model_dir={tmp_path / 'run'}")
     model = simclr_tf.load(tmp_path / "run")
     assert model.linear_head is None and not model.projection_head.variables
     features = reference_npz["output/final_avg_pool"]
@@ -107,10 +92,10 @@ def test_encoder_without_heads_is_imported(named, reference_npz, tmp_path):
     assert "no projection head" in said and "linear head" not in said
 
 
+@pytest.mark.slow
 def test_export_of_an_import_computes_the_same_features(imported, reference_npz, tmp_path):
     path, _ = imported
-    status, _, error = run("export", f"--model_dir={path}", f"--output={tmp_path / 'out'}")
-    assert status == 0, error
+    output_of("export", f"--model_dir={path}", f"--output={tmp_path / 'out'}")
     ends = tf.saved_model.load(str(tmp_path / "out")).signatures["all_outputs"](
         images=tf.constant(reference_npz["input"])
     )
@@ -125,16 +110,13 @@ SHAPES = [
     *("--dataset=shapes", "--train_split=train[:64]", "--eval_split=test[:64]"),
     *("--train_batch_size=16", "--train_steps=1", "--warmup_epochs=0"),
 ]
-
-
 ARCHITECTURE = ["--resnet_depth=18", "--width_multiplier=0.25", "--image_size=32"]
 
 
 def test_training_of_an_import_is_not_resumed(imported):
     path, _ = imported
     before = (path / "config.json").read_bytes()
-    status, _, error = run("pretrain", *ARCHITECTURE, *SHAPES, f"--model_dir={path}")
-    assert status == 2
+    error = error_of("pretrain", *ARCHITECTURE, *SHAPES, f"--model_dir={path}")
     assert "holds imported weights" in error and f"--checkpoint={path}" in error
     assert (path / "config.json").read_bytes() == before
 
@@ -142,8 +124,7 @@ def test_training_of_an_import_is_not_resumed(imported):
 def test_import_is_evaluated_without_epochs_in_the_table(imported):
     path, _ = imported
     flags = ["--protocols=knn", "--knn_k=5", "--table", *SHAPES[:3]]
-    status, said, error = run("evaluate", f"--model_dir={path}", *flags)
-    assert status == 0, error
+    said = output_of("evaluate", f"--model_dir={path}", *flags)
     (record,) = json.loads((path / "evaluations.json").read_text(encoding="utf-8"))
     assert (record["dataset"], record["step"]) == ("shapes", 0)
     (row,) = [line for line in said.splitlines() if "R18 × 0.25" in line]
@@ -156,12 +137,10 @@ def test_training_starts_from_imported_weights(imported, tmp_path):
     path, _ = imported
     new = tmp_path / "new"
     start = [f"--checkpoint={path}", f"--model_dir={new}"]
-    status, said, error = run("pretrain", *ARCHITECTURE, *SHAPES, *start)
-    assert status == 0, error
+    said = output_of("pretrain", *ARCHITECTURE, *SHAPES, *start)
     assert f"starting from the weights of {path}" in said
     start = [f"--checkpoint={path}", f"--model_dir={tmp_path / 'tuned'}", "--mode=train"]
-    status, _, error = run("finetune", *start, *SHAPES)
-    assert status == 0, error
+    output_of("finetune", *start, *SHAPES)
 
 
 def refused(tmp_path, checkpoint, *flags: str) -> str:
@@ -169,35 +148,25 @@ def refused(tmp_path, checkpoint, *flags: str) -> str:
     places = tmp_path / "places"
     places.mkdir(exist_ok=True)
     arguments = [f"--checkpoint={checkpoint}", f"--model_dir={places / 'run'}", *flags]
-    status, _, error = run("import", *arguments)
-    assert status == 2
-    assert error.startswith("simclr-tf: error: ") and error.count("\n") == 1
+    error = error_of("import", *arguments)
     assert list(places.iterdir()) == []
     return error
 
 
 NAME = "resnet/block_group2/residual_block_3/batch_norm_relu_9/sync_batch_normalization_9/beta:0"
-SUPERVISED = "head_supervised/linear_layer/dense_3/kernel:0"
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "reason"),
+    ("value", "reason"),
     [
-        (NAME, None, "is missing"),
-        (NAME, np.ones(33, np.float32), "has shape [33], not [32]"),
-        (SUPERVISED, np.ones((64, 10), np.float32), "has shape [64, 10], not [128, 10]"),
-        ("resnet/more:0", np.ones(2, np.float32), "is not a variable of a ResNet-18"),
-        (NAME, np.full(32, np.inf, np.float32), "contains numbers that are not finite"),
+        (np.ones(33, np.float32), "has shape [33], not [32]"),
+        (np.full(32, np.inf, np.float32), "contains numbers that are not finite"),
     ],
+    ids=["shape", "value"],
 )
-def test_variable_that_does_not_fit_is_named_and_no_run_is_written(
-    named, tmp_path, name, value, reason
-):
-    changed = {**named, name: value}
-    if value is None:
-        del changed[name]
-    path = reference_files.write_saved_model(tmp_path / "saved", changed)
-    assert f"--checkpoint={path}: {name} {reason}" in refused(tmp_path, path)
+def test_variable_that_does_not_fit_is_named_and_no_run_is_written(named, tmp_path, value, reason):
+    path = reference_files.write_saved_model(tmp_path / "saved", {**named, NAME: value})
+    assert f"--checkpoint={path}: {NAME} {reason}" in refused(tmp_path, path)
 
 
 def test_missing_key_is_named(named, tmp_path):
@@ -218,12 +187,10 @@ def test_flags_are_validated_before_the_file_is_opened(saved_model, imported, tm
     assert "=4: expected an integer of at least 8" in refused(tmp_path, "nowhere", "--image_size=4")
     path, _ = imported
     for place, what in ((path, "holds a run already"), (path.parent, "is not empty")):
-        status, _, error = run("import", "--checkpoint=nowhere", f"--model_dir={place}")
-        assert (status, error.count("\n")) == (2, 1)
+        error = error_of("import", "--checkpoint=nowhere", f"--model_dir={place}")
         assert f"--model_dir={place} {what}" in error
-    for flags in ([f"--checkpoint={saved_model}"], [f"--model_dir={tmp_path / 'run'}"]):
-        status, _, error = run("import", *flags)
-        assert status == 2 and " is missing: " in error
+    for flag in (f"--checkpoint={saved_model}", f"--model_dir={tmp_path / 'run'}"):
+        assert " is missing: " in error_of("import", flag)
 
 
 def test_import_writes_into_an_empty_directory(saved_model, tmp_path):
@@ -231,37 +198,36 @@ def test_import_writes_into_an_empty_directory(saved_model, tmp_path):
     place.mkdir()
     link = tmp_path / "link"
     link.symlink_to(place)
-    status, _, error = run("import", f"--checkpoint={saved_model}", f"--model_dir={link}")
-    assert status == 0, error
+    output_of("import", f"--checkpoint={saved_model}", f"--model_dir={link}")
     assert (place / "config.json").exists() and link.is_symlink()
 
 
-# A limit on the size of files, above which a write fails or, by default, ends the process.
-LIMITED = """
+# Above this limit on the size of files a write fails; by default it ends the process.
+MAX_BYTES = 100_000
+KILLED = f"""
 import resource, signal, sys
 from simclr_tf.cli.main import main
-signal.signal(signal.SIGXFSZ, signal.Handlers[sys.argv[1]])
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-sys.exit(main(sys.argv[2:]))
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({MAX_BYTES}, {MAX_BYTES}))
+main(sys.argv[1:])
 """
 
 
 def test_import_that_is_killed_or_cannot_be_written_leaves_no_run(saved_model, tmp_path):
     place = tmp_path / "runs" / "run"
-    arguments = ["import", f"--checkpoint={saved_model}", f"--model_dir={place}"]
-
-    def limited(handler: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-c", LIMITED, handler, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    done = limited("SIG_DFL")
-    assert done.returncode == -signal.SIGXFSZ, done.stderr
+    command = ["import", f"--checkpoint={saved_model}", f"--model_dir={place}"]
+    status, _, errors = finish(python("-c", KILLED, *command))
+    assert status == -signal.SIGXFSZ, errors
     assert not place.exists()
     assert [entry.name for entry in place.parent.iterdir()] == [".incomplete.run"]
 
-    done = limited("SIG_IGN")
-    assert done.returncode == 2, done.stderr
-    assert f"simclr-tf: error: {place} cannot be written: " in done.stderr
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_BYTES, limits[1]))
+    try:  # Python ignores the signal
+        error = error_of(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"simclr-tf: error: {place} cannot be written: " in error
     assert list(place.parent.iterdir()) == []
 
 
@@ -274,8 +240,7 @@ def test_weights_of_the_published_size_are_imported(reference_variables, tmp_pat
         for name, shape in reference_variables[model]["variables"]
     }
     path = reference_files.write_saved_model(tmp_path / "saved", named)
-    status, said, error = run("import", f"--checkpoint={path}", f"--model_dir={tmp_path / 'run'}")
-    assert status == 0, error
+    said = output_of("import", f"--checkpoint={path}", f"--model_dir={tmp_path / 'run'}")
     assert f"{len(named)} variables" in said and "images of 224 pixels" in said
     loaded = simclr_tf.load(tmp_path / "run")
     sizes = [v.shape.num_elements() for v in loaded.encoder.trainable_variables]

@@ -1,0 +1,37 @@
+"""The runs that all tests of commands share."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.commands import TINY, output_of
+
+
+@pytest.fixture(scope="session")
+def pretraining(tmp_path_factory) -> tuple[Path, str]:
+    """A pretrained run with checkpoints at steps 1, 2 and 3, and what the command printed."""
+    path = tmp_path_factory.mktemp("pretrained") / "run"
+    flags = [f"--model_dir={path}", "--checkpoint_steps=1", "--train_summary_steps=0"]
+    return path, output_of("pretrain", *TINY, *flags)
+
+
+@pytest.fixture(scope="session")
+def pretrained(pretraining) -> Path:
+    """The run, for tests that do not write into it."""
+    return pretraining[0]
+
+
+@pytest.fixture(scope="module")
+def run_dir(pretrained, tmp_path_factory) -> Path:
+    """A copy of the run for the tests of one module."""
+    return shutil.copytree(pretrained, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="session")
+def finetuning(pretrained, tmp_path_factory) -> tuple[Path, str]:
+    """A run fine-tuned with 200 labels and its export, and what the command printed."""
+    path = tmp_path_factory.mktemp("finetuned") / "run"
+    flags = ["--labels_per_class=20", "--train_batch_size=40", "--train_steps=4", "--log_every=2"]
+    start = [f"--checkpoint={pretrained}", f"--model_dir={path}"]
+    return path, output_of("finetune", *start, *flags, "--ft_proj_selector=1", "--seed=3")
