@@ -27,21 +27,11 @@ __version__ = "0.1.0"
 
 # Public name → the module that defines it. They are imported on first use (PEP 562), because
 # TensorFlow takes seconds to import.
+_API = ("Run", "distill", "embed", "evaluate", "export", "finetune", "import_weights")
 _DEFINED_IN = {
-    "Run": "api",
-    "UserError": "errors",
-    "distill": "api",
-    "embed": "api",
-    "evaluate": "api",
-    "export": "api",
-    "finetune": "api",
-    "import_weights": "api",
-    "list_encoders": "api.catalog",
-    "list_losses": "api.catalog",
-    "list_optimizers": "api.catalog",
-    "list_protocols": "api.catalog",
-    "pretrain": "api",
-    "report": "api",
+    **dict.fromkeys((*_API, "pretrain", "report"), "api"),
+    **dict.fromkeys(("list_encoders", "list_losses", "list_optimizers"), "api.catalog"),
+    **{"list_protocols": "api.catalog", "UserError": "errors"},
 }
 _MODULES = (
     *("augment", "config", "data", "embedding", "evaluation", "exporter", "losses", "models"),

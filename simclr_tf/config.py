@@ -233,13 +233,7 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(cls: Any, values: Any) -> Any:
-    """Rebuilds a config dataclass, nested ones included.
-
-    An option that was added in a later version may be missing; its default is used.
-
-    Raises:
-        UserError: if another value is missing, or one is unknown or out of range.
-    """
+    """Rebuilds a config dataclass; only options added in a later version may be missing."""
     if not isinstance(values, dict):
         raise UserError(f"{cls.__name__}: expected an object, got {values!r}")
     fields = {field.name: field for field in dataclasses.fields(cls)}

@@ -32,32 +32,17 @@ def option(
     heading: str = "",
     added_in_later_version: bool = False,
 ) -> Any:
-    """Returns a dataclass field that is an option.
+    """Returns a dataclass field that is an option, listed in `--help` under a heading.
 
     The annotation of the field is its type: bool, int, float or str, or one of these `| None`. A
-    list is a comma-separated str; Python callers may pass a sequence.
-
-    Args:
-        default: the default value.
-        help: a sentence for `--help` and the documentation.
-        choices: allowed values; None allows all.
-        min, max: inclusive limits. Integers are at most `MAX_INT` without a `max`.
-        exclusive_min, exclusive_max: limits that are themselves not allowed.
-        heading: where `--help` lists the option; the group's heading if empty.
-        added_in_later_version: accept a config.json without this option, which was written
-            before the option existed. The default must reproduce the earlier behavior.
+    list is a comma-separated str; Python callers may pass a sequence. Integers are at most
+    `MAX_INT` without a `max`. A config.json may lack an option that was `added_in_later_version`,
+    whose default must reproduce the earlier behavior.
     """
-    limits = {
-        "min": min,
-        "max": max,
-        "exclusive_min": exclusive_min,
-        "exclusive_max": exclusive_max,
-    }
+    limits = {"min": min, "max": max}
+    limits |= {"exclusive_min": exclusive_min, "exclusive_max": exclusive_max}
     metadata = {
-        "help": help,
-        "choices": choices,
-        "limits": limits,
-        "heading": heading,
+        **{"help": help, "choices": choices, "limits": limits, "heading": heading},
         "added_in_later_version": added_in_later_version,
     }
     return dataclasses.field(default=default, metadata=metadata)
@@ -80,11 +65,8 @@ class OptionGroup:
 class OptionSet(NamedTuple):
     """An option group as a function or command takes it.
 
-    Attributes:
-        heading: title of the group in `--help` and in the documentation.
-        group: the option group.
-        defaults: other defaults than the group's, by option; None: depends on other options.
-        help: other help texts than the group's, by option.
+    By option, some defaults (None: depends on other options) and help texts may differ from the
+    group's. The heading is that of the group in `--help` and in the documentation.
     """
 
     heading: str
@@ -109,15 +91,9 @@ def option_fields(group: Any) -> list[dataclasses.Field]:
 
 
 def make_group(group: Any, options: Mapping[str, Any], base: Any = None) -> Any:
-    """Returns an option group with the values of `options` that belong to it.
+    """Returns an option group (a class) with those values of `options` that belong to it.
 
-    Args:
-        group: an OptionGroup class.
-        options: values by option name, also of other groups; None means omitted.
-        base: an instance with the values of the omitted options; None: the defaults.
-
-    Raises:
-        UserError: if a value is not allowed.
+    Values of omitted options, or None, are those of the instance `base`, or the defaults.
     """
     given = {
         field.name: options[field.name]
@@ -134,11 +110,7 @@ def option_type(field: dataclasses.Field) -> type:
 
 
 def convert(field: dataclasses.Field, value: Any) -> Any:
-    """Returns a value as the type of its option: paths and sequences as str, no NumPy scalars.
-
-    Raises:
-        UserError: if it is of another type.
-    """
+    """Returns a value as the type of its option: paths and sequences as str, no NumPy scalars."""
     kind = option_type(field)
     if value is None and types.NoneType in typing.get_args(field.type):
         return None
@@ -196,11 +168,7 @@ def split_commas(value: str) -> list[str]:
 
 
 def parse_choices(name: str, value: str, choices: Collection[str]) -> list[str]:
-    """Returns the different parts of the comma-separated value of an option.
-
-    Raises:
-        UserError: if one of them is not among the choices.
-    """
+    """Returns the different parts of the comma-separated value of an option; checks them."""
     parts = split_commas(value)
     for part in parts:
         if part not in choices:
@@ -218,13 +186,7 @@ def suggest(name: str, known: Collection[str], prefix: str = "") -> str:
 
 
 def check_known(names: Collection[str], known: Collection[str], owner: str) -> None:
-    """Raises UserError naming the closest options if one of the names is no option.
-
-    Args:
-        names: the names that a user set.
-        known: the options that exist.
-        owner: the function or command that takes them.
-    """
+    """Raises UserError naming the closest options if one of the names is no option of `owner`."""
     for name in names:
         if name not in known:
             hint = suggest(name, known, "--") or f". Fix: see the options of {owner}"

@@ -10,8 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from simclr_tf.cli.flags import define_options, explicit_options
-from simclr_tf.errors import UserError
+from simclr_tf.cli.flags import Groups, check_subcommand, define_options, explicit_options
 from simclr_tf.options import OptionSet, make_group
 from simclr_tf.utils.files import atomic_write, check_output_path
 
@@ -26,7 +25,7 @@ class Bench:
         self._name, self._benchmark = name, module.BENCHMARK
         self.__doc__ = module.__doc__
 
-    def define(self, values: flags.FlagValues) -> dict[str, list[str]]:
+    def define(self, values: flags.FlagValues) -> Groups:
         groups = define_options(values, [OptionSet.of(self._benchmark.options)])
         flags.DEFINE_string("output", None, "JSON file for the results.", flag_values=values)
         return {**groups, "Output": ["output"]}
@@ -43,27 +42,17 @@ class Bench:
             print(f"written: {values.output}")
 
 
-def _summary(name):
-    return (Bench(name).__doc__ or "").strip().splitlines()[0]
-
-
-# What `simclr-tf bench --help` prints: this module's own words, then the benchmarks.
-__doc__ = "\n".join(
-    [__doc__ or "", *(f"  simclr-tf bench {name:<10} {_summary(name)}" for name in BENCHES)]
-)
-
-
 def get_subcommand(name: str) -> Bench:
-    """Returns the benchmark of a name, the first argument.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if name not in BENCHES:
-        got = f"got {name}" if name else "got none"
-        raise UserError(f"simclr-tf bench: expected one of {', '.join(BENCHES)}, {got}")
+    """Returns the benchmark of a name, the first argument."""
+    check_subcommand("bench", name, BENCHES)
     return Bench(name)
 
 
-def define(values: flags.FlagValues) -> dict[str, list[str]]:
+def define(values: flags.FlagValues) -> Groups:
     return {}
+
+
+# What `simclr-tf bench --help` prints: the docstring of this module, then the benchmarks.
+for _name in BENCHES:
+    _summary = (Bench(_name).__doc__ or "").strip().splitlines()[0]
+    __doc__ = f"{__doc__}\n  simclr-tf bench {_name:<10} {_summary}"

@@ -13,15 +13,14 @@ if eval_split has the teacher's classes, and exports encoder and classifier.
 from absl import flags
 
 from simclr_tf.api.training import distill
-from simclr_tf.cli.flags import Groups
-from simclr_tf.cli.training_flags import define_training, run_training
+from simclr_tf.cli.flags import Groups, define_training, run_training
 
 
 def define(values: flags.FlagValues) -> Groups:
-    return define_training(values, distill, ())
+    return define_training(values, distill)
 
 
 def run(values: flags.FlagValues) -> None:
-    run = run_training(values, distill, ())
+    run = run_training(values, distill)
     if values.mode == "train" and run.is_chief:
         print(f"next: run the same command with --mode=eval to evaluate and export {run.path}")

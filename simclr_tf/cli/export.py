@@ -11,14 +11,14 @@ docs/export.md shows how to load each format.
 from absl import flags
 
 from simclr_tf.api.results import export
-from simclr_tf.cli.flags import Groups, define_options, explicit_options
+from simclr_tf.cli.flags import Groups, define_options, define_strings, explicit_options
 
 
 def define(values: flags.FlagValues) -> Groups:
-    flags.DEFINE_string("model_dir", None, "Run directory.", flag_values=values)
+    define_strings(values, {"model_dir": "Run directory."})
     groups = define_options(values, export.option_sets)
     return {"Input": ["model_dir"], "Options": groups["Options"], "Output": groups["Output"]}
 
 
 def run(values: flags.FlagValues) -> None:
-    export(values.model_dir or "", **explicit_options(values, export.option_sets))
+    export(values.model_dir, **explicit_options(values, export.option_sets))

@@ -12,8 +12,12 @@ comes with its standard splits.
 from absl import flags
 
 from simclr_tf.api.training import finetune
-from simclr_tf.cli.flags import Groups
-from simclr_tf.cli.training_flags import IGNORED_REFERENCE_FLAGS, define_training, run_training
+from simclr_tf.cli.flags import (
+    IGNORED_REFERENCE_FLAGS,
+    Groups,
+    define_training,
+    run_training,
+)
 
 
 def define(values: flags.FlagValues) -> Groups:

@@ -2,14 +2,18 @@
 
 import os
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionSet, option_fields, option_type
+
+if TYPE_CHECKING:
+    from simclr_tf.api.run import Run
+    from simclr_tf.api.signature import OptionFunction
 
 _DEFINE: dict[type, Any] = {
     bool: flags.DEFINE_boolean,
@@ -19,6 +23,18 @@ _DEFINE: dict[type, Any] = {
 }
 
 Groups = dict[str, list[str]]  # names of flags by heading
+
+# Flags of the reference implementation's commands that nothing here depends on.
+IGNORED_REFERENCE_FLAGS = (
+    *("train_summary_steps", "variable_schema", "eval_name", "master", "eval_steps"),
+)
+_TRAIN_MODES = ["pretrain", "finetune", "distill"]
+
+
+def define_strings(values: flags.FlagValues, help_texts: Mapping[str, str]) -> None:
+    """Defines flags that name files or directories and are empty by default."""
+    for name, text in help_texts.items():
+        flags.DEFINE_string(name, "", text, flag_values=values)
 
 
 def define_options(values: flags.FlagValues, option_sets: Iterable[OptionSet]) -> Groups:
@@ -47,14 +63,44 @@ def warn_ignored_flags(values: flags.FlagValues, names: Iterable[str]) -> None:
             print(f"note: --{name} has no effect here")
 
 
+def define_training(
+    values: flags.FlagValues, function: "OptionFunction[Any, Run]", ignored: Sequence[str] = ()
+) -> Groups:
+    """Defines the flags of a training command; `ignored` ones are accepted without effect."""
+    groups = define_options(values, function.option_sets)
+    name = function.__name__
+    flags.DEFINE_enum("train_mode", name, _TRAIN_MODES, f"Must be {name}.", flag_values=values)
+    for flag in ignored:
+        flags.DEFINE_string(flag, None, "Accepted, but has no effect.", flag_values=values)
+    groups["Other flags of the reference implementation"] = ["train_mode", *ignored]
+    return groups
+
+
+def run_training(
+    values: flags.FlagValues, function: "OptionFunction[Any, Run]", ignored: Sequence[str] = ()
+) -> "Run":
+    """Calls a training function with the options of the command line."""
+    if values.train_mode != function.__name__:
+        mode = values.train_mode
+        raise UserError(
+            f"--train_mode={mode}: expected {function.__name__}. Fix: run simclr-tf {mode}"
+        )
+    warn_ignored_flags(values, ignored)
+    return function(**explicit_options(values, function.option_sets))
+
+
+def check_subcommand(command: str, name: str, names: Collection[str]) -> None:
+    """Raises UserError unless the first argument of a command is one of its subcommands."""
+    if name not in names:
+        expected, got = ", ".join(names), name or "none"
+        raise UserError(f"simclr-tf {command}: expected one of {expected}, got {got}")
+
+
 def read_flagfiles(arguments: Sequence[str]) -> list[str]:
     """Replaces the name of a shipped flagfile by its path.
 
     `--flagfile=flags/NAME.flags` works in a checkout and, where the working directory has no such
     file, finds the installed one.
-
-    Raises:
-        UserError: the file exists neither in the directory nor among the shipped ones.
     """
     replaced = []
     for argument in arguments:

@@ -10,15 +10,15 @@ used. The run can be exported, evaluated, fine-tuned and pretrained from like an
 from absl import flags
 
 from simclr_tf.api.results import import_weights
-from simclr_tf.cli.flags import Groups, define_options, explicit_options
+from simclr_tf.cli.flags import Groups, define_options, define_strings, explicit_options
 
 
 def define(values: flags.FlagValues) -> Groups:
-    for name, text in (
-        ("checkpoint", "SavedModel directory, or a TensorFlow checkpoint (prefix or directory)."),
-        ("model_dir", "Run directory to create."),
-    ):
-        flags.DEFINE_string(name, "", text, flag_values=values)
+    places = {
+        "checkpoint": "SavedModel directory, or a TensorFlow checkpoint (prefix or directory).",
+        "model_dir": "Run directory to create.",
+    }
+    define_strings(values, places)
     options = define_options(values, import_weights.option_sets)
     return {"Input": ["checkpoint"], **options, "Output": ["model_dir"]}
 

@@ -17,19 +17,18 @@ from simclr_tf.options import check_known, suggest
 from simclr_tf.utils.log import show_progress
 
 COMMANDS = (
-    "pretrain",
-    "finetune",
-    "distill",
-    "evaluate",
-    "study",
-    "export",
-    "import",
-    "embed",
-    "runs",
-    "show",
-    "report",
-    "bench",
+    *("pretrain", "finetune", "distill", "evaluate", "study", "export", "import", "embed"),
+    *("runs", "show", "report", "bench"),
 )
+_USAGE = """SimCLR: contrastive learning of visual representations without labels.
+
+usage: simclr-tf COMMAND [--flag=value ...]
+
+{commands}
+
+simclr-tf COMMAND --help lists the flags of a command. A first run, in minutes:
+
+  simclr-tf pretrain --flagfile=flags/quickstart.flags --model_dir=runs/quickstart"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,13 +60,14 @@ def console() -> None:
 
 def _run(argv: Sequence[str]) -> None:
     if not argv or argv[0] in ("--help", "-h", "help"):
-        print(_usage())
+        lines = [(_load(name).__doc__ or "").strip().splitlines()[0] for name in COMMANDS]
+        commands = [f"  {name:<10} {line}" for name, line in zip(COMMANDS, lines, strict=True)]
+        print(_USAGE.format(commands="\n".join(commands)))
         return
     name, *arguments = argv
     if name not in COMMANDS:
-        expected = ", ".join(COMMANDS)
-        hint = suggest(name, COMMANDS)
-        raise UserError(f"{name}: no such command, expected one of {expected}{hint}")
+        expected = f"{', '.join(COMMANDS)}{suggest(name, COMMANDS)}"
+        raise UserError(f"{name}: no such command, expected one of {expected}")
     command: Any = _load(name)
     if hasattr(command, "get_subcommand") and arguments[:1] not in (["--help"], ["-h"]):
         command = command.get_subcommand(arguments[0] if arguments else "")
@@ -97,27 +97,7 @@ def _load(name: str) -> Any:
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     try:
         return values(argv)[1:]
-    except flags.UnrecognizedFlagError as error:
-        check_known([error.flagname], list(values), f"simclr-tf {argv[0]}")
-        raise UserError(" ".join(str(error).split())) from None
     except flags.Error as error:
+        if isinstance(error, flags.UnrecognizedFlagError):
+            check_known([error.flagname], list(values), f"simclr-tf {argv[0]}")
         raise UserError(" ".join(str(error).split())) from None
-
-
-def _usage() -> str:
-    lines = [
-        "SimCLR: contrastive learning of visual representations without labels.",
-        "",
-        "usage: simclr-tf COMMAND [--flag=value ...]",
-        "",
-    ]
-    for name in COMMANDS:
-        document = _load(name).__doc__ or ""
-        lines.append(f"  {name:<10} {document.strip().splitlines()[0]}")
-    lines += [
-        "",
-        "simclr-tf COMMAND --help lists the flags of a command. A first run, in minutes:",
-        "",
-    ]
-    lines += ["  simclr-tf pretrain --flagfile=flags/quickstart.flags --model_dir=runs/quickstart"]
-    return "\n".join(lines)

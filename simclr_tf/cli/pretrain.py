@@ -10,8 +10,12 @@ implementation keep their names, meaning and defaults.
 from absl import flags
 
 from simclr_tf.api.training import pretrain
-from simclr_tf.cli.flags import Groups
-from simclr_tf.cli.training_flags import IGNORED_REFERENCE_FLAGS, define_training, run_training
+from simclr_tf.cli.flags import (
+    IGNORED_REFERENCE_FLAGS,
+    Groups,
+    define_training,
+    run_training,
+)
 
 _FINETUNE_ONLY_FLAGS = ("zero_init_logits_layer", "fine_tune_after_block", "ft_proj_selector")
 _IGNORED = (*IGNORED_REFERENCE_FLAGS, *_FINETUNE_ONLY_FLAGS)

@@ -12,19 +12,25 @@ how each part is computed.
 from absl import flags
 
 from simclr_tf.api.results import report
-from simclr_tf.cli.flags import Groups, define_options, explicit_options, warn_ignored_flags
+from simclr_tf.cli.flags import (
+    Groups,
+    define_options,
+    define_strings,
+    explicit_options,
+    warn_ignored_flags,
+)
 from simclr_tf.options import split_commas
 
 
 def define(values: flags.FlagValues) -> Groups:
-    for name, text in (
-        ("model_dir", "Run directory; the report uses its newest checkpoint."),
-        ("runs", "Two or more run directories to compare, comma-separated; requires output."),
-        ("output", "HTML file to write. Default: RUN/report.html."),
-    ):
-        flags.DEFINE_string(name, "", text, flag_values=values)
-    groups = {"Input": ["model_dir", "runs"], **define_options(values, report.option_sets)}
-    return groups | {"Output": ["output"]}
+    places = {
+        "model_dir": "Run directory; the report uses its newest checkpoint.",
+        "runs": "Two or more run directories to compare, comma-separated; requires output.",
+        "output": "HTML file to write. Default: RUN/report.html.",
+    }
+    define_strings(values, places)
+    options = define_options(values, report.option_sets)
+    return {"Input": ["model_dir", "runs"], **options, "Output": ["output"]}
 
 
 def run(values: flags.FlagValues) -> None:

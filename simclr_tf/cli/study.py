@@ -17,7 +17,7 @@ from absl import flags
 
 from simclr_tf import config
 from simclr_tf.api.training_options import GROUPS
-from simclr_tf.cli.flags import define_options, explicit_options
+from simclr_tf.cli.flags import Groups, check_subcommand, define_options, explicit_options
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionSet, make_group
 from simclr_tf.study.experiments import STUDIES
@@ -45,21 +45,14 @@ class StudyCommand:
         self._study = study
         cells = f"{len(study.cells)} cells: " + " × ".join(study.axes)
         subsets = f"; --subset of {', '.join(study.subsets)}" if study.subsets else ""
-        lines = [
-            f"Repeat the paper's study of {study.title}.",
-            "",
-            f"{study.source}. {cells}{subsets}.",
-            f"The paper: {study.paper_finding}",
-        ]
-        self.__doc__ = "\n".join(lines)
-
-    def define(self, values: flags.FlagValues) -> dict[str, list[str]]:
-        flags.DEFINE_boolean(
-            "list",
-            False,
-            "Print the cells and the number of runs without running anything.",
-            flag_values=values,
+        self.__doc__ = (
+            f"Repeat the paper's study of {study.title}.\n\n"
+            f"{study.source}. {cells}{subsets}.\nThe paper: {study.paper_finding}"
         )
+
+    def define(self, values: flags.FlagValues) -> Groups:
+        text = "Print the cells and the number of runs without running anything."
+        flags.DEFINE_boolean("list", False, text, flag_values=values)
         groups = define_options(values, _OPTIONS)
         return groups | {"Actions": ["list"]} | define_options(values, _BASE)
 
@@ -72,7 +65,11 @@ class StudyCommand:
         options = make_group(StudyOptions, explicit_options(values, _OPTIONS))
         cells = options.select_cells(study)
         if values.list:
-            print(_format_cells(cells, options.seed_list))
+            for cell in cells:
+                overrides = " ".join(f"{name}={value}" for name, value in cell.overrides.items())
+                print(f"{cell.name:<28} {overrides}")
+            seeds = len(options.seed_list)
+            print(f"{len(cells)} cells × {seeds} seeds = {len(cells) * seeds} runs")
             return
         settings = _DEFAULTS | explicit_options(values, _BASE)
         base = config.PretrainConfig(
@@ -107,34 +104,15 @@ def is_set_by_every_cell(name: str, cells: Sequence[Cell]) -> bool:
 
 
 def get_subcommand(name: str) -> StudyCommand:
-    """Returns the study of a name, the first argument.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if name not in STUDIES:
-        got = f"got {name}" if name else "got none"
-        raise UserError(f"simclr-tf study: expected one of {', '.join(STUDIES)}, {got}")
+    """Returns the study of a name, the first argument."""
+    check_subcommand("study", name, STUDIES)
     return StudyCommand(STUDIES[name])
 
 
-def define(values: flags.FlagValues) -> dict[str, list[str]]:
+def define(values: flags.FlagValues) -> Groups:
     return {}
 
 
-def _format_cells(cells, seeds):
-    lines = []
-    for cell in cells:
-        settings = " ".join(f"{name}={value}" for name, value in cell.overrides.items())
-        lines.append(f"{cell.name:<28} {settings}")
-    lines.append(f"{len(cells)} cells × {len(seeds)} seeds = {len(cells) * len(seeds)} runs")
-    return "\n".join(lines)
-
-
 # What `simclr-tf study --help` prints: the docstring of this module, then the studies.
-__doc__ = "\n".join(
-    [
-        __doc__ or "",
-        *(f"  simclr-tf study {name:<16} {study.title}" for name, study in STUDIES.items()),
-    ]
-)
+for _name, _study in STUDIES.items():
+    __doc__ = f"{__doc__}\n  simclr-tf study {_name:<16} {_study.title}"

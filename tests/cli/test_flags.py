@@ -10,46 +10,18 @@ from simclr_tf.cli import main as cli
 from simclr_tf.study.experiments import STUDIES
 from tests.commands import error_of, output_of, run_command
 
-# Name → default, as reference implementation's commands have them.
-REFERENCE = {
-    "learning_rate": 0.3,
-    "learning_rate_scaling": "linear",
-    "warmup_epochs": 10,
-    "weight_decay": 1e-6,
-    "batch_norm_decay": 0.9,
-    "train_batch_size": 512,
-    "train_split": "train",
-    "train_epochs": 100,
-    "train_steps": 0,
-    "eval_batch_size": 256,
-    "checkpoint_epochs": 1,
-    "checkpoint_steps": 0,
-    "eval_split": "validation",
-    "cache_dataset": False,
-    "mode": "train",
-    "train_mode": "pretrain",
-    "lineareval_while_pretraining": True,
-    "use_tpu": False,
-    "optimizer": "lars",
-    "momentum": 0.9,
-    "keep_checkpoint_max": 5,
-    "keep_hub_module_max": 1,
-    "temperature": 0.1,
-    "hidden_norm": True,
-    "proj_head_mode": "nonlinear",
-    "proj_out_dim": 128,
-    "num_proj_layers": 3,
-    "global_bn": True,
-    "width_multiplier": 1,
-    "resnet_depth": 50,
-    "sk_ratio": 0.0,
-    "se_ratio": 0.0,
-    "image_size": 224,
-    "color_jitter_strength": 1.0,
-    "use_blur": True,
-}
-
-
+# The defaults of the reference implementation's commands.
+REFERENCE = """
+--learning_rate=0.3 --learning_rate_scaling=linear --warmup_epochs=10 --weight_decay=1e-6
+--batch_norm_decay=0.9 --train_batch_size=512 --train_split=train --train_epochs=100
+--train_steps=0 --eval_batch_size=256 --checkpoint_epochs=1 --checkpoint_steps=0
+--eval_split=validation --cache_dataset=False --mode=train --train_mode=pretrain
+--lineareval_while_pretraining=True --use_tpu=False --optimizer=lars --momentum=0.9
+--keep_checkpoint_max=5 --keep_hub_module_max=1 --temperature=0.1 --hidden_norm=True
+--proj_head_mode=nonlinear --proj_out_dim=128 --num_proj_layers=3 --global_bn=True
+--width_multiplier=1 --resnet_depth=50 --sk_ratio=0 --se_ratio=0 --image_size=224
+--color_jitter_strength=1 --use_blur=True
+"""
 SUBCOMMANDS = [
     *((name,) for name in cli.COMMANDS),
     *(("bench", name) for name in bench.BENCHES),
@@ -60,7 +32,9 @@ SUBCOMMANDS = [
 def test_flags_of_the_reference_have_its_defaults():
     values = absl_flags.FlagValues()
     pretrain.define(values)
-    assert {name: values[name].default for name in REFERENCE} == REFERENCE
+    defaults = {name: values[name].default for name in values}
+    values(["pretrain", *REFERENCE.split()])
+    assert {name: values[name].value for name in values} == defaults
 
 
 def test_overviews_list_the_commands_benchmarks_and_studies():
