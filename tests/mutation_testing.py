@@ -28,28 +28,16 @@ _TESTS_FAILED = 1  # pytest's exit status; all other ones but 0 mean that the te
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """A fault, and the test that must detect it.
+    """A fault, and the test that must detect it."""
 
-    Attributes:
-        name: the fault in words.
-        file: source file, relative to the repository.
-        search: text that occurs exactly once in the file.
-        replace: text that replaces it.
-        test: pytest node ID, or several with spaces between them; one of them must fail.
-    """
-
-    name: str
-    file: str
-    search: str
+    name: str  # the fault in words
+    file: str  # relative to the repository
+    search: str  # occurs exactly once in the file
     replace: str
-    test: str
+    test: str  # pytest node ID, or several with spaces between them; one of them must fail
 
     def apply(self, root: Path) -> None:
-        """Applies the mutation to the tree in `root`.
-
-        Raises:
-            ValueError: if `search` does not occur exactly once, or the mutation changes nothing.
-        """
+        """Applies the mutation to the tree in `root`."""
         path = root / self.file
         source = path.read_text(encoding="utf-8")
         count = source.count(self.search)
@@ -86,11 +74,7 @@ def run_tests(root: Path, tests: Sequence[str]) -> subprocess.CompletedProcess:
 
 
 def check_mutation(mutation: Mutation, root: Path) -> str:
-    """Applies a mutation in a tree, runs its test and reverts it.
-
-    Returns:
-        An empty string if the test fails, as it should; otherwise the problem.
-    """
+    """Returns the problem if the test of a mutation does not fail in a tree, else nothing."""
     path = root / mutation.file
     original = path.read_bytes()
     try:

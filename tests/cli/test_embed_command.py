@@ -13,7 +13,7 @@ import simclr_tf
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import open_source
 from tests.commands import error_of, output_of
-from tests.processes import ROOT, finish, python
+from tests.processes import finish, python
 
 NAMES = ['a,b"c.png', "<script>.png", "$x$.png", "new\nline.png", r"$\frac{$.png"]
 
@@ -184,14 +184,9 @@ def test_embed_escapes_file_names_of_an_unlabeled_folder(run_dir, photos, tmp_pa
         (["--split=valid"], "has no split 'valid': expected train"),
         (["--split=train[:0]"], "is empty"),
         (["--nearest=300"], "--nearest=300: expected a row from 0 to 299 of shapes train[:300]"),
-        (["--nearest=cat.png"], "--nearest=cat.png: expected an image file, an ID of shapes"),
-        ([f"--nearest={ROOT / 'setup.py'}"], "is not a JPEG, PNG, GIF, BMP or WebP image"),
         (["--nearest=0", "--neighbours=301"], "--neighbours=301: expected at most 300"),
         (["--neighbours=0"], "--neighbours=0: expected an integer of at least 1"),
-        (
-            ["--projector_images=200000"],
-            "--projector_images=200000: expected an integer of at",
-        ),
+        (["--projector_images=200000"], "--projector_images=200000: expected an integer of at"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(run_dir, tmp_path, flags, message):

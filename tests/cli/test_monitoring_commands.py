@@ -49,9 +49,9 @@ def tensorboard(logdir):
     """TensorBoard on a free port: a function that asks it."""
     port = free_workers(1).rpartition(":")[2]
     process = subprocess.Popen(
-        # All of it is loaded before anything is answered.
         [
             *(sys.executable, "-m", "tensorboard.main", f"--logdir={logdir}", f"--port={port}"),
+            # All of it is loaded before anything is answered.
             *("--load_fast=false", "--reload_task=blocking", "--reload_interval=0"),
         ],
         stdout=subprocess.DEVNULL,
@@ -132,13 +132,12 @@ def test_tensorboard_shows_every_documented_tag(logdir, tmp_path):
 
 
 def _runs_compare(ask, labeled, bare, tuned):
-    metrics = [{"name": {"group": "", "tag": "loss"}}]
-    columns = [{"metric": metric["name"]} for metric in metrics]
     experiment = ask("plugin/hparams/experiment", request="{}")
     names = {info["name"] for info in experiment["hparamInfos"]}
     assert {"optimizer", "learning_rate", "temperature", "train_batch_size", "seed"} <= names
-    wanted = {"colParams": columns, "sliceSize": 10, "allowedStatuses": ["STATUS_UNKNOWN"]}
-    wanted["allowedStatuses"] += ["STATUS_RUNNING", "STATUS_SUCCESS"]
+    columns = [{"metric": {"group": "", "tag": "loss"}}]
+    statuses = ["STATUS_UNKNOWN", "STATUS_RUNNING", "STATUS_SUCCESS"]
+    wanted = {"colParams": columns, "sliceSize": 10, "allowedStatuses": statuses}
     groups = ask("plugin/hparams/session_groups", request=json.dumps(wanted))["sessionGroups"]
     by_run = {group["sessions"][0]["name"]: group for group in groups}
     assert set(by_run) == {labeled, bare, tuned}
