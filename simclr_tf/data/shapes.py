@@ -12,6 +12,7 @@ rounds exactly, so that every machine renders the same bytes.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -25,41 +26,28 @@ _CHUNK = 500  # images rendered at once: the work arrays stay in the processor's
 
 
 def open_shapes(split: str) -> ArraySource:
-    """Opens a split of `shapes`, in TFDS's syntax.
-
-    Raises:
-        UserError: the split does not exist.
-    """
-    offsets = {"train": 0, "test": SPLITS["train"]}
+    """Opens a split of `shapes`, in TFDS's syntax."""
     parts = split_indices("shapes", split, SPLITS)
-    indices = np.concatenate([offsets[name] + indices for name, indices in parts])
-    images, labels = _all_images()
+    images = [_images(name, int(part.max(initial=0)).bit_length())[part] for name, part in parts]
+    labels = [part % len(CLASS_NAMES) for _, part in parts]
+    ids = [f"{name}/{number}" for name, part in parts for number in part]
     return ArraySource(
-        f"shapes {split}", images, labels, CLASS_NAMES, indices=indices, image_ids=_image_ids
+        f"shapes {split}",
+        np.concatenate(images),
+        np.concatenate(labels),
+        CLASS_NAMES,
+        image_ids=lambda indices: [ids[i] for i in indices],
     )
 
 
-def _image_ids(indices: np.ndarray) -> list[str]:
-    train = SPLITS["train"]
-    return [f"train/{i}" if i < train else f"test/{i - train}" for i in indices]
-
-
 @functools.cache
-def _all_images() -> tuple[np.ndarray, np.ndarray]:
-    parts = [render_split(split, count) for split, count in SPLITS.items()]
-    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+def _images(split: str, bits: int) -> np.ndarray:
+    """Renders the first 2^bits images of a split, or all: small slices are ready at once."""
+    return render_split(split, min(2**bits, SPLITS[split]))[0]
 
 
 def render_split(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Renders the first images of a split.
-
-    Args:
-        split: "train" or "test".
-        count: number of images.
-
-    Returns:
-        uint8 images [count, 32, 32, 3] and int64 labels [count]; label i is i modulo 10.
-    """
+    """Renders the first images of a split: uint8 [count, 32, 32, 3] and int64 labels [count]."""
     key = list(SPLITS).index(split)
     # Raw bits, because only those are guaranteed to be the same in all versions of NumPy.
     bits = np.random.Philox(key=[key, 0]).random_raw(count * _DRAWS)
@@ -105,9 +93,8 @@ def _render(
     inside = np.clip(0.5 - pixels, 0, 1)[..., None]
 
     angle = 2 * np.pi * u[:, _GRADIENT]
-    gradient = (column(np.cos(angle)) * x + column(np.sin(angle)) * y) / np.float32(
-        SIZE * 1.2
-    ) + 0.5
+    gradient = column(np.cos(angle)) * x + column(np.sin(angle)) * y
+    gradient = gradient / np.float32(SIZE * 1.2) + 0.5
     angle = 2 * np.pi * u[:, _STRIPES]
     period = 6 + 10 * u[:, _PERIOD]
     wave = column(np.cos(angle) / period) * x + column(np.sin(angle) / period) * y
@@ -120,9 +107,8 @@ def _render(
     tint = 0.3 * u[:, _TINT, None] * (u[:, _HUES] - u[:, _HUES].mean(axis=1, keepdims=True))
     level = 0.1 + 0.8 * u[:, _LEVEL]
     contrast_range = np.where(level < 0.5, 0.95 - level, level - 0.05)
-    foreground = level + np.where(level < 0.5, 1, -1) * (
-        0.35 + (contrast_range - 0.35) * u[:, _CONTRAST]
-    )
+    contrast = 0.35 + (contrast_range - 0.35) * u[:, _CONTRAST]
+    foreground = level + np.where(level < 0.5, 1, -1) * contrast
     first, color = level[:, None] + tint, foreground[:, None] + tint
     second = first + (0.3 * u[:, _SHADE] - 0.15)[:, None]
 
@@ -160,19 +146,12 @@ def _polygon(*corners: tuple[float, float]) -> Callable[[np.ndarray, np.ndarray]
 def _regular_corners(radii: tuple[float, ...], per_turn: int) -> list[tuple[float, float]]:
     """Returns corners at equal angles whose radii repeat."""
     angles = 2 * np.pi * np.arange(per_turn) / per_turn
-    return [
-        (radii[i % len(radii)] * np.sin(a), -radii[i % len(radii)] * np.cos(a))
-        for i, a in enumerate(angles)
-    ]
+    return [(r * np.sin(a), -r * np.cos(a)) for r, a in zip(itertools.cycle(radii), angles)]
 
 
 def _disc(x: np.ndarray, y: np.ndarray, cx: float = 0.0, radius: float = 1.0) -> np.ndarray:
     dx = x - np.float32(cx)
     return np.sqrt(dx * dx + y * y) - np.float32(radius)
-
-
-def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return _disc(x, y, radius=0.85)
 
 
 def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -185,17 +164,15 @@ def _crescent(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     # Two discs over a corner: exact enough near the outline, where the edge is smoothed.
-    lobes = np.minimum(
-        _disc(x - np.float32(0.42), y + np.float32(0.36), radius=0.52),
-        _disc(x + np.float32(0.42), y + np.float32(0.36), radius=0.52),
-    )
+    dx, dy = np.float32(0.42), y + np.float32(0.36)
+    lobes = np.minimum(_disc(x - dx, dy, radius=0.52), _disc(x + dx, dy, radius=0.52))
     return np.minimum(lobes, _HEART_POINT(x, y))
 
 
 _HEART_POINT = _polygon((-0.87, -0.1), (0.0, -0.5), (0.87, -0.1), (0.0, 0.95))
 
 _SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "circle": _circle,
+    "circle": functools.partial(_disc, radius=0.85),
     "square": _polygon(*_regular_corners((1.0,), 4)),
     "triangle": _polygon(*_regular_corners((1.0,), 3)),
     "star": _polygon(*_regular_corners((1.0, 0.42), 10)),
