@@ -56,9 +56,6 @@ def open_source(
         cache: decode everything once into memory. An epoch is then a full permutation, as it
             always is for folders and `shapes`.
 
-    Returns:
-        The source, whose images are read by `train_batches` and `sequential_batches`.
-
     Raises:
         UserError: the dataset, folder, split or slice does not exist or cannot be read.
 

@@ -24,8 +24,7 @@ class ImageSource(abc.ABC):
         class_names: names of the classes that "label" indexes, or None without labels. A label
             of -1 marks an image without one (STL-10's `unlabelled` split).
         multi_label: whether an image has any number of classes. Its "label" is then int64 [C]:
-            1 (present), 0 (absent) or -1 (present but not evaluated: VOC's objects that are marked
-            difficult).
+            1 (present), 0 (absent) or -1 (present but not evaluated: VOC's difficult objects).
         image_shape: (height, width, 3) of a decoded image.
         decodes_batches: whether `decode` takes a batch of records instead of one.
     """
@@ -56,10 +55,7 @@ class ImageSource(abc.ABC):
 
     @abc.abstractmethod
     def labels(self) -> np.ndarray:
-        """Returns the labels in stored order without decoding images.
-
-        Returns:
-            int64 [N], or [N, C] if `multi_label`.
+        """Returns the labels in stored order, int64 [N], or [N, C] if `multi_label`.
 
         Raises:
             UserError: the source has no labels.
@@ -73,8 +69,7 @@ class ImageSource(abc.ABC):
     def image_ids(self, positions: np.ndarray) -> list[str]:
         """Returns the names of the images at these positions, the same in every slice.
 
-        For a folder the relative path, otherwise `SPLIT/POSITION`: the image is the slice
-        `SPLIT[POSITION:POSITION + 1]` of the dataset.
+        For a folder the relative path, otherwise `SPLIT/POSITION`, as in `SPLIT[POSITION:]`.
         """
 
     @abc.abstractmethod
@@ -98,12 +93,10 @@ class ImageSource(abc.ABC):
 
     def describe(self, record: tf.Tensor) -> str:
         """Returns the name of a record (an eager tensor) for a message."""
-        del record
         return f"an image of {self.name}"
 
     def shard_by_file(self, num_workers: int, worker_index: int) -> ImageSource | None:
         """Returns this worker's part of the files, or None if single records are sharded."""
-        del num_workers, worker_index
         return None
 
     def _require_labels(self) -> None:
@@ -111,7 +104,6 @@ class ImageSource(abc.ABC):
             raise UserError(f"{self.name} has no labels. Fix: use a labeled dataset")
 
     def _holdout_size(self, fraction: float) -> int:
-        """Returns the number of images in a fraction."""
         count = round(fraction * self.num_examples)
         if not 0 < count < self.num_examples:
             raise UserError(
@@ -122,49 +114,33 @@ class ImageSource(abc.ABC):
 
 
 class IndexedSource(ImageSource):
-    """A source whose images can be read in any order; a record is an int64 index.
-
-    Every epoch is a full permutation of the indices.
-    """
+    """A source whose records are int64 indices; every epoch is a full permutation of them."""
 
     def _set_indices(self, indices: np.ndarray) -> None:
-        """Sets the indices of this split, int64 [num_examples], in stored order."""
-        self.indices = indices
+        self.indices = indices  # int64 [num_examples], in stored order
         self.num_examples = len(indices)
         self._index_tensor = host_constant(indices)
 
     def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
-        """Returns the indices in an order drawn from (seed, epoch)."""
         key = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
         with tf.device("CPU:0"):
             order = tf.random.experimental.stateless_shuffle(self._index_tensor, key, alg="philox")
             return tf.data.Dataset.from_tensor_slices(order)
 
     def records_in_order(self) -> tf.data.Dataset:
-        """Returns the indices in stored order."""
         return tf.data.Dataset.from_tensor_slices(self._index_tensor)
 
     def record_id(self, record: tf.Tensor) -> tf.Tensor:
-        """Returns the index."""
         return record
 
     def holdout(self, fraction: float, seed: int) -> tuple[ImageSource, ImageSource]:
-        """Holds out a random subset."""
         count = self._holdout_size(fraction)
         order = np.random.Generator(np.random.Philox(seed)).permutation(self.num_examples)
-        held_out = np.zeros(self.num_examples, bool)
-        held_out[order[:count]] = True
-        return self._with_indices(self.indices[~held_out]), self._with_indices(
-            self.indices[held_out]
-        )
+        return self.subset(np.sort(order[count:])), self.subset(np.sort(order[:count]))
 
     def subset(self, positions: np.ndarray) -> ImageSource:
-        """Returns the images at these positions of the stored order."""
-        return self._with_indices(self.indices[positions])
-
-    def _with_indices(self, indices: np.ndarray) -> IndexedSource:
         part = copy.copy(self)
-        part._set_indices(indices)
+        part._set_indices(self.indices[positions])
         return part
 
 
@@ -209,22 +185,18 @@ class ArraySource(IndexedSource):
             self._columns["aspect"] = host_constant(aspects)
 
     def labels(self) -> np.ndarray:
-        """Returns the labels in stored order."""
         self._require_labels()
         return self._columns["label"].numpy()[self.indices]
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """Returns the names of the images at these positions."""
         return self._image_ids(self.indices[positions])
 
     def fingerprint(self) -> str:
-        """Returns a hash of the pixels and labels."""
         pixels = content_hash(*(self.images[index] for index in self.indices))
         columns = (column.numpy()[self.indices] for column in self._columns.values())
         return content_hash(pixels, *columns)
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Gathers a batch of images."""
         # NumPy holds the only copy of what can be half of the memory; one call per batch.
         image = tf.numpy_function(self.images.__getitem__, [record], tf.uint8, stateful=False)
         batch = {"image": tf.ensure_shape(image, [*record.shape, *self.image_shape])}
@@ -269,31 +241,19 @@ def records_at(source: ImageSource, positions: np.ndarray) -> tf.data.Dataset:
 
 
 def decode_records(
-    source: ImageSource, records: tf.data.Dataset, batch_size: int, **batch: bool
+    source: ImageSource, records: tf.data.Dataset, batch_size: int, drop_remainder: bool = False
 ) -> tf.data.Dataset:
-    """Decodes records in parallel, in their order, into batches (`batch`: of Dataset.batch)."""
-    decode = {"num_parallel_calls": os.cpu_count() or 1, "deterministic": True}
+    """Decodes records in parallel, in their order, into batches."""
+    parallel = {"num_parallel_calls": os.cpu_count() or 1, "deterministic": True}
     if source.decodes_batches:
-        return records.batch(batch_size, **batch).map(source.decode, **decode)
-    return records.map(source.decode, **decode).batch(batch_size, **batch)
+        return records.batch(batch_size, drop_remainder).map(source.decode, **parallel)
+    return records.map(source.decode, **parallel).batch(batch_size, drop_remainder)
 
 
 def split_indices(
     dataset: str, split: str, sizes: Mapping[str, int]
 ) -> list[tuple[str, np.ndarray]]:
-    """Resolves a split in TFDS's syntax (`train[:90%]`, `train+test`, `train[100:200]`).
-
-    Args:
-        dataset: for messages.
-        split: the specification.
-        sizes: number of examples of each split.
-
-    Returns:
-        (name of the split, int64 indices within it) for every part of the sum.
-
-    Raises:
-        UserError: as `resolve_split`.
-    """
+    """Resolves a split (see `resolve_split`) to (name, int64 indices) for every part of the sum."""
     infos = [tfds.core.SplitInfo(name, [size], 0) for name, size in sizes.items()]
     parts = resolve_split(dataset, split, tfds.core.splits.SplitDict(infos))
     return [(name, np.arange(start, stop)) for name, start, stop in parts]
@@ -302,11 +262,7 @@ def split_indices(
 def resolve_split(
     dataset: str, split: str, infos: tfds.core.splits.SplitDict
 ) -> list[tuple[str, int, int]]:
-    """Resolves a split in TFDS's syntax to (name, start, stop) for every part of the sum.
-
-    Raises:
-        UserError: the split or slice does not exist or is empty.
-    """
+    """Resolves a split in TFDS's syntax (`train[:9%]+test`) to (name, start, stop) of its parts."""
     available = ", ".join(f"{name} ({info.num_examples:,})" for name, info in infos.items())
     try:
         instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)

@@ -23,21 +23,19 @@ def train_batches(
 ) -> tf.data.Dataset:
     """Returns the batches for the steps of a run from `start_step` on.
 
-    Epochs follow one another without a gap: example i of step s is number s * batch_size + i of
-    the stream, and a batch may straddle two epochs. A run that starts at a step gets exactly the
-    batches that a run from step 0 gets there.
+    Example i of step s is number s * batch_size + i of the stream of epochs, wherever the run
+    starts; a batch may therefore contain images of two epochs.
 
     Args:
         source: the images.
         batch_size: global batch size, divisible by the number of replicas of all workers.
         seed: seed of the run; the stream depends on nothing else.
         start_step: number of finished steps.
-        num_steps: number of steps. None: infinite, and declared so, because tf.distribute gives up
-            static shapes of datasets of unknown size if there are several workers.
+        num_steps: number of steps; None: infinite.
         num_workers: number of processes that share the global batch.
         worker_index: index of this process, which gets its slice of every global batch. Sources
-            of several files of about equal size are sharded by file instead: each worker then
-            has a stream that also depends on `num_workers`.
+            of several files of about equal size are sharded by file instead; the stream of a
+            worker then also depends on `num_workers`.
         num_replicas: number of replicas of this worker; each step is one batch per replica.
 
     Returns:
@@ -70,6 +68,7 @@ def train_batches(
             records = records.batch(batch_size).map(lambda batch: batch[local]).unbatch()
     replica_size = local_size // num_replicas
     batches = decode_records(shard or source, records, replica_size, drop_remainder=True)
+    # Declared, because tf.distribute gives up static shapes of datasets of unknown size.
     if num_steps is None:
         count = tf.data.INFINITE_CARDINALITY
     else:

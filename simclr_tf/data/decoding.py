@@ -32,16 +32,15 @@ class UnreadableImageError(ValueError):
 
 
 def check_image_header(path: str) -> None:
-    """Checks the header of an image file without decoding the pixels.
-
-    Raises:
-        UnreadableImageError: not a JPEG, PNG, GIF, BMP or WebP file, a variant that TensorFlow does
-            not decode, or more than `MAX_PIXELS` pixels.
-        OSError: the file cannot be opened.
-    """
+    """Raises `UnreadableImageError` or OSError if the header shows that a file is not decodable."""
     with open(path, "rb") as file:
         header = file.read(54)
-        _refuse_webp_animation(header)
+        # TensorFlow 2.21's decoder corrupts the memory of the process on some animations.
+        is_extended_webp = header[:4] == b"RIFF" and header[12:16] == b"VP8X" and len(header) > 20
+        if is_extended_webp and header[20] & 0x02:
+            raise UnreadableImageError(
+                "is an animated WebP, which is not supported. Fix: save a frame"
+            )
         file.seek(0)
         try:
             with Image.open(file, formats=_FORMATS) as image:
@@ -62,13 +61,6 @@ def check_image_header(path: str) -> None:
         _refuse_bmp_variants(header, mode)
 
 
-def _refuse_webp_animation(header: bytes) -> None:
-    # TensorFlow 2.21's decoder corrupts the memory of the process on some of these.
-    is_extended = header[:4] == b"RIFF" and header[12:16] == b"VP8X" and len(header) > 20
-    if is_extended and header[20] & 0x02:
-        raise UnreadableImageError("is an animated WebP, which is not supported. Fix: save a frame")
-
-
 def _refuse_bmp_variants(header: bytes, mode: str) -> None:
     """Refuses the BMP variants that TensorFlow decodes wrongly or not at all."""
     info_size, bits, compression = (
@@ -83,26 +75,15 @@ def _refuse_bmp_variants(header: bytes, mode: str) -> None:
     elif bits == 8 and mode != "L":  # TensorFlow takes the palette's indices for gray values
         variant = "palette"
     if variant:
-        raise UnreadableImageError(
-            f"is a BMP with {variant}, which is not supported. Fix: save it as PNG"
-        )
+        fix = "which is not supported. Fix: save it as PNG"
+        raise UnreadableImageError(f"is a BMP with {variant}, {fix}")
 
 
 def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
-    """Decodes a JPEG, PNG, BMP, WebP or (its first frame) GIF file.
+    """Decodes a JPEG, PNG, BMP, WebP or GIF (its first frame) file to uint8 RGB [H, W, 3].
 
-    Gray becomes RGB; palettes and CMYK are converted; transparent pixels are composited on white,
-    except in BMP, where the fourth byte is mostly padding, and GIF. EXIF orientation is not
-    applied.
-
-    Args:
-        contents: bytes of the file, a string scalar.
-
-    Returns:
-        uint8 [height, width, 3].
-
-    Raises:
-        tf.errors.InvalidArgumentError: when run, if the bytes cannot be decoded.
+    Transparent pixels are composited on white, except in BMP, where the fourth byte is mostly
+    padding, and GIF. EXIF orientation is not applied.
     """
     magic = tf.strings.substr(contents, 0, 4)
 
@@ -112,15 +93,17 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
             tf.shape(image)[-1] == 1, lambda: tf.repeat(image, 3, axis=-1), lambda: image[..., :3]
         )
 
+    def webp() -> tf.Tensor:
+        image = tf.io.decode_image(contents, expand_animations=False)  # 3 or 4 channels
+        return tf.cond(tf.shape(image)[-1] == 4, lambda: composite_on_white(image), lambda: image)
+
+    first_two = tf.strings.substr(magic, 0, 2)
     image = tf.case(
         [
-            (
-                tf.strings.substr(magic, 0, 2) == b"\xff\xd8",
-                lambda: tf.io.decode_jpeg(contents, channels=3),
-            ),
+            (first_two == b"\xff\xd8", lambda: tf.io.decode_jpeg(contents, channels=3)),
             (magic == b"\x89PNG", lambda: decode_png(contents)),
-            (tf.strings.substr(magic, 0, 2) == b"BM", bmp),
-            (magic == b"RIFF", lambda: _decode_webp(contents)),
+            (first_two == b"BM", bmp),
+            (magic == b"RIFF", webp),
         ],
         default=lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
         exclusive=True,
@@ -139,11 +122,6 @@ def decode_png(contents: tf.Tensor) -> tf.Tensor:
     return tf.cond(opaque, lambda: image[..., :3], lambda: composite_on_white(image))
 
 
-def _decode_webp(contents: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_image(contents, expand_animations=False)  # 3 or 4 channels
-    return tf.cond(tf.shape(image)[-1] == 4, lambda: composite_on_white(image), lambda: image)
-
-
 def composite_on_white(image: tf.Tensor) -> tf.Tensor:
     """Composites uint8 RGBA [..., 4] on white, to uint8 RGB."""
     color, alpha = tf.cast(image[..., :3], tf.float32), tf.cast(image[..., 3:], tf.float32) / 255.0
@@ -151,15 +129,7 @@ def composite_on_white(image: tf.Tensor) -> tf.Tensor:
 
 
 def resize_to_square(image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Resizes an image (antialiased bicubic) to a square and returns its original aspect ratio.
-
-    Args:
-        image: uint8 [height, width, 3].
-        size: side of the square in pixels.
-
-    Returns:
-        uint8 [size, size, 3] and the original width / height, a float32 scalar.
-    """
+    """Resizes uint8 [H, W, 3] to [size, size, 3] (antialiased bicubic) and returns it and W / H."""
     shape = tf.cast(tf.shape(image), tf.float32)
     resized = tf.image.resize(image, [size, size], method="bicubic", antialias=True)
     square = tf.cast(tf.round(tf.clip_by_value(resized, 0.0, 255.0)), tf.uint8)
@@ -168,35 +138,22 @@ def resize_to_square(image: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]
 
 @contextlib.contextmanager
 def decode_errors_name_image(source: ImageSource) -> Iterator[None]:
-    """Turns an error of reading a source in stored order into one that names the image.
-
-    Raises:
-        UserError: an image could not be read.
-    """
+    """Turns an error of reading a source in stored order into one that names the image."""
     try:
         yield
     except READ_ERRORS as error:
-        explained = find_undecodable_image(source)
-        if explained is None:
-            raise
-        raise explained from error
+        if explained := find_undecodable_image(source):
+            raise explained from error
+        raise
 
 
 def find_undecodable_image(
     source: ImageSource, *, seed: int | None = None, position: int = 0, count: int | None = None
 ) -> UserError | None:
-    """Finds the image that made reading a source fail, which the error of tf.data does not name.
+    """Returns an error that names the image that made reading fail, None if all can be decoded.
 
-    Records are decoded again, one by one, until one fails.
-
-    Args:
-        source: the source that was read.
-        seed: seed of the run, to search in the order of its stream; None: in stored order.
-        position: first record of the stream to decode: finished steps times global batch size.
-        count: number of records to search; None: all, which takes as long as decoding everything.
-
-    Returns:
-        The error to raise instead, or None if every image can be decoded (another cause).
+    Records are decoded one by one: `count` (None: all) of the stream of a seed from `position` on,
+    or, without a seed, of the stored order.
     """
     if source.decodes_batches:
         return None

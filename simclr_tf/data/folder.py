@@ -7,7 +7,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -30,22 +30,12 @@ EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
 
 # Reading headers waits for the disk or the network, not for the processor.
 _THREADS = 4 * (os.cpu_count() or 1)
-_CHUNK = 16
 
 logger = logging.getLogger(__name__)
 
 
 class FolderSource(IndexedSource):
-    """Image files, resized to a square when they are read.
-
-    Args:
-        name: for messages.
-        root: the folder.
-        files: the path of every image, relative to it.
-        storage_size: side of the square in pixels.
-        labels: int64, one per path, or None.
-        class_names: their names, or None.
-    """
+    """Image files, relative to a root folder, resized to a square when they are read."""
 
     def __init__(
         self,
@@ -65,7 +55,6 @@ class FolderSource(IndexedSource):
         self._set_indices(np.arange(len(files)))
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Reads and decodes one file."""
         image = decode_rgb(tf.io.read_file(tf.gather(self._paths, record)))
         square, aspect = resize_to_square(image, self.image_shape[0])
         decoded = {"image": square, "aspect": aspect}
@@ -74,18 +63,15 @@ class FolderSource(IndexedSource):
         return decoded
 
     def labels(self) -> np.ndarray:
-        """Returns the classes of the files' folders."""
         self._require_labels()
         assert self._labels is not None
         return self._labels.numpy()[self.indices]
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """Returns the paths relative to the folder."""
         paths = tf.gather(self._paths, self.indices[positions]).numpy()
         return [os.path.relpath(os.fsdecode(path), self._root) for path in paths]
 
     def fingerprint(self) -> str:
-        """Returns a hash of the files' paths, sizes and modification times."""
         paths = [os.fsdecode(path) for path in self._paths.numpy()[self.indices]]
         root = os.path.commonpath(paths)
         stats = [(os.path.relpath(path, root), os.stat(path)) for path in paths]
@@ -94,29 +80,18 @@ class FolderSource(IndexedSource):
         return content_hash(files, self.image_shape, *labels)
 
     def describe(self, record: tf.Tensor) -> str:
-        """Returns the file's path."""
         return os.fsdecode(self._paths[record].numpy())
 
 
 def open_folder(
     path: str, split: str, storage_size: int | None, skip_unreadable: bool
 ) -> FolderSource:
-    """Opens a split of a folder of images.
+    """Opens a split of a folder of images, as `open_source` describes it.
 
     Subfolders `train`, `validation` and `test` are the splits; without any of them, everything is
-    `train`. Files are found by extension and checked by their header. The images have classes if
-    every image of a split lies in a subfolder of it and there are at least two; all splits share
-    one numbering of classes. The stored order is a fixed permutation of the sorted paths, so that
-    a slice such as `train[:90%]` contains every class.
-
-    Args:
-        path: the folder.
-        split: a split, slice or sum, in TFDS's syntax.
-        storage_size: side of the square to which images are resized.
-        skip_unreadable: skip files that cannot be read, after decoding every file once.
-
-    Raises:
-        UserError: the folder or split does not exist, contains no images, or a file cannot be read.
+    `train`. The images have classes if every image of a split lies in a subfolder of it and there
+    are at least two; all splits share one numbering of classes. The stored order is a fixed
+    permutation of the sorted paths, so that a slice such as `train[:90%]` contains every class.
     """
     dataset, root = FOLDER_PREFIX + path, os.path.expanduser(path)
     if not os.path.isdir(root):
@@ -125,7 +100,7 @@ def open_folder(
         raise UserError(
             f"--dataset={dataset}: expected storage_size, the side to which images are resized"
         )
-    layout = read_layout(root)
+    layout = _read_layout(root)
     if not layout.splits:
         raise UserError(
             f"--dataset={dataset} contains no images: expected files that end in "
@@ -149,34 +124,25 @@ def open_folder(
     parts = split_indices(dataset, split, _split_sizes(splits))
     files = [splits[name][index] for name, indices in parts for index in indices]
 
-    names = class_names(splits, layout.has_split_folders)
-    folders = [class_folder(file, layout.has_split_folders) for file in files]
-    labels = None
-    if names is None or not set(folders) <= set(names):
-        names = None
-    else:
-        class_index = {name: i for i, name in enumerate(names)}
-        labels = np.array([class_index[folder] for folder in folders if folder is not None])
+    class_index = {name: i for i, name in enumerate(_class_names(layout, splits))}
+    folders = [_class_folder(layout, file) for file in files]
+    labels, names = None, None
+    if set(folders) <= set(class_index):
+        labels = np.array([class_index[folder] for folder in folders])
+        names = tuple(class_index)
     return FolderSource(f"{dataset} {split}", root, files, storage_size, labels, names)
 
 
-class Layout(NamedTuple):
-    """Contents of a folder.
+class _Layout(NamedTuple):
+    """Contents of a folder."""
 
-    Attributes:
-        splits: the sorted paths, relative to the folder, of every split that has files.
-        ignored: number of files of every other extension.
-        has_split_folders: whether the splits are subfolders.
-        num_outside_splits: number of images that lie in none of them.
-    """
-
-    splits: dict[str, list[str]]
-    ignored: Counter[str]
-    has_split_folders: bool = False
-    num_outside_splits: int = 0
+    splits: dict[str, list[str]]  # sorted paths, relative to the folder, if a split has any
+    ignored: Counter[str]  # number of files of every other extension
+    has_split_folders: bool
+    num_outside_splits: int  # number of images
 
 
-def read_layout(root: str) -> Layout:
+def _read_layout(root: str) -> _Layout:
     """Walks a folder, following links once; hidden files and folders are skipped."""
     images, ignored, visited = [], Counter[str](), set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
@@ -195,29 +161,29 @@ def read_layout(root: str) -> Layout:
             else:
                 ignored[extension or "without extension"] += 1
     images.sort()
-    if not any(os.path.isdir(os.path.join(root, split)) for split in SPLITS):
-        return Layout({"train": images} if images else {}, ignored)
-    by_split = {
-        split: [path for path in images if PurePath(path).parts[0] == split] for split in SPLITS
-    }
-    splits = {split: paths for split, paths in by_split.items() if paths}
-    return Layout(splits, ignored, True, len(images) - sum(map(len, splits.values())))
+    splits = {split: [p for p in images if PurePath(p).parts[0] == split] for split in SPLITS}
+    has_split_folders = any(os.path.isdir(os.path.join(root, split)) for split in SPLITS)
+    if not has_split_folders:
+        splits = {"train": images}
+    splits = {split: paths for split, paths in splits.items() if paths}
+    num_outside = len(images) - sum(map(len, splits.values()))
+    return _Layout(splits, ignored, has_split_folders, num_outside)
 
 
-def class_folder(path: str, has_split_folders: bool) -> str | None:
-    """Returns the class folder of a relative path, None if the file lies in none."""
-    parts = PurePath(path).parts[has_split_folders:]
-    return parts[0] if len(parts) > 1 else None
+def _class_folder(layout: _Layout, path: str) -> str:
+    """Returns the class folder of a relative path, "" if the file lies in none."""
+    parts = PurePath(path).parts[layout.has_split_folders : -1]
+    return parts[0] if parts else ""
 
 
-def class_names(splits: dict[str, list[str]], has_split_folders: bool) -> tuple[str, ...] | None:
+def _class_names(layout: _Layout, splits: dict[str, list[str]]) -> list[str]:
     """Returns the names of all class folders of splits whose every image lies in one."""
     names: set[str] = set()
     for paths in splits.values():
-        folders = {class_folder(path, has_split_folders) for path in paths}
-        if None not in folders:
-            names.update(folder for folder in folders if folder is not None)
-    return tuple(sorted(names)) if len(names) > 1 else None
+        folders = {_class_folder(layout, path) for path in paths}
+        if "" not in folders:
+            names |= folders
+    return sorted(names) if len(names) > 1 else []
 
 
 def _shuffled(paths: list[str]) -> list[str]:
@@ -232,29 +198,25 @@ def _split_sizes(splits: dict[str, list[str]]) -> dict[str, int]:
 def _find_unreadable(root: str, files: list[str], decode: bool) -> dict[str, str]:
     """Returns the files that cannot be read, with the reason; checks headers or decodes too."""
 
-    def check(chunk: list[str]) -> list[tuple[str, str]]:
-        reasons = ((file, _unreadable_reason(os.path.join(root, file), decode)) for file in chunk)
-        return [(file, reason) for file, reason in reasons if reason is not None]
+    def check(file: str) -> str | None:
+        return _unreadable_reason(os.path.join(root, file), decode)
 
-    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
     unreadable: dict[str, str] = {}
     description = "decoding every image" if decode else "reading image headers"
     with (
-        ThreadPoolExecutor(_THREADS) as pool,
+        ThreadPool(_THREADS) as pool,
         Progress(description, len(files), "files") as progress,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # Pillow's, of damaged metadata and large images
-        done = 0
-        for chunk, found in zip(chunks, pool.map(check, chunks), strict=True):
-            unreadable.update(found)
-            done += len(chunk)
-            progress.update(done)
+        for i, reason in enumerate(pool.imap(check, files, chunksize=16)):
+            if reason:
+                unreadable[files[i]] = reason
+            progress.update(i + 1)
     return unreadable
 
 
 def _unreadable_reason(path: str, decode: bool) -> str | None:
-    """Returns the reason why a file cannot be read, None if it can."""
     try:
         check_image_header(path)
         if decode:
@@ -270,9 +232,8 @@ def _unreadable_reason(path: str, decode: bool) -> str | None:
 
 
 def _log_summary(
-    dataset: str, layout: Layout, sizes: dict[str, int], unreadable: dict[str, str]
+    dataset: str, layout: _Layout, sizes: dict[str, int], unreadable: dict[str, str]
 ) -> None:
-    """Logs one line with the number of images, skipped and ignored files."""
     line = f"{dataset}: " + ", ".join(f"{size:,} images in {name}" for name, size in sizes.items())
     if unreadable:
         first = min(unreadable)

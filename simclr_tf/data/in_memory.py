@@ -26,12 +26,7 @@ def max_bytes_in_memory() -> int:
 
 
 def load_into_memory(source: ImageSource) -> ArraySource:
-    """Decodes a source once into an array (`--cache_dataset`).
-
-    Raises:
-        UserError: the array would take more than half of the machine's memory, or an image cannot
-            be decoded.
-    """
+    """Decodes a source once into an array (`--cache_dataset`)."""
     shape = (source.num_examples, *source.image_shape)
     required, limit = int(np.prod(shape)), max_bytes_in_memory()
     if required > limit:
@@ -103,13 +98,12 @@ def from_python(
             )
         images, labels = _read_dataset(images)
     images = _check_images(_to_array(images, "images"))
-    if labels is None:
-        if class_names is not None:
-            raise UserError("class_names: given without labels. Fix: pass labels, too.")
-    else:
+    names = None
+    if labels is not None:
         labels = _check_labels(_to_array(labels, "labels"), len(images))
-        class_names = _check_class_names(class_names, int(labels.max()) + 1)
-    names = None if class_names is None else tuple(class_names)
+        names = _check_class_names(class_names, int(labels.max()) + 1)
+    elif class_names is not None:
+        raise UserError("class_names: given without labels. Fix: pass labels, too.")
     source = ArraySource(name or ARRAY_PREFIX, images, labels, names)
     if name is None:
         source.name = config_name(source)
@@ -132,11 +126,7 @@ _available: dict[str, ArraySource] = {}
 
 
 def open_array(name: str, split: str) -> ImageSource:
-    """Opens images from Python, whose only split is `train`; slices are allowed.
-
-    Raises:
-        UserError: the images were not passed to the current call, or the split does not exist.
-    """
+    """Opens images from Python, whose only split is `train`; slices are allowed."""
     if name not in _available:
         raise UserError(
             f"--dataset={name}: these images were passed from Python and are not stored. Fix: "
@@ -185,17 +175,17 @@ def _check_labels(labels: np.ndarray, count: int) -> np.ndarray:
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"labels: expected integers, got {labels.dtype}.")
-    if labels.min() < 0 or labels.max() >= _MAX_CLASSES:
-        wrong = labels.min() if labels.min() < 0 else labels.max()
+    extreme = labels.min() if labels.min() < 0 else labels.max()
+    if not 0 <= extreme < _MAX_CLASSES:
         raise UserError(
-            f"labels: expected class numbers from 0 to {_MAX_CLASSES - 1}, got {wrong}."
+            f"labels: expected class numbers from 0 to {_MAX_CLASSES - 1}, got {extreme}."
         )
     return labels.astype(np.int64)
 
 
-def _check_class_names(names: Sequence[str] | None, num_classes: int) -> Sequence[str]:
+def _check_class_names(names: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
     if names is None:
-        return [str(number) for number in range(num_classes)]
+        return tuple(map(str, range(num_classes)))
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise UserError(f"class_names: expected a list of strings, got {names!r}.")
     if len(names) < num_classes or len(set(names)) < len(names):
@@ -203,17 +193,25 @@ def _check_class_names(names: Sequence[str] | None, num_classes: int) -> Sequenc
             f"class_names: expected at least {num_classes} different names, got {len(names)} of "
             f"which {len(set(names))} differ."
         )
-    return names
+    return tuple(names)
 
 
 def _read_dataset(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads images and, if the elements have them, labels."""
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise UserError("images: expected a finite tf.data.Dataset. Fix: dataset.take(steps).")
+    specs = _image_and_label(dataset.element_spec)
+    is_pair = len(specs) == 2 and isinstance(specs[1], tf.TensorSpec | None)
+    if not is_pair or not isinstance(specs[0], tf.TensorSpec):
+        raise UserError(
+            'images: expected a dataset of images, (image, label) pairs or dicts with "image" and '
+            f'"label", got {dataset.element_spec}.'
+        )
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     size, limit = 0, max_bytes_in_memory()
-    for image, label in _elements(dataset):
+    for image, label in map(_image_and_label, dataset.as_numpy_iterator()):
+        image = np.asarray(image)
         is_batch = image.ndim == 4
         if image.ndim not in (3, 4) or (images and image.shape[-3:] != images[0].shape[1:]):
             raise UserError(
@@ -222,7 +220,7 @@ def _read_dataset(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray | No
             )
         images.append(image if is_batch else image[np.newaxis])
         if label is not None:
-            labels.append(label if is_batch else label[np.newaxis])
+            labels.append(np.asarray(label) if is_batch else np.asarray(label)[np.newaxis])
         size += image.nbytes
         if size > limit:
             raise UserError(
@@ -237,26 +235,8 @@ def _read_dataset(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray | No
         raise UserError(f"labels: expected one integer per image ({error}).") from None
 
 
-def _elements(dataset: tf.data.Dataset) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Yields (image, label or None) of the accepted kinds of elements."""
-    spec = dataset.element_spec
-    if isinstance(spec, dict):
-        get = lambda element: (element["image"], element.get("label"))  # noqa: E731
-        is_supported = "image" in spec
-    elif isinstance(spec, tuple):
-        get = lambda element: (element[0], element[1])  # noqa: E731
-        is_supported = len(spec) == 2
-    else:
-        get = lambda element: (element, None)  # noqa: E731
-        is_supported = True
-    if is_supported:
-        parts = [part for part in get(spec) if part is not None]
-        is_supported = all(isinstance(part, tf.TensorSpec) for part in parts)
-    if not is_supported:
-        raise UserError(
-            'images: expected a dataset of images, (image, label) pairs or dicts with "image" and '
-            f'"label", got {spec}.'
-        )
-    for element in dataset.as_numpy_iterator():
-        image, label = get(element)
-        yield np.asarray(image), None if label is None else np.asarray(label)
+def _image_and_label(element: Any) -> tuple[Any, ...]:
+    """Returns (image, label or None) of an element or its specification."""
+    if isinstance(element, dict):
+        return element.get("image"), element.get("label")
+    return element if isinstance(element, tuple) else (element, None)

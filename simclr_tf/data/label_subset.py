@@ -18,30 +18,11 @@ def sample_labeled(
     per_class: int = 0,
     seed: int = 0,
 ) -> np.ndarray:
-    """Samples the images whose labels are used, class by class.
+    """Samples images of every class and returns their positions, int64, ascending.
 
-    Every class contributes the same fraction of its images, rounded, or the same number. With one
-    seed, a smaller choice is a subset of a larger one. Images of label -1 are never chosen.
-
-    Args:
-        labels: int [N].
-        class_names: names of the classes that `labels` index.
-        fraction: fraction of each class's images, in (0, 1].
-        per_class: number of images of each class; above 0 it overrides `fraction`.
-        seed: of the random choice.
-
-    Returns:
-        Positions of the chosen images, int64, ascending.
-
-    Raises:
-        UserError: a class would be empty or has too few images, or images have several labels.
-
-    Example:
-        >>> import numpy as np
-        >>> from simclr_tf.data.label_subset import sample_labeled
-        >>> labels = np.arange(100) % 2
-        >>> np.bincount(labels[sample_labeled(labels, ["cat", "dog"], per_class=3)]).tolist()
-        [3, 3]
+    Every class contributes the same fraction (in (0, 1]) of its images, rounded, or, above 0, the
+    same number. With one seed, a smaller choice is a subset of a larger one. Images of label -1 are
+    never chosen.
     """
     if labels.ndim != 1:
         raise UserError(
@@ -68,10 +49,7 @@ def sample_labeled(
 
 
 def mask_labels(source: ImageSource, positions: np.ndarray) -> ImageSource:
-    """Returns the same images with labels only at these positions; all others get label -1.
-
-    Reads the records at these positions once.
-    """
+    """Returns the same images with labels only at these positions; all others get label -1."""
     records = records_at(source, positions).map(source.record_id)
     labeled_ids = host_constant(np.sort(np.fromiter(records.as_numpy_iterator(), np.int64)))
 

@@ -56,9 +56,6 @@ class TFDSSource(ImageSource):
     An epoch interleaves the files, in an order drawn from (seed, epoch), and shuffles within a
     buffer of 256 MiB of encoded records. Images of one channel become RGB; those of four are
     composited on white.
-
-    Attributes:
-        max_bytes: limit for the encoded records that `subset` reads into memory.
     """
 
     def __init__(
@@ -69,7 +66,7 @@ class TFDSSource(ImageSource):
         storage_size: int | None,
     ):
         self.name = name
-        self.max_bytes = max_bytes_in_memory()
+        self.max_bytes = max_bytes_in_memory()  # of the encoded records that `subset` reads
         self._image_key = _image_key(name, features)
         image = features[self._image_key]
         self._channels = image.shape[-1]
@@ -86,9 +83,10 @@ class TFDSSource(ImageSource):
         label, self._label_keys = _find_label_feature(features)
         self.class_names = None if label is None else tuple(label.names)
         self.multi_label = "labels" in self._label_keys
-        labels = dict.fromkeys(self._label_keys, True)
-        self._features = _select_features(features, {self._image_key: True} | labels)
-        self._label_features = _select_features(features, labels) if labels else None
+        used = tfds.decode.PartialDecoding(
+            dict.fromkeys((self._image_key, *self._label_keys), True)
+        )
+        self._features = used.extract_features(features)
         self._set_slices(parts)
 
     def _set_slices(self, parts: Sequence[_FileSlice]) -> None:
@@ -97,7 +95,6 @@ class TFDSSource(ImageSource):
         self.num_examples = sum(part.take for part in self._slices)
 
     def records(self, seed: int, epoch: int | tf.Tensor) -> tf.data.Dataset:
-        """Returns the serialized examples in an order drawn from (seed, epoch)."""
         buffer = max(_MIN_SHUFFLE, int(_SHUFFLE_BYTES / self._record_size()))
         buffer = min(self.num_examples, buffer)
         files_at_once = min(_FILES_AT_ONCE, len(self._slices))
@@ -126,15 +123,11 @@ class TFDSSource(ImageSource):
         return tf.data.Dataset.from_tensors(tf.cast(epoch, tf.int64)).flat_map(shuffled)
 
     def records_in_order(self) -> tf.data.Dataset:
-        """Returns the serialized examples, file after file."""
         indices = tf.data.Dataset.range(len(self._slices))
         return indices.map(self._file_slice).flat_map(_read_records)
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Parses and decodes one serialized example."""
-        example = self._features.deserialize_example(
-            record, decoders={self._image_key: tfds.decode.SkipDecoding()}
-        )
+        example = self._parse(record)
         image = tf.io.decode_image(
             example[self._image_key], channels=self._channels or 3, expand_animations=False
         )
@@ -153,8 +146,13 @@ class TFDSSource(ImageSource):
         return decoded
 
     def record_id(self, record: tf.Tensor) -> tf.Tensor:
-        """Returns a hash of the example, because a record does not contain its position."""
+        # A hash of the example, because a record does not contain its position.
         return tf.strings.to_hash_bucket_fast(record, 2**63 - 1)
+
+    def _parse(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Parses a serialized example; the image remains encoded."""
+        skip = {self._image_key: tfds.decode.SkipDecoding()}
+        return self._features.deserialize_example(record, decoders=skip)
 
     def _read_label(self, example: dict[str, tf.Tensor]) -> tf.Tensor:
         if not self.multi_label:
@@ -171,25 +169,19 @@ class TFDSSource(ImageSource):
         return tf.where(not_difficult[0] > 0, not_difficult[0], -present)
 
     def labels(self) -> np.ndarray:
-        """Returns the labels, read once without decoding images."""
         self._require_labels()
         if self._labels is None:
-            self._labels = self._read_labels()
+            if self.num_examples > _SLOW_LABEL_SCAN:
+                logger.info(f"reading the labels of {self.name}")
+            labels = self.records_in_order().map(
+                lambda record: self._read_label(self._parse(record)),
+                num_parallel_calls=os.cpu_count() or 1,
+            )
+            self._labels = np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
             self._labels.setflags(write=False)
         return self._labels
 
-    def _read_labels(self) -> np.ndarray:
-        assert self._label_features is not None
-        if self.num_examples > _SLOW_LABEL_SCAN:
-            logger.info(f"reading the labels of {self.name}")
-        parse = self._label_features.deserialize_example
-        labels = self.records_in_order().map(
-            lambda record: self._read_label(parse(record)), num_parallel_calls=os.cpu_count() or 1
-        )
-        return np.concatenate(list(labels.batch(1024).as_numpy_iterator()))
-
     def subset(self, positions: np.ndarray) -> ImageSource:
-        """Returns the chosen examples, whose encoded records are read into memory."""
         size = self._record_size() * len(positions)
         if size > self.max_bytes:
             raise UserError(
@@ -201,7 +193,6 @@ class TFDSSource(ImageSource):
         return _InMemoryTFDSSource(self, records, positions)
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """Returns `SPLIT/POSITION` for every image."""
         ends = np.cumsum([part.take for part in self._slices])
         ids = []
         for position, i in zip(positions, np.searchsorted(ends, positions, "right"), strict=True):
@@ -211,7 +202,6 @@ class TFDSSource(ImageSource):
         return ids
 
     def fingerprint(self) -> str:
-        """Returns a hash of the files' names, sizes, modification times and the examples read."""
         files = [(part, tf.io.gfile.stat(part.filename)) for part in self._slices]
         return content_hash(
             [
@@ -225,7 +215,7 @@ class TFDSSource(ImageSource):
         )
 
     def holdout(self, fraction: float, seed: int) -> tuple[ImageSource, ImageSource]:
-        """Holds out consecutive examples from a random position; TFDS writes them shuffled."""
+        # Consecutive examples from a random position: TFDS writes them shuffled.
         count = self._holdout_size(fraction)
         start = int(
             tf.random.stateless_uniform(
@@ -252,7 +242,6 @@ class TFDSSource(ImageSource):
         return source
 
     def _slices_between(self, start: int, stop: int) -> list[_FileSlice]:
-        """Returns the file slices that contain the examples [start, stop) of this source."""
         parts, first = [], 0
         for part in self._slices:
             low, high = max(start - first, 0), min(stop - first, part.take)
@@ -282,19 +271,15 @@ class _InMemoryTFDSSource(IndexedSource):
         self._set_indices(np.arange(len(records)))
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Decodes one example."""
         return self._parent.decode(tf.gather(self._records, record))
 
     def labels(self) -> np.ndarray:
-        """Returns the labels of the examples."""
         return self._parent.labels()[self._positions][self.indices]
 
     def image_ids(self, positions: np.ndarray) -> list[str]:
-        """Returns the names that the parent source uses."""
         return self._parent.image_ids(self._positions[self.indices[positions]])
 
     def fingerprint(self) -> str:
-        """Returns a hash of the parent source and the chosen positions."""
         return content_hash(self._parent.fingerprint(), self._positions[self.indices])
 
 
@@ -316,25 +301,14 @@ def _find_label_feature(
     if not isinstance(label, tfds.features.ClassLabel):
         label = getattr(by_name.get("labels"), "feature", None)
         keys = tuple(key for key in ("labels", "labels_no_difficult") if key in by_name)
-    if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
-        return None, ()
-    return label, keys
-
-
-def _select_features(
-    features: tfds.features.FeaturesDict, names: dict[str, bool]
-) -> tfds.features.FeaturesDict:
-    return tfds.decode.PartialDecoding(names).extract_features(features)
+    is_labeled = isinstance(label, tfds.features.ClassLabel) and label.num_classes is not None
+    return (label, keys) if is_labeled else (None, ())
 
 
 def _image_key(name: str, features: tfds.features.FeaturesDict) -> str:
     """Returns the name of the image feature: "image" if it exists, otherwise the only one."""
-    keys = [
-        key
-        for key, feature in features.items()
-        if isinstance(feature, tfds.features.Image)
-        and not isinstance(feature, tfds.features.LabeledImage)
-    ]
+    image, mask = tfds.features.Image, tfds.features.LabeledImage
+    keys = [key for key, x in features.items() if isinstance(x, image) and not isinstance(x, mask)]
     if "image" in keys:
         keys = ["image"]
     if len(keys) != 1:
@@ -351,12 +325,8 @@ def _image_key(name: str, features: tfds.features.FeaturesDict) -> str:
 def open_tfds(
     dataset: str, split: str, data_dir: str | None, storage_size: int | None
 ) -> TFDSSource:
-    """Opens a split of a TFDS dataset, which is downloaded and prepared if necessary.
-
-    Raises:
-        UserError: the dataset or the split does not exist, or cannot be prepared.
-    """
-    builder = load_builder(dataset, data_dir)
+    """Opens a split of a TFDS dataset, which is downloaded and prepared if necessary."""
+    builder = _load_builder(dataset, data_dir)
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise UserError(
             f"--dataset={dataset}: expected file format tfrecord, got "
@@ -372,14 +342,8 @@ def open_tfds(
         )
     }
     parts = [
-        _FileSlice(
-            part.filename,
-            part.skip,
-            part.take,
-            part.examples_in_shard,
-            *shard_starts[part.filename],
-        )
-        for part in infos[split].file_instructions
+        _FileSlice(p.filename, p.skip, p.take, p.examples_in_shard, *shard_starts[p.filename])
+        for p in infos[split].file_instructions
     ]
     missing = [part.filename for part in parts if not tf.io.gfile.exists(part.filename)]
     if missing:
@@ -390,12 +354,7 @@ def open_tfds(
     return TFDSSource(f"{dataset} {split}", builder.info.features, parts, storage_size)
 
 
-def load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a dataset, which is downloaded and prepared if necessary.
-
-    Raises:
-        UserError: the dataset does not exist, or cannot be prepared.
-    """
+def _load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     if data_dir is not None:
         data_dir = os.path.expanduser(data_dir)
         if not tf.io.gfile.isdir(data_dir):
@@ -432,12 +391,11 @@ def load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder
 
 
 def _unknown_dataset_message(dataset: str, data_dir: str | None) -> str:
-    """Returns suggestions for a name that does not exist in TFDS."""
     known = tfds.list_builders(with_community_datasets=False)
     suggestions = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
     entries = tf.io.gfile.listdir(data_dir) if data_dir else []
-    local = sorted(entry.rstrip("/") for entry in entries)
-    local = [entry for entry in local if not entry.startswith(".") and entry != "downloads"]
+    names = sorted(entry.rstrip("/") for entry in entries)
+    local = [name for name in names if not name.startswith(".") and name != "downloads"]
     message = f"--dataset={dataset}: expected `shapes`, `folder:PATH` or the name of a TFDS dataset"
     if suggestions:
         message += f"; similar names: {', '.join(suggestions)}"
