@@ -1,4 +1,4 @@
-"""Color operations with one parameter per image, and the paper's color jitter.
+"""Grayscale and the paper's color jitter, with one parameter per image.
 
 All images are float [N, H, W, 3]. Saturation and hue work in HSV, as `tf.image` does, in closed
 form: with V the largest and m the smallest channel, scaling the saturation by f moves every channel
@@ -12,31 +12,10 @@ import tensorflow as tf
 
 from simclr_tf.augment.rng import rescale, stateless_uniform
 
-# Maps red, green and blue planes to changed ones.
-PlanesFn = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+PlanesFn = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]  # of red, green and blue planes
 
 _LUMA = (0.2989, 0.5870, 0.1140)
 _EPSILON = 1e-20  # keeps a gray pixel's 0/0 finite; its chroma of 0 cancels the quotient
-
-
-def adjust_brightness(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Multiplies each image by its factor (float [N]); not clipped."""
-    return images * _broadcast(factor)[..., tf.newaxis]
-
-
-def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Moves each image away from its channel means by its factor (float [N]); not clipped."""
-    return _map_channels(images, lambda planes: _contrast(planes, _broadcast(factor)))
-
-
-def adjust_saturation(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales each image's HSV saturation by its factor (float [N] ≥ 0), limited to 1."""
-    return _map_channels(images, lambda planes: _saturation(planes, _broadcast(factor)))
-
-
-def adjust_hue(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
-    """Rotates each image's HSV hue by its delta (float [N]), in full turns, -1 to 1."""
-    return _map_channels(images, lambda planes: _hue(planes, _broadcast(delta)))
 
 
 def to_grayscale(images: tf.Tensor, apply: tf.Tensor) -> tf.Tensor:
@@ -56,39 +35,28 @@ def luma(planes: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 class JitterParams(NamedTuple):
-    """Parameters of the color jitter of each image.
+    """Parameters of the color jitter of each image."""
 
-    Attributes:
-        order: int32 [N, 4], the position (0 to 3) of brightness, contrast, saturation and hue in
-            the sequence, or -1 if the image is not jittered.
-        factors: float32 [N, 3], of brightness, contrast and saturation.
-        brightness_delta: float32 [N], added by v1's brightness.
-        hue_delta: float32 [N], in full turns.
-    """
-
+    # int32 [N, 4], the positions (0 to 3) of brightness, contrast, saturation and hue in the
+    # sequence, or -1 if the image is not jittered.
     order: tf.Tensor
-    factors: tf.Tensor
-    brightness_delta: tf.Tensor
-    hue_delta: tf.Tensor
+    factors: tf.Tensor  # float32 [N, 3], of brightness, contrast and saturation
+    brightness_delta: tf.Tensor  # float32 [N], added by v1's brightness
+    hue_delta: tf.Tensor  # float32 [N], in full turns
 
 
 def sample_jitter(
     seed: tf.Tensor, offset: int | tf.Tensor, n: int, strength: float = 1.0
 ) -> JitterParams:
-    """Draws the jitter of `n` images [v1 App. A].
+    """Draws the jitter of `n` images [v1 App. A]; strength ≥ 0, at 0 it has no effect.
 
-    An image is jittered with probability 0.8, in a random order per image. Brightness, contrast
-    and saturation factors are uniform in [max(0, 1 - 0.8s), 1 + 0.8s], v1's brightness delta in
-    [-0.8s, 0.8s] and the hue delta in [-0.2s, 0.2s].
-
-    Args:
-        seed: int32 [2]; offset: global position of the first image.
-        strength: s ≥ 0; at 0 the jitter has no effect.
+    An image is jittered with probability 0.8, in a random order per image.
     """
     draws = stateless_uniform(seed, 2, offset, n, 9)
     spread = 0.8 * strength
+    permutation = tf.argsort(tf.argsort(draws[:, 1:5], axis=1), axis=1)  # ranks of the draws
     return JitterParams(
-        order=tf.where(draws[:, :1] < 0.8, _random_permutation(draws[:, 1:5]), -1),
+        order=tf.where(draws[:, :1] < 0.8, permutation, -1),
         factors=rescale(draws[:, 5:8], max(0.0, 1.0 - spread), 1.0 + spread),
         brightness_delta=rescale(draws[:, 5], -spread, spread),
         hue_delta=rescale(draws[:, 8], -0.2 * strength, 0.2 * strength),
@@ -99,15 +67,7 @@ def apply_jitter(images: tf.Tensor, jitter: JitterParams, brightness: str = "v2"
     """Applies brightness, contrast, saturation and hue in each image's order, clipped after each.
 
     In each of the four steps every image gets all operations, of which the three that are not due
-    have no effect (factor 1 or shift 0).
-
-    Args:
-        images: float32 [N, H, W, 3] in [0, 1].
-        jitter: parameters of these N images.
-        brightness: "v2" multiplies by the factor, "v1" adds the delta.
-
-    Returns:
-        float32 [N, H, W, 3] in [0, 1].
+    have no effect (factor 1 or shift 0). Brightness "v2" multiplies, "v1" adds.
     """
 
     def step(number, planes):
@@ -127,24 +87,14 @@ def apply_jitter(images: tf.Tensor, jitter: JitterParams, brightness: str = "v2"
     # A loop, because XLA would fuse unrolled steps into the reductions of the following ones and
     # compute the first step again for each.
     return _map_channels(
-        images,
-        lambda planes: tf.while_loop(lambda number, _: number < 4, step, [0, planes])[1],
+        images, lambda planes: tf.while_loop(lambda number, _: number < 4, step, [0, planes])[1]
     )
 
 
 def jitter_operations(jitter: JitterParams, brightness: str = "v2") -> list[PlanesFn]:
-    """Returns brightness, contrast, saturation and hue, each followed by clipping.
-
-    Args:
-        jitter: parameters of N images.
-        brightness: "v2" multiplies by the factor, "v1" adds the delta.
-
-    Returns:
-        Four functions of red, green and blue planes, each float32 [N, H, W] in [0, 1].
-    """
+    """Returns brightness, contrast, saturation and hue, each followed by clipping."""
     scale, contrast, saturation = map(_broadcast, tf.unstack(jitter.factors, axis=1))
-    brightness_delta = _broadcast(jitter.brightness_delta)
-    hue_delta = _broadcast(jitter.hue_delta)
+    brightness_delta, hue_delta = map(_broadcast, (jitter.brightness_delta, jitter.hue_delta))
 
     def brighten(planes):
         if brightness == "v1":
@@ -157,18 +107,6 @@ def jitter_operations(jitter: JitterParams, brightness: str = "v2") -> list[Plan
         lambda planes: _clip(_saturation(planes, saturation)),
         lambda planes: _clip(_hue(planes, hue_delta)),
     ]
-
-
-def color_jitter(
-    images: tf.Tensor,
-    seed: tf.Tensor,
-    offset: int | tf.Tensor = 0,
-    strength: float = 1.0,
-    brightness: str = "v2",
-) -> tf.Tensor:
-    """Samples and applies color jitter: see `sample_jitter` and `apply_jitter`."""
-    jitter = sample_jitter(seed, offset, images.shape[0], strength)
-    return apply_jitter(images, jitter, brightness)
 
 
 def _contrast(planes, factor):
@@ -212,12 +150,6 @@ def _clip(planes):
 def _map_channels(images, operation):
     """Applies an operation on [red, green, blue], each [N, H, W]: contiguous rows vectorize."""
     return tf.stack(operation(tf.unstack(images, axis=-1)), axis=-1)
-
-
-def _random_permutation(draws):
-    """Maps draws [N, K] to their ranks, int32 [N, K]: a uniform random permutation per row."""
-    ranked = tf.argsort(draws, axis=1)
-    return tf.argsort(ranked, axis=1)
 
 
 def _broadcast(parameter):

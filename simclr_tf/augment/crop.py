@@ -21,19 +21,10 @@ def sample_crop_boxes(
 ) -> tf.Tensor:
     """Draws one crop box per image [v1 App. A].
 
-    Area is uniform, aspect ratio log-uniform; the first of ten attempts that fits is used,
-    otherwise the largest box within the aspect limits. The box is then placed uniformly.
-
-    Args:
-        seed: int32 [2]; offset: global position of the first image; n: number of images.
-        height, width: size of the stored images in pixels.
-        area: limits of the box's fraction of the image area, in (0, 1].
-        aspect_ratio: limits of the box's width / height, measured in the original image.
-        aspect: float32 [n], width / height of the originals if the stored images were resized to
-            `height` x `width`; None if they were not.
-
-    Returns:
-        int32 [n, 4]: y, x, height, width in stored pixels, inside the image.
+    Area is uniform, aspect ratio (in the original image) log-uniform; the first of ten attempts
+    that fits is used, otherwise the largest box within the aspect limits. The box is then placed
+    uniformly. `aspect` is float32 [n], width / height of the originals if the stored images were
+    resized. Returns int32 [n, 4]: y, x, height, width in stored pixels.
     """
     original = width / height if aspect is None else aspect
     original = tf.broadcast_to(tf.cast(original, tf.float32), [n])[:, tf.newaxis]
@@ -67,23 +58,15 @@ def sample_crop_boxes(
 
 
 def crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor:
-    """Cuts one box out of each image and resizes it bicubically.
+    """Cuts one box [y, x, height, width] out of each image and resizes it bicubically, unclipped.
 
     Equals `tf.image.resize(image[y:y+h, x:x+w], [size, size], "bicubic")` image by image: Keys'
     cubic with a = -0.5, half-pixel centers, weights renormalized at the box's edge. Implemented as
     products with one interpolation matrix per axis, which XLA compiles with static shapes.
-
-    Args:
-        images: float [N, H, W, C].
-        boxes: int32 [N, 4]: y, x, height, width, inside the images.
-        size: side of the result.
-
-    Returns:
-        float [N, size, size, C]; bicubic overshoot is not clipped.
     """
     _, height, width, channels = images.shape
-    rows = _interpolation_matrix(boxes[:, 0], boxes[:, 2], height, size, images.dtype)
-    columns = _interpolation_matrix(boxes[:, 1], boxes[:, 3], width, size, images.dtype)
+    rows = _interpolation_matrix(boxes[:, 0], boxes[:, 2], height, size)
+    columns = _interpolation_matrix(boxes[:, 1], boxes[:, 3], width, size)
     # Columns last, so that both products are plain matrix products on contiguous rows.
     by_row = tf.reshape(tf.transpose(images, [0, 1, 3, 2]), [-1, height, channels * width])
     by_row = tf.reshape(tf.matmul(rows, by_row), [-1, size * channels, width])
@@ -91,45 +74,34 @@ def crop_and_resize(images: tf.Tensor, boxes: tf.Tensor, size: int) -> tf.Tensor
     return tf.transpose(tf.reshape(resized, [-1, size, channels, size]), [0, 1, 3, 2])
 
 
-def _interpolation_matrix(
-    start: tf.Tensor, length: tf.Tensor, extent: int, size: int, dtype: tf.DType
-) -> tf.Tensor:
+def _interpolation_matrix(start: tf.Tensor, length: tf.Tensor, extent: int, size: int) -> tf.Tensor:
     """Returns [N, size, extent]: row s contains the weights of stored pixels for output pixel s."""
-    start = tf.cast(start, dtype)[:, tf.newaxis, tf.newaxis]
-    length = tf.cast(length, dtype)[:, tf.newaxis, tf.newaxis]
-    output = tf.range(size, dtype=dtype)[tf.newaxis, :, tf.newaxis]
-    pixel = tf.range(extent, dtype=dtype)[tf.newaxis, tf.newaxis, :]
+    start = tf.cast(start, tf.float32)[:, tf.newaxis, tf.newaxis]
+    length = tf.cast(length, tf.float32)[:, tf.newaxis, tf.newaxis]
+    output = tf.range(size, dtype=tf.float32)[:, tf.newaxis]
     center = start + (output + 0.5) * (length / size) - 0.5
-    inside = tf.logical_and(pixel >= start, pixel < start + length)
-    weights = tf.where(inside, _keys_cubic(tf.abs(center - pixel)), tf.zeros((), dtype))
-    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+    return _cubic_weights(center, tf.range(extent, dtype=tf.float32), start, length)
 
 
 def cubic_taps(
     start: tf.Tensor, length: tf.Tensor, size: int, mirrored: tf.Tensor | bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the four stored pixels that each output pixel depends on, on one axis of an image.
-
-    Args:
-        start, length: int32 scalars, the box on this axis.
-        size: number of output pixels.
-        mirrored: bool scalar, whether the output is reversed.
-
-    Returns:
-        (index, weight): int32 and float32 [size, 4]; the weights of a pixel sum to 1.
-    """
+    """Returns (index, weight) [size, 4] of the stored pixels for each output pixel on one axis."""
     start, length = tf.cast(start, tf.float32), tf.cast(length, tf.float32)
     output = tf.range(size, dtype=tf.float32)
     output = tf.where(mirrored, size - 1.0 - output, output)
-    center = start + (output + 0.5) * (length / size) - 0.5
-    pixel = tf.floor(center)[:, tf.newaxis] + tf.range(-1.0, 3.0)
-    inside = tf.logical_and(pixel >= start, pixel < start + length)
-    weights = tf.where(inside, _keys_cubic(tf.abs(center[:, tf.newaxis] - pixel)), 0.0)
-    weights /= tf.reduce_sum(weights, axis=-1, keepdims=True)
+    center = (start + (output + 0.5) * (length / size) - 0.5)[:, tf.newaxis]
+    pixel = tf.floor(center) + tf.range(-1.0, 3.0)
+    weights = _cubic_weights(center, pixel, start, length)
     return tf.cast(tf.clip_by_value(pixel, start, start + length - 1.0), tf.int32), weights
 
 
-def _keys_cubic(distance):
+def _cubic_weights(center, pixel, start, length):
+    """Returns the weights of pixels for output pixels at `center`, of sum 1 on the last axis."""
+    distance = tf.abs(center - pixel)
     near = (1.5 * distance - 2.5) * distance * distance + 1.0
     far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
-    return tf.where(distance <= 1.0, near, tf.where(distance < 2.0, far, tf.zeros_like(far)))
+    weights = tf.where(distance <= 1.0, near, tf.where(distance < 2.0, far, tf.zeros_like(far)))
+    inside = tf.logical_and(pixel >= start, pixel < start + length)
+    weights = tf.where(inside, weights, 0.0)
+    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)

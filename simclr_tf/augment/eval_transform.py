@@ -46,14 +46,11 @@ def eval_transform(
     return tf.clip_by_value(crop_and_resize(images, boxes, image_size), 0.0, 1.0)
 
 
-def _center_squares(
-    height: int, width: int, aspect: float | tf.Tensor, fraction: float
-) -> tf.Tensor:
+def _center_squares(height, width, aspect, fraction):
     """Returns boxes [N or 1, 4] in stored pixels that are squares in originals of `aspect`."""
     aspect = tf.reshape(tf.cast(aspect, tf.float32), [-1])
-    box_h = tf.round(height * fraction * tf.minimum(1.0, aspect))
-    box_w = tf.round(width * fraction * tf.minimum(1.0, 1.0 / aspect))
-    box_h, box_w = tf.maximum(box_h, 1.0), tf.maximum(box_w, 1.0)
+    box_h = tf.maximum(tf.round(height * fraction * tf.minimum(1.0, aspect)), 1.0)
+    box_w = tf.maximum(tf.round(width * fraction * tf.minimum(1.0, 1.0 / aspect)), 1.0)
     y, x = (height - box_h + 1) // 2, (width - box_w + 1) // 2
     return tf.cast(tf.stack([y, x, box_h, box_w], axis=1), tf.int32)
 

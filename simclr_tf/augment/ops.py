@@ -8,16 +8,12 @@ from simclr_tf.augment.rng import stateless_uniform
 
 
 def to_float(images: tf.Tensor) -> tf.Tensor:
-    """Converts uint8 images to float32 in [0, 1]; float images are cast to float32.
-
-    Raises:
-        ValueError: for other integers, whose range is unknown.
-    """
+    """Converts uint8 images to float32 in [0, 1]; float images are cast to float32."""
     images = tf.convert_to_tensor(images)
-    if images.dtype != tf.uint8 and not images.dtype.is_floating:
-        raise ValueError(f"images must be uint8, or float in [0, 1], not {images.dtype.name}")
     if images.dtype == tf.uint8:
         return tf.cast(images, tf.float32) * (1.0 / 255.0)
+    if not images.dtype.is_floating:
+        raise ValueError(f"images must be uint8, or float in [0, 1], not {images.dtype.name}")
     return tf.cast(images, tf.float32)
 
 
@@ -32,21 +28,10 @@ def kernel_size_for(image_size: int) -> int:
 
 
 def gaussian_blur(images: tf.Tensor, sigma: tf.Tensor, kernel_size: int) -> tf.Tensor:
-    """Blurs each image with its own sigma; separable, borders reflected.
+    """Blurs each image [H, W, C] with its own sigma (in pixels); separable, borders reflected.
 
-    Args:
-        images: float [N, H, W, C].
-        sigma: float [N], in pixels, above 0.
-        kernel_size: odd; at most 2·min(H, W) - 1. 1 does not change the images.
-
-    Returns:
-        float [N, H, W, C].
-
-    Raises:
-        ValueError: if `kernel_size` is even or below 1.
+    The kernel size is odd and at most 2·min(H, W) - 1; 1 does not change the images.
     """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd and positive, not {kernel_size}")
     kernel = gaussian_kernel(tf.cast(sigma, images.dtype), kernel_size)
     for axis in (1, 2):
         images = convolve_axis(reflect_pad(images, kernel_size, axis), kernel, axis)
@@ -80,12 +65,7 @@ def convolve_axis(padded: tf.Tensor, kernel: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def rotate90(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
-    """Rotates each image counterclockwise by its number of quarter turns.
-
-    Args:
-        images: [N, S, S, C].
-        turns: int [N].
-    """
+    """Rotates each image [S, S, C] counterclockwise by its number (int [N]) of quarter turns."""
     turns = turns[:, tf.newaxis, tf.newaxis, tf.newaxis] % 4
     transposed = tf.transpose(images, [0, 2, 1, 3])
     rotated = {1: transposed[:, ::-1], 2: images[:, ::-1, ::-1], 3: transposed[:, :, ::-1]}
@@ -97,14 +77,7 @@ def rotate90(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
 def gaussian_noise(
     images: tf.Tensor, std: float, seed: tf.Tensor, offset: int | tf.Tensor = 0
 ) -> tf.Tensor:
-    """Adds normal noise to every value, and clips to [0, 1].
-
-    Args:
-        images: float in [0, 1], [N, H, W, C] with static shape.
-        std: standard deviation of the noise, in the images' unit.
-        seed: int32 [2].
-        offset: global position of the first image; its noise depends on seed and position alone.
-    """
+    """Adds normal noise to every value of images in [0, 1], and clips."""
     n, *shape = images.shape
     uniform = stateless_uniform(seed, 16, offset, n, 2 * math.prod(shape))
     first, second = tf.split(uniform, 2, axis=1)
@@ -116,22 +89,16 @@ def gaussian_noise(
 def sobel(images: tf.Tensor) -> tf.Tensor:
     """Returns the magnitude of every channel's Sobel gradient, clipped to [0, 1].
 
-    Args:
-        images: float in [0, 1], [N, H, W, C]; reflected at the border. A step from 0 to 1 along an
-            axis has magnitude 1.
+    The border is reflected. A step from 0 to 1 along an axis has magnitude 1.
     """
     edges = tf.image.sobel_edges(images) / 4.0  # [N, H, W, C, 2]
     return tf.clip_by_value(tf.norm(edges, axis=-1), 0.0, 1.0)
 
 
 def cutout(images: tf.Tensor, centers: tf.Tensor, side: int, value: float = 0.5) -> tf.Tensor:
-    """Covers a square of each image, clipped at the border.
+    """Covers a square of each image, clipped at the border, that starts side // 2 before a center.
 
-    Args:
-        images: float [N, H, W, C].
-        centers: int [N, 2], row and column of each square, which starts side // 2 before them.
-        side: side of the square, in pixels.
-        value: fill value; DeVries and Taylor (2017) use the mean, here the middle of [0, 1].
+    DeVries and Taylor (2017) fill it with the mean, here with the middle of [0, 1].
     """
     _, height, width, _ = images.shape
     first = centers - side // 2

@@ -6,7 +6,9 @@ and intermediate results stay in the cache. An image is represented by three pla
 float32 in [0, 1], whose rows vectorize. Parameters also have a leading dimension of 1.
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -19,70 +21,49 @@ Planes = list[tf.Tensor]
 
 
 class ViewParams(NamedTuple):
-    """Random parameters of the views of N images.
+    """Random parameters of the views of N images."""
 
-    Attributes:
-        boxes: int32 [N, 4]: y, x, height and width of the crop, in pixels.
-        flipped: bool [N].
-        jitter: of each image.
-        gray: bool [N].
-        blurred: bool [N].
-        sigma: float32 [N], of the blur, in pixels.
-    """
-
-    boxes: tf.Tensor
-    flipped: tf.Tensor
+    boxes: tf.Tensor  # int32 [N, 4]: y, x, height and width of the crop, in pixels
+    flipped: tf.Tensor  # bool [N]
     jitter: color.JitterParams
-    gray: tf.Tensor
-    blurred: tf.Tensor
-    sigma: tf.Tensor
+    gray: tf.Tensor  # bool [N]
+    blurred: tf.Tensor  # bool [N]
+    sigma: tf.Tensor  # float32 [N], of the blur, in pixels
 
 
+@dataclass(frozen=True)
 class PerImagePolicy:
     """Transforms images one after another; arguments as of `SimCLRAugment`."""
 
-    def __init__(
-        self,
-        image_size: int,
-        color_jitter_strength: float,
-        use_blur: bool,
-        brightness: str,
-        flip: bool,
-        grayscale: bool,
-    ):
-        self._size = image_size
-        self._jitter = color_jitter_strength > 0
-        self._blur = use_blur
-        self._brightness = brightness
-        self._flip = flip
-        self._grayscale = grayscale
+    image_size: int
+    color_jitter_strength: float
+    use_blur: bool
+    brightness: str
+    flip: bool
+    grayscale: bool
 
     def transform_images(self, images: tf.Tensor, params: ViewParams) -> tf.Tensor:
         """Returns the views of uint8 or float images [N, H, W, 3]: float32 [N, S, S, 3]."""
         n = images.shape[0] or tf.shape(images)[0]
 
         def add_view(i, views):
-            image, image_params = tf.nest.map_structure(
-                lambda x: x[i][tf.newaxis], (images, params)
-            )
-            return i + 1, views.write(
-                i, tf.stack(self._transform_image(image, image_params), axis=-1)[0]
-            )
+            inputs = tf.nest.map_structure(lambda x: x[i][tf.newaxis], (images, params))
+            return i + 1, views.write(i, tf.stack(self._transform_image(*inputs), axis=-1)[0])
 
-        views = tf.TensorArray(tf.float32, n, element_shape=[self._size, self._size, 3])
+        views = tf.TensorArray(tf.float32, n, element_shape=[self.image_size, self.image_size, 3])
         return tf.while_loop(lambda i, _: i < n, add_view, [0, views])[1].stack()
 
     def _transform_image(self, image: tf.Tensor, params: ViewParams) -> Planes:
-        flipped = params.flipped & self._flip
-        planes = _crop_resize_flip(image, params.boxes, flipped, self._size)
-        if self._jitter:
-            planes = _apply_jitter(planes, params.jitter, self._brightness)
-        if self._grayscale:
+        flipped = params.flipped & self.flip
+        planes = _crop_resize_flip(image, params.boxes, flipped, self.image_size)
+        if self.color_jitter_strength > 0:
+            planes = _apply_jitter(planes, params.jitter, self.brightness)
+        if self.grayscale:
             planes = tf.cond(
                 params.gray[0], lambda p=planes: [color.luma(p)] * 3, lambda p=planes: p
             )
-        if self._blur:
-            size = kernel_size_for(self._size)
+        if self.use_blur:
+            size = kernel_size_for(self.image_size)
             planes = _gaussian_blur(planes, params.blurred, params.sigma, size)
         return [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
 
@@ -93,21 +74,17 @@ def _crop_resize_flip(image: tf.Tensor, box: tf.Tensor, flipped: tf.Tensor, size
     unit = 1.0 / 255.0 if image.dtype == tf.uint8 else 1.0
     y, y_weights = cubic_taps(box[0, 0], box[0, 2], size)
     x, x_weights = cubic_taps(box[0, 1], box[0, 3], size, mirrored=flipped[0])
-    always = box[0, 2] > 0
+    isolate = functools.partial(_fusion_barrier, box[0, 2] > 0)
 
     def interpolate(planes, index, weights):  # along the planes' first axis, whole rows at a time
         rows = [tf.cast(tf.gather(planes, index[:, t], axis=1), tf.float32) for t in range(4)]
         return sum(row * weights[:, t, tf.newaxis] for t, row in enumerate(rows))
 
     shape = [3, width, height]
-    planes = _fusion_barrier(always, lambda: tf.transpose(image[0], [2, 1, 0]), shape, image.dtype)
-    columns = _fusion_barrier(always, lambda: interpolate(planes, x, x_weights), [3, size, height])
-    columns = _fusion_barrier(
-        always, lambda x=columns: tf.transpose(x, [0, 2, 1]), [3, height, size]
-    )
-    view = _fusion_barrier(
-        always, lambda: interpolate(columns, y, unit * y_weights), [3, size, size]
-    )
+    planes = isolate(lambda: tf.transpose(image[0], [2, 1, 0]), shape, image.dtype)
+    columns = isolate(lambda: interpolate(planes, x, x_weights), [3, size, height])
+    columns = isolate(lambda x=columns: tf.transpose(x, [0, 2, 1]), [3, height, size])
+    view = isolate(lambda: interpolate(columns, y, unit * y_weights), [3, size, size])
     return tf.split(tf.clip_by_value(view, 0.0, 1.0), 3)
 
 
@@ -133,16 +110,12 @@ def _gaussian_blur(planes: Planes, apply: tf.Tensor, sigma: tf.Tensor, kernel_si
     def blur():
         image = tf.concat(planes, axis=0)[..., tf.newaxis]
         kernel = gaussian_kernel(tf.repeat(sigma, 3), kernel_size)
-        always = sigma[0] > 0
+        isolate = functools.partial(_fusion_barrier, sigma[0] > 0)
         for axis in (1, 2):
             shape = image.shape.as_list()
             padded = [n + (kernel_size - 1) * (i == axis) for i, n in enumerate(shape)]
-            image = _fusion_barrier(
-                always, lambda x=image, a=axis: reflect_pad(x, kernel_size, a), padded
-            )
-            image = _fusion_barrier(
-                always, lambda x=image, a=axis: convolve_axis(x, kernel, a), shape
-            )
+            image = isolate(lambda x=image, a=axis: reflect_pad(x, kernel_size, a), padded)
+            image = isolate(lambda x=image, a=axis: convolve_axis(x, kernel, a), shape)
         return tf.split(image[..., 0], 3)
 
     return tf.cond(apply[0], blur, lambda: planes)
@@ -151,15 +124,9 @@ def _gaussian_blur(planes: Planes, apply: tf.Tensor, sigma: tf.Tensor, kernel_si
 def _fusion_barrier(
     always_true: tf.Tensor, function: Callable, shape: Sequence[int], dtype: tf.DType = tf.float32
 ) -> tf.Tensor:
-    """Prevents XLA from fusing a computation with those before and after it.
+    """Returns the function's result, with a condition that XLA cannot infer against its fusion.
 
     Fused, a gather would read a transposed operand across its rows, and a blur's second pass would
     compute the first one again for every tap. XLA does not fuse across the border of a branch.
-
-    Args:
-        always_true: a bool scalar whose value XLA cannot infer.
-        function: the computation, which returns a tensor of that shape and type.
-        shape: of the result.
-        dtype: of the result.
     """
     return tf.cond(always_true, function, lambda: tf.zeros(shape, dtype))

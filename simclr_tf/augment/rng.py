@@ -8,22 +8,12 @@ _WORDS_PER_COUNTER = 4  # one increment of Philox's counter yields four 32-bit w
 def stateless_uniform(
     seed: tf.Tensor, stream: int, offset: int | tf.Tensor, n: int | tf.Tensor, k: int
 ) -> tf.Tensor:
-    """Draws `k` uniform numbers for each of `n` consecutive examples.
+    """Draws `k` uniform numbers in [0, 1) for each of `n` examples: float32 [n, k].
 
     Row i is a function of (seed, stream, offset + i) alone: a replica that holds a slice of the
     global batch draws what one device would draw for it. Philox is counter-based, so the position
     goes into the low word of its counter and the stream into the next one. The words are drawn
     as uint32 because those, unlike float32 draws, are the same numbers with and without XLA.
-
-    Args:
-        seed: int32 [2], made from (run seed, step, view).
-        stream: number of this draw within an augmentation; 0 to 2^31 - 1.
-        offset: global position of the first example, an integer or scalar tensor.
-        n: number of examples.
-        k: numbers per example.
-
-    Returns:
-        float32 [n, k] in [0, 1), multiples of 2^-24.
     """
     words = -(-k // _WORDS_PER_COUNTER)
     # Widened without the sign, which XLA and the other kernels would extend differently.
@@ -47,15 +37,7 @@ def rescale(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:
 
 
 def view_seed(run_seed: int, step: int | tf.Tensor, view: int) -> tf.Tensor:
-    """Returns the seed of one view of the batch of one training step.
-
-    Args:
-        run_seed: seed of the run.
-        step: training step, an integer or scalar tensor.
-        view: 0 or 1.
-
-    Returns:
-        int32 [2].
+    """Returns the seed, int32 [2], of one view (0 or 1) of the batch of one training step.
 
     Example:
         >>> import simclr_tf as st
@@ -67,9 +49,5 @@ def view_seed(run_seed: int, step: int | tf.Tensor, view: int) -> tf.Tensor:
 
 
 def shared_view_seed(seed: tf.Tensor) -> tf.Tensor:
-    """Returns the seed of draws that both views of a step share; no view has this seed.
-
-    Args:
-        seed: int32 [2], of one of the views, made by `view_seed`.
-    """
-    return tf.stack([seed[0], -1 - seed[1] // 2])
+    """Returns the seed of draws that both views of a step share, for the seed of one of them."""
+    return tf.stack([seed[0], -1 - seed[1] // 2])  # negative: no view has this seed

@@ -22,11 +22,10 @@ _NOISE_STD = 0.1
 
 
 class NamedTransforms:
-    """Makes one view of every image: the shared crop, then transformations in the order given.
+    """Makes one view of every image: a crop that both views share, then named transformations.
 
-    The paper's study of single transformations and pairs [v1 §3.1]: every image is first randomly
-    cropped and resized, with one crop for both views; then one view is transformed and the other is
-    not (`names` is empty). Image i of a call depends on (seed, offset + i) alone, as with
+    In the paper's study of transformations [v1 §3.1], one view is transformed and the other is not
+    (`names` is empty). Image i of a call depends on (seed, offset + i) alone, as with
     `SimCLRAugment`; the shared crop depends on the step's part of the seed.
 
     The transformations: `crop`, random crop and resize again, flipped with p 0.5; `color`, jitter
@@ -38,7 +37,7 @@ class NamedTransforms:
 
     Args:
         image_size: S, side of the views, in pixels.
-        names: any of these transformations, each at most once.
+        names: any of these transformations, each at most once, in the order of application.
         color_jitter_strength: s ≥ 0, of `color`.
         brightness: "v2" (multiplicative) or "v1" (additive), of `color`.
         crop_area: limits of the fraction of the image area of the shared crop and `crop`.
@@ -111,8 +110,9 @@ class NamedTransforms:
 
     def _color(self, images, seed, offset):
         if self.color_jitter_strength > 0:
-            strength = self.color_jitter_strength
-            images = color.color_jitter(images, seed, offset, strength, self.brightness)
+            n, strength = images.shape[0], self.color_jitter_strength
+            jitter = color.sample_jitter(seed, offset, n, strength)
+            images = color.apply_jitter(images, jitter, self.brightness)
         if self.grayscale:
             gray = _bernoulli(seed, _GRAYSCALE, offset, images, 0.2)
             images = color.to_grayscale(images, gray)
@@ -184,11 +184,7 @@ class RandAugment:
 
 
 def require_keras_cv() -> None:
-    """Checks that KerasCV is installed and uses tf_keras.
-
-    Raises:
-        UserError: it is not, or does not.
-    """
+    """Raises `UserError` if KerasCV is not installed or does not use tf_keras."""
     if tf.keras.Model is not keras.Model:  # noqa: TID251
         raise UserError(
             "--policy=randaugment: KerasCV uses tf.keras, which is Keras 3 here. Fix: set "
