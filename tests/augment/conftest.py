@@ -17,6 +17,15 @@ def images():
     return tf.constant(random)
 
 
+@pytest.fixture(scope="session")
+def photographs():
+    """Ten uint8 images [10, 24, 24, 3] with large and small structure."""
+    random = np.random.default_rng(0)
+    coarse = random.uniform(size=(10, 4, 4, 3)).repeat(6, 1).repeat(6, 2)
+    mixed = 0.7 * coarse + 0.3 * random.uniform(size=(10, 24, 24, 3))
+    return (255 * mixed).astype(np.uint8)
+
+
 @contextlib.contextmanager
 def functions_run(eagerly):
     before = tf.config.functions_run_eagerly()

@@ -13,21 +13,7 @@ pytestmark = pytest.mark.usefixtures("eagerly")
 
 SEED = tf.constant([4, 9])
 P_VALUE = 1e-3  # fixed seeds: below this the distribution is wrong
-NOTHING = {
-    "color_jitter_strength": 0.0,
-    "use_blur": False,
-    "crop_area": (1.0, 1.0),
-    "flip": False,
-}
-
-
-@pytest.fixture(scope="module")
-def photographs():
-    """Ten uint8 images [10, 24, 24, 3] with large and small structure."""
-    random = np.random.default_rng(0)
-    coarse = random.uniform(size=(10, 4, 4, 3)).repeat(6, 1).repeat(6, 2)
-    mixed = 0.7 * coarse + 0.3 * random.uniform(size=(10, 24, 24, 3))
-    return (255 * mixed).astype(np.uint8)
+NOTHING = {"color_jitter_strength": 0.0, "use_blur": False, "crop_area": (1.0, 1.0), "flip": False}
 
 
 def within_binomial(count, n, p):
@@ -37,13 +23,12 @@ def within_binomial(count, n, p):
 # --- what a view depends on ----------------------------------------------------------------------
 
 
-def test_simclr_augment_agrees_eager_in_tf_data_and_xla(photographs, in_all_modes):
-    augment = SimCLRAugment(20)
-    views = in_all_modes(lambda x, seed: augment(x, seed), photographs, SEED)
+@pytest.mark.parametrize("vectorized", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_simclr_augment_agrees_eager_in_tf_data_and_xla(vectorized, photographs, in_all_modes):
+    augment = SimCLRAugment(20, vectorized=vectorized)
+    views = in_all_modes(augment, photographs, SEED)
     assert (views.shape, views.dtype) == ((10, 20, 20, 3), np.float32)
-    assert views.min() >= 0
-    assert views.max() <= 1
-    assert views.std() > 0.1
+    assert views.min() >= 0 and views.max() <= 1 and views.std() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -66,18 +51,11 @@ def test_per_image_policy_equals_the_vectorized_one(settings, photographs):
     np.testing.assert_allclose(one_by_one, vectorized, atol=2e-5)
 
 
-def test_views_of_black_and_white_images_stay_within_range():
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_views_of_black_and_white_images_stay_within_range(strength):
     images = np.random.default_rng(0).integers(0, 2, (64, 12, 12, 3)).astype(np.float32)
-    for strength, size in itertools.product([0.0, 0.5, 1.0], [8, 32]):
-        views = SimCLRAugment(size, strength)(images, SEED).numpy()
-        assert views.min() >= 0
-        assert views.max() <= 1
-
-
-def test_uint8_and_float_give_the_same_views(photographs):
-    augment = SimCLRAugment(16)
-    floats = photographs.astype(np.float32) / 255
-    np.testing.assert_allclose(augment(photographs, SEED), augment(floats, SEED), atol=1e-5)
+    views = SimCLRAugment(32, strength)(images, SEED).numpy()
+    assert views.min() >= 0 and views.max() <= 1
 
 
 def test_view_i_depends_on_seed_and_position_alone(photographs):
@@ -103,23 +81,6 @@ def test_views_steps_and_runs_differ(photographs):
         assert (np.abs(one - other).mean((1, 2, 3)) > 1e-3).all()
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        NOTHING | {"crop_area": (0.08, 1.0)},
-        NOTHING | {"color_jitter_strength": 1.0},
-        NOTHING | {"use_blur": True},
-    ],
-    ids=["crop", "jitter", "blur"],
-)
-def test_views_of_equal_images_differ(settings, photographs):
-    copies = np.tile(photographs[:1], (64, 1, 1, 1))
-    views = SimCLRAugment(32, **settings)(copies, SEED).numpy().round(5)
-    # Jitter skips a fifth of the images and blur half of them; grayscale doubles the kinds.
-    different = len(np.unique(views.reshape(64, -1), axis=0))
-    assert different > {True: 25, False: 45}[settings["use_blur"]]
-
-
 def test_simclr_augment_uses_the_aspect_for_the_crop(photographs):
     augment = SimCLRAugment(16)
     square = augment(photographs, SEED).numpy()
@@ -130,16 +91,6 @@ def test_simclr_augment_uses_the_aspect_for_the_crop(photographs):
 
 
 # --- what is applied, how often ------------------------------------------------------------------
-
-
-def test_grayscale_alone_applies_to_a_fifth_of_the_views(photographs):
-    augment = SimCLRAugment(24, **NOTHING)
-    images = np.tile(photographs, (40, 1, 1, 1))
-    views = augment(images, SEED).numpy()
-    kept = np.abs(views - images / 255).max((1, 2, 3)) < 1e-5
-    gray = np.tile(tf.image.rgb_to_grayscale(images / 255), (1, 1, 1, 3))
-    np.testing.assert_allclose(views[~kept], gray[~kept], atol=1e-5)
-    assert within_binomial((~kept).sum(), 400, 0.2)
 
 
 def test_operations_have_the_papers_probabilities_and_are_independent():
@@ -202,12 +153,10 @@ def test_half_of_the_views_are_blurred_each_with_its_own_sigma():
     assert stats.kstest(sigma, expected.cdf).pvalue > P_VALUE
 
 
-@pytest.mark.parametrize(("image_size", "kernel_size"), [(32, 3), (96, 9), (224, 23)])
-def test_blur_kernel_grows_with_the_view(image_size, kernel_size):
-    augment = SimCLRAugment(image_size, **NOTHING | {"use_blur": True})
-    views = augment(impulses(6, image_size), SEED).numpy()
-    support = [np.abs(np.argwhere(view[..., 0] > 0) - image_size // 2).max() for view in views]
-    assert max(support) == kernel_size // 2
+def test_blur_kernel_grows_with_the_view():
+    augment = SimCLRAugment(96, **NOTHING | {"use_blur": True})
+    views = augment(impulses(6, 96), SEED).numpy()
+    assert max(np.abs(np.argwhere(view[..., 0] > 0) - 48).max() for view in views) == 4
 
 
 def test_blur_accepts_tiny_views(photographs):
@@ -241,10 +190,8 @@ def test_crop_area_limits_hold_with_all_operations():
     across = (green[:, 10, 18] - green[:, 10, 2]) * 20 / 16
     flipped, width = across < 0, np.abs(across)
     area, aspect = height * width, width / height
-    assert area.min() > 0.28
-    assert area.max() < 0.52
-    assert aspect.min() > 0.72
-    assert aspect.max() < 1.39
+    assert area.min() > 0.28 and area.max() < 0.52
+    assert aspect.min() > 0.72 and aspect.max() < 1.39
     for values in area, aspect:
         for happened in flipped, gray:
             assert stats.ks_2samp(values[happened], values[~happened]).pvalue > P_VALUE
@@ -275,31 +222,35 @@ def test_eval_transform_crops_the_central_seven_eighths(in_all_modes):
     np.testing.assert_allclose(got, images[:, 16:240, 16:240] / 255, atol=1e-6)
 
 
-@pytest.mark.parametrize(("stored", "crop", "size"), [(96, 84, 96), (64, 56, 24), (48, 42, 32)])
-def test_eval_transform_resizes_the_crop(stored, crop, size):
-    images = np.random.default_rng(0).uniform(size=(2, stored, stored, 3)).astype(np.float32)
-    edge = (stored - crop) // 2
-    inner = images[:, edge : edge + crop, edge : edge + crop]
-    expected = np.clip(tf.image.resize(inner, [size, size], "bicubic"), 0, 1)
-    np.testing.assert_allclose(eval_transform(images, size), expected, atol=3e-3)
+def random_images(height, width=None):
+    shape = (2, height, width or height, 3)
+    return np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+
+
+def assert_resized(got, images):
+    expected = tf.image.resize(images, got.shape[1:3], "bicubic")
+    np.testing.assert_allclose(got, np.clip(expected, 0, 1), atol=3e-3)
+
+
+@pytest.mark.parametrize(("stored", "edge", "size"), [(96, 6, 96), (64, 4, 24), (48, 3, 32)])
+def test_eval_transform_resizes_the_crop(stored, edge, size):
+    images = random_images(stored)
+    assert_resized(eval_transform(images, size), images[:, edge:-edge, edge:-edge])
 
 
 def test_eval_transform_crops_a_square_of_the_original():
     # A landscape and a portrait of 2:1, both stored as squares: their middles, not squashed.
-    images = np.random.default_rng(0).uniform(size=(2, 64, 64, 3)).astype(np.float32)
-    got = eval_transform(images, 24, np.float32([2.0, 0.5]))
-    middles = images[:1, 4:60, 18:46], images[1:, 18:46, 4:60]
-    expected = np.concatenate([tf.image.resize(m, [24, 24], "bicubic") for m in middles])
-    np.testing.assert_allclose(got, np.clip(expected, 0, 1), atol=3e-3)
+    images, aspects = random_images(64), np.float32([2.0, 0.5])
+    got = eval_transform(images, 24, aspects)
+    assert_resized(got[:1], images[:1, 4:60, 18:46])
+    assert_resized(got[1:], images[1:, 18:46, 4:60])
     # Small ones lose no more than what makes them square.
-    got = eval_transform(images[:, :32, :32], 24, np.float32([2.0, 0.5]))
-    middles = images[:1, :32, 8:24], images[1:, 8:24, :32]
-    expected = np.concatenate([tf.image.resize(m, [24, 24], "bicubic") for m in middles])
-    np.testing.assert_allclose(got, np.clip(expected, 0, 1), atol=3e-3)
+    got = eval_transform(images[:, :32, :32], 24, aspects)
+    assert_resized(got[:1], images[:1, :32, 8:24])
+    assert_resized(got[1:], images[1:, 8:24, :32])
     # As a fixed-size set of 2:1 images does without an aspect.
-    wide = np.random.default_rng(1).uniform(size=(2, 64, 128, 3)).astype(np.float32)
-    expected = tf.image.resize(wide[:, 4:60, 36:92], [24, 24], "bicubic")
-    np.testing.assert_allclose(eval_transform(wide, 24), np.clip(expected, 0, 1), atol=3e-3)
+    wide = random_images(64, 128)
+    assert_resized(eval_transform(wide, 24), wide[:, 4:60, 36:92])
 
 
 @pytest.mark.parametrize(("stored", "size"), [(32, 32), (32, 24), (28, 32)])
@@ -307,15 +258,7 @@ def test_eval_transform_does_not_crop_small_images(stored, size):
     images = np.random.default_rng(0).integers(0, 256, (3, stored, stored, 3)).astype(np.uint8)
     got = eval_transform(images, size)
     assert (got.shape, got.dtype) == ((3, size, size, 3), tf.float32)
-    expected = np.clip(tf.image.resize(images / 255, [size, size], "bicubic"), 0, 1)
-    np.testing.assert_allclose(got, expected, atol=3e-3)
-
-
-def test_eval_transform_of_floats_equals_that_of_bytes():
-    images = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3)).astype(np.uint8)
-    got = eval_transform(images, 20)
-    assert got.shape == (2, 20, 20, 3)
-    np.testing.assert_allclose(got, eval_transform(images.astype(np.float32) / 255, 20), atol=1e-6)
+    assert_resized(got, images / 255)
 
 
 def test_eval_transform_refuses_other_integers():

@@ -43,7 +43,7 @@ def test_train_batches_depend_on_the_seed_alone(shapes):
     assert stream == _ids(_batches(shapes))
 
 
-@pytest.mark.parametrize("start_step", [1, 2, 5, 8])
+@pytest.mark.parametrize("start_step", [2, 8])
 def test_train_batches_from_a_step_continue_the_run(shapes, start_step):
     whole = _batches(shapes)
     rest = _batches(shapes, start_step, 9 - start_step)
@@ -61,13 +61,9 @@ def test_train_batches_of_replicas_split_the_batch_in_order(shapes):
         np.testing.assert_array_equal(np.concatenate(shares), batch["image"])
 
 
-@pytest.mark.parametrize("num_workers", [2, 3])
-def test_train_batches_of_workers_split_the_global_batch(shapes, num_workers):
+def test_train_batches_of_workers_split_the_global_batch(shapes):
     whole = _batches(shapes, 1, 5)
-    parts = [
-        _batches(shapes, 1, 5, num_workers=num_workers, worker_index=index)
-        for index in range(num_workers)
-    ]
+    parts = [_batches(shapes, 1, 5, num_workers=3, worker_index=index) for index in range(3)]
     for step, expected in enumerate(whole):
         image = np.concatenate([part[step]["image"] for part in parts])
         np.testing.assert_array_equal(image, expected["image"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 
 from simclr_tf.data import open_source, sequential_batches
 from simclr_tf.data.shapes import CLASS_NAMES, SPLITS, render_split
@@ -62,50 +63,9 @@ def test_shapes_classes_are_not_separable_by_pixels():
     train, test = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (train, test))
     pca = PCA(256, svd_solver="randomized", iterated_power=2, random_state=0).fit(train)
     train, test = pca.transform(train), pca.transform(test)
-    assert _knn(train, labels, test, test_labels) < 0.35
+    knn = KNeighborsClassifier(200, weights=lambda d: np.exp((1 - d) / 0.1), metric="cosine")
+    assert knn.fit(train, labels).score(test, test_labels) < 0.35
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     logistic = LogisticRegression(max_iter=50, tol=1e-2)
     logistic.fit((train - mean) / deviation, labels)
     assert logistic.score((test - mean) / deviation, test_labels) < 0.3
-
-
-def test_shapes_classes_are_separable_by_outline():
-    """A profile invariant to color, position, size and rotation separates the classes."""
-    train, labels = render_split("train", 1_500)
-    test, test_labels = render_split("test", 500)
-    train, test = _radial_profile(train), _radial_profile(test)
-    assert _knn(train, labels, test, test_labels, k=20) > 0.95
-
-
-def _radial_profile(images: np.ndarray) -> np.ndarray:
-    """Distribution of the shape around its center, invariant to position, size and rotation."""
-    images = images.astype(np.float32) / 255
-    border = np.concatenate(
-        [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1
-    )
-    distance = np.abs(images - np.median(border, axis=1)[:, None, None]).sum(axis=-1)
-    figure = distance > 0.5 * np.quantile(distance, 0.98, axis=(1, 2), keepdims=True)
-    y, x = np.mgrid[:32, :32]
-    profiles = []
-    for mask in figure:
-        my, mx = y[mask].mean(), x[mask].mean()
-        radius = np.hypot(y - my, x - mx) / np.sqrt(mask.sum())
-        angle = np.floor((np.arctan2(y - my, x - mx) + np.pi) / (2 * np.pi) * 24).astype(int) % 24
-        polar = np.zeros((12, 24))
-        count = np.zeros((12, 24))
-        ring = np.minimum(np.floor(radius * 10).astype(int), 11)
-        np.add.at(polar, (ring, angle), mask)
-        np.add.at(count, (ring, angle), 1)
-        polar /= np.maximum(count, 1)
-        profiles.append(np.abs(np.fft.rfft(polar, axis=1))[:, :8].ravel())
-    return np.stack(profiles)
-
-
-def _knn(train, labels, test, test_labels, k=200, temperature=0.1) -> float:
-    """Weighted k-NN accuracy by cosine similarity."""
-    train, test = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (train, test))
-    similarity = test @ train.T
-    nearest = np.argpartition(-similarity, k, axis=1)[:, :k]
-    weight = np.exp(np.take_along_axis(similarity, nearest, axis=1) / temperature)
-    votes = np.stack([(weight * (labels[nearest] == c)).sum(axis=1) for c in range(10)], axis=1)
-    return float((votes.argmax(axis=1) == test_labels).mean())

@@ -9,29 +9,10 @@ import tensorflow_datasets as tfds
 
 from simclr_tf.data import batches_at, open_source, sequential_batches, train_batches
 from simclr_tf.errors import UserError
+from tests.data.conftest import IMAGE, store
 
 RNG = np.random.default_rng(0)
-
-
-def _store(data_dir, name, splits, files=1, **features):
-    """Prepares a dataset as TFDS does, without shuffling its examples."""
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name=name,
-        version="1.0.0",
-        features=tfds.features.FeaturesDict(features),
-        split_datasets={split: list(enumerate(examples)) for split, examples in splits.items()},
-        data_dir=data_dir,
-        download_config=tfds.download.DownloadConfig(num_shards=files),
-        disable_shuffling=True,
-    )
-
-
-def _numbered(numbers) -> list[dict]:
-    """Images whose first pixel encodes their number."""
-    images = [np.full((8, 8, 3), 200, np.uint8) for _ in numbers]
-    for number, image in zip(numbers, images, strict=True):
-        image[0, 0] = (*divmod(number, 250), 0)
-    return [{"image": image, "label": n % 3} for n, image in zip(numbers, images, strict=True)]
+BLACK = np.zeros((8, 8, 3), np.uint8)
 
 
 def _read_numbers(batches) -> list[int]:
@@ -40,18 +21,6 @@ def _read_numbers(batches) -> list[int]:
         for batch in batches
         for image in batch["image"].numpy()
     ]
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    """`numbered`: 120 and 30 labeled 8x8 PNGs in four files a split; `one_file` in one."""
-    path = tmp_path_factory.mktemp("tfds")
-    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
-    label = tfds.features.ClassLabel(names=["a", "b", "c"])
-    splits = {"train": _numbered(range(120)), "test": _numbered(range(120, 150))}
-    _store(path, "numbered", splits, files=4, image=image, label=label)
-    _store(path, "one_file", {"train": splits["train"]}, image=image, label=label)
-    return path
 
 
 def _open(data_dir, dataset, split, **more):
@@ -88,10 +57,7 @@ def test_tfds_image_ids_are_the_same_in_every_slice(data_dir, cut):
     ]
 
 
-@pytest.mark.parametrize(
-    ("dataset", "split"),
-    [("numbered", "train"), ("numbered", "train[7:61]"), ("one_file", "train")],
-)
+@pytest.mark.parametrize(("dataset", "split"), [("numbered", "train[7:61]"), ("one_file", "train")])
 def test_tfds_stream_is_shuffled_and_continues_from_any_step(data_dir, dataset, split):
     source = _open(data_dir, dataset, split)
     size = source.num_examples
@@ -103,31 +69,25 @@ def test_tfds_stream_is_shuffled_and_continues_from_any_step(data_dir, dataset, 
     tf.random.set_seed(0)  # the program's seed must have no effect
     rest = train_batches(source, start_step=11, num_steps=9, **arguments)
     assert _read_numbers(rest) == whole[16 * 11 :]
-    other = train_batches(source, batch_size=16, seed=6, start_step=0, num_steps=20)
-    assert _read_numbers(other) != whole
+    other = train_batches(source, batch_size=16, seed=6, start_step=0, num_steps=2)
+    assert _read_numbers(other) != whole[:32]
 
 
 def test_tfds_shards_by_file_if_that_is_even(data_dir):
-    def numbers(dataset, split, worker):
-        batches = train_batches(
-            _open(data_dir, dataset, split),
-            **{"batch_size": 40, "seed": 5, "start_step": 0, "num_steps": 3},
-            num_workers=2,
-            worker_index=worker,
-        )
-        return _read_numbers(batches)
+    arguments = {"batch_size": 40, "seed": 5, "start_step": 0, "num_steps": 3}
+
+    def numbers(source, worker):
+        return _read_numbers(train_batches(source, num_workers=2, worker_index=worker, **arguments))
 
     # Sixty examples each: after three steps every worker has seen its two files once.
-    first, second = numbers("numbered", "train", 0), numbers("numbered", "train", 1)
-    assert sorted(first) == [*range(30), *range(60, 90)]
-    assert sorted(second) == [*range(30, 60), *range(90, 120)]
+    source = _open(data_dir, "numbered", "train")
+    assert sorted(numbers(source, 0)) == [*range(30), *range(60, 90)]
+    assert sorted(numbers(source, 1)) == [*range(30, 60), *range(90, 120)]
     # One file, or files of unequal size: single records of one global batch are sharded.
-    for dataset, split in [("one_file", "train"), ("numbered", "train[:50]")]:
-        whole = train_batches(
-            _open(data_dir, dataset, split), batch_size=40, seed=5, start_step=0, num_steps=3
-        )
-        whole = np.reshape(_read_numbers(whole), (3, 2, 20))
-        assert numbers(dataset, split, 1) == whole[:, 1].ravel().tolist()
+    assert _open(data_dir, "numbered", "train[:50]").shard_by_file(2, 1) is None
+    single = _open(data_dir, "one_file", "train")
+    whole = np.reshape(_read_numbers(train_batches(single, **arguments)), (3, 2, 20))
+    assert numbers(single, 1) == whole[:, 1].ravel().tolist()
 
 
 def test_tfds_holdout_is_disjoint_and_complete(data_dir):
@@ -152,34 +112,31 @@ def test_tfds_cached_source_has_the_same_images_and_labels(data_dir):
         np.testing.assert_array_equal(batch["label"], expected["label"])
 
 
-def test_tfds_resizes_images_of_varying_size(data_dir):
-    examples = [
-        {"picture": np.full((5, 40, 3), 90, np.uint8)},
-        {"picture": np.full((30, 20, 3), 10, np.uint8)},
-    ]
-    _store(data_dir, "varying", {"train": examples}, picture=tfds.features.Image())
+def test_tfds_resizes_images_of_varying_size(tmp_path):
+    images = np.full((5, 40, 3), 90, np.uint8), np.full((30, 20, 3), 10, np.uint8)
+    examples = [{"picture": image} for image in images]
+    store(tmp_path, "varying", {"train": examples}, picture=tfds.features.Image())
     with pytest.raises(UserError, match="pass storage_size"):
-        _open(data_dir, "varying", "train")
-    source = _open(data_dir, "varying", "train", storage_size=16)
+        _open(tmp_path, "varying", "train")
+    source = _open(tmp_path, "varying", "train", storage_size=16)
     assert (source.class_names, source.image_shape) == (None, (16, 16, 3))
     (batch,) = sequential_batches(source, 2)
     assert set(batch) == {"image", "aspect"}
     np.testing.assert_allclose(batch["aspect"], [8.0, 20 / 30])
-    assert (batch["image"][0] == 90).numpy().all()
-    assert (batch["image"][1] == 10).numpy().all()
+    assert [np.unique(image).tolist() for image in batch["image"]] == [[90], [10]]
 
 
-def test_tfds_converts_gray_and_alpha_to_rgb(data_dir):
+def test_tfds_converts_gray_and_alpha_to_rgb(tmp_path):
     gray = RNG.integers(0, 256, (4, 4, 1), np.uint8)
     rgba = RNG.integers(0, 256, (4, 4, 4), np.uint8)
     rgba[0, 0] = (10, 20, 30, 0)
     rgba[0, 1] = (10, 20, 30, 255)
     for name, image in [("gray", gray), ("alpha", rgba)]:
         feature = tfds.features.Image(shape=image.shape, encoding_format="png")
-        _store(data_dir, name, {"train": [{"image": image}]}, image=feature)
-    (batch,) = sequential_batches(_open(data_dir, "gray", "train"), 1)
+        store(tmp_path, name, {"train": [{"image": image}]}, image=feature)
+    (batch,) = sequential_batches(_open(tmp_path, "gray", "train"), 1)
     np.testing.assert_array_equal(batch["image"][0], np.repeat(gray, 3, axis=-1))
-    (batch,) = sequential_batches(_open(data_dir, "alpha", "train"), 1)
+    (batch,) = sequential_batches(_open(tmp_path, "alpha", "train"), 1)
     image = batch["image"][0].numpy()
     assert image[0, 0].tolist() == [255, 255, 255]
     assert image[0, 1].tolist() == [10, 20, 30]
@@ -187,13 +144,12 @@ def test_tfds_converts_gray_and_alpha_to_rgb(data_dir):
     np.testing.assert_allclose(image, rgba[..., :3] * opacity + 255 * (1 - opacity), atol=0.51)
 
 
-def test_tfds_keeps_labels_of_minus_one(data_dir):
+def test_tfds_keeps_labels_of_minus_one(tmp_path):
     """As in STL-10's `unlabelled` split."""
-    examples = [{"image": np.zeros((8, 8, 3), np.uint8), "label": label} for label in (-1, 2)]
-    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
+    examples = [{"image": BLACK, "label": label} for label in (-1, 2)]
     label = tfds.features.ClassLabel(num_classes=3)
-    _store(data_dir, "partly", {"train": examples}, image=image, label=label)
-    source = _open(data_dir, "partly", "train")
+    store(tmp_path, "partly", {"train": examples}, image=IMAGE, label=label)
+    source = _open(tmp_path, "partly", "train")
     assert source.class_names == ("0", "1", "2")
     (batch,) = sequential_batches(source, 2)
     assert batch["label"].numpy().tolist() == [-1, 2]
@@ -221,9 +177,7 @@ def test_tfds_explains_a_manual_download_in_one_line(tmp_path):
 
 def test_tfds_reads_another_version_that_exists(tmp_path, log):
     """TFDS's own code for CIFAR-10 is at 3.0.2."""
-    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
-    examples = [{"image": np.zeros((8, 8, 3), np.uint8)}]
-    _store(tmp_path, "cifar10", {"train": examples}, image=image)
+    store(tmp_path, "cifar10", {"train": [{"image": BLACK}]}, image=IMAGE)
     assert _open(tmp_path, "cifar10", "train").num_examples == 1
     assert "cifar10/1.0.0" in log.text
     assert sorted(path.name for path in (tmp_path / "cifar10").iterdir()) == ["1.0.0"]
@@ -261,43 +215,32 @@ def test_tfds_reads_labels_once(data_dir, tmp_path):
         source.labels()[0] = 2
 
 
-def test_tfds_several_labels_per_image_become_zeros_and_ones(tmp_path):
+@pytest.mark.parametrize(
+    ("not_difficult", "expected"),
+    [
+        (None, [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1]]),
+        ([[0], [], [], [0, 1, 2]], [[1, 0, -1], [0, -1, 0], [0, 0, 0], [1, 1, 1]]),
+    ],
+    ids=["one_feature", "difficult"],
+)
+def test_tfds_several_labels_per_image_become_present_absent_or_difficult(
+    tmp_path, not_difficult, expected
+):
     """As in PASCAL VOC: `labels` is a sequence, in which a class may occur twice or not at all."""
-    labels = [[0, 2], [1, 1], [], [2]]
-    examples = [
-        {"image": np.full((8, 8, 3), n, np.uint8), "labels": x} for n, x in enumerate(labels)
-    ]
-    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
+    features = {"labels": [[0, 2], [1, 1], [], [0, 1, 2]]}
+    if not_difficult:
+        features["labels_no_difficult"] = not_difficult
+    columns = zip(*features.values(), strict=True)
+    examples = [dict(zip(features, labels, strict=True), image=BLACK) for labels in columns]
     names = tfds.features.Sequence(tfds.features.ClassLabel(names=["a", "b", "c"]))
-    _store(tmp_path, "several", {"train": examples}, image=image, labels=names)
-    source = _open(tmp_path, "several", "train")
+    store(tmp_path, "voc", {"train": examples}, image=IMAGE, **dict.fromkeys(features, names))
+    source = _open(tmp_path, "voc", "train")
     assert source.multi_label and source.class_names == ("a", "b", "c")
-    expected = [[1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 1]]
-    (batch,) = sequential_batches(source, 4)
-    assert batch["label"].numpy().tolist() == expected
-    assert source.labels().tolist() == expected
-    cached = _open(tmp_path, "several", "train", cache=True)
-    assert cached.multi_label and cached.labels().tolist() == expected
-    assert source.subset(np.array([1, 3])).labels().tolist() == [expected[1], expected[3]]
-
-
-def test_tfds_marks_classes_of_difficult_objects_only(tmp_path):
-    """As in PASCAL VOC, whose `labels` are those of all objects."""
-    every, plain = [[0, 2], [1], [], [0, 1, 2]], [[0], [], [], [0, 1, 2]]
-    examples = [
-        {"image": np.full((8, 8, 3), n, np.uint8), "labels": x, "labels_no_difficult": y}
-        for n, (x, y) in enumerate(zip(every, plain, strict=True))
-    ]
-    image = tfds.features.Image(shape=(8, 8, 3), encoding_format="png")
-    names = tfds.features.Sequence(tfds.features.ClassLabel(names=["a", "b", "c"]))
-    features = {"image": image, "labels": names, "labels_no_difficult": names}
-    _store(tmp_path, "difficult", {"train": examples}, **features)
-    source = _open(tmp_path, "difficult", "train")
-    assert source.multi_label and source.class_names == ("a", "b", "c")
-    expected = [[1, 0, -1], [0, -1, 0], [0, 0, 0], [1, 1, 1]]
     (batch,) = sequential_batches(source, 4)
     assert batch["label"].dtype == tf.int64
     assert batch["label"].numpy().tolist() == source.labels().tolist() == expected
+    cached = _open(tmp_path, "voc", "train", cache=True)
+    assert cached.multi_label and cached.labels().tolist() == expected
     assert source.subset(np.array([1, 3])).labels().tolist() == [expected[1], expected[3]]
 
 
