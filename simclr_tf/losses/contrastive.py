@@ -18,19 +18,12 @@ AnchorLossFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class ContrastiveBatch(NamedTuple):
-    """Anchors of one replica and candidates of all replicas, in at least float32.
+    """Anchors of one replica and candidates of all replicas, in at least float32."""
 
-    Attributes:
-        anchors: [M, D], divided by the temperature.
-        candidates: [K, D].
-        self_index: int32 [M], the candidate that is the anchor itself.
-        positive_index: int32 [M], the candidate that is the other view of the same image.
-    """
-
-    anchors: tf.Tensor
-    candidates: tf.Tensor
-    self_index: tf.Tensor
-    positive_index: tf.Tensor
+    anchors: tf.Tensor  # [M, D], divided by the temperature
+    candidates: tf.Tensor  # [K, D]
+    self_index: tf.Tensor  # int32 [M], the candidate that is the anchor itself
+    positive_index: tf.Tensor  # int32 [M], the candidate that is the other view of the same image
 
 
 def contrastive_loss(
@@ -40,10 +33,7 @@ def contrastive_loss(
     normalize: bool,
     loss_fn: AnchorLossFn | None = None,
 ) -> LossOutputs:
-    """Computes the mean over all 2N anchors of a per-anchor loss, with dense [M, K] logits.
-
-    Arguments and errors are those of `gather_pairs`, results those of `nt_xent`.
-    """
+    """Computes the mean over all 2N anchors of a per-anchor loss, with dense [M, K] logits."""
     batch = gather_pairs(z_a, z_b, temperature, normalize)
     per_anchor, _ = anchor_losses(*batch, loss_fn)
     return reduce_mean_across_replicas(tf.reduce_sum(tf.stack(per_anchor), axis=1), batch)
@@ -52,13 +42,7 @@ def contrastive_loss(
 def gather_pairs(
     z_a: tf.Tensor, z_b: tf.Tensor, temperature: float, normalize: bool
 ) -> ContrastiveBatch:
-    """Gathers the views of all replicas and computes the index of each anchor among them.
-
-    Arguments are those of `nt_xent`.
-
-    Raises:
-        ValueError: `temperature` is not above 0, or the shapes differ.
-    """
+    """Gathers the views of all replicas and computes the index of each anchor among them."""
     if not tf.is_tensor(temperature) and not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
@@ -91,20 +75,10 @@ def anchor_losses(
     positive_index: tf.Tensor,
     loss_fn: AnchorLossFn | None = None,
 ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Computes the contrastive loss of each anchor against all candidates but itself.
+    """Computes `loss_fn`, or NT-Xent, of each anchor against all candidates but itself.
 
-    Args:
-        anchors: [M, D], divided by the temperature.
-        candidates: [K, D].
-        self_index: int32 [M].
-        positive_index: int32 [M].
-        loss_fn: per-anchor loss; None: NT-Xent.
-
-    Returns:
-        ((losses, is_correct, entropies), p): [M] each, of which only the losses have a gradient:
-        `log Σ_{k≠self} exp(a·c_k) − a·c_positive`, or those of `loss_fn`; 1 where the positive
-        alone has the largest logit, else 0; the entropy of the softmax p in nats. p is [M, K], 0
-        at the anchor itself.
+    Returns ((losses, is_correct, entropies), p): [M] each, of which only the losses have a
+    gradient, and the softmax p [M, K] of which the entropies are, 0 at the anchor itself.
     """
     dtype = anchors.dtype
     similarities = tf.matmul(anchors, candidates, transpose_b=True)  # [M, K]
@@ -150,10 +124,8 @@ def blockwise_nt_xent(
         padded = tf.pad(values, padding, constant_values=fill)
         return tf.reshape(padded, [num_blocks, block_size, *values.shape[1:]])
 
-    self_index, positive_index = (
-        split_into_blocks(self_index, -1),
-        split_into_blocks(positive_index),
-    )
+    self_index = split_into_blocks(self_index, -1)
+    positive_index = split_into_blocks(positive_index)
     valid_mask = split_into_blocks(tf.ones([rows], anchors.dtype))
 
     @tf.custom_gradient
@@ -200,27 +172,17 @@ def reduce_mean_across_replicas(sums: tf.Tensor, batch: ContrastiveBatch) -> Los
 
 
 def all_gather(views: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | int]:
-    """Gathers the views of all replicas, with gradient.
+    """Gathers views [V, B, D] to ([V, N, D], global index of this replica's first image).
 
-    Each replica writes its [V, B, D] into zeros of [V, R, B, D], and these are summed over the
-    replicas. A sum is the one collective that every strategy, XLA and TPUs support, with gradient.
-
-    Exchanged: an all-reduce of V·N·D numbers (4·V·N·D bytes in float32), and one of equal size in
-    the backward pass, which sums the gradients of all replicas for these views. A ring sends and
-    receives 2·(R - 1)/R times that on every replica.
-
-    Args:
-        views: floating [V, B, D], this replica's V views of each image.
-
-    Returns:
-        ([V, N, D], position): all views in the order of the replicas, and the global index of this
-        replica's first image.
+    The result has a gradient and the order of the replicas. Exchanged: an all-reduce of V·N·D
+    numbers (4·V·N·D bytes in float32), and one of equal size in the backward pass.
     """
     context = tf.distribute.get_replica_context()
     num_replicas = context.num_replicas_in_sync if context else 1
     if num_replicas == 1:
         return views, 0
     replica = context.replica_id_in_sync_group
+    # A sum is the one collective that every strategy, XLA and TPUs support, with gradient.
     one_hot_replica = tf.one_hot(replica, num_replicas, dtype=views.dtype)
     slots = one_hot_replica[:, tf.newaxis, tf.newaxis] * views[:, tf.newaxis]  # [V, R, B, D]
     gathered = context.all_reduce(tf.distribute.ReduceOp.SUM, slots)

@@ -12,13 +12,11 @@ def dcl(
 
     `loss = mean_i(-z_i·z_p(i)/τ + log Σ_{k≠i,p(i)} exp(z_i·z_k/τ))` over all 2N anchors: a positive
     that is already recognized no longer weakens the gradient, an effect that is largest in small
-    batches. The loss has no lower bound of 0. All [2B, 2N] logits are held at once.
+    batches. The loss has no lower bound of 0.
 
     Args:
-        z_a: as in `nt_xent`; at least two images in the global batch.
-        z_b: as in `nt_xent`.
-        temperature: as in `nt_xent`.
-        normalize: as in `nt_xent`.
+        z_a, z_b: as in `nt_xent`, with at least two images in the global batch.
+        temperature, normalize: as in `nt_xent`.
 
     Returns:
         (loss, accuracy, entropy) as `nt_xent`; the last two do not depend on the loss.
@@ -35,8 +33,7 @@ def dcl(
     return contrastive_loss(z_a, z_b, temperature, normalize, _decoupled)
 
 
-def _decoupled(similarities, positive_logit, is_positive, is_negative):
-    del is_positive
+def _decoupled(similarities, positive_logit, _, is_negative):
     if similarities.shape[1] == 2:
         raise ValueError("dcl needs a batch of at least 2 images: a single one has no negatives")
     minus_infinity = tf.constant(-float("inf"), similarities.dtype)

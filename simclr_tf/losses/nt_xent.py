@@ -1,8 +1,4 @@
-"""NT-Xent, the normalized temperature-scaled cross-entropy loss [v1 eq. 1].
-
-Indices: N the global batch, B = N / R the batch of one of R replicas, D the width of the
-projections.
-"""
+"""NT-Xent, the normalized temperature-scaled cross-entropy loss [v1 eq. 1]."""
 
 from typing import Any
 
@@ -32,8 +28,8 @@ def nt_xent(
     For each of the 2N anchors the positive is the other view of the same image and the 2N - 2
     others are negatives: `loss = mean_i(-z_i·z_p(i)/τ + log Σ_{k≠i} exp(z_i·z_k/τ))`.
 
-    In a replica context the negatives are those of the global batch. The value returned is the mean
-    over the global 2N anchors, equal on every replica. The gradient on a replica is the part of
+    In a replica context the negatives are those of the global batch of N = R·B images. The value is
+    the mean over its 2N anchors, equal on every replica. The gradient on a replica is the part of
     that replica: the *sum* over replicas is the gradient of the global mean.
 
     The dense form holds all [2B, 2N] logits and what their gradient needs. In blocks only
@@ -41,9 +37,8 @@ def nt_xent(
     value and gradient, in as many multiplications.
 
     Args:
-        z_a: [B, D] projections of the first views. Floating; computed in float32, or in float64
-            where the input is.
-        z_b: [B, D] projections of the second views, in the same order of images.
+        z_a, z_b: floating [B, D], projections of the first and of the second views, in the same
+            order of images. Computed in float32, or in float64 where the input is.
         temperature: τ > 0.
         normalize: whether the projections are L2-normalized first.
         block_size: anchors per block, which need not divide 2B; 0: the dense form; None: blocks
@@ -86,9 +81,7 @@ class NTXent(keras.losses.Loss):
     `nt_xent`, with the same values and gradients under a distribution strategy.
 
     Args:
-        temperature: τ > 0.
-        normalize: whether the projections are L2-normalized first.
-        block_size: as in `nt_xent`.
+        temperature, normalize, block_size: as in `nt_xent`.
         name: of the Keras loss.
 
     Raises:

@@ -16,15 +16,11 @@ def supcon(
 
     `loss_i = mean_{p∈P(i)}(-z_i·z_p/τ) + log Σ_{k≠i} exp(z_i·z_k/τ)`. P(i) is the other view of
     anchor i and, where i has a label, both views of every other image of that label in the global
-    batch. The loss is the mean over all 2N anchors. Without any label it is NT-Xent. All [2B, 2N]
-    logits are held at once.
+    batch. The loss is the mean over all 2N anchors. Without any label it is NT-Xent.
 
     Args:
-        z_a: as in `nt_xent`.
-        z_b: as in `nt_xent`.
+        z_a, z_b, temperature, normalize: as in `nt_xent`.
         labels: int [B], below 2²⁴; -1: no label.
-        temperature: as in `nt_xent`.
-        normalize: as in `nt_xent`.
 
     Returns:
         (loss, accuracy, entropy) as `nt_xent`; the last two do not depend on the labels: the
@@ -47,8 +43,7 @@ def supcon(
     rows, columns = (tf.tile(tf.reshape(x, [-1]), [2]) for x in (local_labels, all_labels))
     same_class = (rows[:, tf.newaxis] == columns) & (rows[:, tf.newaxis] >= 0)  # [2B, 2N]
 
-    def loss_fn(similarities, positive_logit, is_positive, is_negative):
-        del positive_logit
+    def loss_fn(similarities, _, is_positive, is_negative):
         minus_infinity = tf.constant(-float("inf"), similarities.dtype)
         not_self = tf.where(is_positive | is_negative, similarities, minus_infinity)
         is_positive |= same_class & is_negative

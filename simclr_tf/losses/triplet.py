@@ -20,17 +20,13 @@ def nt_logistic(
     For anchor u with positive v⁺ and negatives v⁻, the 2N - 2 other views of the global batch:
     `-log σ(u·v⁺/τ) - mean log σ(-u·v⁻/τ)`, the mean over the negatives; then the mean over all 2N
     anchors. With `semi_hard` the mean is over the negatives with `u·v⁺ - margin < u·v⁻ < u·v⁺`, and
-    an anchor without any has the loss 0, including the term of its positive. All [2B, 2N] logits
-    are held at once.
+    an anchor without any has the loss 0, including the term of its positive.
 
     The paper's experiments use negatives of one view only [v1 §B.10]. It does not define the margin
     for a loss without one; here it has the same meaning as in `margin_triplet`.
 
     Args:
-        z_a: as in `nt_xent`.
-        z_b: as in `nt_xent`.
-        temperature: as in `nt_xent`.
-        normalize: as in `nt_xent`.
+        z_a, z_b, temperature, normalize: as in `nt_xent`.
         margin: above 0; used with `semi_hard` only.
         semi_hard: whether to select semi-hard negatives.
 
@@ -69,16 +65,13 @@ def margin_triplet(
     u is the anchor, v⁺ its positive and v⁻ its negatives, the 2N - 2 other views of the global
     batch; terms of 0 count in the mean over the negatives. The loss is the mean over all 2N
     anchors. With `semi_hard` the inner mean is over the negatives with
-    `u·v⁺ - margin < u·v⁻ < u·v⁺`, and an anchor without any has the loss 0. All [2B, 2N] logits are
-    held at once.
+    `u·v⁺ - margin < u·v⁻ < u·v⁺`, and an anchor without any has the loss 0.
 
     The paper tried margins of 0, 0.4, 0.8 and 1.6, on negatives of one view only [v1 §B.10].
 
     Args:
-        z_a: as in `nt_xent`.
-        z_b: as in `nt_xent`.
+        z_a, z_b, normalize: as in `nt_xent`.
         temperature: τ > 0 of accuracy and entropy; the loss does not depend on it.
-        normalize: as in `nt_xent`.
         margin: at least 0, above 0 with `semi_hard`; with normalized projections at most 2 is
             meaningful.
         semi_hard: whether to select semi-hard negatives.
@@ -111,22 +104,15 @@ def margin_triplet(
 def _triplet_mean(
     triplet_loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
     temperature: float,
-    semi_hard_margin: float | None = None,
+    semi_hard_margin: float | None,
 ) -> AnchorLossFn:
     """Returns a per-anchor loss: the mean of `triplet_loss` over the anchor's negatives.
 
-    Semi-hard mining (Schroff et al., 2015) selects the negatives that are less similar to the
-    anchor than its positive, by less than the margin; the selection has no gradient. An anchor
-    without any has the loss 0 and still counts in the mean over the anchors.
-
-    Args:
-        triplet_loss: (positive logits [M, 1], logits of the candidates [M, K]) → [M, K].
-        temperature: divisor of the logits.
-        semi_hard_margin: above 0, in undivided products u·v; None: no mining.
+    `triplet_loss` is (positive logits [M, 1], logits of the candidates [M, K]) → [M, K]. Semi-hard
+    mining (Schroff et al., 2015) selects negatives by a margin of undivided products u·v.
     """
 
-    def loss_fn(similarities, positive_logit, is_positive, is_negative):
-        del is_positive
+    def loss_fn(similarities, positive_logit, _, is_negative):
         positive_logit = positive_logit[:, tf.newaxis]
         if semi_hard_margin is not None:
             similarity_gap = temperature * (positive_logit - similarities)

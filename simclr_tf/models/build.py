@@ -49,15 +49,8 @@ def resolve_encoder(
 ) -> PretrainConfig:
     """Returns the config with the description of an encoder other than the built-in ResNet.
 
-    Args:
-        config: the description that it may already have is used.
-        resumed: the encoder of the run that is resumed: its KerasCV preset need not exist, nor its
-            Keras model be passed, any more.
-        model: the user's own Keras model; replaces `--encoder`.
-
-    Raises:
-        UserError: as in `describe_preset` and `describe_encoder`; or the model is missing, or has
-            another architecture than the run.
+    `model`, the user's own, replaces `--encoder`. With the encoder of a `resumed` run its preset
+    need not exist, nor its Keras model be passed, any more.
     """
     encoder, size = config.encoder, config.augmentation.image_size
     stored = encoder.backbone
@@ -95,10 +88,6 @@ def build_model(
     """Builds the model of a resolved config, compiled, with all variables created.
 
     The weights are a function of the seed. Call it in the scope of the strategy that trains it.
-
-    Raises:
-        UserError: a fine-tuning config requests a layer that the projection head does not have, or
-            the encoder cannot be built.
     """
     keras.utils.set_random_seed(config.optimization.seed)
     model: SimCLR | Classifier

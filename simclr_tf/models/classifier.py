@@ -13,11 +13,9 @@ from simclr_tf.models.multi_view import (
     cross_entropy,
     get_labels,
 )
+from simclr_tf.models.resnet import ENDPOINTS
 
-BLOCK_ENDPOINTS = (
-    "initial_max_pool",
-    *("block_group1", "block_group2", "block_group3", "block_group4"),
-)
+BLOCK_ENDPOINTS = ENDPOINTS[1:-1]
 
 
 class Classifier(MultiViewModel):
@@ -28,15 +26,11 @@ class Classifier(MultiViewModel):
     norm, run in inference mode and are never updated.
 
     Args:
-        encoder: keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
+        encoder, augment, seed, name: as in `SimCLR`.
         head: keras layer, features → logits [N, C].
-        augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
-            one such function per view.
         projection: keras.Model between encoder and head, features [N, D] → input of the head: the
             first layers of a projection head [v2 §2.2], or None.
-        seed: seed of the run; the views follow from it, the step and the position in the batch.
         views_per_image: number of views of each image per step.
-        name: of the Keras model.
         metric_names: names of the scalars that a step returns.
 
     Example:
@@ -77,7 +71,7 @@ class Classifier(MultiViewModel):
         return self.head(features)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Trains on this replica's part of a global batch; returns the logs of this step."""
+        """Trains on this replica's part of a global batch and returns the logs of this step."""
         batch = as_batch(data)
         views = self.make_views(batch, self.step)
         targets = self._targets(batch, views)
@@ -93,7 +87,6 @@ class Classifier(MultiViewModel):
 
     def _targets(self, batch: Any, views: tf.Tensor) -> Any:
         """Returns the targets of the views [V·B, S, S, 3]."""
-        del views
         return tf.tile(get_labels(batch), [self.views_per_image])
 
     def _loss(self, logits: tf.Tensor, targets: Any) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -105,13 +98,8 @@ class Classifier(MultiViewModel):
 def freeze_through_block(encoder: keras.Model, last_block: int) -> None:
     """Freezes the first part of a ResNet, so that training starts after it.
 
-    Args:
-        encoder: from `ResNet`, or another model with layers of these names.
-        last_block: -1 freezes nothing, 0 the stem, 1 to 3 also the block groups up to that one,
-            4 the whole encoder.
-
-    Raises:
-        ValueError: `last_block` is not one of these, or the encoder has no such layer.
+    `last_block`: -1 freezes nothing, 0 the stem, 1 to 3 also the block groups up to that one, 4 the
+    whole encoder.
     """
     if last_block not in range(-1, 5):
         raise ValueError(f"last_block must be -1 to 4, got {last_block!r}")
@@ -125,11 +113,7 @@ def freeze_through_block(encoder: keras.Model, last_block: int) -> None:
 
 
 def truncate_projection_head(head: keras.Model, num_layers: int) -> keras.Model:
-    """Returns the first `num_layers` layers of a projection head as a model, sharing its weights.
-
-    Raises:
-        ValueError: the head has fewer layers, or none.
-    """
+    """Returns a projection head's first `num_layers` layers as a model that shares its weights."""
     names = {layer.name for layer in head.layers}
     for name in (f"layer{num_layers}_relu", f"layer{num_layers}_bn"):  # the last has no ReLU
         if name in names:

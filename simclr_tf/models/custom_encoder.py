@@ -14,7 +14,7 @@ import numpy as np
 import tf_keras as keras
 
 from simclr_tf.errors import UserError
-from simclr_tf.models.keras_cv_backbones import backbone_encoder
+from simclr_tf.models.keras_cv_backbones import backbone_encoder, first_line
 from simclr_tf.models.layers import global_policy, resolve_policy
 
 _OP_LAYERS = ("TFOpLambda", "SlicingOpLambda")
@@ -29,34 +29,14 @@ _OPS = (
 def describe_encoder(model: Any, image_size: int) -> dict[str, Any]:
     """Describes a functional Keras model as an encoder, to be rebuilt without the model.
 
-    Args:
-        model: functional or sequential tf_keras model, images float [N, S, S, 3] in [0, 1] →
-            features [N, D], of Keras's own layers.
-        image_size: S in pixels.
-
-    Returns:
-        `class_name` (the model's name), `features` (D) and `config` (JSON text of the layers).
-
-    Raises:
-        UserError: the model is no such encoder.
-
-    Example:
-    >>> import tf_keras as keras
-    >>> from simclr_tf.models.custom_encoder import describe_encoder
-    >>> encoder = keras.Sequential([
-    ...     keras.Input((32, 32, 3)),
-    ...     keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
-    ...     keras.layers.GlobalAveragePooling2D(),
-    ... ], name="tiny")
-    >>> describe_encoder(encoder, image_size=32)["features"]
-    8
+    Returns `class_name` (the model's name), `features` (D) and `config` (JSON text of the layers).
     """
     _check_functional(model)
     _check_shapes(model, image_size)
     try:
         text = model.to_json()
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise _error(f"cannot be serialized ({_first_line(error)})", _CUSTOM_LAYERS) from None
+        raise _error(f"cannot be serialized ({first_line(error)})", _CUSTOM_LAYERS) from None
     document = json.loads(text)
     _check_layers(document)
     _check_rescaling(document)
@@ -77,27 +57,15 @@ def build_custom_encoder(
     global_bn: bool = True,
     dtype: str | keras.mixed_precision.Policy | None = None,
 ) -> keras.Model:
-    """Builds the encoder of a description, with random weights.
+    """Builds the encoder of a `describe_encoder` description, with random weights.
 
     The precision is that of `dtype` in all layers; batch norm and dropout change as in
     `backbone_encoder`.
-
-    Args:
-        description: of `describe_encoder`.
-        batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
-        global_bn: whether replicas of the strategy in scope share batch statistics.
-        dtype: as in `ResNet`.
-
-    Returns:
-        A functional model, images [N, S, S, 3] → features [N, D].
-
-    Raises:
-        UserError: the description is damaged, or has other layers than Keras's own.
     """
     try:
         document = json.loads(description["config"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _error(f"has a damaged description ({_first_line(error)})", _REPASS) from None
+        raise _error(f"has a damaged description ({first_line(error)})", _REPASS) from None
     _check_layers(document)
     policy = resolve_policy(dtype)
     for node in _objects(document):
@@ -112,19 +80,15 @@ def build_custom_encoder(
             model = keras.models.model_from_json(json.dumps(document))
             return backbone_encoder(model, batch_norm_momentum, global_bn)
     except (AttributeError, KeyError, TypeError, ValueError, LookupError) as error:
-        raise _error(f"cannot be rebuilt ({_first_line(error)})", _CUSTOM_LAYERS) from error
+        raise _error(f"cannot be rebuilt ({first_line(error)})", _CUSTOM_LAYERS) from error
 
 
 def copy_encoder_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copies the weights of the user's model to the encoder that was built from its description.
-
-    Raises:
-        UserError: the weights have other shapes.
-    """
+    """Copies the weights of the user's model to the encoder that was built from its description."""
     try:
         target.set_weights(source.get_weights())
     except ValueError as error:
-        raise _error(f"has other weights than the run ({_first_line(error)})", _REPASS) from None
+        raise _error(f"has other weights than the run ({first_line(error)})", _REPASS) from None
 
 
 def same_architecture(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -143,10 +107,6 @@ def _error(problem: str, fix: str) -> UserError:
     return UserError(f"encoder: the model {problem}. Fix: {fix}")
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-
-
 def _check_functional(model: Any) -> None:
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     if any(c.__module__.partition(".")[0] == "keras" for c in type(model).__mro__):
@@ -156,11 +116,7 @@ def _check_functional(model: Any) -> None:
         )
     if not isinstance(model, keras.Model):
         raise UserError(f"encoder: expected a name or a functional tf_keras model, got {kind}")
-    try:
-        functional = bool(model.inputs and model.outputs)
-    except AttributeError:
-        functional = False
-    if not functional:
+    if not (getattr(model, "inputs", None) and getattr(model, "outputs", None)):
         raise UserError(
             f"encoder: expected a functional model, got {kind}, which is subclassed or not built. "
             "Fix: keras.Model(inputs, outputs), or keras.Sequential that starts with keras.Input"

@@ -21,13 +21,9 @@ class DistilledClassifier(Classifier):
     its checkpoints.
 
     Args:
-        encoder: as in `Classifier`.
-        head: as in `Classifier`.
-        augment: as in `Classifier`.
+        encoder, head, augment, seed, name: as in `Classifier`.
         temperature: T of both softmaxes, above 0.
         alpha: weight of the distillation, in [0, 1].
-        seed: as in `Classifier`.
-        name: of the Keras model.
 
     Example:
     >>> import numpy as np, tensorflow as tf, tf_keras as keras
@@ -73,10 +69,9 @@ class DistilledClassifier(Classifier):
         teacher_logits, labels = targets
         loss = distillation(logits, teacher_logits, self.temperature)
         agrees = tf.argmax(logits, axis=1) == tf.argmax(teacher_logits, axis=1)
-        logs = {"loss": loss, "agreement": tf.reduce_mean(tf.cast(agrees, loss.dtype))}
-        if labels is None:
-            return loss, logs
-        labeled_loss, mean_loss, accuracy = cross_entropy(logits, labels)
-        logs |= {"distillation_loss": loss, "labelled_loss": mean_loss, "accuracy": accuracy}
-        loss = self.alpha * loss + (1 - self.alpha) * labeled_loss
-        return loss, logs | {"loss": loss}
+        logs = {"agreement": tf.reduce_mean(tf.cast(agrees, loss.dtype))}
+        if labels is not None:
+            logs["distillation_loss"] = loss
+            labeled_loss, logs["labelled_loss"], logs["accuracy"] = cross_entropy(logits, labels)
+            loss = self.alpha * loss + (1 - self.alpha) * labeled_loss
+        return loss, {"loss": loss, **logs}

@@ -21,20 +21,12 @@ def cached_gradients(
 ) -> tuple[list[tf.Tensor | None], Any]:
     """Differentiates a loss of all outputs while the activations of one microbatch are in memory.
 
-    Under replicas, call it in the replica context, with the same number of microbatches on each.
-
-    Args:
-        num_microbatches: K, at least 1.
-        encode: makes and encodes a microbatch: int32 k in [0, K) → a nest of floating tensors of
-            equal static shapes for every k. Called twice for each k, with equal results.
-        loss_fn: outputs of all microbatches, the same nest with tensors [K, …] → (loss, extra).
-        variables: the variables to differentiate by; `encode` and `loss_fn` may both use them.
-        moving_variables: floating variables that `encode` updates, such as moving statistics of
-            batch norm. Every call starts from their values before the step; afterwards they hold
-            the mean of the values that the microbatches would have given them.
-
-    Returns:
-        (gradients, extra): a gradient is None where the loss does not depend on the variable.
+    `encode` makes and encodes microbatch k in [0, K): int32 k → a nest of floating tensors of equal
+    static shapes, equal in both calls for each k. `loss_fn` maps all outputs, the same nest with
+    tensors [K, …], to (loss, extra). Both may use the variables. `encode` may update the floating
+    `moving_variables`: every call starts from their values before the step, and afterwards they
+    hold the mean over the microbatches. Returns (gradients, extra). Under replicas, call it in the
+    replica context, with the same number of microbatches on each.
     """
     before = [tf.identity(variable) for variable in moving_variables]
 
@@ -82,15 +74,10 @@ def cached_gradients(
 
 
 def _for_each(num_microbatches: int, body: Callable, sums: Any = None) -> Any:
-    """Runs `body` for k = 0, 1, …, each after the previous one has ended.
+    """Runs `body` for k = 0, 1, …, K − 1, each after the previous one has ended.
 
-    Args:
-        num_microbatches: K.
-        body: without `sums` k → a nest of outputs; with them (k, sums) → sums.
-        sums: a nest of tensors.
-
-    Returns:
-        The nest of outputs, each stacked to [K, …]; or the last sums.
+    Without `sums` it is k → a nest of outputs, which are returned stacked to [K, …]; with a nest of
+    `sums` it is (k, sums) → sums, of which the last are returned.
     """
     merge_call_unsupported = tf.__internal__.distribute.strategy_supports_no_merge_call()
     if merge_call_unsupported or not tf.distribute.has_strategy():

@@ -1,8 +1,7 @@
-"""KerasCV backbones as encoders: feature maps under global average pooling.
+"""KerasCV backbones as encoders, from presets: a name, which KerasCV downloads, or a directory.
 
-A preset is KerasCV's unit of distribution: a name, which it downloads, or a directory of
-`config.json` and `model.weights.h5`. From a `config.json` only the name of one of KerasCV's
-backbones and plain values are read, so that a file from a stranger cannot execute code.
+From a preset's `config.json` only the name of one of KerasCV's backbones and plain values are read,
+so that a file from a stranger cannot execute code.
 """
 
 from __future__ import annotations
@@ -95,16 +94,7 @@ def backbone_encoder(
 def describe_preset(preset: str, image_size: int) -> dict[str, Any]:
     """Describes the backbone of a preset, to be rebuilt without the preset.
 
-    Args:
-        preset: the name of a KerasCV preset, or a directory that contains one.
-        image_size: side of the images in pixels.
-
-    Returns:
-        `preset`, `class_name`, `config` and `features`, the width D; JSON types.
-
-    Raises:
-        UserError: the preset does not exist or is not an image backbone of KerasCV, KerasCV cannot
-            build it, or KerasCV is not installed.
+    Returns `preset`, `class_name`, `config` and `features`, the width D; JSON types.
     """
     backbone = _load_preset(preset, weights=False)
     config = _json_config(preset, backbone.get_config())
@@ -125,17 +115,7 @@ def build_backbone(
     global_bn: bool = True,
     dtype: str | keras.mixed_precision.Policy | None = None,
 ) -> keras.Model:
-    """Builds the encoder of a `describe_preset` description, with random weights.
-
-    Args:
-        description: of `describe_preset`.
-        batch_norm_momentum: as in `ResNet`.
-        global_bn: as in `ResNet`.
-        dtype: as in `ResNet`.
-
-    Raises:
-        UserError: KerasCV is not installed, or cannot build the backbone.
-    """
+    """Builds the encoder of a `describe_preset` description, with random weights."""
     preset, name = description["preset"], description["class_name"]
     backbone_class = _supported_backbone_class(preset, name)
     config = _json_config(preset, description["config"])
@@ -149,11 +129,7 @@ def build_backbone(
 
 
 def load_preset_weights(encoder: keras.Model, preset: str) -> bool:
-    """Loads the weights of a preset into its encoder; returns False if the preset has none.
-
-    Raises:
-        UserError: the weights cannot be read, or belong to another encoder.
-    """
+    """Loads the weights of a preset into its encoder; returns False if the preset has none."""
     source = _load_preset(preset, weights=True)
     if source is None:
         return False
@@ -196,7 +172,7 @@ def _load_preset(preset: str, weights: bool) -> Any:
             return backbone_class.from_preset(path, load_weights=weights)
     except Exception as error:  # KerasCV, Kaggle's client and Keras downloads share no base class
         raise UserError(
-            f"--encoder=keras_cv:{preset} cannot be loaded ({_first_line(error)}). Fix: {hint}"
+            f"--encoder=keras_cv:{preset} cannot be loaded ({first_line(error)}). Fix: {hint}"
         ) from error
 
 
@@ -220,11 +196,7 @@ def _restore_functional_model(backbone_class: type) -> Iterator[None]:
 
 
 def _read_preset_dir(preset: str, path: Path) -> tuple[Any, bool]:
-    """Returns the class of a preset directory and whether it has weights; checks everything else.
-
-    Raises:
-        UserError: the directory is no preset, or contains more than a preset does.
-    """
+    """Checks a preset directory and returns its class and whether it has weights."""
     try:
         document = json.loads((path / _CONFIG).read_text(encoding="utf-8"))
         name, weights = document["class_name"], document.get("weights")
@@ -234,7 +206,7 @@ def _read_preset_dir(preset: str, path: Path) -> tuple[Any, bool]:
         unexpected = sorted(set(document) - _KEYS)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
-            f"--encoder=keras_cv:{preset}: not a KerasCV preset ({_CONFIG}: {_first_line(error)})"
+            f"--encoder=keras_cv:{preset}: not a KerasCV preset ({_CONFIG}: {first_line(error)})"
         ) from None
     if unexpected:
         raise UserError(
@@ -275,7 +247,7 @@ def _backbone_class(name: str) -> Any:
         import keras_cv
     except ImportError as error:
         raise UserError(
-            f"--encoder=keras_cv:… needs KerasCV ({_first_line(error)}). Fix: "
+            f"--encoder=keras_cv:… needs KerasCV ({first_line(error)}). Fix: "
             "pip install 'simclr_tf[keras-cv]'"
         ) from None
     return getattr(keras_cv.models, name)
@@ -300,9 +272,10 @@ def _json_config(preset: str, config: Any) -> dict[str, Any]:
 
 def _build_error(preset: str, name: str, error: Exception) -> UserError:
     return UserError(
-        f"--encoder=keras_cv:{preset}: KerasCV cannot build this {name}: {_first_line(error)}"
+        f"--encoder=keras_cv:{preset}: KerasCV cannot build this {name}: {first_line(error)}"
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, of at most 160 characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]

@@ -16,11 +16,7 @@ POLICIES = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 def resolve_policy(
     dtype: str | keras.mixed_precision.Policy | None,
 ) -> keras.mixed_precision.Policy:
-    """Returns the precision policy that `dtype` names; None is Keras's global policy.
-
-    Raises:
-        ValueError: the policy is unknown, or would store variables in 16 bits.
-    """
+    """Returns the precision policy that `dtype` names; None is Keras's global policy."""
     if dtype is None:
         dtype = keras.mixed_precision.global_policy()
     name = dtype.name if isinstance(dtype, keras.mixed_precision.Policy) else dtype
@@ -52,11 +48,6 @@ class LayerFactory:
     """Adds layers to a functional model, all with one precision and one kind of batch norm.
 
     Only layers that ship with Keras are used, so that a saved model loads without this package.
-
-    Attributes:
-        policy: precision of every layer, from `resolve_policy`.
-        batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
-        global_bn: whether all replicas of the current strategy share batch statistics.
     """
 
     policy: keras.mixed_precision.Policy
@@ -111,12 +102,7 @@ class LayerFactory:
         center: bool = True,
         dtype: str | None = None,
     ) -> tf.Tensor:
-        """Normalizes `[..., C]`; `dtype` overrides the precision of the factory.
-
-        Exchanged between replicas with `global_bn`: an all-reduce of sums, sums of squares and
-        counts, 12·C bytes, and in the backward pass one of the gradients of the two sums, 8·C bytes
-        (both in float32, twice as much in float64).
-        """
+        """Normalizes `[..., C]`; `dtype` overrides the precision of the factory."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return keras.layers.BatchNormalization(
             momentum=self.batch_norm_momentum,

@@ -16,16 +16,7 @@ Augment = Callable[..., tf.Tensor]  # called as (images, seed, offset, aspect)
 class MultiViewModel(keras.Model):
     """A model whose views follow from (seed, step, position, view), with a step counter.
 
-    Args:
-        augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
-            one such function per view. A `SimCLRAugmentation` layer is also accepted.
-        seed: seed of the run; all views follow from it, the step and the position in the batch.
-        metric_names: names of the scalars that a step returns; their means are the metrics.
-        views_per_image: number of views of each image per step.
-        name: of the Keras model.
-
-    Raises:
-        ValueError: the number of functions differs from `views_per_image`.
+    `metric_names` are those of the scalars that a step returns; their means are the metrics.
     """
 
     def __init__(
@@ -71,8 +62,7 @@ class MultiViewModel(keras.Model):
             y: labels int [N] of an array of images, -1 where there is none; or None.
             batch_size: B of an array of images, 32 by default. Images of an incomplete last batch
                 are left out; another order in every epoch leaves out others.
-            args: further arguments of `keras.Model.fit`.
-            kwargs: further arguments of `keras.Model.fit`.
+            args, kwargs: further arguments of `keras.Model.fit`.
 
         Raises:
             ValueError: the images or labels have another type, shape or range, or are fewer than
@@ -92,21 +82,11 @@ class MultiViewModel(keras.Model):
         *,
         offset: int | tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Makes the views of a replica's batch, or of a slice of it, equal to those in the whole.
+        """Makes the views [V·n, S, S, 3] of this replica's batch, view 0 of all images first.
 
-        Args:
-            batch: of this replica: "image" [B, H, W, 3] and optionally "aspect" [B].
-            step: the training step.
-            first: index in the batch of the slice's first image.
-            count: n, images in the slice; None: all images.
-            offset: index in the global batch of this batch's first image; None: derived from the
-                replica, for which B must be static.
-
-        Returns:
-            float32 [V·n, S, S, 3], view 0 of all images first.
-
-        Raises:
-            ValueError: B is not static.
+        Of the n = `count` images from `first` on, or of all (None); they are equal to those in the
+        whole batch. `offset`: index in the global batch of this batch's first image; None: derived
+        from the replica, for which the batch size must be static.
         """
         images, aspect = batch["image"], batch.get("aspect")
         if offset is None:
@@ -132,10 +112,8 @@ class MultiViewModel(keras.Model):
     def _apply_gradients(self, gradients, logs, per_replica_losses=()):
         """Ends a step: updates the weights, the step counter and the metrics.
 
-        Args:
-            gradients: of the scaled loss with respect to `trainable_variables`.
-            logs: the scalars of this step.
-            per_replica_losses: names of the losses in `logs` that differ between replicas.
+        `gradients` are those of the scaled loss; `per_replica_losses` names the losses in `logs`
+        that differ between replicas.
         """
         if self._uses_loss_scaling:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
@@ -155,11 +133,7 @@ class MultiViewModel(keras.Model):
 def as_batch(data: Any) -> Mapping[str, tf.Tensor]:
     """Returns a batch of `fit` as {"image": …} with "label" and "aspect" where they exist.
 
-    Args:
-        data: such a dict, images [B, H, W, 3], or (images or dict, labels int [B] or [B, 1]).
-
-    Raises:
-        ValueError: the images are not of rank 4, or the labels not of shape [B].
+    It is such a dict, images [B, H, W, 3], or (images or dict, labels int [B] or [B, 1]).
     """
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if sample_weight is not None:
@@ -185,11 +159,7 @@ def as_batch(data: Any) -> Mapping[str, tf.Tensor]:
 
 
 def get_labels(batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Returns the labels [B] of a batch.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """Returns the labels [B] of a batch, or raises ValueError."""
     if "label" not in batch:
         raise ValueError(
             "expected labels, got images only. Fix: fit(images, labels), or a dataset of "
@@ -224,11 +194,7 @@ def _batches_from_arrays(images, labels, batch_size, shuffle, seed):
 
 
 def static_batch_size(batch: Any) -> int:
-    """Returns B, the static number of images in a replica's batch.
-
-    Raises:
-        ValueError: B is not static.
-    """
+    """Returns B, the static number of images in a replica's batch, or raises ValueError."""
     size = batch["image"].shape[0]
     if size is None:
         raise ValueError(
@@ -241,14 +207,9 @@ def static_batch_size(batch: Any) -> int:
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Computes softmax cross-entropy in at least float32, without the images of label -1.
 
-    Args:
-        logits: [N, C].
-        labels: int [N].
-
-    Returns:
-        (loss, mean_loss, accuracy): `loss` is the sum over the labeled images divided by N. Its
-        gradients add up over replicas, because N is equal on every replica and step; the number of
-        labels is not. `mean_loss` and `accuracy` are per labeled image.
+    Returns (loss, mean_loss, accuracy). `loss` is the sum over the labeled images divided by N: its
+    gradients add up over replicas, because N is equal on every replica and step; the number of
+    labels is not. `mean_loss` and `accuracy` are per labeled image.
     """
     logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
     has_label = tf.cast(labels >= 0, logits.dtype)

@@ -94,22 +94,16 @@ def build_projection_head(
     global_bn: bool = True,
     dtype: str | keras.mixed_precision.Policy | None = None,
 ) -> keras.Model:
-    """Builds a projection head as a functional model, h [N, input_dim] → z [N, out_dim].
+    """Builds a projection head as a functional model, h [N, input_dim] → z [N, out_dim] [v1 §4.2].
 
     Layer k (from 1) is `layerK_dense` without bias and `layerK_bn`, and all but the last also have
     `layerK_relu`; the last batch norm has no beta. So the output of layer k is that of
     `layerK_relu`, and of `layerK_bn` for the last.
 
     Args:
-        mode: "none" (z is h; num_layers and out_dim have no effect), "linear" (one layer;
-            num_layers has no effect) or "nonlinear".
-        num_layers: 1 to 4, for "nonlinear"; 2 in the first paper, 3 in the second.
-        out_dim: width of the projections, at least 1. Hidden layers are `input_dim` wide.
-        input_dim: width of the features, at least 1.
-        batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
-        global_bn: whether replicas of the strategy in scope share batch statistics.
-        dtype: float32, float64, mixed_bfloat16 or mixed_float16, or such a policy; None is
-            Keras's global policy.
+        mode, num_layers, out_dim, batch_norm_momentum, global_bn: as in `ProjectionHead`.
+        input_dim: D, the width of the features and of hidden layers, at least 1.
+        dtype: as in `ResNet`.
 
     Returns:
         A functional model of Keras's own layers. Projections and variables are float32 in mixed
@@ -117,8 +111,6 @@ def build_projection_head(
 
     Raises:
         ValueError: an argument is not one of the allowed values.
-
-    Source: arXiv 2002.05709 §4.2; arXiv 2006.10029 §2.
 
     Example:
     >>> import simclr_tf as st

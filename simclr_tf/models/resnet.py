@@ -20,12 +20,8 @@ DEPTHS = {
 }
 STEMS = ("imagenet", "cifar")
 ENDPOINTS = (
-    "initial_conv",
-    "initial_max_pool",
-    "block_group1",
-    "block_group2",
-    "block_group3",
-    "block_group4",
+    *("initial_conv", "initial_max_pool"),
+    *("block_group1", "block_group2", "block_group3", "block_group4"),
     "final_avg_pool",
 )
 _MIN_ATTENTION_WIDTH = 32
@@ -41,7 +37,7 @@ def ResNet(
     global_bn: bool = True,
     dtype: str | keras.mixed_precision.Policy | None = None,
 ) -> keras.Model:
-    """Builds a ResNet encoder, images [N, H, W, 3] → pooled features h [N, D].
+    """Builds a ResNet encoder, images [N, H, W, 3] → pooled features h [N, D] [v1 §2.1, v2 §2].
 
     It consists of Keras's own layers only, so its `.keras` file loads without this package.
     `model.get_layer(NAME).output` is an endpoint for every NAME in `ENDPOINTS`: `initial_conv` is
@@ -52,7 +48,7 @@ def ResNet(
         depth: 18 or 34 (basic blocks), 50, 101, 152 or 200 (bottleneck blocks).
         width_multiplier: factor of every filter count, at least 1/32; may be a fraction.
         stem: "imagenet" (7×7/2 and a 3×3/2 max-pool; three 3×3 with SK) or "cifar" (3×3/1, no
-            pool), which the paper uses for images of up to 32 pixels.
+            pool), which the paper uses for images of up to 32 pixels [v1 §B.9].
         sk_ratio: in [0, 1]; above 0 bottlenecks mix two 3×3 streams (arXiv 1903.06586), and stem
             and shortcuts are those of ResNet-D; SimCLR v2 uses 0.0625. Basic blocks do not change
             their 3×3 convolutions.
@@ -68,8 +64,6 @@ def ResNet(
 
     Raises:
         ValueError: an argument is not one of the allowed values.
-
-    Source: arXiv 2002.05709 §2.1, B.9 (CIFAR stem); arXiv 2006.10029 §2 (SK).
 
     Example:
     >>> import simclr_tf as st
@@ -105,10 +99,8 @@ def ResNet(
                 sk_ratio=sk_ratio,
                 se_ratio=se_ratio,
             )(x)
-    features = keras.layers.GlobalAveragePooling2D(
-        dtype=policy.variable_dtype, name="final_avg_pool"
-    )(x)
-    return keras.Model(images, features, name=f"resnet{depth}")
+    pool = keras.layers.GlobalAveragePooling2D(dtype=policy.variable_dtype, name="final_avg_pool")
+    return keras.Model(images, pool(x), name=f"resnet{depth}")
 
 
 def feature_width(depth: int, width_multiplier: float) -> int:
@@ -140,9 +132,8 @@ def _stem(layers: LayerFactory, x: tf.Tensor, filters: int, stem: str, resnet_d:
     x = layers.activation(x, "relu", "initial_relu")
     if stem == "cifar":
         return layers.activation(x, "linear", "initial_max_pool")
-    return keras.layers.MaxPooling2D(
-        3, 2, padding="same", dtype=layers.policy, name="initial_max_pool"
-    )(x)
+    pool = keras.layers.MaxPooling2D(3, 2, "same", dtype=layers.policy, name="initial_max_pool")
+    return pool(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,20 +178,18 @@ class _Block:
             # ResNet-D: a strided 1×1 would ignore three of four positions.
             if strides > 1:
                 x = layers.pad(x, 2, f"{name}_pad")
+            padding = "same" if strides == 1 else "valid"
             x = keras.layers.AveragePooling2D(
-                2,
-                strides,
-                padding="same" if strides == 1 else "valid",
-                dtype=layers.policy,
-                name=f"{name}_pool",
+                2, strides, padding, dtype=layers.policy, name=f"{name}_pool"
             )(x)
         elif strides > 1:
             # The positions that a strided 1×1 convolution would read. On CPUs without AVX-512,
             # oneDNN's kernel gradient of that convolution varies between calls by a rounding
             # error, so that no run could be replayed exactly; with stride 1 it does not vary.
-            x = keras.layers.AveragePooling2D(1, strides, dtype=layers.policy, name=f"{name}_pick")(
-                x
+            pick = keras.layers.AveragePooling2D(
+                1, strides, dtype=layers.policy, name=f"{name}_pick"
             )
+            x = pick(x)
         x = layers.conv(x, out_filters, 1, f"{name}_conv")
         return layers.batch_norm(x, f"{name}_bn")
 
@@ -230,10 +219,7 @@ class _Block:
         # Keras has no layer that slices channels. Cropping does, if they are declared as the width.
         halves = [
             keras.layers.Cropping2D(
-                ((0, 0), crop),
-                data_format="channels_first",
-                dtype=layers.policy,
-                name=f"{name}_stream{stream}",
+                ((0, 0), crop), "channels_first", dtype=layers.policy, name=f"{name}_stream{stream}"
             )(x)
             for stream, crop in ((1, (0, self.filters)), (2, (self.filters, 0)))
         ]

@@ -58,8 +58,7 @@ class SimCLR(MultiViewModel):
     >>> import numpy as np, tf_keras as keras
     >>> import simclr_tf as st
     >>> encoder = keras.Sequential([
-    ...     keras.layers.Conv2D(16, 3, strides=2, activation="relu", input_shape=(32, 32, 3)),
-    ...     keras.layers.Conv2D(32, 3, strides=2, activation="relu"),
+    ...     keras.layers.Conv2D(32, 3, strides=2, activation="relu", input_shape=(32, 32, 3)),
     ...     keras.layers.GlobalAveragePooling2D(),
     ... ])
     >>> model = st.models.SimCLR(
@@ -68,8 +67,6 @@ class SimCLR(MultiViewModel):
     >>> model.compile(st.optimizers.LARS(learning_rate=0.3))
     >>> images = np.random.default_rng(0).integers(0, 256, (64, 48, 48, 3), np.uint8)
     >>> history = model.fit(images, batch_size=32, epochs=2, verbose=0)
-    >>> sorted(history.history)[:4]
-    ['alignment', 'contrastive_accuracy', 'contrastive_entropy', 'feature_std']
     >>> features = encoder.predict(images[:8, 8:40, 8:40] / 255, verbose=0)  # [8, 32]
     """
 
@@ -105,12 +102,7 @@ class SimCLR(MultiViewModel):
         self._takes_labels = "labels" in inspect.signature(contrastive_loss).parameters
 
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
-        """Sets the optimizer; it does not decay the weights of the linear head.
-
-        Args:
-            optimizer: a tf_keras optimizer or its name.
-            kwargs: further arguments of `keras.Model.compile`, such as `steps_per_execution`.
-        """
+        """Sets a tf_keras optimizer (or its name), which does not decay the linear head."""
         optimizer = keras.optimizers.get(optimizer)
         if self.linear_head is not None:
             inner = getattr(optimizer, "inner_optimizer", optimizer)
@@ -125,33 +117,17 @@ class SimCLR(MultiViewModel):
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
         """Encodes 2B views and contrasts them, with the labels [B] of the images if they exist.
 
-        Returns:
-            Features [2B, D], the loss (as in `nt_xent` under replicas), and a dict of scalars that
-            includes it.
-
-        Raises:
-            ValueError: the loss needs labels, and there are none.
+        Returns features [2B, D], the loss, and the logs.
         """
         outputs = self._encode(views, training)
         return outputs["features"], *self._contrastive_loss(outputs, labels)
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Trains on this replica's part of a global batch.
+        """Trains on this replica's part of a global batch and returns the logs of this step.
 
-        Exchanged between R replicas: the projections, see `losses.contrastive.all_gather`; the
+        Exchanged between replicas, by all-reduces: the projections (`contrastive.all_gather`); the
         statistics of each batch norm of C channels, 3·C numbers forward and 2·C backward (with
-        `microbatch_size` for each microbatch, and forward twice); and the gradients, summed by the
-        optimizer: one number per weight, 4 bytes in float32. All are all-reduces.
-
-        Args:
-            data: a batch as `fit` takes it.
-
-        Returns:
-            The logs of this step; `metrics` holds the means over steps.
-
-        Raises:
-            ValueError: the batch has no static size, or none that `microbatch_size` divides; or as
-                in `encode_and_contrast`.
+        `microbatch_size` for each microbatch, and forward twice); one gradient per weight.
         """
         batch = as_batch(data)
         variables = self.trainable_variables
@@ -205,15 +181,17 @@ class SimCLR(MultiViewModel):
     def _loss(self, outputs, batch):
         """Returns the total loss on this replica, scaled for float16, and the logs of the step."""
         loss, logs = self._contrastive_loss(outputs, batch.get("label"))
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         penalties = [outputs["regularization"]] if "regularization" in outputs else []
         if self.linear_head is not None:
             logits = self.linear_head(tf.stop_gradient(outputs["features"]))
-            linear_loss, linear_logs = self._linear_head_loss(logits, get_labels(batch))
-            loss += tf.cast(linear_loss, loss.dtype)
-            logs.update(linear_logs)
+            labels = tf.tile(get_labels(batch), [2])
+            linear_loss, logs["linear_loss"], logs["linear_accuracy"] = cross_entropy(
+                logits, labels
+            )
+            loss += tf.cast(linear_loss / replicas, loss.dtype)
             penalties += self.linear_head.losses
         if penalties:
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
             loss += tf.cast(tf.add_n(penalties), loss.dtype) / replicas
         return self._scale_loss(loss), logs
 
@@ -236,12 +214,6 @@ class SimCLR(MultiViewModel):
         }
         return loss, logs
 
-    def _linear_head_loss(self, logits, labels):
-        """Returns (this replica's part of the linear head's loss on both views, logs)."""
-        loss, mean_loss, accuracy = cross_entropy(logits, tf.concat([labels, labels], axis=0))
-        logs = {"linear_loss": mean_loss, "linear_accuracy": accuracy}
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync, logs
-
 
 def _build_for_features(layer: Any, encoder: keras.Model, argument: str) -> Any:
     """Builds a layer for the width of the encoder's features, if it is not built yet."""
@@ -262,10 +234,7 @@ def _build_for_features(layer: Any, encoder: keras.Model, argument: str) -> Any:
 
 
 def _reorder_views(microbatches):
-    """Reorders [K, 2m, D], both views of m images in each of K microbatches, to [2B, D].
-
-    View 0 of all images comes first.
-    """
+    """Reorders [K, 2m, D], both views of m images in K microbatches, to [2B, D], view 0 first."""
     count, views, *rest = microbatches.shape
     microbatches = tf.reshape(microbatches, [count, 2, views // 2, *rest])
     ordered = tf.concat(tf.split(microbatches, 2, axis=1), axis=0)
@@ -273,19 +242,12 @@ def _reorder_views(microbatches):
 
 
 def collapse_metrics(features: tf.Tensor, z_a: tf.Tensor, z_b: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Computes metrics that show, without labels, whether the representation collapses.
+    """Computes metrics of features [2B, D] and projections [B, P] that show whether they collapse.
 
-    Args:
-        features: [2B, D] of the encoder.
-        z_a: [B, P] projections of the first views.
-        z_b: [B, P] projections of the second views.
-
-    Returns:
-        alignment: mean squared distance of the normalized positives, 0 to 4, lower is closer;
-        uniformity: log of the mean of exp(-2·squared distance) over this replica's pairs of images,
-        0 when collapsed, lower is more spread (Wang and Isola, 2020); feature_std: standard
-        deviation of the normalized features times √D, about 1 when spread over all directions, 0
-        when collapsed.
+    `alignment` is the mean squared distance of the normalized positives, 0 to 4; `uniformity` the
+    log of the mean of exp(-2·squared distance) over this replica's pairs of images, 0 when
+    collapsed (Wang and Isola, 2020); `feature_std` the standard deviation of the normalized
+    features times √D, about 1 when spread over all directions, 0 when collapsed.
     """
     features, z_a, z_b = (
         l2_normalize(tf.stop_gradient(tf.cast(tensor, tf.float32)))

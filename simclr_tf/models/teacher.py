@@ -20,17 +20,10 @@ _HINT = (
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen classifier.
+    """A frozen classifier."""
 
-    Attributes:
-        logits: images float32 [N, S, S, 3] in [0, 1] → [N, C], in inference mode.
-        identity: hash of the weights.
-        image_size: S, in pixels.
-        class_names: names of the C classes.
-    """
-
-    logits: Callable[[tf.Tensor], tf.Tensor]
-    identity: str
+    logits: Callable[[tf.Tensor], tf.Tensor]  # images [N, S, S, 3] in [0, 1] → [N, C], inference
+    identity: str  # hash of the weights
     image_size: int
     class_names: tuple[str, ...]
 
@@ -39,9 +32,6 @@ def load_teacher(path: str | Path) -> Teacher:
     """Loads the classifier of a run's newest checkpoint, or of an exported SavedModel.
 
     Its variables are created in the strategy in scope.
-
-    Raises:
-        UserError: the path contains neither, or a model without a classifier.
     """
     run = RunDir(Path(path))
     return _from_run(run) if run.config_file.exists() else _from_saved_model(path)

@@ -19,16 +19,8 @@ class LAMB(addons.optimizers.LAMB):
     """LAMB from TensorFlow Addons with LARS's exclusions and the Keras optimizer interface.
 
     `u = m̂ / (√v̂ + ε) + wd·w` with Adam's moments, `w -= lr·trust·u` with `trust = ‖w‖ / ‖u‖`, or 1
-    where either norm is 0. Vectors (biases and normalization parameters) and variables passed to
-    `exclude_from_weight_decay` take neither decay nor the trust ratio. (The class in TensorFlow
-    Addons is one of Keras's legacy optimizers.)
-
-    Args:
-        learning_rate: a number or a schedule. A step changes a kernel by this fraction of its norm,
-            with LARS by a thousandth of it: learning rates tuned for LARS are far too high here.
-        weight_decay: wd ≥ 0.
-        name: of the Keras optimizer.
-        kwargs: further arguments of `tensorflow_addons.optimizers.LAMB`.
+    where either norm is 0. A step changes a kernel by lr times its norm, with LARS by a
+    thousandth of it: learning rates tuned for LARS are far too high here.
     """
 
     def __init__(self, learning_rate=0.001, weight_decay=0.0, name="LAMB", **kwargs):

@@ -12,11 +12,7 @@ from simclr_tf.errors import UserError
 
 
 def import_tensorflow_addons() -> ModuleType:
-    """Imports TensorFlow Addons while the module name `keras` temporarily refers to tf_keras.
-
-    Raises:
-        UserError: it is not installed, or TensorFlow already uses Keras 3.
-    """
+    """Imports TensorFlow Addons while the module name `keras` temporarily refers to tf_keras."""
     if tf.keras.Model is not keras.Model:  # noqa: TID251 (the Keras that TensorFlow uses)
         raise UserError(
             "--optimizer=lamb: expected tf.keras to be tf_keras, got Keras 3. Fix: set "

@@ -10,13 +10,9 @@ GradsAndVars = Sequence[tuple[tf.Tensor | None, tf.Variable]]
 
 
 class GradientHookOptimizer(keras.optimizers.Optimizer):
-    """Keras optimizer with a callback that receives each step's aggregated gradients.
+    """Keras optimizer with a callback that receives each step's aggregated gradients."""
 
-    Attributes:
-        on_gradients: called on each replica with the (gradient, variable) pairs, summed over the
-            replicas, before they are applied; or None.
-    """
-
+    # Called on each replica with the gradients summed over the replicas, before they are applied.
     on_gradients: Callable[[GradsAndVars], Any] | None = None
 
     def aggregate_gradients(self, grads_and_vars: GradsAndVars) -> GradsAndVars:
@@ -27,18 +23,15 @@ class GradientHookOptimizer(keras.optimizers.Optimizer):
 
     def trust_ratio(self, gradient: tf.Tensor, variable: tf.Variable) -> tf.Tensor | None:
         """Returns the factor of layer-wise adaptation in this step, None for no adaptation."""
-        del gradient, variable
         return None
 
 
 def uses_weight_decay(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:
     """Returns whether a variable takes weight decay (in LARS and LAMB also layer-wise adaptation).
 
-    Kernels do. Vectors do not: in convolutions, dense layers and normalization over the last axis,
-    biases, betas and gammas have rank 1 and kernels at least 2, so the rank distinguishes them
-    where a name could change (not so in Keras's attention and recurrent layers). Variables passed
-    to the optimizer's `exclude_from_weight_decay`, such as the concurrent linear head, do not
-    either.
+    Kernels do, except those passed to the optimizer's `exclude_from_weight_decay`. Biases, betas
+    and gammas do not: they have rank 1 (except in Keras's attention and recurrent layers), so the
+    rank distinguishes them where a name could change.
     """
     return variable.shape.rank > 1 and optimizer._use_weight_decay(variable)
 
