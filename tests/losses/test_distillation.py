@@ -17,11 +17,8 @@ def _softmax(logits):
 
 
 def _slow(student, teacher, temperature):
-    total = 0.0
-    for s, t in zip(student, teacher, strict=True):
-        p_s, p_t = (_softmax(x[np.newaxis] / temperature)[0] for x in (s, t))
-        total -= sum(p_t[y] * np.log(p_s[y]) for y in range(len(s)))
-    return temperature**2 * total / len(student)
+    p_s, p_t = (_softmax(logits / temperature) for logits in (student, teacher))
+    return -(temperature**2) * (p_t * np.log(p_s)).sum(axis=1).mean()
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -41,13 +38,6 @@ def test_gradient_equals_numpy(temperature):
     # T² times the (1/T)·(p_student − p_teacher) of the cross-entropy, mean over the images.
     wanted = _softmax(STUDENT / temperature) - _softmax(TEACHER / temperature)
     np.testing.assert_allclose(of_student, temperature * wanted / len(STUDENT), atol=1e-12)
-    i, y, step = 2, 1, 1e-5
-    ends = []
-    for sign in (1, -1):
-        moved = STUDENT.copy()
-        moved[i, y] += sign * step
-        ends.append(_slow(moved, TEACHER, temperature))
-    np.testing.assert_allclose(of_student[i, y], (ends[0] - ends[1]) / (2 * step), rtol=1e-5)
 
 
 def test_gradient_scale_is_independent_of_the_temperature():
@@ -55,8 +45,7 @@ def test_gradient_scale_is_independent_of_the_temperature():
     student = tf.Variable(STUDENT)
     with tf.GradientTape() as tape:
         loss = distillation(student, tf.constant(TEACHER), 1e4)
-    centered = (x - x.mean(axis=1, keepdims=True) for x in (STUDENT, TEACHER))
-    ours, theirs = centered
+    ours, theirs = (x - x.mean(axis=1, keepdims=True) for x in (STUDENT, TEACHER))
     wanted = (ours - theirs) / STUDENT.size
     np.testing.assert_allclose(tape.gradient(loss, student), wanted, rtol=1e-2, atol=1e-4)
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.losses import NTXent, nt_xent
-from tests.losses.views import gradients, on_replicas, projections
+from tests.losses.views import gradients, on_replicas, projections, results_and_gradients
 
 
 def algorithm_1(z_a, z_b, temperature, normalize=True):
@@ -34,24 +34,19 @@ def algorithm_1(z_a, z_b, temperature, normalize=True):
 
 
 @pytest.mark.parametrize(
-    ("temperature", "normalize", "expected"),
+    ("arguments", "expected"),
     [
-        (0.1, True, 11.3577947),
-        (0.5, True, 3.0766719),
-        (1.0, True, 2.3604124),
-        (1.0, False, 3.0585901),
+        ({}, 11.3577947),
+        ({"temperature": 0.5}, 3.0766719),
+        ({"temperature": 1.0}, 2.3604124),
+        ({"temperature": 1.0, "normalize": False}, 3.0585901),
     ],
 )
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_reference_digits(temperature, normalize, expected, dtype):
+def test_reference_digits(arguments, expected, dtype):
     z = np.sin(1.3 * np.arange(32) + 0.5).reshape(8, 4).astype(dtype)
-    loss, _, _ = nt_xent(z[:4], z[4:], temperature=temperature, normalize=normalize)
+    loss, _, _ = nt_xent(z[:4], z[4:], **arguments)
     np.testing.assert_allclose(loss, expected, atol=1e-7 if dtype == np.float64 else 4e-6, rtol=0)
-
-
-def test_default_is_normalized_at_a_temperature_of_a_tenth():
-    z = np.sin(1.3 * np.arange(32) + 0.5).reshape(8, 4)
-    np.testing.assert_allclose(nt_xent(z[:4], z[4:])[0], 11.3577947, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -63,16 +58,11 @@ def test_default_is_normalized_at_a_temperature_of_a_tenth():
         pytest.param(4096, tf.float32, 9.0107913, 1e-4, marks=pytest.mark.slow),
     ],
 )
-def test_identical_projections_give_the_log_of_the_candidates(n, dtype, expected, tolerance):
+def test_collapse_gives_the_log_of_the_candidates_and_no_accuracy(n, dtype, expected, tolerance):
     z = tf.tile(tf.constant([[0.3, -0.4, 1.2]], dtype), [n, 1])
-    loss, _, entropy = nt_xent(z, z, temperature=0.1)
-    np.testing.assert_allclose(loss, expected, atol=tolerance, rtol=0)
-    np.testing.assert_allclose(entropy, expected, atol=tolerance, rtol=0)
-
-
-def test_collapse_does_not_read_as_accuracy():
-    z = tf.ones([8, 4])
-    np.testing.assert_array_equal(nt_xent(z, z)[1], 0.0)
+    loss, accuracy, entropy = nt_xent(z, z, temperature=0.1)
+    np.testing.assert_allclose([loss, entropy], [expected] * 2, atol=tolerance, rtol=0)
+    assert accuracy == 0.0
 
 
 def test_loss_of_a_hand_calculated_case():
@@ -85,15 +75,16 @@ def test_loss_of_a_hand_calculated_case():
 # --- Algorithm 1 ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 8])
+@pytest.mark.parametrize("n", [1, 2, 12])
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0, 10.0])
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 10.0])
 def test_equals_algorithm_1(n, normalize, temperature):
     z_a, z_b = projections(n, 6, seed=n)
     got = nt_xent(z_a, z_b, temperature=temperature, normalize=normalize)
     assert [value.dtype for value in got[:1]] == [tf.float64]
     assert all(value.shape == () for value in got)
     expected = algorithm_1(z_a, z_b, temperature, normalize)
+    assert 0 < expected[1] < 1 or n < 12
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(got[1], expected[1], rtol=1e-6)
     np.testing.assert_allclose(got[2], expected[2], rtol=1e-6, atol=1e-6)
@@ -123,23 +114,6 @@ def test_accuracy_counts_all_candidates_and_both_views_as_anchors():
     np.testing.assert_allclose(accuracy, 0.5)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_accuracy_of_loose_pairs(seed):
-    z_a, z_b = projections(12, 3, seed=seed)
-    expected = algorithm_1(z_a, z_b, 0.1)[1]
-    assert 0 < expected < 1
-    np.testing.assert_allclose(nt_xent(z_a, z_b)[1], expected, rtol=1e-6)
-
-
-def test_entropy_is_of_the_softmax_over_the_other_views():
-    sharp = np.eye(6)
-    np.testing.assert_allclose(nt_xent(sharp, sharp, temperature=0.02)[2], 0.0, atol=1e-9)
-    # One candidate is left with a single pair: nothing to be uncertain about.
-    z_a, z_b = projections(1, 4)
-    np.testing.assert_allclose(nt_xent(z_a, z_b)[2], 0.0, atol=1e-9)
-    np.testing.assert_allclose(nt_xent(z_a, z_b)[0], 0.0, atol=1e-9)
-
-
 def test_half_of_what_keras_cv_returns():
     keras_cv = pytest.importorskip("keras_cv")
     z_a, z_b = projections(9, 5, dtype=np.float32)
@@ -165,12 +139,6 @@ def test_gradient_equals_finite_differences_of_algorithm_1(normalize, temperatur
         expected[index] = (plus - minus) / (2 * step)
     got = gradients(*pair, temperature=temperature, normalize=normalize)
     np.testing.assert_allclose(np.stack(got), expected, rtol=1e-6, atol=1e-7)
-
-
-def test_gradient_follows_what_is_done_with_the_loss():
-    z_a, z_b = projections(4, 3)
-    plain, scaled = gradients(z_a, z_b), gradients(z_a, z_b, scale=1024.0)
-    np.testing.assert_allclose(scaled, 1024.0 * np.stack(plain), rtol=1e-12)
 
 
 def test_zero_projections_leave_loss_and_gradient_finite():
@@ -223,22 +191,6 @@ def test_float32_is_stable_at_a_low_temperature():
 # --- how it is called ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_graph_and_xla_agree_with_eager(jit_compile):
-    z_a, z_b = (tf.constant(z) for z in projections(6, 4))
-
-    @tf.function(jit_compile=jit_compile)
-    def compiled(z_a, z_b):
-        with tf.GradientTape() as tape:
-            tape.watch([z_a, z_b])
-            results = nt_xent(z_a, z_b)
-        return results, tape.gradient(results[0], [z_a, z_b])
-
-    results, gradient = compiled(z_a, z_b)
-    np.testing.assert_allclose(results, nt_xent(z_a, z_b), rtol=1e-9)
-    np.testing.assert_allclose(gradient, gradients(z_a, z_b), rtol=1e-9, atol=1e-12)
-
-
 def test_batch_size_may_be_unknown_when_traced():
     signature = [tf.TensorSpec([None, 4], tf.float64)] * 2
     traced = tf.function(nt_xent, input_signature=signature)
@@ -261,22 +213,18 @@ def test_wrong_arguments_are_refused():
 # --- blocks --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block_size", [1, 4, 5, 26, 100])
-@pytest.mark.parametrize("way", ["eager", "graph", "xla"])
-def test_blocks_of_any_size_equal_the_dense_form(block_size, way):
-    z_a, z_b = (tf.constant(z) for z in projections(13, 6))
+@pytest.mark.parametrize(
+    ("block_size", "xla"),
+    [(1, False), (5, False), (26, False), (100, False), (0, True), (5, True)],
+)
+def test_blocks_of_any_size_equal_the_dense_form(block_size, xla):
+    views = [tf.constant(z) for z in projections(13, 6)]
 
     def step(z_a, z_b, block_size):
-        with tf.GradientTape() as tape:
-            tape.watch([z_a, z_b])
-            results = nt_xent(z_a, z_b, 0.2, block_size=block_size)
-            scaled = 3.0 * results[0]
-        return results, tape.gradient(scaled, [z_a, z_b])
+        return results_and_gradients(z_a, z_b, 3.0, temperature=0.2, block_size=block_size)
 
-    expected = step(z_a, z_b, 0)
-    if way != "eager":
-        step = tf.function(step, jit_compile=way == "xla")
-    found = step(z_a, z_b, block_size)
+    expected = step(*views, 0)
+    found = (tf.function(step, jit_compile=True) if xla else step)(*views, block_size)
     for ours, wanted in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-9, atol=1e-12)
 
@@ -287,29 +235,19 @@ def test_blocks_in_float32_are_as_near_to_the_truth_as_the_dense_form(spread):
     truth = gradients(z_a, z_b, temperature=0.05, block_size=0)
     for block_size in 0, 64:
         halves = z_a.astype(np.float32), z_b.astype(np.float32)
-        loss, accuracy, entropy = nt_xent(*halves, temperature=0.05, block_size=block_size)
-        for ours, wanted in zip(
-            (loss, accuracy, entropy), nt_xent(z_a, z_b, temperature=0.05), strict=True
-        ):
-            np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-6)
-        for ours, wanted in zip(
-            gradients(*halves, temperature=0.05, block_size=block_size), truth, strict=True
-        ):
-            np.testing.assert_allclose(ours, wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
+        results, found = results_and_gradients(*halves, temperature=0.05, block_size=block_size)
+        wanted = nt_xent(z_a, z_b, temperature=0.05)
+        np.testing.assert_allclose(results, wanted, rtol=1e-5, atol=1e-6)
+        for ours, exact in zip(found, truth, strict=True):
+            np.testing.assert_allclose(ours, exact, rtol=1e-3, atol=1e-5 * np.abs(exact).max())
 
 
 def test_no_more_logits_are_held_than_one_block():
-    @tf.function
-    def step(z_a, z_b):
-        with tf.GradientTape() as tape:
-            tape.watch([z_a, z_b])
-            loss, _, _ = nt_xent(z_a, z_b)
-        return tape.gradient(loss, [z_a, z_b])
+    step = tf.function(results_and_gradients)
 
     def largest(n):
-        graph = step.get_concrete_function(*[tf.TensorSpec([n, 8])] * 2).graph.as_graph_def(
-            add_shapes=True
-        )
+        traced = step.get_concrete_function(*[tf.TensorSpec([n, 8])] * 2)
+        graph = traced.graph.as_graph_def(add_shapes=True)
         nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
         shapes = [s for node in nodes for s in node.attr["_output_shapes"].list.shape]
         return max(np.prod([max(d.size, 1) for d in s.dim], dtype=int) for s in shapes)
@@ -321,11 +259,11 @@ def test_no_more_logits_are_held_than_one_block():
 # --- replicas ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("block_size", [0, 3])
+@pytest.mark.parametrize(
+    ("block_size", "normalize", "replicas"), [(0, True, 2), (3, True, 4), (0, False, 4)]
+)
 def test_replicas_give_the_loss_and_gradient_of_one_device(
-    replicas, normalize, block_size, mirrored
+    block_size, normalize, replicas, mirrored
 ):
     x_a, x_b = projections(8, 5, seed=2)
     weights = tf.constant(np.random.default_rng(3).normal(size=(5, 4)))
@@ -363,9 +301,8 @@ def test_replicas_see_each_others_negatives(mirrored):
     assert len(accuracy) == 2
 
 
-@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
-def test_replicas_in_half_precision(dtype, mirrored):
-    z_a, z_b = (tf.cast(z, dtype) for z in projections(4, 8, dtype=np.float32))
+def test_replicas_in_half_precision(mirrored):
+    z_a, z_b = (tf.cast(z, tf.float16) for z in projections(4, 8, dtype=np.float32))
     loss, _, _ = on_replicas(
         mirrored(2), lambda z_a, z_b: nt_xent(z_a, z_b, temperature=0.05), z_a, z_b
     )

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from simclr_tf import losses
 from simclr_tf.losses import dcl, margin_triplet, nt_logistic, nt_xent, supcon
-from tests.losses.views import gradients, on_replicas, projections
+from tests.losses.views import gradients, on_replicas, projections, results_and_gradients
 
 TEMPERATURE, MARGIN = 0.3, 0.4
 LABELS = np.array([0, 1, -1, 0, 2, -1, 1, 0])
@@ -30,34 +30,28 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def semi_hard(s, p, negatives):
-    return [n for n in negatives if s[p] - MARGIN < s[n] < s[p]]
-
-
-def slow_nt_logistic(s, p, negatives, same, mine):
+def slow_nt_logistic(s, p, negatives, same):
     """v1 Table 2: log σ(u·v⁺/τ) + log σ(-u·v⁻/τ); gradient σ(-u·v⁺/τ)/τ v⁺ - σ(u·v⁻/τ)/τ v⁻."""
     loss, factors = 0.0, np.zeros_like(s)
-    chosen = semi_hard(s, p, negatives) if mine else negatives
-    for n in chosen:
+    for n in negatives:
         loss -= np.log(sigmoid(s[p] / TEMPERATURE)) + np.log(sigmoid(-s[n] / TEMPERATURE))
         factors[p] += sigmoid(-s[p] / TEMPERATURE) / TEMPERATURE
         factors[n] -= sigmoid(s[n] / TEMPERATURE) / TEMPERATURE
-    return loss / max(1, len(chosen)), -factors / max(1, len(chosen))
+    return loss / max(1, len(negatives)), -factors / max(1, len(negatives))
 
 
-def slow_margin(s, p, negatives, same, mine):
+def slow_margin(s, p, negatives, same):
     """v1 Table 2: -max(u·v⁻ - u·v⁺ + m, 0); gradient v⁺ - v⁻ if u·v⁺ - u·v⁻ < m else 0."""
     loss, factors = 0.0, np.zeros_like(s)
-    chosen = semi_hard(s, p, negatives) if mine else negatives
-    for n in chosen:
+    for n in negatives:
         loss += max(s[n] - s[p] + MARGIN, 0)
         if s[p] - s[n] < MARGIN:
             factors[p] += 1
             factors[n] -= 1
-    return loss / max(1, len(chosen)), -factors / max(1, len(chosen))
+    return loss / max(1, len(negatives)), -factors / max(1, len(negatives))
 
 
-def slow_dcl(s, p, negatives, same, mine):
+def slow_dcl(s, p, negatives, same):
     """DCL §3; gradient: NT-Xent's without the factor that couples positive and negatives."""
     exponentials = np.zeros_like(s)
     for n in negatives:
@@ -67,7 +61,7 @@ def slow_dcl(s, p, negatives, same, mine):
     return -s[p] / TEMPERATURE + np.log(exponentials.sum()), factors / TEMPERATURE
 
 
-def slow_supcon(s, p, negatives, same, mine):
+def slow_supcon(s, p, negatives, same):
     """SupCon eq. 2; gradient (Σ_p z_p (P_ip - X_ip) + Σ_n z_n P_in) / τ with X_ip = 1 / |P(i)|."""
     others = [p, *negatives]
     positives = [k for k in others if k == p or same[k]]
@@ -82,8 +76,7 @@ def slow_supcon(s, p, negatives, same, mine):
     return loss, factors
 
 
-SLOW = {"nt_logistic": slow_nt_logistic, "margin": slow_margin, "dcl": slow_dcl}
-SLOW["supcon"] = slow_supcon
+SLOW = dict(nt_logistic=slow_nt_logistic, margin=slow_margin, dcl=slow_dcl, supcon=slow_supcon)
 
 
 def slow_loss(name, z_a, z_b, normalize=True, labels=LABELS):
@@ -97,8 +90,10 @@ def slow_loss(name, z_a, z_b, normalize=True, labels=LABELS):
         p = (i + n) % (2 * n)
         negatives = [k for k in range(2 * n) if k not in (i, p)]
         same = (labels == labels[i]) & (labels[i] >= 0)
-        form = SLOW[name.removesuffix("_semi_hard")]
-        loss, factors = form(u @ u[i], p, negatives, same, name.endswith("semi_hard"))
+        s = u @ u[i]
+        if name.endswith("semi_hard"):
+            negatives = [k for k in negatives if s[p] - MARGIN < s[k] < s[p]]
+        loss, factors = SLOW[name.removesuffix("_semi_hard")](s, p, negatives, same)
         losses.append(loss)
         gradient[i] += factors @ u
         # What a product u·v is to u it is to v.
@@ -109,23 +104,17 @@ def slow_loss(name, z_a, z_b, normalize=True, labels=LABELS):
     return np.mean(losses), np.split(gradient, 2), np.array(losses)
 
 
-@pytest.mark.parametrize("n", [2, 3, 8])
+@pytest.mark.parametrize("n", [2, 8])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_value_and_gradient_are_the_papers(name, normalize, n):
-    z_a, z_b = projections(n, 5, seed=n)
-    scale = 1.0 if normalize else 0.5
-    z_a, z_b = scale * z_a, scale * z_b
-    value, gradient, _ = slow_loss(name, z_a, z_b, normalize)
-    labels = {"labels": LABELS[:n]} if name == "supcon" else {}
-    settings = {"temperature": TEMPERATURE, "normalize": normalize, **labels}
-    loss = losses.get(name, MARGIN)
-    found = loss(z_a, z_b, **settings)
+    views = [z if normalize else 0.5 * z for z in projections(n, 5, seed=n)]
+    value, gradient, _ = slow_loss(name, *views, normalize)
+    settings = {"temperature": TEMPERATURE, "normalize": normalize}
+    found, parts = results_and_gradients(*views, loss=loss_named(name, LABELS[:n]), **settings)
     assert found[0].dtype == tf.float64 and all(part.shape == () for part in found)
     np.testing.assert_allclose(found[0], value, rtol=1e-11)
-    np.testing.assert_allclose(
-        gradients(z_a, z_b, loss=loss, **settings), gradient, rtol=1e-9, atol=1e-12
-    )
+    np.testing.assert_allclose(parts, gradient, rtol=1e-9, atol=1e-12)
 
 
 def test_cases_contain_mined_and_unmined_negatives():
@@ -228,20 +217,17 @@ def test_defaults_are_the_options():
 # --- how they are called -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_graph_and_xla_agree_with_eager(name, jit_compile):
-    z_a, z_b = (tf.constant(z) for z in projections(8, 4))
+def test_xla_agrees_with_eager(name):
+    views = [tf.constant(z) for z in projections(8, 4)]
 
     def step(z_a, z_b, labels):
         loss = loss_named(name, labels)
-        with tf.GradientTape() as tape:
-            tape.watch([z_a, z_b])
-            results = loss(z_a, z_b, temperature=TEMPERATURE)
-        return *results, *tape.gradient(results[0], [z_a, z_b])
+        results, parts = results_and_gradients(z_a, z_b, loss=loss, temperature=TEMPERATURE)
+        return *results, *parts
 
-    found = tf.function(step, jit_compile=jit_compile)(z_a, z_b, tf.constant(LABELS))
-    for ours, wanted in zip(found, step(z_a, z_b, LABELS), strict=True):
+    found = tf.function(step, jit_compile=True)(*views, tf.constant(LABELS))
+    for ours, wanted in zip(found, step(*views, LABELS), strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=1e-9, atol=1e-12)
 
 
@@ -258,18 +244,16 @@ def test_batch_size_may_be_unknown_when_traced(name):
         np.testing.assert_allclose(found, slow_loss(name, z_a, z_b)[0], rtol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
 @pytest.mark.parametrize("name", NAMES)
-def test_half_precision_is_computed_in_float32(name, dtype):
+def test_half_precision_is_computed_in_float32(name):
     # A squared norm beyond float16, and logits of 1 / 0.005.
-    z_a, z_b = (tf.cast(300 * z, dtype) for z in projections(8, 8, dtype=np.float32))
-    wide = [tf.cast(z, tf.float64) for z in (z_a, z_b)]
-    loss = loss_named(name)
-    found = loss(z_a, z_b, temperature=0.005)[0]
+    half = [tf.cast(300 * z, tf.float16) for z in projections(8, 8, dtype=np.float32)]
+    wide = [tf.cast(z, tf.float64) for z in half]
+    settings = {"loss": loss_named(name), "temperature": 0.005}
+    (found, *_), parts = results_and_gradients(*half, **settings)
     assert found.dtype == tf.float32
-    np.testing.assert_allclose(found, loss(*wide, temperature=0.005)[0], rtol=1e-4)
-    for gradient in gradients(z_a, z_b, loss=loss, temperature=0.005):
-        assert np.isfinite(gradient.astype(np.float32)).all()
+    np.testing.assert_allclose(found, results_and_gradients(*wide, **settings)[0][0], rtol=1e-4)
+    assert np.isfinite(tf.cast(parts, tf.float32)).all()
 
 
 def test_wrong_arguments_are_refused():
@@ -295,23 +279,20 @@ def test_wrong_arguments_are_refused():
 # --- replicas ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 4])
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("replicas", [2, 4])
 @pytest.mark.parametrize("name", NAMES)
-def test_replicas_give_the_papers_loss_and_gradient(name, normalize, replicas, mirrored):
+def test_replicas_give_the_papers_loss_and_gradient(name, replicas, mirrored):
     z_a, z_b = (0.6 * z for z in projections(8, 5, seed=8))
 
     def step(z_a, z_b, labels):
-        with tf.GradientTape() as tape:
-            tape.watch([z_a, z_b])
-            loss = loss_named(name, labels)
-            results = loss(z_a, z_b, temperature=TEMPERATURE, normalize=normalize)
-            scaled = 8.0 * results[0]  # as a loss scale does
-        return results, tape.gradient(scaled, [z_a, z_b])
+        # The factor is as that of a loss scale.
+        return results_and_gradients(
+            z_a, z_b, 8.0, loss_named(name, labels), temperature=TEMPERATURE
+        )
 
     results, parts = on_replicas(mirrored(replicas), step, z_a, z_b, LABELS)
-    value, gradient, _ = slow_loss(name, z_a, z_b, normalize)
-    _, *figures = nt_xent(z_a, z_b, TEMPERATURE, normalize)
+    value, gradient, _ = slow_loss(name, z_a, z_b)
+    _, *figures = nt_xent(z_a, z_b, TEMPERATURE)
     for per_replica, wanted in zip(results, [value, *figures], strict=True):
         np.testing.assert_allclose(per_replica, [wanted] * replicas, rtol=1e-9)
     # The rows of a replica meet those of all others in the losses of both.

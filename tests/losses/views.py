@@ -14,12 +14,18 @@ def projections(n, d, seed=0, dtype=np.float64, spread=1.0):
     return a.astype(dtype), b.astype(dtype)
 
 
-def gradients(z_a, z_b, scale=1.0, loss=nt_xent, **arguments):
+def results_and_gradients(z_a, z_b, scale=1.0, loss=nt_xent, **arguments):
+    """What a loss returns, and the gradients of `scale` times its value."""
     z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
     with tf.GradientTape() as tape:
         tape.watch([z_a, z_b])
-        value = scale * loss(z_a, z_b, **arguments)[0]
-    return [gradient.numpy() for gradient in tape.gradient(value, [z_a, z_b])]
+        results = loss(z_a, z_b, **arguments)
+        value = scale * results[0]
+    return results, tape.gradient(value, [z_a, z_b])
+
+
+def gradients(*views, **arguments):
+    return [gradient.numpy() for gradient in results_and_gradients(*views, **arguments)[1]]
 
 
 def on_replicas(strategy, step, *tensors):

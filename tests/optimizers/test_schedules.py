@@ -71,37 +71,25 @@ def test_negative_durations_are_the_user_s_mistake(wrong):
         resolve_steps(100, 10, **wrong)
 
 
-def test_every_step_of_a_short_run():
-    peak, warmup, total = 0.8, 5, 20
+# Without a warm-up, and with one as long as the run or longer.
+@pytest.mark.parametrize(("warmup", "total"), [(5, 20), (0, 10), (10, 10), (10, 4)])
+def test_every_step_of_a_short_run(warmup, total):
+    peak = 0.8
     schedule = WarmupCosine(peak, warmup, total)
     expected = [
         peak * step / warmup
         if step < warmup
-        else peak * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+        else peak * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
         for step in range(total + 1)
     ]
     np.testing.assert_allclose([schedule(s) for s in range(total + 1)], expected, atol=1e-6)
 
 
-def test_without_warmup_the_run_starts_at_its_peak():
-    schedule = WarmupCosine(0.5, 0, 10)
-    np.testing.assert_allclose([schedule(s) for s in (0, 5, 10)], [0.5, 0.25, 0.0], atol=1e-7)
-
-
-@pytest.mark.parametrize("total", [4, 10])
-def test_a_warmup_as_long_as_the_run_or_longer_only_rises(total):
-    schedule = WarmupCosine(1.0, 10, total)
-    rates = [schedule(step).numpy() for step in range(total)]
-    np.testing.assert_allclose(rates, np.arange(total) / 10, atol=1e-6)
-    assert np.isfinite(schedule(total))
-
-
-@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
-def test_in_a_graph_with_the_optimizer_s_counter(dtype):
+def test_in_a_graph_with_the_optimizer_s_counter():
     schedule = WarmupCosine(2.0, 976, 97_656)
-    traced = tf.function(schedule, input_signature=[tf.TensorSpec([], dtype)])
+    traced = tf.function(schedule, input_signature=[tf.TensorSpec([], tf.int64)])
     for step in 0, 500, 976, 40_000, 97_656:
-        np.testing.assert_allclose(traced(tf.cast(step, dtype)), schedule(step), rtol=1e-6)
+        np.testing.assert_allclose(traced(tf.cast(step, tf.int64)), schedule(step), rtol=1e-6)
 
 
 def test_drives_a_keras_optimizer():
