@@ -18,7 +18,7 @@ from tests.models.tiny_simclr import (
     batches,
     dimmed,
     optimizer_named,
-    share_out,
+    train,
     two_blocks,
 )
 
@@ -41,19 +41,11 @@ def _train(steps, strategy=None, **settings):
     strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         model = _build(**settings)
-    step = tf.function(lambda batch: strategy.run(model.train_step, (batch,)))
-    figures = {"loss": [], "accuracy": []}
-    for batch in batches(steps):
-        model.reset_metrics()
-        step(share_out(batch, strategy))
-        for metric in model.metrics:
-            figures[metric.name].append(float(metric.result()))
-    weights = [w for layer in model.layers for w in layer.get_weights()]
-    return figures, {f"weight {i}": w for i, w in enumerate(weights)}
+    figures = train(model, steps, strategy)
+    return figures, dict(enumerate(model.get_weights()))
 
 
-@pytest.mark.parametrize("optimizer", ["lars", "momentum"])
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize(("replicas", "optimizer"), [(2, "lars"), (4, "momentum")])
 def test_replicas_train_as_one_device(mirrored, replicas, optimizer):
     # The loss of a replica is per label that it has, so figures differ; the weights must not.
     _, found = _train(5, mirrored(replicas), optimizer=optimizer)
@@ -64,7 +56,7 @@ def test_replicas_train_as_one_device(mirrored, replicas, optimizer):
 @pytest.mark.parametrize("views", [1, 2])
 def test_step_is_cross_entropy_of_the_labeled_views(views):
     (batch,) = batches(1)
-    figures, _ = _train(1, views=views)
+    (figures,), _ = _train(1, views=views)
     model = _build(views=views)
     images = [dimmed(batch["image"], view_seed(0, 0, v), 0, None) for v in range(views)]
     logits = model(tf.concat(images, 0), training=True).numpy()
@@ -73,12 +65,12 @@ def test_step_is_cross_entropy_of_the_labeled_views(views):
     probabilities = shifted / shifted.sum(1, keepdims=True)
     known = labels >= 0
     losses = -np.log(probabilities[known, labels[known]])
-    np.testing.assert_allclose(figures["loss"], [losses.mean()], rtol=1e-6)
+    np.testing.assert_allclose(figures["loss"], losses.mean(), rtol=1e-6)
     found = logits[known].argmax(1) == labels[known]
-    np.testing.assert_allclose(figures["accuracy"], [found.mean()], rtol=1e-6)
+    np.testing.assert_allclose(figures["accuracy"], found.mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("after_block", range(-1, 5))
+@pytest.mark.parametrize("after_block", [-1, 0, 3, 4])
 def test_frozen_layers_do_not_change_by_a_bit(after_block):
     keras.utils.set_random_seed(0)
     encoder = ResNet(18, 1 / 16, "cifar")
@@ -88,16 +80,7 @@ def test_frozen_layers_do_not_change_by_a_bit(after_block):
     model = Classifier(encoder, head, lambda i, *_: tf.cast(i, tf.float32) / 255.0)
     model.compile(keras.optimizers.SGD(0.1))
     before = {v.name: v.numpy() for v in encoder.variables}
-    model.fit(
-        tf.data.Dataset.from_generator(
-            lambda: iter(list(batches(2))),
-            output_signature={
-                "image": tf.TensorSpec((8, 8, 8, 3), tf.uint8),
-                "label": tf.TensorSpec((8,), tf.int64),
-            },
-        ),
-        verbose=0,
-    )
+    train(model, 2)
     names = ["initial_conv", *BLOCK_ENDPOINTS[1:]]
     groups = {name: [] for name in names}
     for variable in encoder.variables:
@@ -122,9 +105,6 @@ def test_truncated_projection_head_shares_weights():
             truncate_projection_head(head, count)(features), hidden, atol=1e-6
         )
     assert truncate_projection_head(head, 1).variables[0] is head.variables[0]
-    for bad in (
-        build_projection_head("none", input_dim=5),
-        build_projection_head("linear", input_dim=5),
-    ):
+    for mode in "none", "linear":
         with pytest.raises(ValueError, match="no layer 2"):
-            truncate_projection_head(bad, 2)
+            truncate_projection_head(build_projection_head(mode, input_dim=5), 2)

@@ -58,7 +58,7 @@ def config(model=None, **options):
     return base if model is None else resolve_encoder(base, model=model)
 
 
-@pytest.mark.parametrize("make", [tiny_encoder, mobile_net])
+@pytest.mark.parametrize("make", [tiny_encoder, pytest.param(mobile_net, marks=pytest.mark.slow)])
 def test_encoder_rebuilt_from_its_description_equals_the_model(make):
     model = make()
     size = model.input_shape[1]

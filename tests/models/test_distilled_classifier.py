@@ -14,7 +14,7 @@ from tests.models.tiny_simclr import (
     batches,
     dimmed,
     optimizer_named,
-    share_out,
+    train,
     two_blocks,
 )
 
@@ -46,14 +46,8 @@ def _train(steps, strategy=None, labels=True, **settings):
     with strategy.scope():
         model = _build(**settings)
         model.teacher = _teacher()
-    step = tf.function(lambda batch: strategy.run(model.train_step, (batch,)))
-    figures = []
-    for batch in batches(steps):
-        model.reset_metrics()
-        step(share_out(batch if labels else {"image": batch["image"]}, strategy))
-        figures.append({metric.name: float(metric.result()) for metric in model.metrics})
-    weights = [w for layer in model.layers for w in layer.get_weights()]
-    return figures, {f"weight {i}": w for i, w in enumerate(weights)}
+    figures = train(model, steps, strategy, labels=labels)
+    return figures, dict(enumerate(model.get_weights()))
 
 
 def _log_softmax(logits):
@@ -85,8 +79,7 @@ def test_step_equals_the_equation_of_the_paper(alpha):
         np.testing.assert_allclose(found["accuracy"], right, rtol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["lars", "momentum"])
-@pytest.mark.parametrize("alpha", [1.0, 0.7])
+@pytest.mark.parametrize(("alpha", "optimizer"), [(1.0, "lars"), (0.7, "momentum")])
 def test_replicas_train_as_one_device(mirrored, alpha, optimizer):
     found, weights = _train(5, mirrored(2), alpha=alpha, optimizer=optimizer)
     wanted, wanted_weights = _train(5, alpha=alpha, optimizer=optimizer)

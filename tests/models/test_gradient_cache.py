@@ -8,22 +8,20 @@ import tf_keras as keras
 from simclr_tf import losses
 from simclr_tf.augment import SimCLRAugment
 from simclr_tf.config import PretrainConfig, TrainingPlan
-from simclr_tf.models import SimCLR, build_projection_head
+from simclr_tf.models import build_projection_head
 from simclr_tf.models.build import build_model
 from simclr_tf.models.gradient_cache import cached_gradients
-from simclr_tf.models.layers import LayerFactory
 from simclr_tf.option_groups import Augmentation, Data, Encoder, Optimization
-from tests.models.tiny_simclr import dimmed, optimizer_named, share_out, weights_of
-
-BATCH, CLASSES = 12, 3
-
-
-def batches(count):
-    random = np.random.default_rng(0)
-    for _ in range(count):
-        images = random.integers(0, 256, (BATCH, 8, 8, 3)).astype(np.uint8)
-        labels = random.integers(-1, CLASSES, BATCH)  # -1: without a label
-        yield {"image": tf.constant(images), "label": tf.constant(labels)}
+from tests.models import tiny_simclr
+from tests.models.tiny_simclr import (
+    BATCH,
+    batches,
+    dimmed,
+    optimizer_named,
+    share_out,
+    two_blocks,
+    weights_of,
+)
 
 
 def free_parts(penalty=0.0, dtype="float64"):
@@ -45,35 +43,17 @@ def free_parts(penalty=0.0, dtype="float64"):
 
 
 def normed_parts(global_bn=False):
-    make = LayerFactory(keras.mixed_precision.Policy("float64"), global_bn=global_bn)
-    images = keras.Input((8, 8, 3), dtype="float64")
-    x = make.conv_bn_relu(images, 6, 3, "first", 1)
-    x = make.conv(x, 8, 3, "second")
-    encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype="float64")(x))
-    head = build_projection_head(
-        "linear", out_dim=6, input_dim=8, global_bn=global_bn, dtype=make.policy.name
-    )
-    return encoder, head
+    settings = {"input_dim": 8, "global_bn": global_bn, "dtype": "float64"}
+    head = build_projection_head("linear", out_dim=6, **settings)
+    return two_blocks(global_bn=global_bn), head
 
 
-def build(parts, size=0, optimizer=None, linear=True, augment=dimmed, loss="nt_xent"):
+def build(parts, size=0, optimizer=None, linear=True, **settings):
     keras.utils.set_random_seed(1)
     encoder, head = parts()
-    linear_head = keras.layers.Dense(CLASSES, dtype="float64") if linear else None
-    if linear_head:
-        linear_head.build((None, encoder.output_shape[-1]))
-    model = SimCLR(
-        encoder,
-        head,
-        augment,
-        0.3,
-        linear_head=linear_head,
-        microbatch_size=size,
-        contrastive_loss=losses.get(loss),
+    return tiny_simclr.build(
+        optimizer, linear, encoder, head=head, microbatch_size=size, **settings
     )
-    model.compile(optimizer or keras.optimizers.SGD(0.125))
-    model.optimizer.build(model.trainable_variables)
-    return model
 
 
 def traceable(model, strategy, **options):
@@ -98,8 +78,7 @@ def assert_same(found, wanted, rtol=1e-9, atol=1e-9):
         np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("linear", [True, False])
-@pytest.mark.parametrize("name", ["lars", "momentum"])
+@pytest.mark.parametrize(("name", "linear"), [("lars", True), ("momentum", False)])
 def test_microbatches_train_as_the_whole_batch(name, linear):
     def made(size):
         parts = lambda: free_parts(penalty=0.05)  # noqa: E731
@@ -118,23 +97,18 @@ def test_microbatches_train_as_the_whole_batch(name, linear):
         for ours, theirs in zip(found, figures, strict=True):
             assert ours.keys() == theirs.keys()
             for key in theirs:
-                np.testing.assert_allclose(
-                    ours[key], theirs[key], rtol=1e-5, atol=1e-6, err_msg=key
-                )
+                np.testing.assert_allclose(ours[key], theirs[key], 1e-5, 1e-6, err_msg=key)
 
 
-@pytest.mark.parametrize("loss", ["supcon", "margin_semi_hard"])
-def test_microbatches_on_replicas_train_as_the_whole_batch_with_another_loss(loss, mirrored):
-    whole = build(free_parts, loss=loss)
+def test_microbatches_on_replicas_train_as_the_whole_batch_with_another_loss(mirrored):
+    whole = build(free_parts, loss=losses.supcon)
     figures = train(whole)
     strategy = mirrored(2)
     with strategy.scope():
-        model = build(free_parts, 2, loss=loss)
+        model = build(free_parts, 2, loss=losses.supcon)
     found = train(model, strategy=strategy)
     assert_same(weights_of(model), weights_of(whole))
     np.testing.assert_allclose([f["loss"] for f in found], [f["loss"] for f in figures], rtol=1e-9)
-    other = build(free_parts)
-    assert abs(train(other)[-1]["loss"] - figures[-1]["loss"]) > 1e-3
 
 
 @pytest.mark.parametrize("replicas, pieces", [(1, 3), (2, 2)])
@@ -193,7 +167,7 @@ def test_microbatches_on_replicas_share_the_statistics_of_a_microbatch(mirrored)
     found = train(model, strategy=strategy)
     plain = build(normed_parts, linear=False)
     # Images 0 to 5 are the first replica's.
-    losses = transcribed(plain, [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]], rate=0.125, steps=3)
+    losses = transcribed(plain, [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]], rate=0.1, steps=3)
     # Synchronised, a variance is E[x²] − E[x]², which loses digits, with one piece as with many.
     np.testing.assert_allclose([step["loss"] for step in found], losses, rtol=1e-6)
     assert_same(weights_of(model), weights_of(plain), rtol=1e-6, atol=1e-6)
@@ -228,14 +202,6 @@ def test_microbatches_compile_under_xla():
     train(plain)
     train(compiled, jit_compile=True)
     assert_same(weights_of(compiled), weights_of(plain))
-
-
-def test_microbatches_train_eagerly():
-    traced, eager = build(normed_parts, 3), build(normed_parts, 3)
-    train(traced, 1)
-    for batch in batches(1):
-        eager.train_step(batch)
-    assert_same(weights_of(eager), weights_of(traced))
 
 
 def test_microbatches_of_float16_use_the_loss_scale():

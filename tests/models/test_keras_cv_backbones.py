@@ -25,6 +25,15 @@ keras_cv = pytest.importorskip("keras_cv")
 IMAGES = np.random.default_rng(0).uniform(size=(4, 32, 32, 3)).astype(np.float32)
 
 
+# Convolutions and attention; the others are slow.
+SOME_BACKBONES = [
+    name
+    if name in ("ResNetV2Backbone", "ViTDetBackbone")
+    else pytest.param(name, marks=pytest.mark.slow)
+    for name in BACKBONES
+]
+
+
 def _raw(name, **changes):
     return getattr(keras_cv.models, name)(**{**TINY[name], "include_rescaling": True, **changes})
 
@@ -46,7 +55,7 @@ def test_backbone_encoder_pools_the_maps_of_images_in_0_to_1(name):
     assert others == vectors or name == "ViTDetBackbone"
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", SOME_BACKBONES)
 def test_backbone_encoder_computes_in_half_precision(name):
     keras.utils.set_random_seed(0)
     encoder = build_backbone(description(name), dtype="mixed_bfloat16")

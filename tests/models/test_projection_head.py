@@ -36,7 +36,7 @@ def test_variable_shapes_are_the_references(reference_variables):
     assert ours == reference_weights.theirs(named, "projection_head")
 
 
-@pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_layers", [1, 4])
 def test_nonlinear_layers_and_their_outputs(num_layers):
     head = build_projection_head("nonlinear", num_layers, 5, input_dim=7)
     rng = np.random.default_rng(1)
@@ -60,10 +60,8 @@ def test_nonlinear_layers_and_their_outputs(num_layers):
 
 def test_linear_is_one_dense_and_a_batch_norm_without_beta():
     head = build_projection_head("linear", out_dim=5, input_dim=7)
-    assert [v.name for v in head.trainable_variables] == [
-        "layer1_dense/kernel:0",
-        "layer1_bn/gamma:0",
-    ]
+    names = [v.name for v in head.trainable_variables]
+    assert names == ["layer1_dense/kernel:0", "layer1_bn/gamma:0"]
     z = head(features(6, 7), training=True).numpy()
     assert z.shape == (6, 5)
     np.testing.assert_allclose(z.mean(0), 0, atol=1e-5)
@@ -81,8 +79,10 @@ def test_kernels_start_as_a_normal_of_standard_deviation_one_hundredth():
     assert np.abs(kernel).max() > 0.03  # not truncated at two standard deviations
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("mode", ["none", "linear", "nonlinear"])
+@pytest.mark.parametrize(
+    ("mode", "policy"),
+    [("none", "mixed_float16"), ("linear", "mixed_bfloat16"), ("nonlinear", "mixed_float16")],
+)
 def test_mixed_precision_gives_float32_projections_from_float32_variables(mode, policy):
     head = build_projection_head(mode, 2, 8, input_dim=16, dtype=policy)
     exact = build_projection_head(mode, 2, 8, input_dim=16)

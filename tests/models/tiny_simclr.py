@@ -11,7 +11,7 @@ from simclr_tf.losses import nt_xent
 from simclr_tf.models import SimCLR, build_projection_head
 from simclr_tf.models.layers import LayerFactory
 
-BATCH, CLASSES = 8, 3
+BATCH, CLASSES = 12, 3
 RATE = {"lars": 0.3, "momentum": 0.1, "lamb": 0.01}
 FIGURES = "loss", "contrastive_accuracy", "contrastive_entropy", "alignment"
 PARTS = "encoder", "projection_head", "linear_head"
@@ -21,8 +21,8 @@ def batches(count):
     random = np.random.default_rng(0)
     for _ in range(count):
         images = random.integers(0, 256, (BATCH, 8, 8, 3)).astype(np.uint8)
-        # Two images without a label, both in the first half.
-        labels = np.array([0, -1, 2, -1, 1, 0, 2, 1])
+        # Two images without a label, both in the first third.
+        labels = np.array([0, -1, 2, -1, 1, 0, 2, 1, 0, 1, 2, 0])
         yield {"image": tf.constant(images), "label": tf.constant(labels)}
 
 
@@ -32,10 +32,10 @@ def dimmed(images, seed, offset, aspect):
     return tf.cast(images, tf.float64) / 255.0 * (0.3 + light[:, tf.newaxis, tf.newaxis])
 
 
-def two_blocks(policy="float64"):
+def two_blocks(policy="float64", global_bn=True):
     """Enough of an encoder to have shared batch statistics and a convolution after them."""
     policy = keras.mixed_precision.Policy(policy)
-    make = LayerFactory(policy)
+    make = LayerFactory(policy, global_bn=global_bn)
     images = keras.Input((8, 8, 3), dtype="float64" if policy.name == "float64" else "float32")
     x = make.conv_bn_relu(images, 6, 3, "first", 1)
     x = make.conv_bn_relu(x, 8, 3, "second", 1, strides=2)
@@ -46,19 +46,27 @@ def optimizer_named(name):
     return optimizers.get(name, RATE[name], weight_decay=0.01)
 
 
-def build(optimizer=None, linear=True, encoder=None, policy="float64", loss=nt_xent):
+def build(
+    optimizer=None, linear=True, encoder=None, policy="float64", loss=nt_xent, head=None, **settings
+):
     """The model, on views in float64 or, in other precisions, on SimCLR's own."""
     keras.utils.set_random_seed(1)
     encoder = encoder or two_blocks(policy)
     width = encoder.output_shape[-1]
-    head = build_projection_head("nonlinear", 2, 6, input_dim=width, dtype=policy)
+    head = head or build_projection_head("nonlinear", 2, 6, input_dim=width, dtype=policy)
     wide = policy == "float64"
     linear_head = None
     if linear:
         linear_head = keras.layers.Dense(CLASSES, dtype="float64" if wide else "float32")
         linear_head.build((None, width))
-    augment = dimmed if wide else SimCLRAugment(8, 0.5, use_blur=False)
-    model = SimCLR(encoder, head, augment, 0.3, linear_head=linear_head, contrastive_loss=loss)
+    settings = {
+        "augment": dimmed if wide else SimCLRAugment(8, 0.5, use_blur=False),
+        "temperature": 0.3,
+        "linear_head": linear_head,
+        "contrastive_loss": loss,
+        **settings,
+    }
+    model = SimCLR(encoder, head, **settings)
     model.compile(optimizer or keras.optimizers.SGD(0.1))
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     inner.build(model.trainable_variables)
@@ -76,14 +84,14 @@ def share_out(batch, strategy):
     )
 
 
-def train(model, steps, strategy=None, after_step=lambda: None):
+def train(model, steps, strategy=None, after_step=lambda: None, labels=True):
     """The figures of some steps; each replica has its share of the rows."""
     strategy = strategy or tf.distribute.get_strategy()
     step = tf.function(lambda batch: strategy.run(model.train_step, (batch,)))
     losses = []
     for batch in batches(steps):
         model.reset_metrics()
-        step(share_out(batch, strategy))
+        step(share_out(batch if labels else {"image": batch["image"]}, strategy))
         after_step()
         losses.append({metric.name: float(metric.result()) for metric in model.metrics})
     return losses
