@@ -27,11 +27,7 @@ class ContrastiveBatch(NamedTuple):
 
 
 def contrastive_loss(
-    z_a: tf.Tensor,
-    z_b: tf.Tensor,
-    temperature: float,
-    normalize: bool,
-    loss_fn: AnchorLossFn | None = None,
+    z_a: tf.Tensor, z_b: tf.Tensor, temperature: float, normalize: bool, loss_fn: AnchorLossFn
 ) -> LossOutputs:
     """Computes the mean over all 2N anchors of a per-anchor loss, with dense [M, K] logits."""
     batch = gather_pairs(z_a, z_b, temperature, normalize)

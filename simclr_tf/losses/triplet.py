@@ -70,11 +70,10 @@ def margin_triplet(
     The paper tried margins of 0, 0.4, 0.8 and 1.6, on negatives of one view only [v1 §B.10].
 
     Args:
-        z_a, z_b, normalize: as in `nt_xent`.
+        z_a, z_b, normalize, semi_hard: as in `nt_logistic`.
         temperature: τ > 0 of accuracy and entropy; the loss does not depend on it.
         margin: at least 0, above 0 with `semi_hard`; with normalized projections at most 2 is
             meaningful.
-        semi_hard: whether to select semi-hard negatives.
 
     Returns:
         (loss, accuracy, entropy) as `nt_xent`; the last two do not depend on the loss.

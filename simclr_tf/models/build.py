@@ -89,14 +89,22 @@ def build_model(
 
     The weights are a function of the seed. Call it in the scope of the strategy that trains it.
     """
-    keras.utils.set_random_seed(config.optimization.seed)
+    seed = config.optimization.seed
+    keras.utils.set_random_seed(seed)
+    encoder = build_encoder(config.encoder, config.optimization.precision)
+    augment = _build_augmentation(config.augmentation)
     model: SimCLR | Classifier
     if isinstance(config, FinetuneConfig):
-        model = _classifier(config, plan)
-    elif isinstance(config, DistillConfig):
-        model = _distilled_classifier(config, plan)
+        model = _classifier(config, plan, encoder, augment)
+    elif isinstance(config, DistillConfig):  # without its teacher, which only training needs
+        head = _linear_head(encoder.output_shape[-1], plan.num_classes)
+        temperature, alpha = (
+            config.distillation.distill_temperature,
+            config.distillation.distill_alpha,
+        )
+        model = DistilledClassifier(encoder, head, augment, temperature, alpha, seed)
     else:
-        model = _simclr(config, plan)
+        model = _simclr(config, plan, encoder, augment)
     size = config.augmentation.image_size
     model.build((None, size, size, 3))
     optimizer = _optimizer(config, plan)
@@ -107,14 +115,15 @@ def build_model(
     return model
 
 
-def _simclr(config: PretrainConfig, plan: TrainingPlan) -> SimCLR:
+def _simclr(
+    config: PretrainConfig, plan: TrainingPlan, encoder: keras.Model, augment: Any
+) -> SimCLR:
     loss = config.contrastive_loss
-    encoder = build_encoder(config.encoder, config.optimization.precision)
     width = encoder.output_shape[-1]
     return SimCLR(
         encoder,
         _projection_head(config, width),
-        _build_augmentation(config.augmentation),
+        augment,
         contrastive_loss=losses.get(loss.loss, loss.margin),
         temperature=loss.temperature,
         normalize=loss.hidden_norm,
@@ -128,9 +137,10 @@ def _simclr(config: PretrainConfig, plan: TrainingPlan) -> SimCLR:
     )
 
 
-def _classifier(config: FinetuneConfig, plan: TrainingPlan) -> Classifier:
+def _classifier(
+    config: FinetuneConfig, plan: TrainingPlan, encoder: keras.Model, augment: Any
+) -> Classifier:
     finetuning = config.finetuning
-    encoder = build_encoder(config.encoder, config.optimization.precision)
     width = encoder.output_shape[-1]
     projection = None
     if finetuning.ft_proj_selector:
@@ -149,7 +159,7 @@ def _classifier(config: FinetuneConfig, plan: TrainingPlan) -> Classifier:
     return Classifier(
         encoder,
         _linear_head(width, plan.num_classes, zero=finetuning.zero_init_logits_layer),
-        _build_augmentation(config.augmentation),
+        augment,
         projection=projection,
         seed=config.optimization.seed,
         views_per_image=finetuning.views_per_image,
@@ -177,19 +187,6 @@ def _build_augmentation(options: Augmentation) -> Augment | tuple[Augment, Augme
             NamedTransforms(options.image_size, names, **augment_kwargs),
         )
     return SimCLRAugment(options.image_size, use_blur=options.use_blur, **augment_kwargs)
-
-
-def _distilled_classifier(config: DistillConfig, plan: TrainingPlan) -> DistilledClassifier:
-    """Returns the model without its teacher, which only training needs."""
-    encoder = build_encoder(config.encoder, config.optimization.precision)
-    return DistilledClassifier(
-        encoder,
-        _linear_head(encoder.output_shape[-1], plan.num_classes),
-        _build_augmentation(config.augmentation),
-        temperature=config.distillation.distill_temperature,
-        alpha=config.distillation.distill_alpha,
-        seed=config.optimization.seed,
-    )
 
 
 def _projection_head(config: PretrainConfig, width: int) -> keras.Model:
