@@ -1,6 +1,7 @@
 """The user's own Keras models as encoders."""
 
 import dataclasses
+import functools
 import json
 
 import keras as keras3
@@ -19,7 +20,7 @@ from simclr_tf.models.custom_encoder import (
     same_architecture,
 )
 from simclr_tf.option_groups import Augmentation, Data, Encoder, Optimization
-from tests.models.tiny_simclr import assert_equal, train_and_probe
+from tests.models.tiny_simclr import assert_computes_in_bfloat16, assert_global_bn_works
 
 IMAGES = np.random.default_rng(0).uniform(size=(4, 16, 16, 3)).astype(np.float32)
 
@@ -75,19 +76,8 @@ def test_encoder_rebuilt_from_its_description_equals_the_model(make):
 
 
 def test_encoder_computes_in_the_precision_of_the_run():
-    keras.utils.set_random_seed(0)
     description = describe_encoder(tiny_encoder(), 16)
-    encoder = build_custom_encoder(description, dtype="mixed_bfloat16")
-    assert keras.mixed_precision.global_policy().name == "float32"
-    assert {v.dtype for v in encoder.variables} == {tf.float32}
-    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
-    assert {x.compute_dtype for x in encoder.submodules if isinstance(x, kinds)} == {"bfloat16"}
-    exact = build_custom_encoder(description)
-    exact.set_weights(encoder.get_weights())
-    features, expected = encoder(IMAGES), exact(IMAGES)
-    assert features.dtype == tf.float32
-    error = np.linalg.norm(features - expected) / np.linalg.norm(expected)
-    assert 0 < error < 0.05
+    assert_computes_in_bfloat16(functools.partial(build_custom_encoder, description), IMAGES)
 
 
 def test_encoder_config_is_complete():
@@ -130,20 +120,19 @@ def test_model_with_an_own_encoder_trains_saves_and_restores(tmp_path):
     np.testing.assert_array_equal(other(IMAGES), model(IMAGES))
 
 
-@pytest.mark.parametrize("global_bn", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_replicas_share_batch_statistics_of_an_own_encoder(global_bn, mirrored):
+@pytest.mark.parametrize("global_bn", [True, False])
+def test_batch_norm_of_an_own_encoder_is_synchronized_by_the_option(global_bn, mirrored):
+    description = describe_encoder(tiny_encoder(), 16)
+    with mirrored(2).scope():
+        encoder = build_custom_encoder(description, global_bn=global_bn)
+    norms = [x for x in encoder.submodules if isinstance(x, keras.layers.BatchNormalization)]
+    assert len(norms) == 2 and {x.synchronized for x in norms} == {global_bn}
+
+
+@pytest.mark.slow
+def test_replicas_share_batch_statistics_of_an_own_encoder(mirrored):
     description = describe_encoder(tiny_encoder(size=8), 8)
-
-    def make(policy):
-        return build_custom_encoder(description, global_bn=global_bn, dtype=policy)
-
-    expected = train_and_probe("momentum", True, make_encoder=make)
-    found = train_and_probe("momentum", True, mirrored(2), make)
-    if global_bn:
-        assert_equal(found, expected)
-    else:
-        with pytest.raises(AssertionError):
-            assert_equal(found, expected)
+    assert_global_bn_works(functools.partial(build_custom_encoder, description), mirrored)
 
 
 class Custom(keras.layers.Layer):

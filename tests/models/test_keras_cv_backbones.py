@@ -1,5 +1,6 @@
 """KerasCV's backbones as encoders: every kind, presets, and what strangers may write into one."""
 
+import functools
 import json
 import re
 
@@ -18,7 +19,7 @@ from simclr_tf.models.keras_cv_backbones import (
     save_preset,
 )
 from tests.models.tiny_backbones import TINY, description
-from tests.models.tiny_simclr import assert_equal, train_and_probe
+from tests.models.tiny_simclr import assert_computes_in_bfloat16, assert_global_bn_works
 
 keras_cv = pytest.importorskip("keras_cv")
 
@@ -57,19 +58,8 @@ def test_backbone_encoder_pools_the_maps_of_images_in_0_to_1(name):
 
 @pytest.mark.parametrize("name", SOME_BACKBONES)
 def test_backbone_encoder_computes_in_half_precision(name):
-    keras.utils.set_random_seed(0)
-    encoder = build_backbone(description(name), dtype="mixed_bfloat16")
-    assert keras.mixed_precision.global_policy().name == "float32"
-    assert {v.dtype for v in encoder.variables} == {tf.float32}
-    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
-    assert {x.compute_dtype for x in encoder.submodules if isinstance(x, kinds)} == {"bfloat16"}
-    features = encoder(IMAGES, training=True)
-    assert features.dtype == tf.float32
-    exact = build_backbone(description(name))
-    exact.set_weights(encoder.get_weights())
-    wanted = exact(IMAGES, training=True)
-    error = np.linalg.norm(features - wanted) / np.linalg.norm(wanted)
-    assert 0 < error < 0.2
+    make = functools.partial(build_backbone, description(name))
+    assert_computes_in_bfloat16(make, IMAGES, max_error=0.2, training=True)
 
 
 @pytest.mark.parametrize("name", ["EfficientNetV1Backbone", "EfficientNetV2Backbone"])
@@ -96,17 +86,8 @@ def test_batch_norm_has_the_momentum_of_the_flag():
 
 @pytest.mark.slow
 def test_replicas_share_batch_statistics_of_a_backbone(mirrored):
-    def run(global_bn, *strategy):
-        def make(policy):
-            settings = description("MobileNetV3Backbone")
-            return build_backbone(settings, global_bn=global_bn, dtype=policy)
-
-        return train_and_probe("momentum", True, *strategy, make_encoder=make)
-
-    expected = run(True)
-    assert_equal(run(True, mirrored(2)), expected)
-    with pytest.raises(AssertionError):
-        assert_equal(run(False, mirrored(2)), expected)
+    make = functools.partial(build_backbone, description("MobileNetV3Backbone"))
+    assert_global_bn_works(make, mirrored)
 
 
 def test_any_functional_model_is_a_backbone():

@@ -1,6 +1,7 @@
 """A SimCLR that trains in moments, in float64, on any strategy: what equality is proven with."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras as keras
 
@@ -144,3 +145,30 @@ def assert_equal(found, wanted):
     for key, value in wanted.items():
         rtol = 1e-6 if key in FIGURES else 1e-9
         np.testing.assert_allclose(found[key], value, rtol, atol=1e-9, err_msg=key)
+
+
+def assert_computes_in_bfloat16(make_encoder, images, max_error=0.05, training=False):
+    keras.utils.set_random_seed(0)
+    encoder, exact = make_encoder(dtype="mixed_bfloat16"), make_encoder()
+    assert keras.mixed_precision.global_policy().name == "float32"
+    assert {v.dtype for v in encoder.variables} == {tf.float32}
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+    assert {x.compute_dtype for x in encoder.submodules if isinstance(x, kinds)} == {"bfloat16"}
+    exact.set_weights(encoder.get_weights())
+    features, expected = encoder(images, training=training), exact(images, training=training)
+    assert features.dtype == tf.float32
+    error = np.linalg.norm(features - expected) / np.linalg.norm(expected)
+    assert 0 < error < max_error
+
+
+def assert_global_bn_works(make_encoder, mirrored):
+    def result(global_bn, *strategy):
+        def make(policy):
+            return make_encoder(global_bn=global_bn, dtype=policy)
+
+        return train_and_probe("momentum", True, *strategy, make_encoder=make)
+
+    expected = result(True)
+    assert_equal(result(True, mirrored(2)), expected)
+    with pytest.raises(AssertionError):
+        assert_equal(result(False, mirrored(2)), expected)
