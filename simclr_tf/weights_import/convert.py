@@ -16,12 +16,9 @@ from simclr_tf.models.build import build_model
 from simclr_tf.option_groups import Augmentation, ContrastiveLoss, Data
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import atomic_path, check_output_path, write_errors_name
-from simclr_tf.weights_import.detect import (
-    Architecture,
-    DetectedArchitecture,
-    detect_architecture,
-)
+from simclr_tf.weights_import.detect import DetectedArchitecture, detect_architecture
 from simclr_tf.weights_import.options import ImportOptions
+from simclr_tf.weights_import.variables import Architecture
 from simclr_tf.weights_import.weights_file import WeightsFile, open_weights_file
 
 logger = logging.getLogger(__name__)
@@ -55,14 +52,20 @@ def import_run(
     with _prefix_errors(checkpoint):
         file = open_weights_file(checkpoint)
         detected = detect_architecture(file.shapes, file.name_kind)
-    logger.info(f"{checkpoint}: a {file.kind} of a {detected.architecture.describe()}")
-    config = _make_config(detected.architecture, options.image_size)
-    plan = _make_plan(detected.architecture)
+    architecture = detected.architecture
+    logger.info(f"{checkpoint}: a {file.kind} of a {architecture.describe()}")
+    config = _make_config(architecture, options.image_size)
+    # Without steps and images, because the file does not contain them.
+    plan = TrainingPlan(0, architecture.num_classes, 0, 0, 0.0, 0.0)
     model = build_model(config, plan)
     with _prefix_errors(checkpoint):
         num_parameters = _assign_weights(model, detected, file)
     _write_run(run, config, plan, model)
-    _log_summary(run, config, detected, file, num_parameters)
+    logger.info(
+        f"imported {len(detected.names)} variables with {num_parameters:,} parameters: the "
+        "complete model"
+    )
+    _log_summary(run, config.augmentation.image_size, detected, file)
     return run.path
 
 
@@ -75,29 +78,15 @@ def _prefix_errors(checkpoint: str | Path) -> Iterator[None]:
 
 
 def _make_config(architecture: Architecture, image_size: int | None) -> PretrainConfig:
-    size = image_size
-    if size is None:
-        size = 32 if architecture.encoder.stem == "cifar" else Augmentation().image_size
+    default = 32 if architecture.encoder.stem == "cifar" else Augmentation().image_size
     loss = ContrastiveLoss(lineareval_while_pretraining=architecture.num_classes is not None)
     return PretrainConfig(
         Data(dataset=_DATASET),
-        Augmentation(image_size=size),
+        Augmentation(image_size=image_size or default),
         architecture.encoder,
         architecture.head,
         loss,
     ).resolve()
-
-
-def _make_plan(architecture: Architecture) -> TrainingPlan:
-    """Returns a plan without steps and images, because the file does not contain them."""
-    return TrainingPlan(
-        num_examples=0,
-        num_classes=architecture.num_classes,
-        total_steps=0,
-        warmup_steps=0,
-        steps_per_epoch=0.0,
-        peak_learning_rate=0.0,
-    )
 
 
 def _assign_weights(model: SimCLR, detected: DetectedArchitecture, file: WeightsFile) -> int:
@@ -132,16 +121,8 @@ def _write_run(run: RunDir, config: PretrainConfig, plan: TrainingPlan, model: S
 
 
 def _log_summary(
-    run: RunDir,
-    config: PretrainConfig,
-    detected: DetectedArchitecture,
-    file: WeightsFile,
-    num_parameters: int,
+    run: RunDir, image_size: int, detected: DetectedArchitecture, file: WeightsFile
 ) -> None:
-    logger.info(
-        f"imported {len(detected.names)} variables with {num_parameters:,} parameters: the "
-        "complete model"
-    )
     for kind, count in file.skipped.items():
         logger.info(f"skipped by name: {count} values of {kind}")
     if detected.architecture.num_classes is not None:
@@ -151,7 +132,7 @@ def _log_summary(
             "projection head instead, which variable shapes do not show)"
         )
     logger.info(
-        f"{run.path} is a run at step 0 for images of {config.augmentation.image_size} pixels; "
+        f"{run.path} is a run at step 0 for images of {image_size} pixels; "
         f"the file does not name its training data: {_DATASET} is assumed, set another --dataset "
         "in evaluate and finetune\n"
         f"next: simclr-tf export --model_dir={run.path}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,32 +16,25 @@ from simclr_tf.option_groups import Encoder, ProjectionHead
 from simclr_tf.weights_import.variables import Architecture, Variable, reference_variables
 
 Shape = tuple[int, ...]
+_NameFn = Callable[[Variable], str]  # canonical name in a graph, or key in a checkpoint
 
 _V2_RATIO = 0.0625  # SimCLR v2's of selective kernels
-_HEADS = ("projection_head", "linear_head")
 _HINT = "Only complete models of the authors' TF2 code can be imported"
-
-
 _KINDS = (
     *("conv2d_fixed_padding", "conv2d", "batch_norm_relu", "batch_normalization", "dense"),
     *("bottleneck_block", "residual_block", "sk__conv2d", "se__layer"),
 )
 _COUNTED = re.compile(rf"(sync_)?({'|'.join(_KINDS)})(?:_([1-9]\d{{0,8}}))?")
+# Meanings of a layer's number: as it is; counted from the first of its kind, where a gap is a
+# missing layer; or the rank among the numbers of its kind.
+_SCHEMES = ("absolute", "offset", "rank")
 
 
-SCHEMES = ("absolute", "offset", "rank")
-
-
-class LayerNumbering:
+class _LayerNumbering:
     """Conversion between the names of a file and those of `Variable.name`.
 
     Keras numbers the layers of each kind throughout a process, so that the numbers of a model that
     is not the first of its process start above 0.
-
-    Args:
-        names: all names of the file.
-        scheme: meaning of a number: "absolute"; "offset" from the first number of its kind, where
-            a gap is a missing layer; or "rank" among the numbers of its kind.
     """
 
     def __init__(self, names: Iterable[str], scheme: str):
@@ -101,40 +95,32 @@ class DetectedArchitecture:
 def detect_architecture(shapes: Mapping[str, Shape], name_kind: str) -> DetectedArchitecture:
     """Finds the architecture that has exactly the variables of a file.
 
-    Args:
-        shapes: of every variable, by name in the file.
-        name_kind: "name" if variables are named as in a graph, "key" as in a checkpoint.
-
-    Raises:
-        UserError: no architecture matches. The message names the first variable, in build order,
-            that differs from the most similar architecture.
+    `shapes` are those of all variables by name in the file: in the graph if `name_kind` is "name",
+    in the checkpoint if it is "key". The UserError about another model names the first variable, in
+    build order, that differs from the most similar architecture.
     """
+    name_fn = operator.attrgetter(name_kind)
     if name_kind == "key":
-        return _match(shapes, lambda variable: variable.key, lambda key: key)
+        return _match(shapes, name_fn, str)
     # Fewest differences: a missing layer must not shift the names of all later layers.
     fits = []
-    for numbering in (LayerNumbering(shapes, scheme) for scheme in SCHEMES):
+    for numbering in (_LayerNumbering(shapes, scheme) for scheme in _SCHEMES):
         renamed = {numbering.to_canonical(name): shape for name, shape in shapes.items()}
         if len(renamed) < len(shapes):
             raise UserError(f"has batch norm both with and without sync_ in its name. {_HINT}")
-        nearest = reference_variables(_match_names(set(renamed), _name))
+        nearest = reference_variables(_match_names(set(renamed), name_fn))
         fits.append((len({v.name for v in nearest} ^ set(renamed)), renamed, numbering))
     _, renamed, numbering = min(fits, key=lambda fit: fit[0])
-    return _match(renamed, _name, numbering.to_file_name)
-
-
-def _name(variable: Variable) -> str:
-    return variable.name
+    return _match(renamed, name_fn, numbering.to_file_name)
 
 
 def _match(
-    shapes: Mapping[str, Shape],
-    name_fn: Callable[[Variable], str],
-    to_file_name: Callable[[str], str],
+    shapes: Mapping[str, Shape], name_fn: _NameFn, to_file_name: Callable[[str], str]
 ) -> DetectedArchitecture:
+    """Finds the architecture by canonical names; `to_file_name` is for messages and the result."""
     architecture = _match_names(set(shapes), name_fn)
-    expected = {name_fn(v): v for v in reference_variables(architecture)}
-    if not expected.keys() & shapes.keys():
+    expected = [name_fn(v) for v in reference_variables(architecture)]
+    if not set(expected) & shapes.keys():
         first = f": its first variable is {to_file_name(next(iter(shapes)))}" if shapes else ""
         raise UserError(
             f"contains no model of the authors' TF2 code{first}. Fix: choose one that does"
@@ -147,21 +133,19 @@ def _match(
         if name not in expected:
             raise UserError(f"{to_file_name(name)} is not a variable of a {nearest}. {_HINT}")
     architecture = _match_shapes(architecture, shapes, name_fn)
-    variables = reference_variables(architecture)
-    for variable in variables:
-        name = name_fn(variable)
-        if shapes[name] != variable.shape:
+    names = []
+    for variable in reference_variables(architecture):
+        shape, name = shapes[name_fn(variable)], to_file_name(name_fn(variable))
+        if shape != variable.shape:
             raise UserError(
-                f"{to_file_name(name)} has shape {list(shapes[name])}, not "
-                f"{list(variable.shape)} as in a {architecture.describe()}, "
-                f"the most similar architecture. {_HINT}"
+                f"{name} has shape {list(shape)}, not {list(variable.shape)} as in a "
+                f"{architecture.describe()}, the most similar architecture. {_HINT}"
             )
-    return DetectedArchitecture(
-        architecture, tuple((v, to_file_name(name_fn(v))) for v in variables)
-    )
+        names.append((variable, name))
+    return DetectedArchitecture(architecture, tuple(names))
 
 
-def _match_names(found: set[str], name_fn: Callable[[Variable], str]) -> Architecture:
+def _match_names(found: set[str], name_fn: _NameFn) -> Architecture:
     """Returns the architecture, of any size, with the most similar variable names."""
 
     def differences(architecture: Architecture) -> tuple[int, int]:
@@ -188,7 +172,7 @@ def _match_names(found: set[str], name_fn: Callable[[Variable], str]) -> Archite
 
 
 def _match_shapes(
-    architecture: Architecture, shapes: Mapping[str, Shape], name_fn: Callable[[Variable], str]
+    architecture: Architecture, shapes: Mapping[str, Shape], name_fn: _NameFn
 ) -> Architecture:
     """Returns the architecture with the sizes that match most shapes.
 
@@ -199,22 +183,22 @@ def _match_shapes(
     def num_mismatches(candidate: Architecture) -> int:
         return sum(shapes[name_fn(v)] != v.shape for v in reference_variables(candidate))
 
-    def nearest(section: str, field: str, values: Iterable[Any]) -> Architecture:
+    def nearest(field: str, values: Iterable[Any], section: str = "encoder") -> Architecture:
         part = getattr(architecture, section)
         parts = [dataclasses.replace(part, **{field: value}) for value in values]
         candidates = [dataclasses.replace(architecture, **{section: p}) for p in parts]
         return min([architecture, *candidates], key=num_mismatches)
 
     def last(name: str) -> int:
-        return at[name][-1] if at.get(name) else 0
+        return (at.get(name) or (0,))[-1]
 
     blocks = {group: f"encoder/block_group{group}_block1" for group in (4, 3, 2, 1)}
     # The width of the last group is the most precise, because fractions of a filter are dropped.
     filters = {group: last(f"{block}_bn1/gamma") for group, block in blocks.items()}
     widths = [max(1 / 32, count / 2 ** (group + 5)) for group, count in filters.items()]
-    architecture = nearest("encoder", "width_multiplier", widths)
+    architecture = nearest("width_multiplier", widths)
     if not architecture.encoder.sk_ratio:  # with SK, the names determine the stem
-        architecture = nearest("encoder", "stem", STEMS)
+        architecture = nearest("stem", STEMS)
     for field, layer, width_of in (
         ("sk_ratio", "sk_conv1", sk_hidden_width),
         ("se_ratio", "se_conv1", se_hidden_width),
@@ -222,19 +206,14 @@ def _match_shapes(
         if getattr(architecture.encoder, field):
             hidden = {group: last(f"{block}_{layer}/kernel") for group, block in blocks.items()}
             ratios = [_simplest_ratio(filters[group], hidden[group], width_of) for group in blocks]
-            architecture = nearest("encoder", field, ratios)
-    output_widths = {
-        part: [s[-1] for name, s in at.items() if name.startswith(part) and s] for part in _HEADS
-    }
-    architecture = nearest(
-        "head", "proj_out_dim", [end for end in output_widths["projection_head"] if end]
-    )
-    if architecture.num_classes is not None:
-        classes = [
-            dataclasses.replace(architecture, num_classes=n) for n in output_widths["linear_head"]
-        ]
-        architecture = min(classes, key=num_mismatches, default=architecture)
-    return architecture
+            architecture = nearest(field, ratios)
+    widths_of_head = [last(name) for name in at if name.startswith("projection_head")]
+    architecture = nearest("proj_out_dim", filter(None, widths_of_head), section="head")
+    if architecture.num_classes is None:
+        return architecture
+    counts = [shape[-1] for name, shape in at.items() if name.startswith("linear_head") and shape]
+    candidates = [dataclasses.replace(architecture, num_classes=count) for count in counts]
+    return min(candidates, key=num_mismatches, default=architecture)
 
 
 def _simplest_ratio(filters: int, hidden: int, width_of: Callable[[int, float], int]) -> float:

@@ -22,6 +22,7 @@ from simclr_tf.errors import UserError
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
+_DAMAGED_HINT = "Fix: the file is damaged, copy it again"
 # Training state in the authors' checkpoints, by key.
 _TRAINING_STATE = {
     "optimizer state": re.compile(r"(.*/\.OPTIMIZER_SLOT/.*|_?optimizer/.*)"),
@@ -31,28 +32,17 @@ _TRAINING_STATE = {
 
 @dataclasses.dataclass(frozen=True)
 class WeightsFile:
-    """Model variables of a file; values are read one at a time.
+    """Model variables of a file; values are read one at a time."""
 
-    Attributes:
-        kind: "SavedModel" or "TensorFlow checkpoint".
-        name_kind: "name" if variables are named as in the graph, "key" as in the checkpoint.
-        shapes: by variable name.
-        skipped: kind of training state → number of values that are not imported.
-    """
-
-    kind: str
-    name_kind: str
-    shapes: Mapping[str, tuple[int, ...]]
-    skipped: Mapping[str, int]
+    kind: str  # "SavedModel" or "TensorFlow checkpoint"
+    name_kind: str  # "name" if variables are named as in the graph, "key" as in the checkpoint
+    shapes: Mapping[str, tuple[int, ...]]  # by name
+    skipped: Mapping[str, int]  # kind of training state → number of values that are not imported
     _keys: Mapping[str, str]
     _reader: Any
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a variable's value.
-
-        Raises:
-            UserError: it cannot be read or is not finite.
-        """
+        """Returns a variable's value; raises UserError if it is not finite or damaged."""
         try:
             value = self._reader.get_tensor(self._keys[name])
         except tf.errors.OpError as error:
@@ -66,20 +56,11 @@ class WeightsFile:
         return value
 
 
-_DAMAGED_HINT = "Fix: the file is damaged, copy it again"
-
-
 def open_weights_file(path: str | Path) -> WeightsFile:
-    """Opens a SavedModel (its directory) or a TensorFlow checkpoint (PREFIX, or its directory).
-
-    Raises:
-        UserError: it is neither, or it is damaged.
-    """
+    """Opens a SavedModel (its directory) or a TensorFlow checkpoint (PREFIX, or its directory)."""
     path = Path(path)
     try:
-        if (path / "saved_model.pb").is_file():
-            return _saved_model(path)
-        return _checkpoint(path)
+        return _saved_model(path) if (path / "saved_model.pb").is_file() else _checkpoint(path)
     except (DecodeError, IndexError, KeyError, ValueError, OSError, tf.errors.OpError) as error:
         raise UserError(f"cannot be read: {_first_line(error)}. {_DAMAGED_HINT}") from None
 
@@ -99,22 +80,14 @@ def _checkpoint(path: Path) -> WeightsFile:
             "(PREFIX of PREFIX.index), got neither. Fix: choose a local path of either kind"
         )
     reader, shapes = _open(prefix)
-    skipped = {
-        kind: [key for key in shapes if pattern.fullmatch(key)]
-        for kind, pattern in _TRAINING_STATE.items()
-    }
-    dropped = {key for keys in skipped.values() for key in keys}
-    model_shapes = {key: shape for key, shape in shapes.items() if key not in dropped}
-    counts = {kind: len(keys) for kind, keys in skipped.items() if keys}
-    _check_types(reader, {key: key for key in model_shapes})
-    return WeightsFile(
-        "TensorFlow checkpoint",
-        "key",
-        model_shapes,
-        counts,
-        {key: key for key in model_shapes},
-        reader,
-    )
+    keys = {key: key for key in shapes}
+    skipped = {}
+    for kind, pattern in _TRAINING_STATE.items():
+        if matching := list(filter(pattern.fullmatch, keys)):
+            skipped[kind] = len(matching)
+            for key in matching:
+                del keys[key]
+    return _make_file("TensorFlow checkpoint", "key", shapes, skipped, keys, reader)
 
 
 def _saved_model(path: Path) -> WeightsFile:
@@ -128,9 +101,27 @@ def _saved_model(path: Path) -> WeightsFile:
         if name in named:
             raise UserError(f"has two variables of the name {name}. {_DAMAGED_HINT}")
         named[name] = keys[node]
-    _check_types(reader, named)
-    named_shapes = {name: shapes[key] for name, key in named.items()}
-    return WeightsFile("SavedModel", "name", named_shapes, {}, named, reader)
+    return _make_file("SavedModel", "name", shapes, {}, named, reader)
+
+
+def _make_file(
+    kind: str,
+    name_kind: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    skipped: Mapping[str, int],
+    keys: Mapping[str, str],
+    reader: Any,
+) -> WeightsFile:
+    """Checks the types of the variables in `keys`, whose shapes are given by key."""
+    types = reader.get_variable_to_dtype_map()
+    for name, key in keys.items():
+        if types[key] != tf.float32:
+            raise UserError(
+                f"{name} is of type {types[key].name}, expected float32. Only complete models "
+                "of the authors' TF2 code can be imported"
+            )
+    named_shapes = {name: shapes[key] for name, key in keys.items()}
+    return WeightsFile(kind, name_kind, named_shapes, skipped, keys, reader)
 
 
 def _variables_used_by_call(objects: Any) -> list[int]:
@@ -168,7 +159,7 @@ def _keys(objects: Any, reader: Any) -> dict[int, str]:
 
 
 def _open(prefix: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """The reader of a checkpoint and the shapes in it, which must fit into kind lies on disk."""
+    """The reader of a checkpoint and the shapes in it, which must fit into the data on disk."""
     reader = tf.train.load_checkpoint(str(prefix))
     types = reader.get_variable_to_dtype_map()
     shapes = {
@@ -188,16 +179,6 @@ def _open(prefix: Path) -> tuple[Any, dict[str, tuple[int, ...]]]:
             f"expected {declared_bytes:,} bytes of variables, got {actual_bytes:,}. {_DAMAGED_HINT}"
         )
     return reader, shapes
-
-
-def _check_types(reader: Any, keys: Mapping[str, str]) -> None:
-    types = reader.get_variable_to_dtype_map()
-    for name, key in keys.items():
-        if types[key] != tf.float32:
-            raise UserError(
-                f"{name} is of type {types[key].name}, expected float32. Only complete models "
-                "of the authors' TF2 code can be imported"
-            )
 
 
 def _first_line(error: Exception) -> str:
