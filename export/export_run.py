@@ -1,6 +1,5 @@
 """Export of a run's encoder."""
 
-import dataclasses
 import logging
 import re
 import textwrap
@@ -26,16 +25,6 @@ from simclr_tf.utils.files import check_output_path, remove
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class _HeadExport:
-    """Heads that are exported with an encoder, and their description for the model card."""
-
-    arguments: dict[str, Any]  # of `export_saved_model`
-    description: str = ""
-    num_labels: int = 0  # with which the encoder itself was trained
-    training_verb: str = "pretrained"
-
-
 def export_run(model_dir: str | Path, options: ExportOptions | None = None) -> Path:
     """Exports the encoder of a run.
 
@@ -52,17 +41,17 @@ def export_run(model_dir: str | Path, options: ExportOptions | None = None) -> P
     options = options or ExportOptions()
     run = RunDir(Path(model_dir))
     config, _ = run.read_config()
-    is_file = not options.format.startswith("saved_model")
+    is_saved_model = options.format.startswith("saved_model")
     if options.output:
         check_does_not_exist(options.output)
-        check_output_path(options.output, "output", is_file=is_file)
+        check_output_path(options.output, "output", is_file=not is_saved_model)
     else:
         check_output_path(run.export_dir, "model_dir")
     model = load_model(model_dir, options.step)
     step = int(model.step)
     size = options.image_size or config.augmentation.image_size
-    head = _make_head_export(model, run, step)
-    card = _make_model_card(run, model, head, options, step, size)
+    head_arguments, card_arguments = _head_arguments(model, run, step, is_saved_model)
+    card = _make_model_card(run, model, options, step, size, card_arguments)
     output = Path(options.output or run.export_dir / options.file_name(step))
     overwrite = not options.output
     if options.format == "keras":
@@ -88,7 +77,7 @@ def export_run(model_dir: str | Path, options: ExportOptions | None = None) -> P
             float16=options.format.endswith("float16"),
             storage_size=_storage_size(config, size) if options.with_preprocessing else None,
             overwrite=overwrite,
-            **head.arguments,
+            **head_arguments,
         )
     if not options.output:
         prune_old_exports(run.export_dir, step, config.checkpoints.keep_hub_module_max)
@@ -102,12 +91,9 @@ def export_run(model_dir: str | Path, options: ExportOptions | None = None) -> P
 
 
 def prune_old_exports(export_dir: Path, step: int, max_to_keep: int) -> None:
-    """Removes the exports of old steps.
+    """Removes the exports (STEP, STEP.tflite, STEP-float16 etc.) of old steps.
 
-    Args:
-        export_dir: contains STEP, STEP.tflite, STEP-float16 etc.
-        step: never removed, even if other steps are newer.
-        max_to_keep: number of steps, including `step`; 0 or less keeps all.
+    `step` itself stays, even if other steps are newer. `max_to_keep` of 0 or less keeps all.
     """
     exported: dict[int, list[Path]] = {}
     for path in export_dir.iterdir():
@@ -151,10 +137,10 @@ def _calibration_images(config: PretrainConfig, options: ExportOptions, size: in
 def _make_model_card(
     run: RunDir,
     model: SimCLR | Classifier,
-    head: _HeadExport,
     options: ExportOptions,
     step: int,
     size: int,
+    head_arguments: dict[str, Any],
 ) -> str:
     config, plan = run.read_config()
     evaluations = [
@@ -174,39 +160,43 @@ def _make_model_card(
         image_size=size,
         settings=to_json(config),
         evaluations=format_results(evaluations, markdown=True) if evaluations else "",
-        num_labels=head.num_labels,
-        training_verb=head.training_verb,
-        classifier=head.description if options.format.startswith("saved_model") else "",
-        class_names=head.arguments.get("class_names", ()),
         format=options.format,
         accepts_image_bytes=options.with_preprocessing,
+        **head_arguments,
     )
 
 
-def _make_head_export(model: SimCLR | Classifier, run: RunDir, step: int) -> _HeadExport:
+def _head_arguments(
+    model: SimCLR | Classifier, run: RunDir, step: int, has_signatures: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the arguments of `export_saved_model` and `make_model_card` about the heads."""
+    arguments: dict[str, Any]
+    card: dict[str, Any] = {}
     if isinstance(model, Classifier):
         config, plan = run.read_config()
         is_distilled = isinstance(config, DistillConfig)
         kernel, bias = (v.numpy() for v in model.head.variables)
-        return _HeadExport(
-            {
-                "classifier": AffineClassifier(kernel, bias),
-                "classifier_input": model.projection,
-                "class_names": plan.class_names,
-            },
-            "trained together with the encoder",
-            num_labels=plan.num_labels if is_distilled else plan.num_examples,
-            training_verb="distilled" if is_distilled else "trained",
-        )
-    arguments: dict[str, Any] = {"projection_head": model.projection_head}
-    if not run.classifier_file.exists():
-        return _HeadExport(arguments)
-    fitted = FittedClassifier.load(run.classifier_file)
-    if fitted.step != step:
-        logger.warning(
-            f"note: the classifier in {run.classifier_file} was fitted at step {fitted.step} and "
-            f"is not part of the export of step {step}. Fix: run evaluate --save_classifier again"
-        )
-        return _HeadExport(arguments)
-    arguments |= {"classifier": fitted.classifier, "class_names": fitted.class_names}
-    return _HeadExport(arguments, f"{fitted.protocol} on {strip_directories(fitted.dataset)}")
+        classifier, names = AffineClassifier(kernel, bias), plan.class_names
+        arguments = {"classifier_input": model.projection}
+        card = {
+            "num_labels": plan.num_labels if is_distilled else plan.num_examples,
+            "training_verb": "distilled" if is_distilled else "trained",
+        }
+        description = "trained together with the encoder"
+    else:
+        arguments = {"projection_head": model.projection_head}
+        if not run.classifier_file.exists():
+            return arguments, card
+        fitted = FittedClassifier.load(run.classifier_file)
+        if fitted.step != step:
+            logger.warning(
+                f"note: the classifier in {run.classifier_file} was fitted at step {fitted.step} "
+                f"and is not part of the export of step {step}. "
+                "Fix: run evaluate --save_classifier again"
+            )
+            return arguments, card
+        classifier, names = fitted.classifier, fitted.class_names
+        description = f"{fitted.protocol} on {strip_directories(fitted.dataset)}"
+    if has_signatures:
+        card |= {"classifier": description, "class_names": names}
+    return arguments | {"classifier": classifier, "class_names": names}, card

@@ -10,19 +10,11 @@ from simclr_tf.data.decoding import MAX_PIXELS, decode_png, resize_to_square
 def decode_and_crop(image_bytes: tf.Tensor, image_size: int, storage_size: int) -> tf.Tensor:
     """Decodes images, and crops and resizes them as evaluation does with images of a folder.
 
-    Images larger than 32 pixels are cropped to a central square of 87.5 % of the shorter side,
-    smaller ones to the central square.
+    Images larger than 32 pixels are resized to side `storage_size` and cropped to a central square
+    of 87.5 % of the shorter side, smaller ones to the central square. Files of another format, of
+    more than 179 million pixels or damaged ones raise InvalidArgumentError when the graph is run.
 
-    Args:
-        image_bytes: string [N], JPEG or PNG files of any size up to 179 million pixels.
-        image_size: side of the result, in pixels.
-        storage_size: side of the square to which an image is resized before it is cropped.
-
-    Returns:
-        float32 [N, image_size, image_size, 3] in [0, 1].
-
-    Raises:
-        tf.errors.InvalidArgumentError: when run, a file is of another format, too large or damaged.
+    Returns float32 [N, S, S, 3] in [0, 1] for image_bytes string [N].
     """
 
     def decode_one(contents: tf.Tensor) -> tf.Tensor:

@@ -13,17 +13,8 @@ from simclr_tf.models.layers import disable_dropout
 def float32_inference_copy(model: keras.Model, float16: bool = False) -> keras.Model:
     """Rebuilds a model in float32 with ordinary batch normalization and the same weights.
 
-    Dropout is disabled, so that an export contains no random operations.
-
-    Args:
-        model: functional or Sequential model.
-        float16: store the variables in float16, except those of batch normalization.
-
-    Returns:
-        The copy, all of whose layers are trainable.
-
-    Raises:
-        UserError: the model is a subclass, or a weight exceeds the range of float16.
+    Dropout is disabled, so that an export contains no random operations, and all layers of the copy
+    are trainable. With `float16`, variables are stored in it, except those of batch normalization.
     """
     if not model.inputs:
         raise UserError(

@@ -1,9 +1,7 @@
 """Export to a single file: Keras or TensorFlow Lite."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +12,7 @@ from simclr_tf.exporter.model_card import add_checksum
 from simclr_tf.exporter.saved_model import check_does_not_exist, export_saved_model
 from simclr_tf.utils.files import atomic_path, atomic_write
 
-QUANTIZATIONS = ("float32", "float16", "int8")
+_QUANTIZATIONS = ("float32", "float16", "int8")
 
 
 def export_keras(
@@ -83,8 +81,8 @@ def export_tflite(
         output: the file; the model card is written to OUTPUT.md.
         image_size: S, in pixels.
         model_card: Markdown; a checksum is appended.
-        quantization: one of QUANTIZATIONS. float16: weights of half the size, computed in float32
-            on a CPU. int8: 8-bit weights and activations.
+        quantization: "float32"; "float16", weights of half the size, computed in float32 on a CPU;
+            or "int8", 8-bit weights and activations.
         calibration: for int8, float32 [M, S, S, 3] in [0, 1]: a few hundred typical images, which
             set the ranges of the activations.
         overwrite: replace `output` if it exists.
@@ -97,8 +95,8 @@ def export_tflite(
             of layers.
         ValueError: int8 without calibration images.
     """
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(f"quantization must be one of {', '.join(QUANTIZATIONS)}")
+    if quantization not in _QUANTIZATIONS:
+        raise ValueError(f"quantization must be one of {', '.join(_QUANTIZATIONS)}")
     check_does_not_exist(output, overwrite)
     with atomic_path(output) as temporary, tempfile.TemporaryDirectory() as directory:
         # A SavedModel gives input and output their names.
@@ -115,14 +113,10 @@ def export_tflite(
             if calibration is None or not len(calibration):
                 raise ValueError("int8 needs calibration images")
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: _representative_dataset(calibration)
+            images = calibration[:, np.newaxis]
+            converter.representative_dataset = lambda: ({"images": image} for image in images)
         temporary.write_bytes(converter.convert())
     return _write_card(Path(output), model_card)
-
-
-def _representative_dataset(images: np.ndarray) -> Iterator[dict[str, Any]]:
-    for image in images:
-        yield {"images": image[np.newaxis]}
 
 
 def _write_card(output: Path, card: str) -> Path:

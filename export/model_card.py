@@ -10,10 +10,10 @@ import tf_keras as keras
 _MAX_CLASSES = 20
 
 # Settings that describe the machine and not the model.
-_LOCAL_SETTINGS = frozenset(
-    {"checkpoint", "data_dir", "gcp_project", "master", "model_dir", "preset", "teacher"}
-    | {"tpu_name", "tpu_zone"}
-)
+_LOCAL_SETTINGS = {
+    *("checkpoint", "data_dir", "gcp_project", "master", "model_dir", "preset", "teacher"),
+    *("tpu_name", "tpu_zone"),
+}
 # Prefixes of settings that contain a path.
 _PATH_PREFIXES = ("folder", "keras_cv")
 
@@ -46,18 +46,17 @@ def make_model_card(
 
     Args:
         encoder: the exported model.
-        architecture: description such as "ResNet-18 × 0.25, CIFAR stem".
-        dataset: description of the training data, such as "cifar10, split train".
+        architecture: its description.
+        dataset: description of the training data.
         step: number of training steps.
         image_size: S, the side of the images in pixels.
-        settings: the run's resolved configuration, nested or flat; paths such as `data_dir` and
-            values of None are omitted.
-        evaluations: Markdown, such as `format_results(records, markdown=True)`; may be empty.
+        settings: the run's configuration, nested or flat; paths and values of None are omitted.
+        evaluations: Markdown, such as `format_results(records, markdown=True)`.
         num_labels: number of labels used in training.
         training_verb: "pretrained", "trained" or "distilled".
         classifier: description of the exported classifier; empty without one.
         class_names: of the classifier's logits.
-        format: of the export, one of FORMATS.
+        format: value of `--format`.
         accepts_image_bytes: the export has the signature `serving_encoded`.
 
     Returns:
@@ -126,24 +125,16 @@ def load_snippet(format: str, path: str, encoder: keras.Model) -> str:
     """Returns the lines of Python that load an export and compute `features`."""
     if format == "keras":
         uses_keras_cv = any(type(x).__module__.startswith("keras_cv") for x in encoder.layers)
-        lines = [
-            "import keras_cv, tf_keras" if uses_keras_cv else "import tf_keras",
-            f'encoder = tf_keras.models.load_model("{path}")',
-            "features = encoder(images, training=False)",
-        ]
-    elif format.startswith("tflite"):
-        lines = [
-            "import tensorflow as tf",
-            f'encoder = tf.lite.Interpreter("{path}").get_signature_runner()',
-            'features = encoder(images=images)["features"]',
-        ]
-    else:
-        lines = [
-            "import tensorflow as tf",
-            f'encoder = tf.saved_model.load("{path}")',
-            "features = encoder(images)",
-        ]
-    return "\n".join(lines)
+        return f"""import {"keras_cv, " if uses_keras_cv else ""}tf_keras
+encoder = tf_keras.models.load_model("{path}")
+features = encoder(images, training=False)"""
+    if format.startswith("tflite"):
+        return f"""import tensorflow as tf
+encoder = tf.lite.Interpreter("{path}").get_signature_runner()
+features = encoder(images=images)["features"]"""
+    return f"""import tensorflow as tf
+encoder = tf.saved_model.load("{path}")
+features = encoder(images)"""
 
 
 _ENCODED = """
@@ -175,12 +166,10 @@ Its head: {classifier}.
 
 def strip_directories(value: Any) -> Any:
     """Returns a setting without directories: `folder:SOME/PATH/photos` → `folder:photos`."""
-    prefix, colon, path = value.partition(":") if isinstance(value, str) else ("", "", "")
-    return (
-        f"{prefix}:{path.rstrip('/').rpartition('/')[2]}"
-        if colon and prefix in _PATH_PREFIXES
-        else value
-    )
+    prefix, _, path = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if not path or prefix not in _PATH_PREFIXES:
+        return value
+    return f"{prefix}:{path.rstrip('/').rpartition('/')[2]}"
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,12 +6,8 @@ from simclr_tf.errors import UserError
 from simclr_tf.options import OptionGroup, option
 
 FORMATS = (
-    "saved_model",
-    "saved_model_float16",
-    "keras",
-    "tflite",
-    "tflite_float16",
-    "tflite_int8",
+    *("saved_model", "saved_model_float16", "keras"),
+    *("tflite", "tflite_float16", "tflite_int8"),
 )
 
 

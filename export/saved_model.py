@@ -16,7 +16,6 @@ from simclr_tf.exporter.inference_copy import float32_inference_copy
 from simclr_tf.exporter.model_card import add_checksum
 from simclr_tf.utils.files import atomic_path, write_errors_name
 
-MODEL_CARD = "README.md"
 WEIGHTS = "variables/variables.data-00000-of-00001"
 
 
@@ -50,9 +49,8 @@ def export_saved_model(
       any size → `features` and the outputs of `classify`
 
     The export is a float32 copy with ordinary batch normalization, for any precision and
-    distribution of `encoder`, which is not changed and may be in training. Under a strategy with
-    several workers all of them must call this function, each with a different `output`, because
-    averaging batch-norm statistics over replicas takes all of them.
+    distribution of `encoder`, which may be in training. With several workers all of them must call
+    this function, each with a different `output`, because batch-norm statistics are averaged.
 
     >>> import tempfile
     >>> import numpy as np
@@ -75,12 +73,10 @@ def export_saved_model(
         projection_head: features → [N, P]; its variables are not in `obj.variables`.
         classifier: of the features, or of the output of `classifier_input`; its variables are
             `obj.classifier_variables`.
-        classifier_input: features → input of the classifier, or None.
+        classifier_input: features → input of the classifier.
         class_names: of the classifier's C logits.
-        float16: store kernels in float16: half the bytes, for inference. Computation and batch
-            normalization stay float32.
-        storage_size: side of the square at which evaluation stores images before it crops them;
-            encoded images are processed in the same way.
+        float16: store kernels in float16, for inference; computation stays float32.
+        storage_size: side of the square at which evaluation stores images before it crops them.
         overwrite: replace `output` if it exists.
 
     Returns:
@@ -108,7 +104,7 @@ def export_saved_model(
     with atomic_path(output) as temporary, write_errors_name(output, tf.errors.OpError):
         tf.saved_model.save(root, str(temporary), signatures=signatures)
         card = add_checksum(model_card, temporary, WEIGHTS)
-        (temporary / MODEL_CARD).write_text(card, encoding="utf-8")
+        (temporary / "README.md").write_text(card, encoding="utf-8")
     return Path(output)
 
 
@@ -136,29 +132,21 @@ class _ClassifierHead:
     """Optional hidden layers and the affine classifier."""
 
     def __init__(
-        self,
-        fitted: AffineClassifier,
-        classifier_input: keras.Model | None,
-        class_names: Sequence[str],
+        self, fitted: AffineClassifier, input_model: keras.Model | None, class_names: Sequence[str]
     ):
-        kernel, bias = (tf.constant(part, tf.float32) for part in (fitted.kernel, fitted.bias))
-        if kernel.shape[1] != len(class_names):
-            raise ValueError(f"{kernel.shape[1]} logits, but {len(class_names)} class names")
-        self._kernel = tf.Variable(kernel, name="classifier/kernel")
-        self._bias = tf.Variable(bias, name="classifier/bias")
-        self._input_model = classifier_input
+        if fitted.kernel.shape[1] != len(class_names):
+            raise ValueError(f"{fitted.kernel.shape[1]} logits, but {len(class_names)} class names")
+        self._kernel = tf.Variable(fitted.kernel, dtype=tf.float32, name="classifier/kernel")
+        self._bias = tf.Variable(fitted.bias, dtype=tf.float32, name="classifier/bias")
+        self._input_model = input_model
+        inputs = input_model.variables if input_model else []
+        self.variables = [*inputs, self._kernel, self._bias]
         self.names = tf.constant(list(class_names))
 
-    @property
-    def variables(self) -> list[tf.Variable]:
-        inputs = self._input_model.variables if self._input_model else []
-        return [*inputs, self._kernel, self._bias]
-
     def logits(self, features: tf.Tensor) -> tf.Tensor:
-        inputs = features
         if self._input_model is not None:
-            inputs = self._input_model(features, training=False)
-        return tf.matmul(inputs, self._kernel) + self._bias
+            features = self._input_model(features, training=False)
+        return tf.matmul(features, self._kernel) + self._bias
 
     def predict(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = self.logits(features)

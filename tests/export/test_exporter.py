@@ -14,35 +14,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import AffineClassifier
-from simclr_tf.exporter import export_saved_model
+from simclr_tf.exporter import export_keras, export_saved_model
 from simclr_tf.exporter.export_run import prune_old_exports
 from simclr_tf.exporter.saved_model import WEIGHTS
 from simclr_tf.models import ResNet, build_projection_head
-
-SIZE = 16
-IMAGES = np.random.default_rng(0).uniform(size=(5, SIZE, SIZE, 3)).astype(np.float32)
-WIDTH = 1 / 16  # 32 features
-
-
-def _trained(model, inputs):
-    """Give `model` gammas, betas and moving statistics unlike those of a fresh one."""
-    rng = np.random.default_rng(0)
-    for _ in range(3):
-        model(inputs, training=True)
-    model.set_weights(
-        [w + 0.3 * rng.uniform(size=w.shape) if w.ndim == 1 else w for w in model.get_weights()]
-    )
-    return model
-
-
-def _tiny(dtype="float32", synchronized=False):
-    images = keras.Input((SIZE, SIZE, 3), dtype="float64" if dtype == "float64" else "float32")
-    conv = keras.layers.Conv2D(4, 3, kernel_regularizer=keras.regularizers.L2(0.5), dtype=dtype)
-    norm = keras.layers.BatchNormalization(momentum=0.5, synchronized=synchronized, dtype=dtype)
-    # A model within the model: configurations nest.
-    inner = keras.Sequential([keras.Input((14, 14, 4)), norm, keras.layers.ReLU(dtype=dtype)])
-    pool = keras.layers.GlobalAveragePooling2D(dtype=dtype)
-    return _trained(keras.Model(images, pool(inner(conv(images)))), IMAGES)
+from tests.export.tiny_encoder import FEATURES, IMAGES, SIZE, give_statistics, tiny_encoder
 
 
 def _export(encoder, output, **changes):
@@ -52,12 +28,12 @@ def _export(encoder, output, **changes):
 
 @pytest.fixture(scope="module")
 def resnet():
-    return _trained(ResNet(18, WIDTH, stem="cifar"), IMAGES)
+    return give_statistics(ResNet(18, 1 / 16, stem="cifar"), IMAGES)
 
 
 @pytest.fixture(scope="module")
 def head():
-    return _trained(
+    return give_statistics(
         build_projection_head("nonlinear", 2, 6, input_dim=32), np.ones((2, 32), np.float32)
     )
 
@@ -65,6 +41,12 @@ def head():
 @pytest.fixture(scope="module")
 def exported(resnet, head, tmp_path_factory):
     return _export(resnet, tmp_path_factory.mktemp("export") / "7", projection_head=head)
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    """The export, for tests that do not call it in training mode."""
+    return tf.saved_model.load(str(exported))
 
 
 def test_export_computes_the_features_in_both_modes(resnet, exported):
@@ -99,8 +81,7 @@ def test_batch_statistics_change_only_in_training_mode(resnet, exported):
     assert all((value != before[name]).any() for name, value in statistics().items())
 
 
-def test_export_lists_the_variables_of_the_encoder(resnet, exported):
-    loaded = tf.saved_model.load(str(exported))
+def test_export_lists_the_variables_of_the_encoder(resnet, loaded):
     assert [v.name for v in loaded.variables] == [v.name for v in resnet.variables]
     names = [v.name for v in loaded.trainable_variables]
     assert names == [v.name for v in resnet.trainable_variables]
@@ -108,8 +89,7 @@ def test_export_lists_the_variables_of_the_encoder(resnet, exported):
     assert {id(v) for v in loaded.trainable_variables} < {id(v) for v in loaded.variables}
 
 
-def test_signatures_compute_every_output(resnet, head, exported):
-    loaded = tf.saved_model.load(str(exported))
+def test_signatures_compute_every_output(resnet, head, loaded):
     assert set(loaded.signatures) == {"serving_default", "all_outputs"}
     images = tf.constant(IMAGES)
     features = resnet(images, training=False)
@@ -149,10 +129,12 @@ def test_export_contains_only_the_model_and_no_random_operation(resnet, head, ex
 CONSUMER = """
 import sys
 import numpy as np, tensorflow as tf, tensorflow_hub as hub, tf_keras as keras
-resnet, tiny, data = sys.argv[1:]
+resnet, tiny, keras_file, data = sys.argv[1:]
 data = np.load(data)
 images = data["images"]
 np.testing.assert_allclose(tf.saved_model.load(resnet)(images), data["resnet"], atol=1e-5)
+loaded = keras.models.load_model(keras_file)
+np.testing.assert_allclose(loaded(images, training=False), data["resnet"], atol=1e-5)
 
 layer = hub.KerasLayer(tiny, trainable=True)
 model = keras.Sequential([keras.Input(images.shape[1:]), layer, keras.layers.Dense(2)])
@@ -169,13 +151,14 @@ print("consumed")
 """
 
 
-def test_export_is_fine_tuned_without_this_package(resnet, exported, tmp_path):
-    tiny = _tiny()
-    path = _export(tiny, tmp_path / "tiny")
+def test_exports_are_loaded_and_fine_tuned_without_this_package(resnet, exported, tmp_path):
+    tiny = tiny_encoder()
     outputs = {"resnet": resnet(IMAGES, training=False), "tiny": tiny(IMAGES, training=False)}
     np.savez(tmp_path / "data.npz", images=IMAGES, **outputs)
+    keras_file = export_keras(resnet, tmp_path / "encoder.keras", model_card="")
+    paths = [exported, _export(tiny, tmp_path / "tiny"), keras_file, tmp_path / "data.npz"]
     done = subprocess.run(
-        [sys.executable, "-c", CONSUMER, str(exported), str(path), str(tmp_path / "data.npz")],
+        [sys.executable, "-c", CONSUMER, *map(str, paths)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -186,8 +169,8 @@ def test_export_is_fine_tuned_without_this_package(resnet, exported, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "float64"])
 def test_export_of_any_precision_is_float32(dtype, tmp_path):
-    encoder = _tiny(dtype)
-    plain = _tiny()
+    encoder = tiny_encoder(dtype)
+    plain = tiny_encoder()
     plain.set_weights(encoder.get_weights())
     loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
     assert {v.dtype for v in loaded.variables} == {tf.float32}
@@ -198,14 +181,14 @@ def test_export_of_any_precision_is_float32(dtype, tmp_path):
 
 
 def test_regularizers_are_exported_as_callables(tmp_path):
-    encoder = _tiny()
+    encoder = tiny_encoder()
     loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
     (loss,) = loaded.regularization_losses
     np.testing.assert_allclose(loss(), 0.5 * (encoder.variables[0].numpy() ** 2).sum(), rtol=1e-5)
 
 
 def test_frozen_encoder_is_exported_trainable(tmp_path):
-    encoder = _tiny()
+    encoder = tiny_encoder()
     encoder.trainable = False
     loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
     np.testing.assert_allclose(loaded(IMAGES), encoder(IMAGES), atol=1e-6)
@@ -218,13 +201,13 @@ def test_frozen_encoder_is_exported_trainable(tmp_path):
 def test_encoder_with_synchronized_batch_norm_runs_on_one_device(tmp_path, mirrored):
     strategy = mirrored(2)
     with strategy.scope():
-        encoder = _tiny(synchronized=True)
+        encoder = tiny_encoder(synchronized=True)
         # As a callback does it: within the scope.
         path = _export(encoder, tmp_path / "out")
         expected = encoder(IMAGES, training=False)
     loaded = tf.saved_model.load(str(path))
     np.testing.assert_allclose(loaded(IMAGES), expected, atol=1e-6)
-    plain = _tiny()
+    plain = tiny_encoder()
     plain.set_weights(encoder.get_weights())
     np.testing.assert_allclose(loaded(IMAGES, True), plain(IMAGES, training=True), atol=1e-6)
     for mine, theirs in zip(loaded.variables, plain.variables, strict=True):
@@ -249,7 +232,7 @@ class _ExportEachEpoch(keras.callbacks.Callback):
 def test_exporting_during_training_does_not_change_training(tmp_path):
     def train(callbacks):
         keras.utils.set_random_seed(0)
-        encoder = _tiny()
+        encoder = tiny_encoder()
         encoder._name = "encoder"
         model = keras.Sequential([encoder, keras.layers.Dense(2)])
         model.compile(
@@ -284,9 +267,9 @@ def test_existing_directory_is_replaced_only_with_overwrite(tmp_path):
     target.mkdir()
     (target / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match=r"--output=.*out: expected a path that does not exist"):
-        _export(_tiny(), target)
+        _export(tiny_encoder(), target)
     assert [p.name for p in target.iterdir()] == ["mine.txt"]
-    _export(_tiny(), target, overwrite=True)
+    _export(tiny_encoder(), target, overwrite=True)
     card = (target / "README.md").read_text()
     digest = hashlib.sha256((target / WEIGHTS).read_bytes()).hexdigest()
     assert card.startswith("# card\n") and digest in card
@@ -295,14 +278,14 @@ def test_existing_directory_is_replaced_only_with_overwrite(tmp_path):
 
 
 def test_failed_export_does_not_change_the_old_one(tmp_path):
-    path = _export(_tiny(), tmp_path / "out")
+    path = _export(tiny_encoder(), tmp_path / "out")
     before = (path / "saved_model.pb").read_bytes()
     misfit = build_projection_head("linear", out_dim=2, input_dim=77)
     with pytest.raises(ValueError, match="77"):
-        _export(_tiny(), tmp_path / "out", overwrite=True, projection_head=misfit)
+        _export(tiny_encoder(), tmp_path / "out", overwrite=True, projection_head=misfit)
     assert (path / "saved_model.pb").read_bytes() == before
     # What it left behind is in nobody's way.
-    _export(_tiny(), tmp_path / "out", overwrite=True)
+    _export(tiny_encoder(), tmp_path / "out", overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -336,16 +319,17 @@ def test_subclassed_model_is_refused(tmp_path):
 
 
 NAMES = ("Käse", "b", "c")
-KERNEL = np.random.default_rng(1).normal(size=(32, 3)).astype(np.float32)
+KERNEL = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
 BIAS = np.array([0.1, -0.2, 0.3], np.float32)
 
 
 @pytest.mark.parametrize("through_head", [False, True])
-def test_classify_returns_logits_probabilities_and_names(resnet, head, tmp_path, through_head):
-    width = 6 if through_head else 32
-    classifier = AffineClassifier(KERNEL[:width], BIAS)
-    settings = {"classifier_input": head} if through_head else {}
-    output = _export(resnet, tmp_path / "out", classifier=classifier, class_names=NAMES, **settings)
+def test_classify_returns_logits_probabilities_and_names(tmp_path, through_head):
+    encoder = tiny_encoder()
+    head = build_projection_head("nonlinear", 2, 6, input_dim=FEATURES) if through_head else None
+    width = 6 if through_head else FEATURES
+    settings = {"classifier": AffineClassifier(KERNEL[:width], BIAS), "classifier_input": head}
+    output = _export(encoder, tmp_path / "out", class_names=NAMES, **settings)
     loaded = tf.saved_model.load(str(output))
     assert set(loaded.signatures) == {"serving_default", "all_outputs", "classify"}
     images = tf.constant(IMAGES)
@@ -365,7 +349,7 @@ def test_classify_returns_logits_probabilities_and_names(resnet, head, tmp_path,
     served = loaded.signatures["serving_default"](images=images)
     np.testing.assert_array_equal(served["features"], features)
     # The encoder's own variables stay those of the encoder.
-    assert [v.name for v in loaded.variables] == [v.name for v in resnet.variables]
+    assert [v.name for v in loaded.variables] == [v.name for v in encoder.variables]
     shapes = [tuple(v.shape) for v in loaded.classifier_variables]
     assert shapes[-2:] == [(width, 3), (3,)]
 
@@ -387,20 +371,21 @@ def test_float16_export_halves_the_kernels_and_computes_in_float32(
 
 
 def test_weight_above_the_maximum_of_float16_is_refused(tmp_path):
-    encoder = _tiny()
+    encoder = tiny_encoder()
     encoder.layers[1].kernel.assign(encoder.layers[1].kernel + 1e5)
     with pytest.raises(UserError, match="65,504"):
         _export(encoder, tmp_path / "out", float16=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_encoders_in_a_process_have_separate_exports(resnet, exported, tmp_path):
+def test_two_encoders_in_a_process_have_separate_exports(tmp_path):
     """Layers of the same names, built, exported and used next to each other."""
-    other = _trained(ResNet(18, WIDTH, stem="cifar"), IMAGES)
-    second = tf.saved_model.load(str(_export(other, tmp_path / "second")))
-    first = tf.saved_model.load(str(exported))
-    for loaded, encoder in ((first, resnet), (second, other), (first, resnet)):
+    encoders = [tiny_encoder(), tiny_encoder()]
+    paths = [_export(encoder, tmp_path / str(i)) for i, encoder in enumerate(encoders)]
+    first, second = (tf.saved_model.load(str(path)) for path in paths)
+    for loaded, encoder in zip((first, second, first), (*encoders, encoders[0]), strict=True):
         np.testing.assert_allclose(loaded(IMAGES), encoder(IMAGES, training=False), atol=1e-5)
+    assert np.abs(first(IMAGES) - second(IMAGES)).max() > 1e-3
     assert [v.name for v in first.variables] == [v.name for v in second.variables]
 
 
@@ -417,11 +402,7 @@ def test_truncated_export_computes_no_features(exported, tmp_path, file, share):
         tf.saved_model.load(str(tmp_path / "cut"))(IMAGES)
 
 
-def test_classifier_requires_a_name_for_every_logit(resnet, tmp_path):
+def test_classifier_requires_a_name_for_every_logit(tmp_path):
+    settings = {"classifier": AffineClassifier(KERNEL[:FEATURES], BIAS), "class_names": ("a", "b")}
     with pytest.raises(ValueError, match="3 logits, but 2 class names"):
-        _export(
-            resnet,
-            tmp_path / "out",
-            classifier=AffineClassifier(KERNEL, BIAS),
-            class_names=("a", "b"),
-        )
+        _export(tiny_encoder(), tmp_path / "out", **settings)
