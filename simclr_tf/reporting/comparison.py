@@ -9,7 +9,7 @@ from simclr_tf.errors import UserError
 from simclr_tf.evaluation.run_table import classifier_label
 from simclr_tf.reporting.html import Plot, Table, write_page
 from simclr_tf.reporting.plots import MISSING, bar_plot, plot_runs_curves, without_probes
-from simclr_tf.reporting.run_info import RunInfo, load_run_info, recorded_command, summary_rows
+from simclr_tf.reporting.run_info import RunInfo, load_run_info, summary_rows
 from simclr_tf.runs.results_file import Record, with_defaults
 from simclr_tf.runs.run_dir import RunDir, identity_settings
 from simclr_tf.utils.files import check_output_path, format_bytes
@@ -36,9 +36,8 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
         raise UserError("--runs: expected different runs, got one of them twice")
     output = Path(output)
     check_output_path(output, "output", is_file=True)
-    runs = dict(
-        zip(_short_names(paths), (load_run_info(RunDir(path)) for path in paths), strict=True)
-    )
+    infos = [load_run_info(RunDir(path)) for path in paths]
+    runs = dict(zip(_short_names(paths), infos, strict=True))
     tables, plots = result_tables(runs)
     size = write_page(
         output,
@@ -50,7 +49,7 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
         curves=plot_runs_curves({name: info.rows for name, info in runs.items()}),
         differing=_differing_settings(runs),
         summary_rows=_summary_table(runs),
-        commands={name: recorded_command(info) for name, info in runs.items()},
+        commands={name: info.command for name, info in runs.items()},
         size_hint="compare fewer runs",
     )
     logger.info(f"report of {len(runs)} runs: {output} ({format_bytes(size)})")
@@ -67,56 +66,48 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 
 def result_tables(runs: Mapping[str, RunInfo]) -> tuple[list[tuple[str, Table]], list[Plot]]:
     """Returns tables and plots of the newest results, by dataset, splits and metric."""
-    found: dict[tuple[str, ...], list[tuple[str, Record]]] = {}
+    groups: dict[tuple[str, ...], list[tuple[str, Record]]] = {}
     for name, info in runs.items():
         for record in map(with_defaults, info.records):
-            about = tuple(record[key] for key in ("dataset", "train_split", "test_split", "metric"))
-            found.setdefault(about, []).append((name, record))
-    tables, plots = [], []
-    for number, ((dataset, train, test, metric), members) in enumerate(found.items(), 1):
-        most = max(record["num_train"] for _, record in members)
-        values: dict[str, dict[tuple[str, ...], float]] = {}
-        for name, record in members:
-            values.setdefault(name, {})[_result_key(record, most)] = record["value"]
-        kinds = list(dict.fromkeys(kind for of_run in values.values() for kind in of_run))
-        kinds.sort(key=lambda kind: bool(kind[-1]))  # the encoder itself before baselines
-        title = f"{dataset}: trained on {train}, tested on {test}, {metric} in percent"
-        rows = [
-            (
-                ", ".join(filter(None, kind)),
-                *(_percent(values.get(name, {}).get(kind)) for name in runs),
+            key = tuple(
+                record[field] for field in ("dataset", "train_split", "test_split", "metric")
             )
-            for kind in kinds
+            groups.setdefault(key, []).append((name, record))
+    tables, plots = [], []
+    for number, ((dataset, train, test, metric), members) in enumerate(groups.items(), 1):
+        max_labels = max(record["num_train"] for _, record in members)
+        cells: dict[tuple[str, ...], dict[str, str]] = {}
+        for name, record in members:
+            row = cells.setdefault(_row_key(record, max_labels), {})
+            row[name] = f"{100 * record['value']:.1f}"
+        rows = [
+            (", ".join(filter(None, key)), *(cells[key].get(name, MISSING) for name in runs))
+            for key in sorted(cells, key=lambda key: bool(key[-1]))  # baselines last
         ]
+        title = f"{dataset}: trained on {train}, tested on {test}, {metric} in percent"
         table = Table(("", *runs), rows)
         tables.append((title, table))
         plots.append(bar_plot(f"figures-{number}", title, without_probes(table), "percent"))
     return tables, plots
 
 
-def _result_key(record: Record, most: int) -> tuple[str, ...]:
+def _row_key(record: Record, max_labels: int) -> tuple[str, ...]:
     """Returns the classifier, the number of labels if reduced, and the baseline."""
-    labels = f"{record['num_train']:,} labels" if record["num_train"] < most else ""
+    labels = f"{record['num_train']:,} labels" if record["num_train"] < max_labels else ""
     return classifier_label(record), labels, record["protocol"].partition("/")[2]
 
 
-def _percent(value: float | None) -> str:
-    return MISSING if value is None else f"{100 * value:.1f}"
-
-
 def _differing_settings(runs: Mapping[str, RunInfo]) -> Table:
-    """Returns a table of the settings that differ between the runs."""
-    all_settings = {name: identity_settings(info.config, info.plan) for name, info in runs.items()}
-    names = dict.fromkeys(setting for found in all_settings.values() for setting in found)
+    settings = [identity_settings(info.config, info.plan) for info in runs.values()]
     rows = [
-        (setting, *(str(found.get(setting, MISSING)) or MISSING for found in all_settings.values()))
-        for setting in names
+        (name, *(str(found.get(name, MISSING)) or MISSING for found in settings))
+        for name in dict.fromkeys(name for found in settings for name in found)
     ]
     return Table(("setting", *runs), [row for row in rows if len(set(row[1:])) > 1])
 
 
 def _summary_table(runs: Mapping[str, RunInfo]) -> Table:
-    info = [dict(summary_rows(run)) for run in runs.values()]
+    summaries = [dict(summary_rows(info)) for info in runs.values()]
     # The software and machine of this report are the same for all.
-    rows = [(what, *(of_run[what] for of_run in info)) for what in info[0] if what != "this report"]
-    return Table(("", *runs), rows)
+    names = [name for name in summaries[0] if name != "this report"]
+    return Table(("", *runs), [(name, *(s[name] for s in summaries)) for name in names])

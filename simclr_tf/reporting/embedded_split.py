@@ -1,7 +1,6 @@
 """Images of a split with their features and thumbnails."""
 
 import base64
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from simclr_tf.embedding.projector import make_sprite
 from simclr_tf.evaluation.features import FeatureExtractor, FeatureStore
 from simclr_tf.evaluation.load_encoder import FrozenEncoder
 
-logger = logging.getLogger(__name__)
-
 _BATCH_SIZE = 256
 _MAX_THUMBNAIL_SIDE = 96
 _MAX_SPRITE_BYTES = 3_000_000
@@ -28,13 +25,7 @@ _MIN_TILE = 16
 
 @dataclass(frozen=True)
 class EmbeddedSplit:
-    """Evenly spaced images of a split, with their features.
-
-    Attributes:
-        rows: images and features [N, D].
-        split: name of the split.
-        total: number of images in the split.
-    """
+    """Evenly spaced images of the `total` images of a split, with their features [N, D]."""
 
     rows: EmbeddedDataset
     split: str
@@ -63,15 +54,7 @@ class EmbeddedSplit:
         return evenly_spaced_sample(len(self), max_count)
 
     def thumbnails(self, positions: np.ndarray, size: int | None = None) -> dict[int, np.ndarray]:
-        """Returns images as the encoder receives them, uint8 [S, S, 3], by position.
-
-        Args:
-            positions: in any order.
-            size: S; by default that of single images in the report.
-
-        Raises:
-            UserError: an image cannot be read.
-        """
+        """Returns images as the encoder receives them, uint8 [S, S, 3], by position."""
         default = min(_MAX_THUMBNAIL_SIDE, *self.rows.source.image_shape[:2])
         return self.rows.images(positions, size or default)
 
@@ -79,36 +62,22 @@ class EmbeddedSplit:
 def embed_split(
     encoder: FrozenEncoder, source: ImageSource, split: str, max_images: int, cache_dir: Path
 ) -> EmbeddedSplit:
-    """Embeds at most `max_images` images of a split; caches the features.
-
-    Raises:
-        UserError: an image cannot be read, or the encoder does not return one finite vector per
-            image.
-    """
+    """Embeds at most `max_images` images of a split; caches the features."""
     extract = FeatureExtractor(
-        encoder.encoder,
-        encoder.image_size,
-        _BATCH_SIZE,
-        cache_dir,
-        encoder.fingerprint,
+        encoder.encoder, encoder.image_size, _BATCH_SIZE, cache_dir, encoder.fingerprint
     )
     total = source.num_examples
-    if total <= max_images:
-        features = extract(source)
-        return EmbeddedSplit(
-            EmbeddedDataset(source, features.features, features.labels), split, total
-        )
     positions = evenly_spaced_sample(total, max_images)
-    sample = source.subset(positions)
+    sample = source if total <= max_images else source.subset(positions)
     cache_path = extract.cache_path(source)
-    if cache_path is not None and FeatureStore(cache_path, total).is_complete:
+    if sample is not source and cache_path and FeatureStore(cache_path, total).is_complete:
         # `simclr-tf evaluate` or `embed` has cached the whole split.
-        features = extract(source)
-        rows = EmbeddedDataset(sample, features.features[positions], features.labels[positions])
+        whole = extract(source)
+        features, labels = whole.features[positions], whole.labels[positions]
     else:
-        features = extract(sample)
-        rows = EmbeddedDataset(sample, features.features, features.labels)
-    return EmbeddedSplit(rows, split, total)
+        extracted = extract(sample)
+        features, labels = extracted.features, extracted.labels
+    return EmbeddedSplit(EmbeddedDataset(sample, features, labels), split, total)
 
 
 def jpeg_data_uri(image: np.ndarray, quality: int = 90) -> str:
@@ -119,16 +88,9 @@ def jpeg_data_uri(image: np.ndarray, quality: int = 90) -> str:
 
 
 def sprite_uri(rows: EmbeddedDataset, positions: np.ndarray) -> tuple[str, int]:
-    """Returns one image of all thumbnails as a `data:` URI, and its number of columns.
+    """Returns one image of the thumbnails of ascending rows as a `data:` URI, and its columns.
 
     Thumbnails are halved until the JPEG takes at most 3 MB.
-
-    Args:
-        rows: the images.
-        positions: rows, ascending.
-
-    Raises:
-        UserError: an image cannot be read.
     """
     sprite, tile = make_sprite(rows, positions)
     columns = sprite.shape[1] // tile

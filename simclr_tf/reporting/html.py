@@ -1,5 +1,6 @@
 """Self-contained HTML pages: Jinja templates, Plotly, tables and plots."""
 
+import html
 import json
 import secrets
 from collections.abc import Sequence
@@ -31,21 +32,11 @@ class Table:
     header: Sequence[object]
     rows: Sequence[Sequence[object]]
 
-    @classmethod
-    def from_rows(cls, rows: Sequence[Sequence[object]]) -> "Table":
-        """Returns a table whose header is the first row."""
-        return cls(rows[0], rows[1:])
-
 
 class Plot:
-    """A Plotly figure with its description and a table of its values.
+    """A Plotly figure with its description for screen readers (`label`) and a table of its values.
 
-    Args:
-        name: ID in the page.
-        title: heading.
-        label: description for screen readers.
-        figure: the figure; names in its texts must be escaped by `escape_for_plotly`.
-        table: the values.
+    `name` is its ID in the page. Names in the figure must be escaped by `escape_for_plotly`.
     """
 
     def __init__(self, name: str, title: str, label: str, figure: go.Figure, table: Table):
@@ -59,22 +50,13 @@ class Plot:
 
 def escape_for_plotly(name: str) -> str:
     """Escapes a name for Plotly, which interprets some HTML in texts."""
-    for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        name = name.replace(letter, entity)
-    return name
+    return html.escape(name, quote=False)
 
 
 def write_page(path: Path, template: str, size_hint: str, **content: Any) -> int:
     """Writes a page as one file that needs no network; returns its size in bytes.
 
-    Args:
-        path: the file.
-        template: name of one of the package's templates.
-        size_hint: how the user can make the page smaller.
-        content: values for the template; all of them are escaped.
-
-    Raises:
-        UserError: the file cannot be written, or the page is larger than 12 MB.
+    All values of `content` are escaped. An error about a page above 12 MB ends with `size_hint`.
     """
     environment = Environment(
         loader=PackageLoader("simclr_tf.reporting"),
@@ -103,11 +85,5 @@ def write_page(path: Path, template: str, size_hint: str, **content: Any) -> int
             f"the report takes {format_bytes(len(contents))}: expected at most "
             f"{format_bytes(_MAX_BYTES)}. Fix: {size_hint}"
         )
-    try:
-        atomic_write(path, contents)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}. Fix: free disk space, or choose another "
-            "--output"
-        ) from None
+    atomic_write(path, contents)
     return len(contents)

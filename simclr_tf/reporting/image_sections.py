@@ -1,7 +1,10 @@
-"""Report sections that show images: nearest neighbors, positive pairs, near-duplicates."""
+"""Report sections that show images: nearest neighbors, positive pairs, near-duplicates.
 
-import logging
-from dataclasses import dataclass
+The sections are dictionaries that the templates read. An image that cannot be read is a UserError.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,14 +13,12 @@ import tensorflow as tf
 from simclr_tf.augment import eval_transform, to_uint8, view_seed
 from simclr_tf.data import batches_at, decode_errors_name_image
 from simclr_tf.embedding.nearest import nearest_others
-from simclr_tf.evaluation.features import Encoder, FeatureExtractor, trace_per_shape
+from simclr_tf.evaluation.features import FeatureExtractor, trace_per_shape
 from simclr_tf.evaluation.knn import l2_normalize_rows, nearest_neighbors
 from simclr_tf.losses import l2_normalize
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, jpeg_data_uri
 from simclr_tf.reporting.html import LEGEND, Plot, Table
-
-logger = logging.getLogger(__name__)
 
 _NUM_QUERIES = 8
 _NUM_NEIGHBORS = 6
@@ -27,38 +28,15 @@ _MAX_CANDIDATES = 100  # pairs whose pixels are compared
 _PIXEL_TOLERANCE = 1.0  # mean absolute difference of uint8 below which two images are the same
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image with its caption; `same_class` compares it with the query, None if unknown."""
-
-    uri: str
-    name: str
-    group: str
-    value: str = ""
-    same_class: bool | None = None
-
-
-@dataclass(frozen=True)
-class NeighborRow:
-    """A query and its nearest neighbors, best first."""
-
-    query: Picture
-    by_features: list[Picture]
-    by_pixels: list[Picture]
-
-
 def find_nearest_neighbors(
     bank: EmbeddedSplit, test: EmbeddedSplit | None, image_size: int
-) -> list[NeighborRow]:
-    """Finds the nearest neighbors of evenly spaced query images.
+) -> list[dict[str, Any]]:
+    """Finds the nearest neighbors in `bank` of evenly spaced query images.
 
-    Args:
-        bank: the images that are searched.
-        test: the images of the queries; None: those of the bank, without the queries themselves.
-        image_size: S, at which pixels are compared by their Euclidean distance in [0, 1].
+    Queries are images of `test`, or of `bank` without finding themselves. Pixels are compared at
+    side `image_size` by their Euclidean distance in [0, 1].
 
-    Raises:
-        UserError: an image cannot be read.
+    Returns {"query": picture, "by_features": pictures, "by_pixels": pictures}, best first.
     """
     query_split = test or bank
     queries = query_split.evenly_spaced_sample(_NUM_QUERIES)
@@ -74,31 +52,24 @@ def find_nearest_neighbors(
             bank.rows.features, test.rows.features[queries], count
         )
     by_pixels = np.argsort(distances, axis=0, kind="stable")[:count].T
-
     thumbnails = bank.thumbnails(np.concatenate([by_features.ravel(), by_pixels.ravel()]))
     query_thumbnails = query_split.thumbnails(queries)
-    result = []
+    rows = []
     for i, query in enumerate(queries.tolist()):
         query_class = _class_name(query_split, query)
-        row = NeighborRow(
-            _make_picture(query_split, query, query_thumbnails, None, ""),
-            [
-                _make_picture(bank, position, thumbnails, query_class, f"cosine {cosine:.3f}")
+        row = {
+            "query": _picture(query_split, query, query_thumbnails),
+            "by_features": [
+                _picture(bank, position, thumbnails, f"cosine {cosine:.3f}", query_class)
                 for position, cosine in zip(by_features[i].tolist(), similarity[i], strict=True)
             ],
-            [
-                _make_picture(
-                    bank,
-                    position,
-                    thumbnails,
-                    query_class,
-                    f"distance {distances[position, i]:.2f}",
-                )
-                for position in by_pixels[i].tolist()
+            "by_pixels": [
+                _picture(bank, j, thumbnails, f"distance {distances[j, i]:.2f}", query_class)
+                for j in by_pixels[i].tolist()
             ],
-        )
-        result.append(row)
-    return result
+        }
+        rows.append(row)
+    return rows
 
 
 def _pixel_distances(
@@ -109,11 +80,7 @@ def _pixel_distances(
     with decode_errors_name_image(source):
         (batch,) = batches_at(source, queries, len(queries))
     query_pixels = _flatten(eval_transform(batch["image"], size, batch.get("aspect")))
-    extract = FeatureExtractor(_distance_to(query_pixels), size)
-    return extract(bank.rows.source).features.copy()
 
-
-def _distance_to(query_pixels: tf.Tensor) -> Encoder:
     def distances(images: tf.Tensor, training: bool) -> tf.Tensor:
         del training
         pixels = _flatten(images)
@@ -121,7 +88,7 @@ def _distance_to(query_pixels: tf.Tensor) -> Encoder:
         product = tf.matmul(pixels, query_pixels, transpose_b=True)
         return tf.sqrt(tf.maximum(norms[:, tf.newaxis] + query_norms - 2 * product, 0))
 
-    return distances
+    return FeatureExtractor(distances, size)(bank.rows.source).features.copy()
 
 
 def _flatten(images: tf.Tensor) -> tf.Tensor:
@@ -134,48 +101,40 @@ def _class_name(split: EmbeddedSplit, position: int) -> str | None:
     return names[0] if names else None
 
 
-def _make_picture(
+def _picture(
     split: EmbeddedSplit,
     position: int,
     thumbnails: dict[int, np.ndarray],
-    query_class: str | None,
-    value: str,
-) -> Picture:
-    class_name = _class_name(split, position)
+    value: str = "",
+    query_class: str | None = None,
+) -> dict[str, Any]:
+    """Returns an image with its caption; "same_class" as the query is None if unknown."""
+    group = _class_name(split, position) or ""
     (name,) = split.rows.image_ids(np.array([position]))
-    same_class = class_name == query_class if class_name and query_class else None
-    return Picture(jpeg_data_uri(thumbnails[position]), name, class_name or "", value, same_class)
+    return {
+        "uri": jpeg_data_uri(thumbnails[position]),
+        "name": name,
+        "group": group,
+        "value": value,
+        "same_class": group == query_class if group and query_class else None,
+    }
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two images with their names, their similarity and an optional note."""
-
-    uris: tuple[str, str]
-    names: tuple[str, ...]
-    value: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class PositivePairs:
-    """Histogram of positive pairs' similarities, and the least similar pairs."""
-
-    plot: Plot
-    worst: list[Pair]
-    images: str
+def _pair(
+    images: Sequence[np.ndarray], names: Sequence[str], value: str, note: str = ""
+) -> dict[str, Any]:
+    return {"uris": [*map(jpeg_data_uri, images)], "names": names, "value": value, "note": note}
 
 
 def score_positive_pairs(
     model: SimCLR | Classifier, split: EmbeddedSplit, max_images: int, batch_size: int = _BATCH_SIZE
-) -> PositivePairs:
+) -> dict[str, Any]:
     """Computes the cosine similarity of two views of each of at most `max_images` images.
 
     The views are those of training step 0. Cosines are those of the projections (of a classifier:
     of the features) in inference mode; negative pairs are views of two successive images.
 
-    Raises:
-        UserError: an image cannot be read.
+    Returns {"plot": histogram, "worst": the least similar pairs, "images": description}.
     """
     positions = split.evenly_spaced_sample(max_images)
     source = split.rows.source
@@ -208,10 +167,11 @@ def score_positive_pairs(
     description = f"{len(positions):,} of {split.total:,} images of {split.split}"
     names = split.rows.image_ids(np.array([position for _, position, _ in worst]))
     pairs = [
-        Pair((jpeg_data_uri(a), jpeg_data_uri(b)), (name,), f"cosine {cosine:.3f}")
-        for (cosine, _, (a, b)), name in zip(worst, names, strict=True)
+        _pair(views, (name,), f"cosine {cosine:.3f}")
+        for (cosine, _, views), name in zip(worst, names, strict=True)
     ]
-    return PositivePairs(_plot_histogram(positive, negative, description), pairs, description)
+    plot = _plot_histogram(positive, negative, description)
+    return {"plot": plot, "worst": pairs, "images": description}
 
 
 def _represent(model: SimCLR | Classifier, views: tf.Tensor) -> tf.Tensor:
@@ -253,35 +213,16 @@ def _plot_histogram(positive: np.ndarray, negative: np.ndarray, images: str) -> 
     return Plot("positives", "Similarity of views", label, figure, table)
 
 
-@dataclass(frozen=True)
-class Duplicates:
-    """Images whose features are nearly equal.
-
-    Attributes:
-        pairs: the most similar pairs.
-        compared: number of pairs whose pixels were compared.
-        same: number of these with the same or nearly the same pixels.
-        across: number of these with one image in each split.
-        images: description of the searched images.
-    """
-
-    pairs: list[Pair]
-    compared: int
-    same: int
-    across: int
-    images: str
-
-
-def find_duplicates(splits: list[EmbeddedSplit], image_size: int) -> Duplicates:
+def find_duplicates(splits: list[EmbeddedSplit], image_size: int) -> dict[str, Any]:
     """Finds the pairs of images with the largest cosine similarity within and across splits.
 
-    Raises:
-        UserError: an image cannot be read.
+    Returns {"pairs": the most similar ones, "compared": number of pairs whose pixels were compared,
+    "same": of these with nearly the same pixels, "across": with an image in each split, "images"}.
     """
     features = np.concatenate([split.rows.features for split in splits])
     images = " and ".join(map(str, splits))
     if len(features) < 2:
-        return Duplicates([], 0, 0, 0, images)
+        return {"pairs": [], "compared": 0, "same": 0, "across": 0, "images": images}
     indices = np.arange(len(features))
     partner = nearest_others(features, indices, 1)[1][:, 0]
     pairs = np.unique(np.sort(np.stack([indices, partner], axis=1), axis=1), axis=0)
@@ -305,8 +246,8 @@ def find_duplicates(splits: list[EmbeddedSplit], image_size: int) -> Duplicates:
     ]
     across = (pairs[:, 0] < starts[1]) & (pairs[:, 1] >= starts[1])
     shown = [
-        Pair(
-            (jpeg_data_uri(pixels[a]), jpeg_data_uri(pixels[b])),
+        _pair(
+            (pixels[a], pixels[b]),
             (names[a], names[b]),
             f"cosine {cosine:.4f}, pixels differ by {difference:.1f} of 255",
             "in both splits" if is_across else "",
@@ -316,4 +257,10 @@ def find_duplicates(splits: list[EmbeddedSplit], image_size: int) -> Duplicates:
         )
     ]
     same = sum(difference < _PIXEL_TOLERANCE for difference in differences)
-    return Duplicates(shown, len(pairs), same, int(across.sum()), images)
+    return {
+        "pairs": shown,
+        "compared": len(pairs),
+        "same": same,
+        "across": int(across.sum()),
+        "images": images,
+    }

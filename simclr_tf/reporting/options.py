@@ -6,8 +6,6 @@ import importlib.util
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionGroup, option
 
-MAP_METHODS = ("pca", "umap", "tsne")
-
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions(OptionGroup):
@@ -35,7 +33,7 @@ class ReportOptions(OptionGroup):
     map: str = option(
         "pca",
         "Embedding map next to PCA: umap (requires the extra umap) or tsne; pca for PCA alone.",
-        choices=MAP_METHODS,
+        choices=("pca", "umap", "tsne"),
         heading="Options",
     )
     images: int = option(

@@ -1,8 +1,7 @@
 """Interactive plots: results as bars, metrics as curves, the embedding as a map."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,35 +157,13 @@ def _plot_curves(title: str, curves: Mapping[str, tuple[Sequence[Row], str]]) ->
     return Plot(f"curve-{slug}", title, label, figure, Table(header, table))
 
 
-@dataclass(frozen=True)
-class EmbeddingMap:
-    """Two-dimensional maps of the same images.
-
-    Attributes:
-        plots: PCA, and the other method if requested.
-        points: sprite of the thumbnails, and ID and group of each image.
-        grouping: meaning of the colors.
-        images: number and split of the images.
-    """
-
-    plots: list[Plot]
-    points: dict[str, Any]
-    grouping: str
-    images: str
-
-
-def make_embedding_map(split: EmbeddedSplit, method: str, max_images: int) -> EmbeddingMap | None:
-    """Maps images by their features; returns None for fewer than five images.
+def make_embedding_map(split: EmbeddedSplit, method: str, max_images: int) -> dict[str, Any] | None:
+    """Maps images by PCA of their features, and also by `method` "umap" or "tsne".
 
     Colors show classes if each image has at most one, otherwise k-means clusters.
 
-    Args:
-        split: images and features.
-        method: "pca", or "umap" or "tsne" in addition to PCA.
-        max_images: maximum number of points, evenly spaced.
-
-    Raises:
-        UserError: an image cannot be read.
+    Returns {"plots": one per method, "points": sprite of the thumbnails, ID and group of each
+    image, "grouping": meaning of the colors, "images": description}; None for fewer than five.
     """
     positions = split.evenly_spaced_sample(max_images)
     if len(positions) < _MIN_MAP_POINTS:
@@ -201,7 +178,7 @@ def make_embedding_map(split: EmbeddedSplit, method: str, max_images: int) -> Em
     for kind in dict.fromkeys(("pca", "pca" if _is_collapsed(features) else method)):
         # One thread: on few cores the threads of BLAS and TensorFlow wait for one another.
         with threadpool_limits(1, "blas"):
-            coordinates, title = _METHODS[kind](features)
+            coordinates, title = _project(features, kind)
         label = f"{title} of {images}, colored by {grouping}. Arrow keys move between points."
         figure = _scatter_plot(coordinates, names, groups)
         plots.append(Plot(f"map-{kind}", title, label, figure, table))
@@ -211,7 +188,7 @@ def make_embedding_map(split: EmbeddedSplit, method: str, max_images: int) -> Em
         "ids": split.rows.image_ids(positions),
         "groups": [names[group] if group >= 0 else "without a label" for group in groups],
     }
-    return EmbeddingMap(plots, points, grouping, images)
+    return {"plots": plots, "points": points, "grouping": grouping, "images": images}
 
 
 def _group(
@@ -281,31 +258,21 @@ def _is_collapsed(features: np.ndarray) -> bool:
     return bool(np.ptp(features, axis=0).max() < _COLLAPSE_TOLERANCE)
 
 
-def _pca(features: np.ndarray) -> tuple[np.ndarray, str]:
+def _project(features: np.ndarray, method: str) -> tuple[np.ndarray, str]:
+    """Returns coordinates [n, 2] and the title of the map."""
+    if method == "umap":
+        from umap import UMAP
+
+        n_neighbors = min(15, len(features) - 1)
+        umap = UMAP(n_neighbors=n_neighbors, random_state=0, n_jobs=1)
+        return umap.fit_transform(features), f"UMAP ({n_neighbors} neighbors)"
+    if method == "tsne":
+        perplexity = min(30.0, math.floor((len(features) - 1) / 3))
+        coordinates = TSNE(perplexity=perplexity, random_state=0).fit_transform(features)
+        return coordinates, f"t-SNE (perplexity {perplexity:g})"
     pca = PCA(2, random_state=0).fit(features)
     first, second = pca.explained_variance_ratio_
     note = f"{first:.0%} and {second:.0%} of the variance"
     if _is_collapsed(features):
         note = "all features are the same: the representation has collapsed"
     return pca.transform(features), f"PCA ({note})"
-
-
-def _umap(features: np.ndarray) -> tuple[np.ndarray, str]:
-    from umap import UMAP
-
-    n_neighbors = min(15, len(features) - 1)
-    umap = UMAP(n_neighbors=n_neighbors, random_state=0, n_jobs=1)
-    return umap.fit_transform(features), f"UMAP ({n_neighbors} neighbors)"
-
-
-def _tsne(features: np.ndarray) -> tuple[np.ndarray, str]:
-    perplexity = min(30.0, math.floor((len(features) - 1) / 3))
-    coordinates = TSNE(perplexity=perplexity, random_state=0).fit_transform(features)
-    return coordinates, f"t-SNE (perplexity {perplexity:g})"
-
-
-_METHODS: dict[str, Callable[[np.ndarray], tuple[np.ndarray, str]]] = {
-    "pca": _pca,
-    "umap": _umap,
-    "tsne": _tsne,
-}

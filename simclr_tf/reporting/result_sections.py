@@ -2,8 +2,8 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -37,29 +37,16 @@ _MAX_MATRIX_CLASSES = 200
 _MAX_CONFUSIONS = 20
 
 
-@dataclass(frozen=True)
-class Card:
-    """A value in large letters, with its name and details."""
+def headline(info: RunInfo) -> dict[str, Any]:
+    """Summarizes evaluations.json and the metrics of a run, newest first.
 
-    value: str
-    name: str
-    details: str = ""
-
-
-@dataclass(frozen=True)
-class Headline:
-    """Cards, a plot of the newest results on the run's dataset, and tables of the others."""
-
-    cards: list[Card]
-    plot: Plot | None
-    tables: list[tuple[str, Table]]
-
-
-def headline(info: RunInfo) -> Headline:
-    """Summarizes evaluations.json and the metrics of a run, newest first."""
+    Returns {"cards": (value, name, details) of the most important values, "plot": Plot of the
+    newest results on the run's dataset or None, "tables": (title, Table) of the others}.
+    """
     tables = group_into_tables(info.records)[::-1]
     tables.sort(key=lambda table: table.dataset != info.config.data.dataset)
-    cards, plot = [], None
+    cards: list[tuple[str, str, str]] = []
+    plot = None
     shown = without_probes(_encoder_first(tables[0])) if tables else None
     if shown and shown.rows:
         plot = bar_plot("figures", tables[0].title, shown, tables[0].metric)
@@ -68,22 +55,23 @@ def headline(info: RunInfo) -> Headline:
         row = next((row for row in info.rows[::-1] if has_finite_value(row, name)), None)
         if row:
             value = f"{row[name]:.3f}" if name == "loss" else f"{100 * row[name]:.1f} %"
-            cards.append(Card(value, title, f"step {row['step']:,}"))
+            cards.append((value, title, f"step {row['step']:,}"))
     # The plot includes a table of its values, which lacks nothing but probes.
     plot_is_complete = (
         plot is not None and shown is not None and len(shown.rows) == len(tables[0].rows) - 1
     )
-    listed = [(table.title, Table.from_rows(table.rows)) for table in tables[plot_is_complete:]]
-    return Headline(cards, plot, listed)
+    listed = [(t.title, Table(t.rows[0], t.rows[1:])) for t in tables[plot_is_complete:]]
+    return {"cards": cards, "plot": plot, "tables": listed}
 
 
 def _encoder_first(results: ResultTable) -> Table:
     header = results.rows[0]
     order = sorted(range(1, len(header)), key=lambda i: header[i] != "encoder")
-    return Table.from_rows([[row[0], *(row[i] for i in order)] for row in results.rows])
+    header, *rows = [[row[0], *(row[i] for i in order)] for row in results.rows]
+    return Table(header, rows)
 
 
-def _best_result_card(results: ResultTable, shown: Table) -> list[Card]:
+def _best_result_card(results: ResultTable, shown: Table) -> list[tuple[str, str, str]]:
     """Returns a card of the encoder's best result, next to the baselines of the same protocol."""
     if shown.header[1] != "encoder":
         return []
@@ -97,33 +85,17 @@ def _best_result_card(results: ResultTable, shown: Table) -> list[Card]:
     ]
     context = f"{results.dataset}, step {results.step:,}"
     details = "; ".join([", ".join(baselines), context] if baselines else [context])
-    return [Card(f"{best[1]} %", f"{best[0]}, {results.metric.removesuffix(' %')}", details)]
-
-
-@dataclass(frozen=True)
-class ClassReport:
-    """Accuracy per class.
-
-    Attributes:
-        source: the classifier and its data.
-        per_class: a row per class.
-        confusions: the most frequent confusions.
-        plot: confusion matrix; None for too many classes, or for images with multiple labels.
-    """
-
-    source: str
-    per_class: Table
-    confusions: Table | None = None
-    plot: Plot | None = None
+    return [(f"{best[1]} %", f"{best[0]}, {results.metric.removesuffix(' %')}", details)]
 
 
 def class_report_from_evaluations(
     run: Path, records: Sequence[Record], step: int
-) -> ClassReport | None:
+) -> dict[str, Any] | None:
     """Reads the files of the encoder's best evaluation at a step; returns None without one.
 
-    Raises:
-        UserError: the files are damaged.
+    Returns {"source": the classifier and its data, "per_class": Table, "confusions": Table of the
+    most frequent ones or None, "plot": confusion matrix or None}; there is no matrix for too many
+    classes, or for images with multiple labels.
     """
     encoder_records = [
         record
@@ -147,16 +119,19 @@ def class_report_from_evaluations(
         matrix, names = confusion
         return _from_confusion_matrix(matrix, list(map(escape_control_chars, names)), source)
     try:
-        header, *rows = _read_csv(directory / PER_CLASS_FILE)
+        with (directory / PER_CLASS_FILE).open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
     except (ValueError, OSError, csv.Error) as error:
         raise UserError(f"{directory} is damaged: {error}. Fix: evaluate the run again") from None
-    return ClassReport(source, Table(header, [[_class_name(row[0]), *row[1:]] for row in rows]))
+    per_class = Table(header, [[_class_name(row[0]), *row[1:]] for row in rows])
+    return {"source": source, "per_class": per_class, "confusions": None, "plot": None}
 
 
-def class_report_from_knn(bank: EmbeddedSplit, test: EmbeddedSplit | None) -> ClassReport | None:
+def class_report_from_knn(bank: EmbeddedSplit, test: EmbeddedSplit | None) -> dict[str, Any] | None:
     """Classifies the images of `test`, or those of `bank` leave-one-out, by their neighbors.
 
-    Returns None if images do not have exactly one label, or if there are too few.
+    Returns None if images do not have exactly one label, or if there are too few; otherwise as
+    `class_report_from_evaluations`.
     """
     names, queries = bank.class_names, test or bank
     if not names or queries.class_names != names:
@@ -183,7 +158,7 @@ def class_report_from_knn(bank: EmbeddedSplit, test: EmbeddedSplit | None) -> Cl
     return _from_confusion_matrix(matrix, names, source)
 
 
-def _from_confusion_matrix(matrix: np.ndarray, names: Sequence[str], source: str) -> ClassReport:
+def _from_confusion_matrix(matrix: np.ndarray, names: Sequence[str], source: str) -> dict[str, Any]:
     totals = matrix.sum(axis=1)
     fractions = matrix / np.maximum(totals, 1)[:, np.newaxis]
     wrong = np.where(np.eye(len(names), dtype=bool), 0, matrix)
@@ -204,9 +179,8 @@ def _from_confusion_matrix(matrix: np.ndarray, names: Sequence[str], source: str
     table = Table(("class", "images", "accuracy", "most often classified as"), per_class)
     confusions = Table(("true class", "classified as", "images", "of the class"), confused)
     small = len(names) <= _MAX_MATRIX_CLASSES
-    return ClassReport(
-        source, table, confusions, _plot_matrix(fractions, names, table) if small else None
-    )
+    plot = _plot_matrix(fractions, names, table) if small else None
+    return {"source": source, "per_class": table, "confusions": confusions, "plot": plot}
 
 
 def _plot_matrix(fractions: np.ndarray, names: Sequence[str], table: Table) -> Plot:
@@ -240,11 +214,6 @@ def _plot_matrix(fractions: np.ndarray, names: Sequence[str], table: Table) -> P
         f"{names[best]}, {accuracy[best]:.0%}; least: {names[worst]}, {accuracy[worst]:.0%}."
     )
     return Plot("confusion", "Confusion matrix, % of the true class", label, figure, table)
-
-
-def _read_csv(path: Path) -> list[list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
 
 
 def _class_name(cell: str) -> str:

@@ -22,12 +22,7 @@ from simclr_tf.utils.hardware import HardwareInfo, detect_hardware
 class RunInfo:
     """Contents of a run's files, without its model and images.
 
-    Attributes:
-        run, config, plan: the run.
-        rows: rows of metrics.jsonl.
-        records: records of evaluations.json.
-        step: step of the newest checkpoint; None without one.
-        notes: messages about missing parts.
+    `step` is that of the newest checkpoint, None without one; `notes` are about missing parts.
     """
 
     run: RunDir
@@ -50,13 +45,14 @@ class RunInfo:
         why = f" ({state.reason})" if state.reason and state.name != "running" else ""
         return f"{state.name} {where}{why}"
 
+    @property
+    def command(self) -> str:
+        """The command that started the run; "" for runs that did not record it."""
+        return shlex.join(self.run.read_command())
+
 
 def load_run_info(run: RunDir) -> RunInfo:
-    """Reads the files of a run.
-
-    Raises:
-        UserError: the directory is not a run, or a file is damaged.
-    """
+    """Reads the files of a run; raises UserError if it is not a run, or a file is damaged."""
     config, plan = run.read_config()
     rows, records = read_metrics(run.metrics_file), read_evaluations(run.evaluations_file)
     notes = []
@@ -78,15 +74,15 @@ def load_run_info(run: RunDir) -> RunInfo:
 
 def settings_tables(config: PretrainConfig) -> list[tuple[str, Table]]:
     """Returns (heading, table of options with values and defaults) of every option group."""
-    found = []
-    for name, section in vars(config).items():
+    tables = []
+    for name, group in vars(config).items():
         rows = [
-            (f"--{option.name}", _format(getattr(section, option.name)), _format(option.default))
-            for option in option_fields(section)
+            (f"--{option.name}", _format(getattr(group, option.name)), _format(option.default))
+            for option in option_fields(group)
         ]
-        heading = (type(section).__doc__ or name).strip().splitlines()[0]
-        found.append((heading, Table(("option", "value", "default"), rows)))
-    return found
+        heading = (type(group).__doc__ or name).strip().splitlines()[0]
+        tables.append((heading, Table(("option", "value", "default"), rows)))
+    return tables
 
 
 def _format(value: Any) -> str:
@@ -97,34 +93,30 @@ def summary_rows(info: RunInfo) -> list[tuple[str, str]]:
     """Returns (name, value) pairs that describe the run."""
     config, plan = info.config, info.plan
     document = json.loads(info.run.config_file.read_text(encoding="utf-8"))
-    images = f"{plan.num_examples:,} of {config.data.train_split}" if plan.num_examples else "?"
-    devices = f"{plan.num_replicas}" + (
-        f", of {plan.num_workers} workers" if plan.num_workers > 1 else ""
-    )
+    workers = f", of {plan.num_workers} workers" if plan.num_workers > 1 else ""
     unknown = "not recorded by the version that wrote this run"
-    trained_on = str(HardwareInfo(**document["machine"])) if "machine" in document else unknown
     return [
         ("directory", str(info.run.path)),
         ("command", config.task),
         ("state", info.state),
         ("encoder", config.encoder.describe()),
         ("data", config.data.dataset),
-        ("training images", images),
-        ("replicas", devices),
+        (
+            "training images",
+            f"{plan.num_examples:,} of {config.data.train_split}" if plan.num_examples else "?",
+        ),
+        ("replicas", f"{plan.num_replicas}{workers}"),
         ("precision", config.optimization.precision),
         ("newest checkpoint", "none" if info.step is None else f"step {info.step:,}"),
         ("time in training steps", _duration(training_seconds(info))),
         ("time in evaluations", _duration(sum(record["seconds"] for record in info.records))),
         ("written by", f"simclr_tf {document['simclr_tf']}"),
-        ("started or resumed on", trained_on),
+        (
+            "started or resumed on",
+            str(HardwareInfo(**document["machine"])) if "machine" in document else unknown,
+        ),
         ("this report", f"simclr_tf {__version__} on {detect_hardware()}"),
     ]
-
-
-def recorded_command(info: RunInfo) -> str:
-    """Returns the command that started the run; "" for runs that did not record it."""
-    command = json.loads(info.run.config_file.read_text(encoding="utf-8")).get("command")
-    return shlex.join(map(str, command)) if isinstance(command, list) else ""
 
 
 def training_seconds(info: RunInfo) -> float:

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 from simclr_tf.augment import to_uint8
 from simclr_tf.data import ImageSource, open_source
@@ -25,32 +26,13 @@ from simclr_tf.reporting.result_sections import (
     class_report_from_knn,
     headline,
 )
-from simclr_tf.reporting.run_info import (
-    RunInfo,
-    load_run_info,
-    recorded_command,
-    settings_tables,
-    summary_rows,
-)
+from simclr_tf.reporting.run_info import RunInfo, load_run_info, settings_tables, summary_rows
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.online_eval import make_view_grid
 from simclr_tf.utils.files import check_output_path, format_bytes
 
 logger = logging.getLogger(__name__)
-
-
-def _resolve_splits(options: ReportOptions, run_splits: Splits) -> Splits:
-    """Returns the run's data with that of `options` in its place."""
-    same = options.dataset in ("", run_splits.dataset)
-    return dataclasses.replace(
-        run_splits,
-        dataset=options.dataset or run_splits.dataset,
-        train_split=options.train_split or (run_splits.train_split if same else "train"),
-        test_split=options.eval_split or (run_splits.test_split if same else "test"),
-        data_dir=options.data_dir or run_splits.data_dir,
-        skip_unreadable=options.skip_unreadable or run_splits.skip_unreadable,
-    )
 
 
 def report_run(
@@ -89,16 +71,14 @@ def report_run(
     test = None
     if train is not None and splits.test_split != splits.train_split:
         test = _open(splits, splits.test_split, notes)
-    model = _model(info, notes)
+    model = _load_model(info, notes)
 
-    content: dict[str, object] = {"views": None, "map": None, "nearby": None, "positives": None}
-    own_records = [record for record in info.records if record["dataset"] == splits.dataset]
-    classes = (
-        None
-        if info.step is None
-        else class_report_from_evaluations(run.path, own_records, info.step)
+    content: dict[str, Any] = dict.fromkeys(
+        ("views", "map", "nearby", "positives", "duplicates", "classes")
     )
-    content |= {"duplicates": None, "classes": classes}
+    if info.step is not None:
+        own_records = [record for record in info.records if record["dataset"] == splits.dataset]
+        content["classes"] = class_report_from_evaluations(run.path, own_records, info.step)
     if train is not None:
         try:
             logger.info(f"views of {train.name}")
@@ -118,12 +98,24 @@ def report_run(
         curves=plot_run_curves(info.rows),
         summary_rows=summary_rows(info),
         settings=settings_tables(info.config),
-        command=recorded_command(info),
         size_hint="lower --map_images",
         **content,
     )
     logger.info(f"report: {path} ({format_bytes(size)})")
     return path
+
+
+def _resolve_splits(options: ReportOptions, run_splits: Splits) -> Splits:
+    """Returns the run's data with that of `options` in its place."""
+    same = options.dataset in ("", run_splits.dataset)
+    return dataclasses.replace(
+        run_splits,
+        dataset=options.dataset or run_splits.dataset,
+        train_split=options.train_split or (run_splits.train_split if same else "train"),
+        test_split=options.eval_split or (run_splits.test_split if same else "test"),
+        data_dir=options.data_dir or run_splits.data_dir,
+        skip_unreadable=options.skip_unreadable or run_splits.skip_unreadable,
+    )
 
 
 def _open(splits: Splits, split: str, notes: list[str]) -> ImageSource | None:
@@ -140,7 +132,7 @@ def _open(splits: Splits, split: str, notes: list[str]) -> ImageSource | None:
         return None
 
 
-def _model(info: RunInfo, notes: list[str]) -> SimCLR | Classifier | None:
+def _load_model(info: RunInfo, notes: list[str]) -> SimCLR | Classifier | None:
     if info.step is None:
         return None
     try:
@@ -150,9 +142,7 @@ def _model(info: RunInfo, notes: list[str]) -> SimCLR | Classifier | None:
         return None
 
 
-def _views(
-    info: RunInfo, source: ImageSource, model: SimCLR | Classifier | None
-) -> dict[str, object]:
+def _views(info: RunInfo, source: ImageSource, model: SimCLR | Classifier | None) -> dict[str, Any]:
     """Makes the grid of augmented views, which needs no weights."""
     model = model or build_model(info.config, info.plan)
     grid = make_view_grid(source, info.config.optimization.seed)(model)
@@ -166,7 +156,7 @@ def _views(
 
 
 def _add_embedding_sections(
-    content: dict[str, object],
+    content: dict[str, Any],
     info: RunInfo,
     options: ReportOptions,
     splits: Splits,

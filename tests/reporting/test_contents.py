@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import simclr_tf
 from simclr_tf.augment import eval_transform, view_seed
+from simclr_tf.config import TrainingPlan
 from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
-from simclr_tf.errors import UserError
+from simclr_tf.evaluation.load_encoder import FrozenEncoder
+from simclr_tf.models.build import build_model
 from simclr_tf.reporting.comparison import result_tables
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, embed_split, sprite_uri
 from simclr_tf.reporting.image_sections import (
@@ -21,14 +23,17 @@ from simclr_tf.reporting.image_sections import (
 )
 from simclr_tf.reporting.plots import make_embedding_map, plot_run_curves
 from simclr_tf.reporting.result_sections import (
-    class_report_from_evaluations,
     class_report_from_knn,
     headline,
 )
-from simclr_tf.reporting.run_info import load_run_info
-from simclr_tf.runs.metrics_log import read_metrics
+from simclr_tf.reporting.run_info import RunInfo
 from simclr_tf.runs.run_dir import RunDir
 from tests.embedded_datasets import random_dataset as random_rows
+from tests.reporting.tiny_runs import tiny
+
+INFO = RunInfo(
+    RunDir(Path("run")), tiny("shapes"), TrainingPlan(120, 10, 3, 0, 15.0, 0.1), (), (), 3, ()
+)
 
 
 def embedded_split(split="train", **settings) -> EmbeddedSplit:
@@ -58,17 +63,19 @@ def test_neighbors_equal_a_search_one_by_one(apart):
         distances[np.arange(8), queries] = np.inf
         cosines[np.arange(8), queries] = -np.inf
     found = find_nearest_neighbors(bank, query_split, 16)
-    assert [near.query.name for near in found] == [f"{i}.png" for i in queries]
+    assert [near["query"]["name"] for near in found] == [f"{i}.png" for i in queries]
     for near, by_pixels, by_cosine in zip(found, distances, cosines, strict=True):
         expected = np.argsort(by_pixels)[:6]
-        assert [p.name for p in near.by_pixels] == [f"{i}.png" for i in expected]
-        assert near.by_pixels[0].value == f"distance {by_pixels[expected[0]]:.2f}"
+        assert [p["name"] for p in near["by_pixels"]] == [f"{i}.png" for i in expected]
+        assert near["by_pixels"][0]["value"] == f"distance {by_pixels[expected[0]]:.2f}"
         expected = np.argsort(-by_cosine)[:6]
-        assert [p.name for p in near.by_features] == [f"{i}.png" for i in expected]
-        assert near.by_features[0].value == f"cosine {by_cosine[expected[0]]:.3f}"
-        for picture in near.by_features:
-            known = near.query.group and picture.group
-            assert picture.same_class == (picture.group == near.query.group if known else None)
+        assert [p["name"] for p in near["by_features"]] == [f"{i}.png" for i in expected]
+        assert near["by_features"][0]["value"] == f"cosine {by_cosine[expected[0]]:.3f}"
+        for picture in near["by_features"]:
+            known = near["query"]["group"] and picture["group"]
+            assert picture["same_class"] == (
+                picture["group"] == near["query"]["group"] if known else None
+            )
 
 
 def test_planted_duplicates_are_found_within_and_across_splits():
@@ -83,22 +90,21 @@ def test_planted_duplicates_are_found_within_and_across_splits():
     test.rows.features[others] = draw.normal(size=(19, 6))
     test.rows.source.images[others] = draw.integers(0, 256, (19, 32, 32, 3), np.uint8)
     found = find_duplicates([train, test], 32)
-    assert [pair.names for pair in found.pairs[:2]] in (
+    assert [pair["names"] for pair in found["pairs"][:2]] in (
         [("4", "9"), ("7", "3")],
         [("7", "3"), ("4", "9")],
     )
-    assert {pair.names: pair.note for pair in found.pairs[:2]} == {
+    assert {pair["names"]: pair["note"] for pair in found["pairs"][:2]} == {
         ("4", "9"): "",
         ("7", "3"): "in both splits",
     }
-    assert found.same == 2
-    assert found.pairs[0].value == "cosine 1.0000, pixels differ by 0.0 of 255"
-    assert found.images == "30 images of train and 20 images of test"
+    assert found["same"] == 2
+    assert found["pairs"][0]["value"] == "cosine 1.0000, pixels differ by 0.0 of 255"
+    assert found["images"] == "30 images of train and 20 images of test"
 
 
-@pytest.mark.slow
-def test_the_worst_positive_pairs_use_the_models_views(shapes_runs):
-    model = simclr_tf.load(shapes_runs[0])
+def test_the_worst_positive_pairs_use_the_models_views():
+    model = build_model(INFO.config, INFO.plan)
     rows = random_rows(count=40, size=24)
     found = score_positive_pairs(model, EmbeddedSplit(rows, "train", 40), 30, batch_size=16)
     positions = EmbeddedSplit(rows, "train", 40).evenly_spaced_sample(30)
@@ -109,11 +115,11 @@ def test_the_worst_positive_pairs_use_the_models_views(shapes_runs):
     ]
     cosines = np.diag(_cosines(*z))
     order = np.argsort(cosines)[:12]
-    assert [pair.names for pair in found.worst] == [(str(positions[i]),) for i in order]
-    shown = [float(pair.value.removeprefix("cosine ")) for pair in found.worst]
+    assert [pair["names"] for pair in found["worst"]] == [(str(positions[i]),) for i in order]
+    shown = [float(pair["value"].removeprefix("cosine ")) for pair in found["worst"]]
     np.testing.assert_allclose(shown, cosines[order], atol=1e-3)
-    assert found.images == "30 of 40 images of train"
-    positive, negative = found.plot.table.rows
+    assert found["images"] == "30 of 40 images of train"
+    positive, negative = found["plot"].table.rows
     assert positive[1] == negative[1] == 30
     assert float(positive[3]) == pytest.approx(np.median(cosines), abs=1e-3)
 
@@ -137,38 +143,21 @@ def test_classes_by_knn_equal_a_vote_one_by_one(apart):
                 votes[label] += np.exp(feature @ query / np.linalg.norm(query) / 0.1)
         answers.append(votes.argmax())
     right = np.mean(np.array(answers) == truth)
-    assert found.source.endswith(f"top-1 {right:.1%}")
-    assert f"{len(truth)} images of " in found.source
+    assert found["source"].endswith(f"top-1 {right:.1%}")
+    assert f"{len(truth)} images of " in found["source"]
     shares = [np.mean(np.array(answers)[truth == c] == c) for c in range(3)]
-    assert [row[2] for row in found.per_class.rows] == [f"{share:.1%}" for share in shares]
+    assert [row[2] for row in found["per_class"].rows] == [f"{share:.1%}" for share in shares]
     assert class_report_from_knn(embedded_split(labeled=False), None) is None
-
-
-@pytest.mark.slow
-def test_classes_of_an_evaluation_equal_its_files(shapes_runs):
-    run = shapes_runs[0]
-    records = json.loads((run / "evaluations.json").read_text(encoding="utf-8"))
-    found = class_report_from_evaluations(run, records, 3)
-    (record,) = (record for record in records if record["protocol"] == "knn")
-    assert found.source.startswith("knn (k=5, T=0.1) of shapes: trained on 120 images of")
-    assert found.source.endswith(f"top-1 {record['top1']:.1%}")
-    images = [row[1] for row in found.per_class.rows]
-    assert sum(images) == 60
-    right = sum(
-        n * float(row[2].rstrip("%")) for n, row in zip(images, found.per_class.rows, strict=True)
-    )
-    assert right / 60 == pytest.approx(100 * record["top1"], abs=0.1)
-    assert class_report_from_evaluations(run, records, 2) is None  # of other weights
 
 
 def test_the_map_is_colored_by_class_or_by_cluster():
     by_class = make_embedding_map(embedded_split(), "tsne", 30)
-    assert by_class.grouping == "class" and by_class.images == "30 of 40 images of train"
-    assert [plot.name for plot in by_class.plots] == ["map-pca", "map-tsne"]
-    for plot in by_class.plots:
+    assert by_class["grouping"] == "class" and by_class["images"] == "30 of 40 images of train"
+    assert [plot.name for plot in by_class["plots"]] == ["map-pca", "map-tsne"]
+    for plot in by_class["plots"]:
         points = [i for trace in plot.drawing["data"] for i in trace["customdata"]]
         assert sorted(points) == list(range(30))
-    assert {"ant", 'b,"ee"', r"cat\n"} <= set(by_class.points["groups"])
+    assert {"ant", 'b,"ee"', r"cat\n"} <= set(by_class["points"]["groups"])
     # Three heaps far apart are three clusters, whatever else is asked for.
     draw = np.random.default_rng(0)
     heaps = np.repeat(np.eye(6, dtype=np.float32)[:3], 20, axis=0)
@@ -176,15 +165,15 @@ def test_the_map_is_colored_by_class_or_by_cluster():
     by_cluster = make_embedding_map(
         embedded_split(count=60, labeled=False, features=heaps), "pca", 60
     )
-    groups = np.array(by_cluster.points["groups"])
-    assert "clusters" in by_cluster.grouping
+    groups = np.array(by_cluster["points"]["groups"])
+    assert "clusters" in by_cluster["grouping"]
     assert not any(set(groups[20 * i : 20 * i + 20]) & set(groups[20 * i + 20 :]) for i in range(2))
     assert make_embedding_map(embedded_split(count=4, labeled=False), "pca", 10) is None
 
 
 def test_the_map_of_collapsed_features_has_a_note():
     same = np.ones((30, 6), np.float32)
-    (plot,) = make_embedding_map(embedded_split(count=30, features=same), "tsne", 30).plots
+    (plot,) = make_embedding_map(embedded_split(count=30, features=same), "tsne", 30)["plots"]
     assert plot.title == "PCA (all features are the same: the representation has collapsed)"
 
 
@@ -192,7 +181,7 @@ def test_the_map_of_collapsed_features_has_a_note():
 def test_umap_maps_if_it_is_installed():
     pytest.importorskip("umap")
     found = make_embedding_map(embedded_split(), "umap", 30)
-    assert [plot.title for plot in found.plots][1] == "UMAP (15 neighbors)"
+    assert [plot.title for plot in found["plots"]][1] == "UMAP (15 neighbors)"
 
 
 def test_a_sprite_stays_small():
@@ -213,8 +202,6 @@ def test_a_large_split_is_sampled(tmp_path):
     def encoder(batch, training):
         taken.append(batch.shape[0])
         return tf.reduce_mean(batch, axis=[1, 2])
-
-    from simclr_tf.evaluation.load_encoder import FrozenEncoder
 
     trained = FrozenEncoder(encoder, "mean", 16)
     part = embed_split(trained, source, "train", 20, tmp_path)
@@ -252,7 +239,7 @@ def test_a_matrix_of_many_classes_stays_small():
         EmbeddedSplit(EmbeddedDataset(source, rows.features, np.arange(400) % 200), "train", 400),
         None,
     )
-    assert len(json.dumps(found.plot.drawing)) < 1_000_000
+    assert len(json.dumps(found["plot"].drawing)) < 1_000_000
 
 
 def record(protocol, value, **about):
@@ -261,46 +248,41 @@ def record(protocol, value, **about):
     return {**kept, "top1": value, **about}
 
 
-def cards(info, **changes):
-    found = headline(dataclasses.replace(info, **changes))
-    return [(card.value, card.name, card.details) for card in found.cards], found
+def cards(records, rows=()):
+    found = headline(dataclasses.replace(INFO, records=records, rows=rows))
+    return found["cards"], found
 
 
-@pytest.mark.slow
-def test_the_headline_shows_the_encoders_best_result_on_its_dataset(shapes_runs):
-    info = dataclasses.replace(load_run_info(RunDir(shapes_runs[0])), rows=[])
+def test_the_headline_shows_the_encoders_best_result_on_its_dataset():
     records = [record("knn", 0.8), record("knn/pca", 0.9), record("logistic", 0.7)]
     records += [record("probe:rotation", 0.99), record("logistic", 0.95, dataset="cifar10")]
-    (card,), found = cards(info, records=records)
+    (card,), found = cards(records)
     assert card == ("80.0 %", "knn, top-1", "pca 90.0; shapes, step 3")
     # The picture has no probes, and so a table has all.
-    assert [title.split(",")[0] for title, _ in found.tables] == ["shapes", "cifar10"]
+    assert [title.split(",")[0] for title, _ in found["tables"]] == ["shapes", "cifar10"]
     # A newer evaluation of the same data and step counts, whatever came between.
     records += [record("logistic", 0.2, step=2), record("logistic", 0.85)]
-    (card,), _ = cards(info, records=records)
+    (card,), _ = cards(records)
     assert card[:2] == ("85.0 %", "logistic, top-1")
-    (card,), _ = cards(info, records=[records[4]])
+    (card,), _ = cards([records[4]])
     assert card == ("95.0 %", "logistic, top-1", "cifar10, step 3")
     # Baselines and probes alone have no card, but are shown.
     for alone in ("knn/pca", "probe:rotation"):
-        none, found = cards(info, records=[record(alone, 0.4)])
-        assert none == [] and (found.plot or found.tables)
+        none, found = cards([record(alone, 0.4)])
+        assert none == [] and (found["plot"] or found["tables"])
 
 
-@pytest.mark.slow
-def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step(shapes_runs):
+def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step():
     rows = [{"step": 1, "epoch": 0.1, "loss": 2.0, "knn_top1": 0.3}]
     rows += [{"step": 2, "epoch": 0.2, "loss": 1.5, "knn_top1": float("nan")}]
-    found, _ = cards(load_run_info(RunDir(shapes_runs[0])), records=[], rows=rows)
+    found, _ = cards([], rows)
     assert found == [("30.0 %", "k-NN during training", "step 1"), ("1.500", "loss", "step 2")]
 
 
-@pytest.mark.slow
-def test_results_with_fewer_labels_have_their_own_row(shapes_runs):
-    info = load_run_info(RunDir(shapes_runs[0]))
-    many = dataclasses.replace(info, records=[record("logistic", 0.9), record("knn", 0.5)])
+def test_results_with_fewer_labels_have_their_own_row():
+    many = dataclasses.replace(INFO, records=[record("logistic", 0.9), record("knn", 0.5)])
     probe = record("probe:rotation", 0.9)
-    few = dataclasses.replace(info, records=[record("logistic", 0.3, num_train=10), probe])
+    few = dataclasses.replace(INFO, records=[record("logistic", 0.3, num_train=10), probe])
     ((_, table),), (plot,) = result_tables({"many": many, "few": few})
     assert plot.drawing["data"][0]["y"] == [row[0] for row in table.rows[:-1]]  # not the probe
     assert table.rows == [
@@ -311,14 +293,6 @@ def test_results_with_fewer_labels_have_their_own_row(shapes_runs):
     ]
 
 
-def test_incomplete_rows_are_skipped_and_damage_is_named(tmp_path):
-    file = tmp_path / "metrics.jsonl"
-    assert read_metrics(file) == []
-    row = {"step": 1, "epoch": 0.5, "loss": 2.0, "knn_top1": 0.5}
-    file.write_text(f"{json.dumps(row)}\n{json.dumps(row | {'step': 2})}\n" + '{"step": 3, "ep')
-    assert [found["step"] for found in read_metrics(file)] == [1, 2]
-    titles = {plot.title for plot in plot_run_curves(read_metrics(file))}
-    assert titles == {"Loss", "Probes of the encoder"}
-    file.write_text('{"step": 1, "epoch": 1}\n{"step"\n')
-    with pytest.raises(UserError, match="damaged in line 2"):
-        read_metrics(file)
+def test_related_metrics_share_a_plot():
+    row = {"step": 1, "epoch": 0.5, "loss": 2.0, "knn_top1": 0.5, "linear_probe_top1": 0.4}
+    assert [plot.title for plot in plot_run_curves([row])] == ["Loss", "Probes of the encoder"]

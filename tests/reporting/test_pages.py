@@ -1,5 +1,6 @@
 """The report in a real browser: drawn, hovered, by keyboard, small, dark, and off the network."""
 
+import shutil
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -25,9 +26,12 @@ def page(browser, hostile_run):
 
 
 @pytest.fixture(scope="module")
-def comparison(shapes_runs, hostile_run, tmp_path_factory):
+def comparison(shapes_run, hostile_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("comparison") / "all.html"
-    runs = ",".join(map(str, [*shapes_runs, hostile_run]))
+    longer = shutil.copytree(shapes_run, path.parent / "steps & 4") / "config.json"
+    settings = longer.read_text(encoding="utf-8")
+    longer.write_text(settings.replace('"train_steps": 3', '"train_steps": 4'), encoding="utf-8")
+    runs = ",".join(map(str, [shapes_run, longer.parent, hostile_run]))
     assert main(["report", f"--runs={runs}", f"--output={path}"]) == 0
     return path
 
@@ -170,9 +174,9 @@ def test_dark_is_dark_and_follows_the_system(browser, hostile_run):
     browser.until(f"return (() => {{ {colors} }})() === 'rgb(255, 255, 255) rgb(42, 63, 95)'")
 
 
-def test_a_comparison_shows_all_runs(browser, comparison, shapes_runs):
+def test_a_comparison_shows_all_runs(browser, comparison):
     browser.open(comparison)
-    names = [*(run.name for run in shapes_runs), "<b>hostile"]
+    names = ["steps & 3", "steps & 4", "<b>hostile"]
     assert _texts(browser, "#curve-loss .legendtext") == names
     lines = "return document.querySelectorAll('#curve-loss .scatterlayer .trace').length"
     assert browser.run(lines) == 3

@@ -8,11 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
+from simclr_tf import config
 from simclr_tf.cli.main import main
-from simclr_tf.reporting.run_info import load_run_info, recorded_command, training_seconds
-from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.reporting.result_sections import class_report_from_evaluations
+from simclr_tf.reporting.run_info import load_run_info, training_seconds
+from simclr_tf.runs.run_dir import RunDir, recorded_command
 from simclr_tf.training.tasks import pretrain
-from tests.reporting.tiny_runs import picture, tiny
+from tests.reporting.tiny_runs import picture, tiny, write_run
 
 
 def _report(run, *flags) -> str:
@@ -29,14 +31,14 @@ def _sections(page: str) -> set[str]:
 ALL = {"headline", "curves", "views", "map", "neighbours", "positives-section", "duplicates", "run"}
 
 
-def test_a_run_with_evaluations_shows_them(shapes_runs, capsys):
-    page = _report(shapes_runs[0], "--images=50", "--map_images=20")
+def test_a_run_with_evaluations_shows_them(shapes_run, capsys):
+    page = _report(shapes_run, "--images=50", "--map_images=20")
     assert _sections(page) == ALL | {"classes"}
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1].startswith(f"report: {shapes_runs[0] / 'report.html'} (")
+    assert printed[-1].startswith(f"report: {shapes_run / 'report.html'} (")
     best = max(
         record["value"]
-        for record in json.loads((shapes_runs[0] / "evaluations.json").read_text())
+        for record in json.loads((shapes_run / "evaluations.json").read_text())
         if record["protocol"] == "knn"
     )
     assert f"<b>{100 * best:.1f} %</b>" in page
@@ -45,48 +47,56 @@ def test_a_run_with_evaluations_shows_them(shapes_runs, capsys):
     assert "--width_multiplier" in page and "TensorFlow 2" in page
 
 
+def test_classes_of_an_evaluation_equal_its_files(shapes_run):
+    records = json.loads((shapes_run / "evaluations.json").read_text(encoding="utf-8"))
+    found = class_report_from_evaluations(shapes_run, records, 3)
+    (record,) = (record for record in records if record["protocol"] == "knn")
+    assert found["source"].startswith("knn (k=5, T=0.1) of shapes: trained on 120 images of")
+    assert found["source"].endswith(f"top-1 {record['top1']:.1%}")
+    rows = found["per_class"].rows
+    assert sum(row[1] for row in rows) == 60
+    right = sum(row[1] * float(row[2].rstrip("%")) for row in rows)
+    assert right / 60 == pytest.approx(100 * record["top1"], abs=0.1)
+    assert class_report_from_evaluations(shapes_run, records, 2) is None  # of other weights
+
+
 @pytest.mark.slow
 def test_a_folder_without_labels_has_clusters_and_no_classes(tmp_path):
     draw = np.random.default_rng(0)
     for i in range(30):
         picture(draw, tmp_path / "photos" / f"{i}.png", i % 3)
     run = tmp_path / "run"
-    pretrain(tiny(f"folder:{tmp_path / 'photos'}", steps=1), run)
-    page = _report(run)
-    assert _sections(page) == ALL
-    assert "10 clusters of k-means" in page
-    assert "The images of &#39;validation&#39; are not available" in page
-
-    # The same, but its images are gone: what its files load_run_info is there.
+    pretrain(tiny(f"folder:{tmp_path / 'photos'}"), run)
+    # The same, but its images are gone: the contents of its files are there.
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     page = _report(run)
     assert _sections(page) == {"headline", "curves", "run"}
-    assert (
-        "The images of &#39;train&#39; are not available" in page
-        and "expected a folder, but" in page
-    )
+    assert "The images of &#39;train&#39; are not available" in page
+    assert "expected a folder, but" in page
     page = _report(run, f"--dataset=folder:{tmp_path / 'elsewhere'}")
     assert _sections(page) == ALL
+    assert "10 clusters of k-means" in page
+    assert "The images of &#39;test&#39; are not available" in page
 
 
-def test_a_run_interrupted_in_its_first_epoch_is_reported(shapes_runs, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    shutil.copy(shapes_runs[0] / "config.json", run)
-    page = _report(run)
+def test_a_run_interrupted_in_its_first_epoch_is_reported(tmp_path):
+    run = write_run(tmp_path / "run", tiny("shapes"), weights=False)
+    first, *_ = run.metrics_file.read_text().splitlines()
+    run.metrics_file.unlink()
+    page = _report(run.path)
     assert _sections(page) == {"headline", "views", "run"}
     assert "at step 0 of 3" in page and "No checkpoint yet" in page
     assert "No metrics have been logged yet" in page
-    first = (shapes_runs[0] / "metrics.jsonl").read_text().splitlines()[0]
-    (run / "metrics.jsonl").write_text(f'{first}\n{{"step":', encoding="utf-8")
-    page = _report(run)
-    assert _sections(page) == {"headline", "curves", "views", "run"}
+    assert "The command was not recorded" in page
+    run.metrics_file.write_text(f'{first}\n{{"step":', encoding="utf-8")
+    page = _report(run.path, "--dataset=folder:nowhere")
+    assert _sections(page) == {"headline", "curves", "run"}
     assert "at step 1 of 3" in page
 
 
-def test_a_damaged_checkpoint_is_noted_and_the_rest_is_shown(shapes_runs, tmp_path):
+def test_a_damaged_checkpoint_is_noted_and_the_rest_is_shown(shapes_run, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(shapes_runs[0], run)
+    shutil.copytree(shapes_run, run)
     for file in (run / "checkpoints").glob("*.data*"):
         file.write_bytes(file.read_bytes()[:100])
     page = _report(run)
@@ -95,57 +105,42 @@ def test_a_damaged_checkpoint_is_noted_and_the_rest_is_shown(shapes_runs, tmp_pa
 
 
 @pytest.mark.slow
-def test_fine_tuned_distilled_and_imported_runs_are_reported(shapes_runs, tmp_path):
-    few = [
-        *("--train_batch_size=8", "--train_steps=2", "--eval_split=test[:60]"),
-        *("--train_split=train[:120]",),
-    ]
-    tuned, student = tmp_path / "tuned", tmp_path / "student"
-    assert main(["finetune", f"--checkpoint={shapes_runs[0]}", f"--model_dir={tuned}", *few]) == 0
+def test_fine_tuned_distilled_and_imported_runs_are_reported(shapes_run, tmp_path):
+    tuned = tmp_path / "tuned"
+    flags = ["--train_batch_size=8", "--train_steps=2", "--train_split=train[:120]"]
+    flags += [f"--checkpoint={shapes_run}", f"--model_dir={tuned}", "--eval_split=test[:60]"]
+    assert main(["finetune", *flags]) == 0
     page = _report(tuned)
     assert _sections(page) == (ALL | {"classes"}) and "finetune of shapes" in page
-    assert main(["distill", f"--teacher={tuned}", f"--model_dir={student}", *few]) == 0
-    page = _report(student)
-    assert _sections(page) == (ALL | {"classes"}) and "distill (T=1) of shapes" in page
+    distillation = config.Distillation(teacher=str(tuned))
+    student = tiny("shapes", config.DistillConfig, distillation=distillation)
+    page = _report(write_run(tmp_path / "student", student).path)
+    assert _sections(page) == (ALL | {"classes"}) and "<dd>distill</dd>" in page
 
     # As import leaves it: no step, no image and no metrics, and data that are not there.
-    imported = tmp_path / "imported"
-    shutil.copytree(shapes_runs[0] / "checkpoints", imported / "checkpoints")
-    document = json.loads((shapes_runs[0] / "config.json").read_text(encoding="utf-8"))
-    document["plan"] |= {"num_examples": 0, "total_steps": 0, "steps_per_epoch": 0.0}
-    document["config"]["data"]["dataset"] = "imagenet2012"
-    (imported / "config.json").write_text(json.dumps(document), encoding="utf-8")
-    page = _report(imported)
+    imported = write_run(tmp_path / "imported", tiny("imagenet2012"), steps=0)
+    page = _report(imported.path)
     assert _sections(page) == {"headline", "run"} and "imported weights" in page
-    page = _report(
-        imported, "--dataset=shapes", "--train_split=train[:60]", "--eval_split=test[:40]"
-    )
+    flags = ["--dataset=shapes", "--train_split=train[:60]", "--eval_split=test[:40]"]
+    page = _report(imported.path, *flags)
     assert _sections(page) == (ALL | {"classes"}) - {"curves"}
 
 
-def test_the_recorded_command_is_shown(shapes_runs, tmp_path):
-    document = json.loads((shapes_runs[0] / "config.json").read_text(encoding="utf-8"))
-    run = tmp_path / "run"
-    run.mkdir()
-    document["command"] = ["simclr-tf", "pretrain", "--dataset=folder:a <b>"]
-    (run / "config.json").write_text(json.dumps(document), encoding="utf-8")
-    info = load_run_info(RunDir(run))
-    assert recorded_command(info) == "simclr-tf pretrain '--dataset=folder:a <b>'"
-    del document["command"]
-    (run / "config.json").write_text(json.dumps(document), encoding="utf-8")
-    assert recorded_command(info) == ""
-    assert "The command was not recorded" in _report(run)
+def test_the_recorded_command_is_quoted_for_a_shell(tmp_path):
+    with recorded_command(["simclr-tf", "pretrain", "--dataset=folder:a <b>"]):
+        run = write_run(tmp_path / "run", tiny("shapes"), weights=False)
+    assert load_run_info(run).command == "simclr-tf pretrain '--dataset=folder:a <b>'"
 
 
-def test_training_time_is_the_time_of_the_steps(shapes_runs):
-    info = load_run_info(RunDir(shapes_runs[0]))
+def test_training_time_is_the_time_of_the_steps(shapes_run):
+    info = load_run_info(RunDir(shapes_run))
     rows = [
         {"step": 2, "epoch": 0.1, "views_per_second": 8.0},
         {"step": 3, "epoch": 0.2, "views_per_second": 4.0},
     ]
     # 2 views of 8 images a step: two steps at 8 views/s, one at 4.
     assert training_seconds(dataclasses.replace(info, rows=rows)) == 4 + 4
-    document = json.loads((shapes_runs[0] / "config.json").read_text(encoding="utf-8"))
+    document = json.loads((shapes_run / "config.json").read_text(encoding="utf-8"))
     assert document["machine"]["cores"] >= 1 and document["machine"]["tensorflow"]
 
 
@@ -172,20 +167,22 @@ def test_mistakes_are_one_line(capsys, flags, message):
     assert message in _refused(capsys, *flags)
 
 
-def test_mistakes_of_runs_are_one_line(capsys, shapes_runs, tmp_path, monkeypatch):
-    twice = f"--runs={shapes_runs[0]},{shapes_runs[0]}"
-    assert "got one of them twice" in _refused(capsys, twice, f"--output={tmp_path / 'x.html'}")
-    directory = _refused(capsys, f"--model_dir={shapes_runs[0]}", f"--output={tmp_path}")
+def test_mistakes_of_runs_are_one_line(capsys, tmp_path, monkeypatch):
+    runs = [write_run(tmp_path / name, tiny("folder:nowhere"), weights=False).path for name in "ab"]
+    page = tmp_path / "x.html"
+    twice = f"--runs={runs[0]},{runs[0]}"
+    assert "got one of them twice" in _refused(capsys, twice, f"--output={page}")
+    directory = _refused(capsys, f"--model_dir={runs[0]}", f"--output={tmp_path}")
     assert "expected a file that can be created" in directory
     monkeypatch.setattr("simclr_tf.reporting.html._MAX_BYTES", 1_000_000)
-    line = _refused(capsys, f"--model_dir={shapes_runs[0]}", f"--output={tmp_path / 'x.html'}")
+    line = _refused(capsys, f"--model_dir={runs[0]}", f"--output={page}")
     assert "expected at most" in line and "lower --map_images" in line
-    both = ",".join(map(str, shapes_runs))
-    assert "compare fewer runs" in _refused(capsys, f"--runs={both}", f"--output={tmp_path / 'x'}")
-    assert not (tmp_path / "x.html").exists()
+    both = f"--runs={runs[0]},{runs[1]}"
+    assert "compare fewer runs" in _refused(capsys, both, f"--output={page}")
+    assert not page.exists()
 
 
-def test_missing_umap_is_an_error_before_any_work(capsys, shapes_runs, monkeypatch):
+def test_missing_umap_is_an_error_before_any_work(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    line = _refused(capsys, f"--model_dir={shapes_runs[0]}", "--map=umap")
+    line = _refused(capsys, f"--model_dir={tmp_path}", "--map=umap")
     assert "pip install 'simclr_tf[umap]'" in line
