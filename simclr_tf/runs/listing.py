@@ -1,5 +1,6 @@
 """Summaries of runs, as text for the terminal and as values for JSON."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.runs.metrics_log import Row, has_finite_value, read_metrics
 from simclr_tf.runs.results_file import format_results, read_evaluations, with_defaults
@@ -36,42 +36,24 @@ class Probe:
 
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
-    """Summary of a run.
-
-    Attributes:
-        path: the run directory.
-        state, reason: as in `RunStatus`; "damaged" if the run cannot be read.
-        task: "pretrain", "finetune" or "distill".
-        dataset, encoder: descriptions.
-        step: last step that was logged or saved.
-        saved_step: step of the newest checkpoint, 0 without one.
-        total_steps: of the training, 0 if the weights were imported.
-        epoch: at `step`.
-        best_probe: the highest accuracy of online evaluation; without online evaluation, of the
-            evaluations on the run's dataset.
-        size: total bytes of all files.
-    """
+    """Summary of a run; `best_probe` is of online evaluation or else of the run's evaluations."""
 
     path: str
-    state: str
+    state: str  # as in `RunStatus`, or "damaged" if the run cannot be read
     reason: str = ""
     task: str = ""
     dataset: str = ""
     encoder: str = ""
-    step: int = 0
-    saved_step: int = 0
-    total_steps: int = 0
+    step: int = 0  # last step that was logged or saved
+    saved_step: int = 0  # of the newest checkpoint, 0 without one
+    total_steps: int = 0  # 0 if the weights were imported
     epoch: float = 0.0
     best_probe: Probe | None = None
-    size: int = 0
+    size: int = 0  # total bytes of all files
 
 
 def find_runs(directory: Path) -> list[Path]:
-    """Returns the runs in a directory and below, sorted by path; it may itself be a run.
-
-    Raises:
-        UserError: the directory does not exist.
-    """
+    """Returns the runs in a directory and below, sorted by path; it may itself be a run."""
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory. Fix: choose one that contains runs")
     return sorted(_walk_runs(directory))
@@ -105,8 +87,7 @@ def summarize_run(path: Path) -> RunSummary:
     """Returns the summary of a run, which may be damaged."""
     run = RunDir(path)
     try:
-        config, plan = run.read_config()
-        return _summarize(run, config, plan)
+        return _summarize(run)
     except (UserError, OSError) as error:
         reason = str(error)
     except (KeyError, TypeError, ValueError) as error:
@@ -114,7 +95,8 @@ def summarize_run(path: Path) -> RunSummary:
     return RunSummary(str(path), "damaged", reason, size=_total_bytes(path))
 
 
-def _summarize(run: RunDir, config: PretrainConfig, plan: TrainingPlan) -> RunSummary:
+def _summarize(run: RunDir) -> RunSummary:
+    config, plan = run.read_config()
     saved, rows = run.latest_step(), read_metrics(run.metrics_file)
     status = get_status(run, plan.total_steps, saved)
     step = max(saved, rows[-1]["step"] if rows else 0)
@@ -141,13 +123,11 @@ def _best_probe(rows: list[Row], run: RunDir, dataset: str) -> Probe | None:
         for row in rows
         for name in _PROBES
         if has_finite_value(row, name)
+    ] or [
+        Probe(record["protocol"], record["value"], record["step"])
+        for record in map(with_defaults, read_evaluations(run.evaluations_file))
+        if record["protocol"] in _PROTOCOLS and record["dataset"] == dataset
     ]
-    if not probes:
-        probes = [
-            Probe(record["protocol"], record["value"], record["step"])
-            for record in map(with_defaults, read_evaluations(run.evaluations_file))
-            if record["protocol"] in _PROTOCOLS and record["dataset"] == dataset
-        ]
     return max(probes, key=lambda probe: probe.value, default=None)
 
 
@@ -155,10 +135,8 @@ def _total_bytes(path: Path) -> int:
     total = 0
     for directory, _, files in os.walk(path):
         for name in files:
-            try:
+            with contextlib.suppress(FileNotFoundError):  # removed by the training
                 total += os.lstat(os.path.join(directory, name)).st_size
-            except FileNotFoundError:  # removed by the training
-                continue
     return total
 
 
@@ -179,9 +157,8 @@ def _has_reason(summary: RunSummary) -> bool:
 
 def _table_row(summary: RunSummary) -> tuple[object, ...]:
     steps: tuple[object, ...] = ("–", "–", "–")
-    if summary.total_steps:
-        percent = 100 * summary.step // summary.total_steps
-        steps = (summary.step, summary.total_steps, percent)
+    if total := summary.total_steps:
+        steps = (summary.step, total, 100 * summary.step // total)
     probe = summary.best_probe
     best = (probe or "–", probe.step if probe else "")
     return (summary.path, summary.state, *steps, *best, format_bytes(summary.size))
@@ -189,22 +166,13 @@ def _table_row(summary: RunSummary) -> tuple[object, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class RunDetails:
-    """Summary, one metric and the evaluations of a run.
-
-    Attributes:
-        summary: of the run.
-        metric: name of the metric.
-        steps, values: of the metric, where it is finite.
-        last: the last row of metrics.jsonl; numbers that are not finite are None. None without
-            metrics.
-        evaluations: records of evaluations.json.
-    """
+    """Summary, finite values of one metric, last row of metrics and evaluations of a run."""
 
     summary: RunSummary
     metric: str
     steps: list[int]
     values: list[float]
-    last: Row | None
+    last: Row | None  # numbers that are not finite are None
     evaluations: Sequence[Any]
 
     def to_json(self) -> dict[str, Any]:
@@ -214,11 +182,7 @@ class RunDetails:
 
 
 def read_run_details(path: Path, metric: str = "loss") -> RunDetails:
-    """Reads the details of a run.
-
-    Raises:
-        UserError: the path is not a run, the run is damaged, or it has no such metric.
-    """
+    """Reads the details of a run; raises UserError if it is damaged or has no such metric."""
     run = RunDir(path)
     run.read_config()  # gives the more precise error
     summary = summarize_run(path)

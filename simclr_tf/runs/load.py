@@ -43,11 +43,7 @@ def load_model(model_dir: str | Path, step: int | None = None) -> SimCLR | Class
 
 
 def restore(model: keras.Model, run: RunDir, step: int | None = None) -> None:
-    """Restores all variables of a compiled model from a run's checkpoint.
-
-    Raises:
-        UserError: the checkpoint does not exist or does not match the model.
-    """
+    """Restores all variables of a compiled model from a run's checkpoint."""
     path = run.checkpoint(step)
     try:
         tf.train.Checkpoint(model=model).restore(path).assert_consumed()

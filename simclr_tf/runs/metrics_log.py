@@ -15,9 +15,6 @@ def read_metrics(path: Path) -> list[Row]:
     """Returns the rows in order, each with "step" and "epoch"; empty if the file does not exist.
 
     An incomplete last line, which is being written or was when the process was killed, is ignored.
-
-    Raises:
-        UserError: a line is damaged.
     """
     if not path.exists():
         return []

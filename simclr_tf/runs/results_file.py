@@ -21,11 +21,7 @@ _GROUP_KEYS = ("dataset", "train_split", "test_split", "step", "metric")
 
 
 def read_evaluations(path: str | Path) -> list[Record]:
-    """Returns the records of an evaluations.json, oldest first; empty if it does not exist.
-
-    Raises:
-        UserError: the file is not a JSON list of records.
-    """
+    """Returns the records of an evaluations.json, oldest first; empty if it does not exist."""
     path = Path(path)
     if not path.exists():
         return []
@@ -35,22 +31,18 @@ def read_evaluations(path: str | Path) -> list[Record]:
         raise UserError(
             f"{path} is not valid JSON ({error}). Fix: repair it or move it away"
         ) from error
-    if not isinstance(records, list) or not all(map(_is_record, records)):
+    if not isinstance(records, list) or not all(
+        isinstance(record, dict) and set(record) >= _REQUIRED_KEYS for record in records
+    ):
         raise UserError(f"{path} is not a list of evaluations. Fix: repair it or move it away")
     return records
-
-
-def _is_record(record: Any) -> bool:
-    return isinstance(record, dict) and set(record) >= _REQUIRED_KEYS
 
 
 def append_evaluations(path: str | Path, records: Iterable[Record]) -> None:
     """Appends records to an evaluations.json, which is created if absent, in one atomic step.
 
-    A record that differs from an existing one only in `seconds` replaces it.
-
-    Raises:
-        UserError: the file is damaged, in which case it is not changed, or cannot be written.
+    A record that differs from an existing one only in `seconds` replaces it. A damaged file is not
+    changed.
     """
     path = Path(path)
     added = [dict(record) for record in records]
@@ -100,16 +92,7 @@ def group_into_tables(records: Iterable[Record]) -> list[ResultTable]:
 
 
 def format_results(records: Sequence[Record], markdown: bool = False) -> str:
-    """Returns the tables of records as text or Markdown.
-
-    >>> from simclr_tf.runs.results_file import format_results
-    >>> record = {"dataset": "shapes", "train_split": "train", "test_split": "test", "step": 7,
-    ...           "protocol": "knn", "top1": 0.876, "num_train": 1000, "num_test": 200}
-    >>> print(format_results([record, {**record, "protocol": "knn/pca", "top1": 0.215}]))
-    shapes, step 7: 1,000 images of train for training, 200 of test for testing
-    top-1 %      encoder    pca
-    knn             87.6   21.5
-    """
+    """Returns the tables of records as text or Markdown."""
     return "\n\n".join(
         (f"{table.title}\n\n" if markdown else f"{table.title}\n")
         + format_table(table.rows[1:], table.rows[0], markdown=markdown)

@@ -28,15 +28,10 @@ _REPAIR_HINT = "Fix: restore a copy, or choose another --model_dir"
 _MUTABLE_ON_RESUME = {
     *("data.data_dir", "data.skip_unreadable"),
     *("monitoring.log_every", "monitoring.knn_every_epochs", "monitoring.probe_dataset"),
-    *(
-        "monitoring.profile",
-        "monitoring.pictures_every_epochs",
-        "monitoring.eval_every_epochs",
-        "checkpoints.checkpoint_epochs",
-        "data.eval_split",
-    ),
-    *("checkpoints.checkpoint_steps", "checkpoints.keep_checkpoint_max"),
-    *("checkpoints.keep_hub_module_max", "checkpoints.checkpoint"),
+    *("monitoring.profile", "monitoring.pictures_every_epochs", "monitoring.eval_every_epochs"),
+    *("checkpoints.checkpoint_epochs", "checkpoints.checkpoint_steps", "data.eval_split"),
+    *("checkpoints.keep_checkpoint_max", "checkpoints.keep_hub_module_max"),
+    "checkpoints.checkpoint",
     "encoder.backbone",  # the resumed run has stored its backbone
     # The teacher is identified by its weights, not by its path.
     *("distillation.teacher", "distillation.teacher_weights"),
@@ -57,88 +52,50 @@ def recorded_command(command: Sequence[str]) -> Iterator[None]:
         _command.reset(token)
 
 
-@dataclasses.dataclass(frozen=True)
 class RunDir:
     """A run directory (`--model_dir`)."""
 
-    path: Path
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def state_file(self) -> Path:
-        return self.path / "state.json"
-
-    @property
-    def lock_file(self) -> Path:
-        """Locked by the training process."""
-        return self.path / ".lock"
-
-    @property
-    def evaluations_file(self) -> Path:
-        return self.path / "evaluations.json"
-
-    @property
-    def labeled_images_file(self) -> Path:
-        return self.path / "labelled.csv"
-
-    @property
-    def features_dir(self) -> Path:
-        return self.path / "features"
-
-    @property
-    def classifier_file(self) -> Path:
-        return self.path / "classifier.npz"
+    def __init__(self, path: Path):
+        self.path = path
+        self.config_file = path / "config.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.state_file = path / "state.json"
+        self.lock_file = path / ".lock"  # locked by the training process
+        self.evaluations_file = path / "evaluations.json"
+        self.labeled_images_file = path / "labelled.csv"
+        self.classifier_file = path / "classifier.npz"
+        self.report_file = path / "report.html"
+        self.checkpoint_dir = path / "checkpoints"
+        self.export_dir = path / "export"
+        self.features_dir = path / "features"
+        self.tensorboard_dir = path / "tensorboard"
 
     def supervised_dir(self, train_split: str) -> Path:
         """Run directory of the supervised baseline trained on a split."""
         return self.path / "supervised" / slugify(train_split)
 
-    @property
-    def tensorboard_dir(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
-    def checkpoint_dir(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def report_file(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def export_dir(self) -> Path:
-        return self.path / "export"
-
     def latest_checkpoint(self) -> str | None:
         """Returns the checkpoint that the file `checkpoint` names, or None without checkpoints.
 
-        Raises:
-            UserError: checkpoints exist, but that file is missing or names none of them.
+        Raises UserError if checkpoints exist, but that file is missing or names none of them.
         """
-        path = self._read_checkpoint_file()
-        others = [file.stem for file in self.checkpoint_dir.glob("step-*.index")]
-        others.sort(key=lambda name: int(name.removeprefix("step-")))
-        if path is None and others:
+        # TensorFlow's own state file, which is text.
+        state = self.checkpoint_dir / "checkpoint"
+        text = state.read_text(encoding="utf-8", errors="replace") if state.is_file() else ""
+        if found := re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, re.MULTILINE):
+            path = str(self.checkpoint_dir / found[1])
+            if Path(f"{path}.index").exists():
+                return path
+        if others := [f"step-{step}" for step in self._checkpoint_steps()]:
             raise UserError(
                 f"{self.checkpoint_dir}/checkpoint names no existing checkpoint. Fix: to use "
                 f'{" or ".join(others)}, write to it: model_checkpoint_path: "{others[-1]}"'
             )
-        return path
+        return None
 
-    def _read_checkpoint_file(self) -> str | None:
-        # TensorFlow's own state file, which is text.
-        state = self.checkpoint_dir / "checkpoint"
-        text = state.read_text(encoding="utf-8", errors="replace") if state.is_file() else ""
-        found = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, re.MULTILINE)
-        path = str(self.checkpoint_dir / found[1]) if found else ""
-        return path if found and Path(f"{path}.index").exists() else None
+    def _checkpoint_steps(self) -> list[int]:
+        files = self.checkpoint_dir.glob("step-*.index")
+        return sorted(int(file.stem.removeprefix("step-")) for file in files)
 
     def latest_step(self) -> int:
         """Returns the step from which a run would resume, 0 without a checkpoint."""
@@ -146,22 +103,14 @@ class RunDir:
         return int(path.rpartition("-")[2]) if path else 0
 
     def checkpoint(self, step: int | None = None) -> str:
-        """Returns the checkpoint of a step, or the newest one.
-
-        Raises:
-            UserError: it does not exist, or see `latest_checkpoint`.
-        """
+        """Returns the checkpoint of a step, or the newest one."""
         path = self.latest_checkpoint()
         if path is not None and step is not None:
             path = str(self.checkpoint_dir / f"step-{step}")
             if not Path(f"{path}.index").exists():
-                steps = sorted(
-                    int(file.stem.removeprefix("step-"))
-                    for file in self.checkpoint_dir.glob("step-*.index")
-                )
                 raise UserError(
                     f"--step={step}: expected one of the steps in {self.checkpoint_dir}: "
-                    f"{', '.join(map(str, steps))}"
+                    f"{', '.join(map(str, self._checkpoint_steps()))}"
                 )
         if path is None:
             raise UserError(
@@ -178,11 +127,7 @@ class RunDir:
         atomic_write(self.config_file, json.dumps(document, indent=2) + "\n")
 
     def read_config(self) -> tuple[PretrainConfig, TrainingPlan]:
-        """Reads config.json.
-
-        Raises:
-            UserError: this is not a run directory, or its config.json is damaged.
-        """
+        """Reads config.json; raises UserError if this is not a run, or the file is damaged."""
         try:
             document = json.loads(self.config_file.read_text(encoding="utf-8"))
             kind, config, plan = CONFIGS[document["task"]], document["config"], document["plan"]
@@ -206,11 +151,7 @@ class RunDir:
         return [str(argument) for argument in command] if isinstance(command, list) else []
 
     def check_resumable(self, config: PretrainConfig, plan: TrainingPlan) -> None:
-        """Checks that a training with these settings would resume this run.
-
-        Raises:
-            UserError: settings differ, all of which it names, or the weights were imported.
-        """
+        """Raises UserError if a training with these settings would not resume this run."""
         _, old_plan = self.read_config()
         if old_plan.is_imported:
             raise UserError(

@@ -24,14 +24,9 @@ _LOCK_ATTEMPTS, _RETRY_DELAY = 5, 0.1  # reading a status holds the lock for a m
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """Status of a run.
+    """Status of a run, and why it is not done or which process is training."""
 
-    Attributes:
-        name: "running", "done", "interrupted" or "failed".
-        reason: why the run is not done, or the process that is training.
-    """
-
-    name: str
+    name: str  # "running", "done", "interrupted" or "failed"
     reason: str = ""
 
 
@@ -79,13 +74,7 @@ def check_not_running(run: RunDir) -> None:
 
 
 def get_status(run: RunDir, total_steps: int, saved_step: int) -> RunStatus:
-    """Returns the status of a run.
-
-    Args:
-        run: the run directory.
-        total_steps: of the training.
-        saved_step: of the newest checkpoint.
-    """
+    """Returns the status of a run whose newest checkpoint is of `saved_step`."""
     state = _read(run)
     if _is_locked(run):
         return RunStatus("running", _format_process(state))
@@ -138,7 +127,7 @@ def _now() -> str:
 
 
 def _exit_status(error: BaseException) -> tuple[str, str]:
-    """Returns the state and the reason to record for an exception."""
+    """Returns the status and the reason to record for an exception."""
     if isinstance(error, SystemExit | KeyboardInterrupt):
         return "interrupted", "by Ctrl-C" if getattr(error, "code", 130) == 130 else "by SIGTERM"
     first_line = str(error).strip().partition("\n")[0]

@@ -25,13 +25,7 @@ _PROBE_ATTEMPTS = 3
 def check_output_path(path: str | Path, flag: str, *, is_file: bool = False) -> None:
     """Checks that an output directory or file can be created, by creating and removing one.
 
-    Args:
-        path: the output.
-        flag: name of the option that sets it, for the message.
-        is_file: the output is a file; its directory is created and checked.
-
-    Raises:
-        UserError: the path is a URL, or cannot be created or written to for any reason.
+    Raises UserError, which names the option `flag`, if the path is a URL or cannot be written to.
     """
     expected = f"a {'file' if is_file else 'directory'} that can be created and written to"
     if ":/" in str(path):  # a Path has merged the two slashes
@@ -77,12 +71,7 @@ def _probe(path: Path, is_file: bool) -> None:
 
 @contextlib.contextmanager
 def write_errors_name(path: str | Path, *other_errors: type[Exception]) -> Iterator[None]:
-    """Turns an error of writing a file, such as a full disk, into a UserError that names it.
-
-    Args:
-        path: the file or directory.
-        other_errors: exceptions that writing raises besides OSError, such as TensorFlow's.
-    """
+    """Turns an OSError or `other_errors` of writing, as on a full disk, into a UserError."""
     errors: tuple[type[Exception], ...] = (OSError, *other_errors)
     try:
         yield
@@ -99,11 +88,7 @@ def _reason(error: Exception) -> str:
 
 
 def atomic_write(path: str | Path, contents: str | bytes) -> None:
-    """Writes a file such that readers see either the old or the new contents; text as UTF-8.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Writes a file such that readers see either the old or the new contents; text as UTF-8."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with write_errors_name(path):
@@ -124,10 +109,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path for a file or directory, which then replaces `path`.
 
     If writing fails, `path` is unchanged. Files that a killed process leaves, `.incomplete.NAME` or
-    `.replaced.NAME`, are removed by the next attempt.
-
-    Raises:
-        UserError: writing raised an OSError.
+    `.replaced.NAME`, are removed by the next attempt. An OSError becomes a UserError.
     """
     path = Path(path)
     # The ending is unchanged, because Keras and others depend on it.
@@ -174,13 +156,10 @@ def _escape_formula(value: object) -> object:
 
 @contextlib.contextmanager
 def directory_lock(directory: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Holds the exclusive lock of a directory, which is created if absent.
+    """Holds the exclusive lock of a directory, which is created if absent, without a lock file.
 
-    The operating system releases the lock when the process ends.
-
-    Args:
-        directory: no lock file is written to it.
-        on_wait: called once if another process holds the lock.
+    `on_wait` is called once if another process holds the lock. The operating system releases it
+    when the process ends.
     """
     directory.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(directory, os.O_RDONLY)
@@ -196,14 +175,7 @@ def directory_lock(directory: Path, on_wait: Callable[[], None] = lambda: None) 
 
 
 def slugify(text: str) -> str:
-    """Returns a text as part of a file name: unchanged if possible, else shortened with a hash.
-
-    >>> from simclr_tf.utils.files import slugify
-    >>> slugify("train")
-    'train'
-    >>> slugify("train[:50%]") == slugify("train[:50]")
-    False
-    """
+    """Returns a text as part of a file name: unchanged if possible, else shortened with a hash."""
     plain = re.sub(r"[^\w.]+", "-", text).strip("-")[-_MAX_SLUG_CHARS:]
     return plain if plain == text else f"{plain}-{_short_hash(text)}"
 
@@ -229,12 +201,7 @@ def remove(path: Path) -> None:
 
 
 def format_bytes(count: float) -> str:
-    """Returns a size in the unit that leaves at most three digits before the point.
-
-    >>> from simclr_tf.utils.files import format_bytes
-    >>> format_bytes(1_234_567)
-    '1.23 MB'
-    """
+    """Returns a size such as "1.23 MB", in the unit that leaves at most three digits before "."."""
     amount, unit = float(count), 0
     while amount >= 999.5 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1000, unit + 1
@@ -242,10 +209,5 @@ def format_bytes(count: float) -> str:
 
 
 def pluralize(count: int, noun: str) -> str:
-    """Returns a count with its noun.
-
-    >>> from simclr_tf.utils.files import pluralize
-    >>> pluralize(1, "image"), pluralize(1200, "image")
-    ('1 image', '1,200 images')
-    """
+    """Returns a count with its noun, such as "1 image" and "1,200 images"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -10,9 +10,7 @@ def lazy_attributes(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Returns the `__getattr__` and `__dir__` of a package (PEP 562).
 
-    Args:
-        package: the `__name__` of the package.
-        modules: attribute → name of the submodule that defines it.
+    `modules` maps each attribute to the name of the submodule that defines it.
     """
 
     def getattr_(name: str) -> Any:

@@ -9,17 +9,14 @@ from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
+_FIRST_LOG_AFTER, _LOG_INTERVAL = 2.0, 10.0  # seconds
+
 
 class Progress:
-    """Progress bar on a terminal, log lines elsewhere.
+    """Progress bar on a terminal; elsewhere log lines, first after 2 s, then every 10 s.
 
-    Args:
-        description: of the pass, such as "features of shapes train".
-        total: number of items.
-        unit: plural name of the items.
-        first_after: seconds until the first log line.
-        interval: seconds between further log lines.
-        clock: returns seconds.
+    `description` is that of the pass, such as "features of shapes train", and `clock` returns
+    seconds.
     """
 
     def __init__(
@@ -28,13 +25,11 @@ class Progress:
         total: int,
         unit: str = "images",
         *,
-        first_after: float = 2.0,
-        interval: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._description, self._total, self._unit = description, total, unit
-        self._interval, self._clock = interval, clock
-        self._next_log = clock() + first_after
+        self._clock = clock
+        self._next_log = clock() + _FIRST_LOG_AFTER
         self._start: tuple[float, int] | None = None
         self._bar: tqdm | None = None
         if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
@@ -64,11 +59,8 @@ class Progress:
     def update(self, done: int, details: str = "") -> None:
         """Shows the number of finished items, the rate and the remaining time.
 
-        The first call starts the clock, because the first batch is mostly compilation.
-
-        Args:
-            done: items finished so far.
-            details: such as the current loss.
+        The first call starts the clock, because the first batch is mostly compilation. `details`
+        are shown at the end, such as the current loss.
         """
         if self._bar is not None:
             if details:
@@ -80,7 +72,7 @@ class Progress:
             self._start = now, done
         if now < self._next_log or done >= self._total:
             return
-        self._next_log = now + self._interval
+        self._next_log = now + _LOG_INTERVAL
         line = f"{self._description}: {done:,} of {self._total:,} {self._unit}"
         if rate := self._rate(now, done):
             left = tqdm.format_interval((self._total - done) / rate)

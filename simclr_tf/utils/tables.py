@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import tabulate
 
-_ALIGNMENTS = {"l": "left", "r": "right", "c": "center"}
+_ALIGNMENTS = {"l": "left", "r": "right"}
 
 
 def format_table(
@@ -14,22 +14,9 @@ def format_table(
     markdown: bool = False,
     align: str | None = None,
 ) -> str:
-    r"""Formats a table; cells are shown as `str` makes them.
+    """Formats a table as text or GitHub Markdown, without a final line break.
 
-    >>> from simclr_tf.utils.tables import format_table
-    >>> print(format_table([["knn", 93.1], ["linear", 8.25]], ["top-1 %", "encoder"]))
-    top-1 %    encoder
-    knn           93.1
-    linear        8.25
-
-    Args:
-        rows: as many cells each as there are headers.
-        headers: column titles.
-        markdown: format as a GitHub Markdown table.
-        align: a letter per column, "l", "r" or "c". Default: first column left, others right.
-
-    Returns:
-        The table without a final line break.
+    `align` has a letter per column, "l" or "r"; by default only the first is left-aligned.
     """
     align = align or "l" + "r" * (len(headers) - 1)
     cells = [[_to_cell(value, markdown) for value in row] for row in (headers, *rows)]
