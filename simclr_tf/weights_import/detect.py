@@ -40,24 +40,17 @@ class _LayerNumbering:
     def __init__(self, names: Iterable[str], scheme: str):
         found: dict[str, set[int]] = {}
         self._sync = False
-        for name in names:
-            for part in name.split("/"):
-                if match := _COUNTED.fullmatch(part):
-                    self._sync |= match[1] is not None
-                    found.setdefault(match[2], set()).add(int(match[3] or 0))
-        self._first = {
-            kind: 0 if scheme == "absolute" else min(numbers) for kind, numbers in found.items()
-        }
+        for part in itertools.chain.from_iterable(name.split("/") for name in names):
+            if match := _COUNTED.fullmatch(part):
+                self._sync |= match[1] is not None
+                found.setdefault(match[2], set()).add(int(match[3] or 0))
+        self._first = {kind: min(ns) if scheme != "absolute" else 0 for kind, ns in found.items()}
         self._canonical = {
             kind: {
                 n: rank if scheme == "rank" else n - self._first[kind]
                 for rank, n in enumerate(sorted(numbers))
             }
             for kind, numbers in found.items()
-        }
-        self._file_numbers = {
-            kind: {canonical: n for n, canonical in numbers.items()}
-            for kind, numbers in self._canonical.items()
         }
 
     def to_canonical(self, name: str) -> str:
@@ -68,17 +61,18 @@ class _LayerNumbering:
         """Returns the name in the file of a canonical name."""
 
         def restore(kind: str, number: int) -> tuple[str, int]:
-            other = self._file_numbers.get(kind, {}).get(number, number + self._first.get(kind, 0))
-            return ("sync_" * (self._sync and kind == "batch_normalization") + kind, other)
+            numbers = {canonical: n for n, canonical in self._canonical.get(kind, {}).items()}
+            sync = "sync_" if self._sync and kind == "batch_normalization" else ""
+            return sync + kind, numbers.get(number, number + self._first.get(kind, 0))
 
         return _replace(name, restore)
 
 
-def _replace(name: str, numbered: Callable[[str, int], tuple[str, int]]) -> str:
+def _replace(name: str, renumber: Callable[[str, int], tuple[str, int]]) -> str:
     parts = []
     for part in name.split("/"):
         if match := _COUNTED.fullmatch(part):
-            kind, number = numbered(match[2], int(match[3] or 0))
+            kind, number = renumber(match[2], int(match[3] or 0))
             part = f"{kind}_{number}" if number else kind
         parts.append(part)
     return "/".join(parts)

@@ -8,6 +8,7 @@ import pytest
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models.build import build_model
+from simclr_tf.models.resnet import DEPTHS
 from simclr_tf.option_groups import Augmentation, Data, Encoder, ProjectionHead
 from simclr_tf.weights_import.detect import detect_architecture
 from simclr_tf.weights_import.variables import Architecture, reference_variables
@@ -115,7 +116,11 @@ def test_detected_width_has_the_same_shapes():
         ({"resnet_depth": 50, "stem": "imagenet", "sk_ratio": 0.25, "se_ratio": 0.5}, {}),
     ],
 )
-def test_reference_variables_match_the_model(encoder, head):
+def test_reference_variables_match_the_model(monkeypatch, encoder, head):
+    # Of every group at least one block, and a second one without a shortcut.
+    monkeypatch.setitem(
+        DEPTHS, encoder["resnet_depth"], (encoder["resnet_depth"] > 34, [2, 1, 1, 1])
+    )
     encoder, head = Encoder(**encoder, width_multiplier=0.125), ProjectionHead(**head)
     config = PretrainConfig(Data(dataset="shapes"), Augmentation(image_size=32), encoder, head)
     model = build_model(config, TrainingPlan(0, 7, 0, 0, 0.0, 0.0))
