@@ -12,6 +12,5 @@ if TYPE_CHECKING:
 __all__ = ["ReportOptions", "report_run", "report_runs"]
 
 __getattr__, __dir__ = lazy_attributes(
-    __name__,
-    {"ReportOptions": "options", "report_run": "run_report", "report_runs": "comparison"},
+    __name__, {"ReportOptions": "options", "report_run": "run_report", "report_runs": "comparison"}
 )

@@ -36,9 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def report_run(
-    model_dir: str | Path,
-    options: ReportOptions | None = None,
-    output: str | Path | None = None,
+    model_dir: str | Path, options: ReportOptions | None = None, output: str | Path | None = None
 ) -> Path:
     """Writes the report of a run's newest checkpoint as one HTML file.
 

@@ -26,6 +26,10 @@ def _export(encoder, output, **changes):
     return export_saved_model(encoder, output, **settings)
 
 
+def _reload(encoder, output, **changes):
+    return tf.saved_model.load(str(_export(encoder, output, **changes)))
+
+
 @pytest.fixture(scope="module")
 def resnet():
     return give_statistics(ResNet(18, 1 / 16, stem="cifar"), IMAGES)
@@ -63,7 +67,7 @@ def test_export_computes_the_features_in_both_modes(resnet, exported):
         np.testing.assert_allclose(mine, theirs, atol=1e-5, err_msg=mine.name)
 
 
-def test_batch_statistics_change_only_in_training_mode(resnet, exported):
+def test_batch_statistics_change_only_in_training_mode(exported):
     loaded = tf.saved_model.load(str(exported))
 
     def statistics():
@@ -172,7 +176,7 @@ def test_export_of_any_precision_is_float32(dtype, tmp_path):
     encoder = tiny_encoder(dtype)
     plain = tiny_encoder()
     plain.set_weights(encoder.get_weights())
-    loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
+    loaded = _reload(encoder, tmp_path / "out")
     assert {v.dtype for v in loaded.variables} == {tf.float32}
     # bfloat16 anywhere would be off by 1e-3.
     np.testing.assert_allclose(loaded(IMAGES), plain(IMAGES, training=False), atol=1e-6)
@@ -180,17 +184,12 @@ def test_export_of_any_precision_is_float32(dtype, tmp_path):
     assert b"bfloat16" not in text
 
 
-def test_regularizers_are_exported_as_callables(tmp_path):
-    encoder = tiny_encoder()
-    loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
-    (loss,) = loaded.regularization_losses
-    np.testing.assert_allclose(loss(), 0.5 * (encoder.variables[0].numpy() ** 2).sum(), rtol=1e-5)
-
-
-def test_frozen_encoder_is_exported_trainable(tmp_path):
+def test_frozen_encoder_is_exported_trainable_with_its_regularizers(tmp_path):
     encoder = tiny_encoder()
     encoder.trainable = False
-    loaded = tf.saved_model.load(str(_export(encoder, tmp_path / "out")))
+    loaded = _reload(encoder, tmp_path / "out")
+    (loss,) = loaded.regularization_losses
+    np.testing.assert_allclose(loss(), 0.5 * (encoder.variables[0].numpy() ** 2).sum(), rtol=1e-5)
     np.testing.assert_allclose(loaded(IMAGES), encoder(IMAGES), atol=1e-6)
     assert len(loaded.trainable_variables) == 4
     before = loaded.variables[4].numpy()
@@ -235,18 +234,9 @@ def test_exporting_during_training_does_not_change_training(tmp_path):
         encoder = tiny_encoder()
         encoder._name = "encoder"
         model = keras.Sequential([encoder, keras.layers.Dense(2)])
-        model.compile(
-            keras.optimizers.SGD(0.1, momentum=0.9),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        )
-        model.fit(
-            IMAGES,
-            np.array([0, 1, 0, 1, 0]),
-            batch_size=5,
-            epochs=4,
-            verbose=0,
-            callbacks=callbacks,
-        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
+        model.fit(IMAGES, np.array([0, 1, 0, 1, 0]), epochs=4, verbose=0, callbacks=callbacks)
         return model
 
     alone = train([])
@@ -329,8 +319,7 @@ def test_classify_returns_logits_probabilities_and_names(tmp_path, through_head)
     head = build_projection_head("nonlinear", 2, 6, input_dim=FEATURES) if through_head else None
     width = 6 if through_head else FEATURES
     settings = {"classifier": AffineClassifier(KERNEL[:width], BIAS), "classifier_input": head}
-    output = _export(encoder, tmp_path / "out", class_names=NAMES, **settings)
-    loaded = tf.saved_model.load(str(output))
+    loaded = _reload(encoder, tmp_path / "out", class_names=NAMES, **settings)
     assert set(loaded.signatures) == {"serving_default", "all_outputs", "classify"}
     images = tf.constant(IMAGES)
     features = loaded(images)
@@ -381,8 +370,7 @@ def test_weight_above_the_maximum_of_float16_is_refused(tmp_path):
 def test_two_encoders_in_a_process_have_separate_exports(tmp_path):
     """Layers of the same names, built, exported and used next to each other."""
     encoders = [tiny_encoder(), tiny_encoder()]
-    paths = [_export(encoder, tmp_path / str(i)) for i, encoder in enumerate(encoders)]
-    first, second = (tf.saved_model.load(str(path)) for path in paths)
+    first, second = (_reload(e, tmp_path / str(i)) for i, e in enumerate(encoders))
     for loaded, encoder in zip((first, second, first), (*encoders, encoders[0]), strict=True):
         np.testing.assert_allclose(loaded(IMAGES), encoder(IMAGES, training=False), atol=1e-5)
     assert np.abs(first(IMAGES) - second(IMAGES)).max() > 1e-3

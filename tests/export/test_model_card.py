@@ -9,32 +9,21 @@ def _card(**changes):
     encoder = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5)]
     )
-    settings = {
-        "learning_rate": 0.3,
-        "data": {"dataset": "cifar10", "data_dir": "/home/someone/data"},
-        "checkpoint": None,
-        "sk_ratio": None,
-    }
-    arguments = {
-        "architecture": "ResNet-18",
-        "dataset": "cifar10, split train",
-        "step": 12345,
-        "image_size": 8,
-        "settings": settings,
-    }
+    data = {"dataset": "cifar10", "data_dir": "/home/someone/data"}
+    settings = {"learning_rate": 0.3, "data": data, "checkpoint": None, "sk_ratio": None}
+    arguments = {"architecture": "ResNet-18", "dataset": "cifar10, split train", "step": 12345}
+    arguments |= {"image_size": 8, "settings": settings}
     return make_model_card(encoder, **(arguments | changes))
 
 
 def test_card_describes_input_output_and_evaluations():
     card = _card(evaluations="| knn | 60.0 |")
-    assert "ResNet-18; 20 trainable parameters" in card
-    assert "12,345 steps" in card
-    assert "`[N, 8, 8, 3]`, RGB in [0, 1]" in card
-    assert "float32 `[N, 5]`" in card
-    assert "| knn | 60.0 |" in card
-    assert "| `learning_rate` | `0.3` |" in card
-    assert "| `data.dataset` | `cifar10` |" in card
-    assert "Apache-2.0" in card
+    for text in (
+        *("ResNet-18; 20 trainable parameters", "12,345 steps", "Apache-2.0", "| knn | 60.0 |"),
+        *("`[N, 8, 8, 3]`, RGB in [0, 1]", "float32 `[N, 5]`"),
+        *("| `learning_rate` | `0.3` |", "| `data.dataset` | `cifar10` |"),
+    ):
+        assert text in card
 
 
 def test_card_omits_paths_and_unset_settings():

@@ -22,10 +22,7 @@ from simclr_tf.reporting.image_sections import (
     score_positive_pairs,
 )
 from simclr_tf.reporting.plots import make_embedding_map, plot_run_curves
-from simclr_tf.reporting.result_sections import (
-    class_report_from_knn,
-    headline,
-)
+from simclr_tf.reporting.result_sections import class_report_from_knn, headline
 from simclr_tf.reporting.run_info import RunInfo
 from simclr_tf.runs.run_dir import RunDir
 from tests.embedded_datasets import random_dataset as random_rows

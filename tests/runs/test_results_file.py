@@ -108,10 +108,7 @@ def test_tables_distinguish_settings_and_label_counts():
 
 
 def test_format_results_separates_metrics():
-    records = [
-        _record("knn", 0.1, metric="mean per class", value=0.7),
-        _record("knn", 0.1),
-    ]
+    records = [_record("knn", 0.1, metric="mean per class", value=0.7), _record("knn", 0.1)]
     tables = format_results(records).split("\n\n")
     assert [table.splitlines()[1].split("  ")[0] for table in tables] == [
         *("mean per class %", "top-1 %")
