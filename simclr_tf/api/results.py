@@ -61,9 +61,7 @@ def evaluate(
     settings = make_group(EvalOptions, options | {"dataset": dataset})
     if isinstance(model_dir, str):
         model_dir = split_commas(model_dir)
-    elif isinstance(model_dir, os.PathLike):
-        model_dir = [model_dir]
-    paths = [Path(path) for path in model_dir]
+    paths = [Path(p) for p in ([model_dir] if isinstance(model_dir, os.PathLike) else model_dir)]
     if bool(paths) == bool(encoder):
         raise UserError("expected either --model_dir=RUN or --encoder=SAVEDMODEL")
 
@@ -74,16 +72,14 @@ def evaluate(
     if encoder:
         if not (output and settings.dataset_names):
             raise UserError(f"--encoder={encoder}: expected --output=DIR and --dataset with it")
-        found = evaluate_saved_model(Path(encoder), Path(output), settings)
-        return [dict(record) for record in found]
+        return list(map(dict, evaluate_saved_model(Path(encoder), Path(output), settings)))
     check_runs(paths)
-    records: list[dict[str, Any]] = []
+    records = []
     for path in paths:
-        found = evaluate_run(path, settings, train_supervised=train_supervised_baseline)
-        records += [dict(record) for record in found]
+        records += evaluate_run(path, settings, train_supervised=train_supervised_baseline)
         if settings.save_classifier:
             export_run(path)
-    return records
+    return list(map(dict, records))
 
 
 @takes_options(OptionSet.of(EmbedOptions))
@@ -121,13 +117,13 @@ def embed(
     if bool(model_dir) == bool(encoder):
         raise UserError("expected either --model_dir=RUN or --encoder=SAVEDMODEL")
 
+    if encoder and not dataset:
+        raise UserError(f"--encoder={encoder}: expected --dataset with it")
+
     from simclr_tf.embedding.embed import embed_run, embed_saved_model
 
-    if encoder:
-        if not dataset:
-            raise UserError(f"--encoder={encoder}: expected --dataset with it")
-        return embed_saved_model(Path(encoder), settings, Path(output) if output else None)
-    return embed_run(Path(model_dir), settings, Path(output) if output else None)
+    embed_source = embed_saved_model if encoder else embed_run
+    return embed_source(Path(encoder or model_dir), settings, Path(output) if output else None)
 
 
 @takes_options(OptionSet.of(ExportOptions))

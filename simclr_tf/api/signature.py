@@ -27,7 +27,7 @@ class OptionFunction(Protocol[P, R_co]):
 def takes_options(
     *option_sets: OptionSet,
 ) -> Callable[[Callable[P, R_co]], OptionFunction[P, R_co]]:
-    """Returns a decorator for a function with `**options`.
+    """Returns a decorator for a function with `**options`, which are those of the option groups.
 
     The function gets the options that its caller sets, checked for unknown names. Its signature and
     its docstring list every option with its default, so that `help` and tab completion show them.
@@ -36,9 +36,6 @@ def takes_options(
     If the function has a parameter `labels`, its option `dataset` also takes images from Python.
     The function gets their name, under which they can be opened during the call. A `Run` that it
     returns, or takes as an argument in a later call, makes them available again.
-
-    Args:
-        option_sets: the option groups, which are also the flags of the command of the same name.
     """
 
     def decorate(function: Callable[P, R_co]) -> OptionFunction[P, R_co]:
@@ -51,14 +48,8 @@ def takes_options(
                 if field.name in named:
                     continue
                 default = option_set.defaults.get(field.name, field.default)
-                keywords.append(
-                    inspect.Parameter(
-                        field.name,
-                        inspect.Parameter.KEYWORD_ONLY,
-                        default=default,
-                        annotation=field.type,
-                    )
-                )
+                keyword = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY)
+                keywords.append(keyword.replace(default=default, annotation=field.type))
                 help_text = option_set.help.get(field.name, field.metadata["help"])
                 end = "" if default in ("", None) else f" Default: {default!r}."
                 documentation.append(f"    {field.name}: {help_text}{end}")

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,10 @@ from simclr_tf.api.training_options import (
     Options,
     RunOptions,
     distill_config,
-    equivalent_command,
-    eval_data_overrides,
     finetune_config,
     pretrain_config,
 )
-from simclr_tf.config import DistillConfig
+from simclr_tf.config import DistillConfig, PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.option_groups import Distribution
 from simclr_tf.options import make_group
@@ -29,12 +27,14 @@ from simclr_tf.runs.run_dir import RunDir, recorded_command
 if TYPE_CHECKING:
     import tf_keras as keras
 
+    from simclr_tf.training.distribution import DistributionContext
+
 logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
 
-# Options of pretrain that its evaluation at the end takes, too.
-_EVAL_DATA = ("dataset", "train_split", "eval_split", "data_dir", "skip_unreadable")
+# Options that select the images of the evaluation at the end.
+_EVAL_DATA = ("dataset", "data_dir", "eval_split", "skip_unreadable")
 
 
 @takes_options(*PRETRAIN_OPTIONS)
@@ -81,8 +81,7 @@ def pretrain(
     custom_encoder = None if isinstance(encoder, str | os.PathLike) else encoder
     if custom_encoder is None:
         options["encoder"] = encoder
-    config = pretrain_config(options)
-    distribution_options = make_group(Distribution, options)
+    config, devices = pretrain_config(options), make_group(Distribution, options)
     run = make_group(RunOptions, options)
 
     from simclr_tf.evaluation.evaluate import evaluate_run, make_protocols
@@ -90,28 +89,18 @@ def pretrain(
     from simclr_tf.evaluation.splits import check_evaluation
     from simclr_tf.exporter.export_run import export_run
     from simclr_tf.training import tasks
-    from simclr_tf.training.distribution import make_distribution
 
     if run.mode == "train_then_eval":
         check_evaluation(config.resolve().data, make_protocols(EvalOptions()))
-    model, is_chief = None, True
-    if run.mode != "eval":
-        distribution = make_distribution(distribution_options)
-        is_chief = distribution.is_chief
-        with recorded_command(equivalent_command("pretrain", options)):
-            model = tasks.pretrain(
-                config,
-                run.model_dir,
-                distribution,
-                distribution_options.steps_per_execution,
-                callbacks=callbacks,
-                encoder=custom_encoder,
-            )
-    if run.mode != "train" and is_chief:
-        data = {name: options[name] for name in _EVAL_DATA if name in options}
+    trained = _train(
+        tasks.pretrain, config, run, devices, options, callbacks=callbacks, encoder=custom_encoder
+    )
+    if run.mode != "train" and trained.is_chief:
+        names = (*_EVAL_DATA, "train_split")
+        data = {name: options[name] for name in names if name in options}
         evaluate_run(run.model_dir, EvalOptions(**data, eval_batch_size=run.eval_batch_size))
         export_run(run.model_dir)
-    return Run(run.model_dir, model=model, is_chief=is_chief)
+    return trained
 
 
 @takes_options(*FINETUNE_OPTIONS)
@@ -151,31 +140,20 @@ def finetune(
     """
     options |= {"model_dir": model_dir, "checkpoint": checkpoint}
     run = make_group(RunOptions, {"mode": "train_then_eval"} | options)
-    config = finetune_config(options)
-    distribution_options = make_group(Distribution, options)
+    config, devices = finetune_config(options), make_group(Distribution, options)
 
     from simclr_tf.evaluation.splits import check_evaluation
     from simclr_tf.training import tasks
-    from simclr_tf.training.distribution import make_distribution
 
     if run.mode == "train_then_eval":
         check_evaluation(config.resolve().data, ())
-    model, is_chief = None, True
-    if run.mode != "eval":
-        distribution = make_distribution(distribution_options)
-        is_chief = distribution.is_chief
-        with recorded_command(equivalent_command("finetune", options)):
-            model = tasks.finetune(
-                config,
-                run.model_dir,
-                distribution,
-                distribution_options.steps_per_execution,
-                callbacks=callbacks,
-                fit_batch="train_batch_size" not in options,
-            )
-    if is_chief:
+    fit_batch = "train_batch_size" not in options
+    trained = _train(
+        tasks.finetune, config, run, devices, options, callbacks=callbacks, fit_batch=fit_batch
+    )
+    if trained.is_chief:
         _evaluate_and_export(run, options)
-    return Run(run.model_dir, model=model, is_chief=is_chief)
+    return trained
 
 
 @takes_options(*DISTILL_OPTIONS)
@@ -215,29 +193,42 @@ def distill(
     """
     options |= {"model_dir": model_dir, "teacher": teacher}
     run = make_group(RunOptions, {"mode": "train_then_eval"} | options)
-    config = distill_config(options)
-    distribution_options = make_group(Distribution, options)
+    config, devices = distill_config(options), make_group(Distribution, options)
 
     from simclr_tf.training import tasks
     from simclr_tf.training.distribution import make_distribution
 
-    model, is_chief = None, True
-    if run.mode != "eval":
-        distribution = make_distribution(distribution_options)
+    # Before the teacher is loaded: devices must be set up before TensorFlow's first operation.
+    distribution = make_distribution(devices) if run.mode != "eval" else None
     is_testable = run.mode != "train" and _can_test_student(run, options, config)
-    if run.mode != "eval":
-        is_chief = distribution.is_chief
-        with recorded_command(equivalent_command("distill", options)):
-            model = tasks.distill(
-                config,
-                run.model_dir,
-                distribution,
-                distribution_options.steps_per_execution,
-                callbacks=callbacks,
-            )
-    if is_chief:
+    trained = _train(
+        tasks.distill, config, run, devices, options, distribution, callbacks=callbacks
+    )
+    if trained.is_chief:
         _evaluate_and_export(run, options, test=is_testable)
-    return Run(run.model_dir, model=model, is_chief=is_chief)
+    return trained
+
+
+def _train(
+    task: Callable[..., Any],
+    config: PretrainConfig,
+    run: RunOptions,
+    devices: Distribution,
+    options: Options,
+    distribution: "DistributionContext | None" = None,
+    **arguments: Any,
+) -> Run:
+    """Calls a function of `tasks`, unless the run is only evaluated; returns the run."""
+    if run.mode == "eval":
+        return Run(run.model_dir)
+
+    from simclr_tf.training.distribution import make_distribution
+
+    distribution = distribution or make_distribution(devices)
+    flags = [f"--{name}={value}" for name, value in options.items() if value not in ("", None)]
+    with recorded_command(["simclr-tf", task.__name__, *flags]):
+        model = task(config, run.model_dir, distribution, devices.steps_per_execution, **arguments)
+    return Run(run.model_dir, model=model, is_chief=distribution.is_chief)
 
 
 def _evaluate_and_export(run: RunOptions, options: Options, test: bool = True) -> None:
@@ -249,9 +240,8 @@ def _evaluate_and_export(run: RunOptions, options: Options, test: bool = True) -
     from simclr_tf.exporter.export_run import export_run
 
     if test:
-        evaluate_classifier(
-            run.model_dir, batch_size=run.eval_batch_size, data=eval_data_overrides(options)
-        )
+        data = {name: options[name] for name in _EVAL_DATA if name in options}
+        evaluate_classifier(run.model_dir, batch_size=run.eval_batch_size, data=data)
     export_run(run.model_dir)
 
 

@@ -64,7 +64,6 @@ CROP_AND_FLIP: dict[str, Any] = {
     "policy": "simclr",
     "transformations": "",
 }
-_EVAL_DATA = ("dataset", "data_dir", "eval_split", "skip_unreadable")
 # Options of how an architecture is trained, not of the architecture.
 _FREE_ARCHITECTURE_OPTIONS = ("global_bn", "batch_norm_decay", "preset_weights")
 # What has no effect without a contrastive loss.
@@ -96,29 +95,33 @@ _DISTILL_OPTIMIZATION = Optimization(
 
 
 def _option_sets(
-    mode: str, first: Sequence[OptionSet], inherits: Sequence[str], source: str, **others: OptionSet
+    first: type[OptionGroup], inherits: Sequence[str], source: str, optimization: OptionSet
 ) -> tuple[OptionSet, ...]:
-    sets = [OptionSet.of(RunOptions, {"mode": mode}), *first]
+    """Returns the options of a training that starts from a run, `source`."""
+    sets = [OptionSet.of(RunOptions, {"mode": "train_then_eval"}), OptionSet.of(first)]
     for name, group in GROUPS.items():
-        if name in others:
-            sets.append(others[name])
+        if group is Optimization:
+            sets.append(optimization)
         elif name in inherits:
             defaults: dict[str, Any] = dict.fromkeys(f.name for f in option_fields(group))
             defaults |= CROP_AND_FLIP if name == "augmentation" else {}
             title = (group.__doc__ or "").strip()
             sets.append(OptionSet(f"{title} (default: that of {source})", group, defaults))
-        else:
+        elif group not in (ProjectionHead, ContrastiveLoss):
             sets.append(OptionSet.of(group))
     return (*sets, OptionSet.of(Distribution))
 
 
-PRETRAIN_OPTIONS = _option_sets("train", [], (), "")
+PRETRAIN_OPTIONS = (
+    OptionSet.of(RunOptions),
+    *(OptionSet.of(group) for group in GROUPS.values()),
+    OptionSet.of(Distribution),
+)
 FINETUNE_OPTIONS = _option_sets(
-    "train_then_eval",
-    [OptionSet.of(FineTuning)],
+    FineTuning,
     _FINETUNE_INHERITS,
     "the checkpoint's run",
-    optimization=OptionSet.of(
+    OptionSet.of(
         Optimization,
         {**vars(_FINETUNE_OPTIMIZATION), "train_epochs": None},
         {
@@ -129,16 +132,11 @@ FINETUNE_OPTIONS = _option_sets(
         },
     ),
 )
-DISTILL_OPTIONS = tuple(
-    option_set
-    for option_set in _option_sets(
-        "train_then_eval",
-        [OptionSet.of(Distillation)],
-        _DISTILL_INHERITS,
-        "the teacher's run",
-        optimization=OptionSet.of(Optimization, vars(_DISTILL_OPTIMIZATION)),
-    )
-    if option_set.group not in (ProjectionHead, ContrastiveLoss)
+DISTILL_OPTIONS = _option_sets(
+    Distillation,
+    _DISTILL_INHERITS,
+    "the teacher's run",
+    OptionSet.of(Optimization, vars(_DISTILL_OPTIMIZATION)),
 )
 
 
@@ -148,13 +146,8 @@ def pretrain_config(options: Options) -> PretrainConfig:
 
 
 def finetune_config(options: Options) -> FinetuneConfig:
-    """Returns the config of a fine-tuning run; omitted options are the checkpoint's run's.
-
-    Raises:
-        UserError: the checkpoint is no run, or an architecture option contradicts it.
-    """
-    fine_tuning = make_group(FineTuning, options)
-    checkpoints = make_group(Checkpoints, options)
+    """Returns the config of a fine-tuning run; omitted options are the checkpoint's run's."""
+    fine_tuning, checkpoints = make_group(FineTuning, options), make_group(Checkpoints, options)
     checkpoint = checkpoints.checkpoint
     fine_tuning.check_start(checkpoint)
     if checkpoint:
@@ -169,28 +162,21 @@ def finetune_config(options: Options) -> FinetuneConfig:
         or fine_tuning.label_fraction <= 0.01
         or groups["data"].dataset.startswith(_ONE_PERCENT_OF_IMAGENET)
     )
-    optimization = dataclasses.replace(
-        _FINETUNE_OPTIMIZATION,
-        train_epochs=_LOW_LABEL_EPOCHS if low_label else _FINETUNE_OPTIMIZATION.train_epochs,
-    )
+    epochs = {"train_epochs": _LOW_LABEL_EPOCHS} if low_label else {}
     config = FinetuneConfig(
         **groups,
-        optimization=make_group(Optimization, options, optimization),
+        optimization=make_group(Optimization, {**epochs, **options}, _FINETUNE_OPTIMIZATION),
         monitoring=make_group(Monitoring, options),
         checkpoints=checkpoints,
         finetuning=fine_tuning,
     )
     _check_no_microbatch(config)
-    log_ignored_options(options, (*_PRETRAIN_ONLY, *_PROBES))
+    _log_ignored(options, (*_PRETRAIN_ONLY, *_PROBES))
     return config
 
 
 def distill_config(options: Options) -> DistillConfig:
-    """Returns the config of a distillation run; omitted options are the teacher's run's.
-
-    Raises:
-        UserError: the checkpoint is no run, or an architecture option contradicts it.
-    """
+    """Returns the config of a distillation run; omitted options are the teacher's run's."""
     distillation = make_group(Distillation, options)
     checkpoints = make_group(Checkpoints, options)
     config = DistillConfig(
@@ -202,23 +188,11 @@ def distill_config(options: Options) -> DistillConfig:
         distillation=distillation,
     )
     _check_no_microbatch(config)
-    log_ignored_options(options, _PROBES)
+    _log_ignored(options, _PROBES)
     return config
 
 
-def eval_data_overrides(options: Options) -> dict[str, Any]:
-    """Returns the options that select the images on which a classifier is tested."""
-    return {name: options[name] for name in _EVAL_DATA if name in options}
-
-
-def equivalent_command(name: str, options: Options) -> list[str]:
-    """Returns the command line that runs a function with these options."""
-    flags = [f"--{key}={value}" for key, value in options.items() if value not in ("", None)]
-    return ["simclr-tf", name, *flags]
-
-
-def log_ignored_options(options: Options, names: Iterable[str]) -> None:
-    """Logs a note for every option that the caller sets although it has no effect."""
+def _log_ignored(options: Options, names: Iterable[str]) -> None:
     for name in names:
         if name in options:
             logger.info(f"note: --{name} has no effect here")

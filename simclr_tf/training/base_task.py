@@ -1,4 +1,4 @@
-"""Base class of the training tasks, and what several of them use."""
+"""Base class of the training tasks."""
 
 import logging
 from typing import Any
@@ -7,53 +7,38 @@ import numpy as np
 import tf_keras as keras
 
 from simclr_tf.config import PretrainConfig, TrainingPlan
-from simclr_tf.data import ImageSource, config_name, open_source
+from simclr_tf.data import ImageSource, open_source
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import hash_weights
 from simclr_tf.models.build import build_model, resolve_encoder
 from simclr_tf.models.custom_encoder import copy_encoder_weights
 from simclr_tf.models.keras_cv_backbones import load_preset_weights
 from simclr_tf.models.multi_view import MultiViewModel
+from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.callbacks import ScheduledEvaluator
-from simclr_tf.training.schedule import epochs_to_steps
+from simclr_tf.training.schedule import steps_between
 from simclr_tf.utils.files import write_csv
 
 logger = logging.getLogger(__name__)
 
 
 class TrainingTask:
-    """Base class of the parts that differ between training tasks.
+    """Base class of what differs between training tasks.
 
-    `loop.fit` calls the methods in the order of their definition.
-
-    Args:
-        config: settings of the run.
-        train_source: training images instead of those that `config.data` names.
-        encoder: Keras model instead of the one that `config.encoder` names.
-
-    Attributes:
-        config: resolved. `fit` and `open_data` complete it.
-        train: training images, after `open_data`.
-        held_out: validation images, or None.
+    `loop.fit` calls the methods in the order of their definition. `config` is resolved; `fit` and
+    `open_data` complete it.
     """
 
-    train: ImageSource
-    held_out: ImageSource | None
+    train: ImageSource  # set by open_data
+    held_out: ImageSource | None  # for validation
 
-    def __init__(
-        self,
-        config: PretrainConfig,
-        train_source: ImageSource | None = None,
-        encoder: keras.Model | None = None,
-    ):
-        if train_source is not None:
-            config = config.override({"data": {"dataset": config_name(train_source)}})
+    def __init__(self, config: PretrainConfig, encoder: keras.Model | None = None):
         if encoder is not None:  # before the options of the ResNet are resolved
             name = getattr(encoder, "name", type(encoder).__name__)
             config = config.override({"encoder": {"encoder": f"keras:{name}"}})
         self.config: Any = config.resolve()
-        self._train_source, self._encoder = train_source, encoder
+        self._encoder = encoder
 
     def resolve_encoder(self, run: RunDir | None) -> None:
         """Completes the config with the description of a pretrained or given encoder."""
@@ -61,12 +46,8 @@ class TrainingTask:
         self.config = resolve_encoder(self.config, resumed, self._encoder)
 
     def open_data(self) -> None:
-        """Opens the training and validation images.
-
-        Raises:
-            UserError: if the task cannot use them.
-        """
-        self.train, self.held_out = open_training_data(self.config, self._train_source)
+        """Opens the training and validation images; UserError if the task cannot use them."""
+        self.train, self.held_out = open_training_data(self.config)
 
     def complete_plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Returns the plan with what the training images alone do not determine."""
@@ -84,7 +65,7 @@ class TrainingTask:
         """Loads the weights that a new run starts from, if they are not random."""
         checkpoint, encoder = self.config.checkpoints.checkpoint, self.config.encoder
         if checkpoint:
-            self._load_weights_of_run(model, checkpoint)
+            self._copy_weights(load_model(checkpoint), model)
             logger.info(f"starting from the weights of {checkpoint}")
         elif self._encoder is not None:
             copy_encoder_weights(self._encoder, model.encoder)
@@ -94,31 +75,34 @@ class TrainingTask:
             source = "its weights" if loaded else "random weights, because it has none"
             logger.info(f"starting {encoder.encoder} from {source}")
 
+    def _copy_weights(self, source: Any, model: Any) -> None:
+        """Copies the weights that a new run takes from the model of `--checkpoint`."""
+        self._copy_part("encoder", source.encoder, model.encoder)
+
+    def _copy_part(self, name: str, source: keras.Model | None, target: keras.Model) -> None:
+        shapes = [[tuple(v.shape) for v in m.variables] if m else None for m in (source, target)]
+        if source is None or shapes[0] != shapes[1]:
+            raise UserError(
+                f"--checkpoint={self.config.checkpoints.checkpoint}: its {name.replace('_', ' ')} "
+                "has other shapes. Fix: use the architecture flags in its config.json"
+            )
+        target.set_weights(source.get_weights())
+
     def encoder_checksum(self) -> int:
         """Returns a checksum of the weights of the encoder from Python; 0 without one."""
         return int(hash_weights(self._encoder.variables)[:12], 16) if self._encoder else 0
 
-    def _load_weights_of_run(self, model: Any, checkpoint: str) -> None:
-        raise NotImplementedError
-
     def write_extra_files(self, run: RunDir) -> None:
         """Writes files besides config.json to the run directory."""
 
-    def validation_steps(self, plan: TrainingPlan) -> int:
-        """Returns the number of steps between evaluations on the validation images."""
-        return epochs_to_steps(self.config, plan, self.config.monitoring.eval_every_epochs)
+    def _validation_steps(self, plan: TrainingPlan) -> int:
+        return steps_between(self.config, plan, self.config.monitoring.eval_every_epochs)
 
 
-def open_training_data(
-    config: PretrainConfig, train_source: ImageSource | None = None
-) -> tuple[ImageSource, ImageSource | None]:
-    """Opens the training images, by default those of the resolved config.
-
-    Returns:
-        (training images, validation images or None).
-    """
+def open_training_data(config: PretrainConfig) -> tuple[ImageSource, ImageSource | None]:
+    """Opens the training and the validation images, if there are any, of a resolved config."""
     data = config.data
-    source = train_source or open_source(
+    source = open_source(
         data.dataset,
         data.train_split,
         data_dir=data.data_dir or None,
@@ -137,16 +121,3 @@ def write_labeled_list(run: RunDir, source: ImageSource, labeled: np.ndarray) ->
     classes = [names[label] for label in source.labels()[labeled]]
     rows = zip(source.image_ids(labeled), classes, strict=True)
     write_csv(run.labeled_images_file, [("id", "class"), *rows])
-
-
-def copy_weights(
-    checkpoint: str, part: str, source: keras.Model | None, target: keras.Model
-) -> None:
-    """Copies a part of the run `checkpoint`; UserError if it is missing or of other shapes."""
-    shapes = [[tuple(v.shape) for v in m.variables] if m else None for m in (source, target)]
-    if source is None or shapes[0] != shapes[1]:
-        raise UserError(
-            f"--checkpoint={checkpoint}: its {part.replace('_', ' ')} has other shapes. Fix: use "
-            "the architecture flags in its config.json"
-        )
-    target.set_weights(source.get_weights())

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models.multi_view import MultiViewModel
 from simclr_tf.runs.run_dir import RunDir
@@ -20,6 +21,7 @@ from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.gradient_norms import GradientNormMonitor
 from simclr_tf.training.interruption import is_peer_failure
 from simclr_tf.training.online_eval import Evaluator
+from simclr_tf.training.schedule import steps_between
 from simclr_tf.training.tensorboard import TensorBoardWriter
 from simclr_tf.utils.progress import Progress
 
@@ -34,7 +36,7 @@ class _FastCallback(keras.callbacks.Callback):
 
 @dataclass(frozen=True)
 class ScheduledEvaluator:
-    """An evaluator and the number of steps between its runs. It also runs at the last step."""
+    """An evaluator and the number of steps between its runs; it also runs at the last step."""
 
     steps: int
     evaluator: Evaluator
@@ -44,30 +46,17 @@ class LoggingCallback(_FastCallback):
     """Writes metrics to metrics.jsonl, TensorBoard and the console, and runs the evaluators.
 
     A row is due every `log_every` steps and whenever an evaluator is due. Its metrics are means
-    over the steps since the row before; they are summed on the device and fetched only here.
-
-    Args:
-        run: run directory.
-        total_steps: steps of the run.
-        steps_per_epoch: images / batch.
-        global_batch: images per step.
-        log_every: steps between rows.
-        evaluators: evaluations that the chief runs.
-        make_view_grid: makes the image of the first views from the model.
-        norms: measures gradient norms in the steps that `log_every` makes due.
-        distribution: devices and workers. All workers fetch a row together, the chief writes it.
-        eval_model: copy of the model on one device, for the evaluators if there are several
-            replicas.
+    over the steps since the row before; they are summed on the device and fetched only here, by
+    all workers together. The chief writes them and runs the evaluators, if there are several
+    replicas on `eval_model`, a copy of the model on one device.
     """
 
     def __init__(
         self,
         run: RunDir,
+        config: PretrainConfig,
+        plan: TrainingPlan,
         *,
-        total_steps: int,
-        steps_per_epoch: float,
-        global_batch: int,
-        log_every: int,
         evaluators: Sequence[ScheduledEvaluator],
         make_view_grid: Callable[[MultiViewModel], np.ndarray],
         norms: GradientNormMonitor,
@@ -75,10 +64,11 @@ class LoggingCallback(_FastCallback):
         eval_model: keras.Model | None = None,
     ):
         super().__init__()
-        self._distribution, self._eval_model = distribution, eval_model
-        self._run, self._log_every, self._evaluators = run, log_every, evaluators
-        self._total, self._steps_per_epoch = total_steps, steps_per_epoch
-        self._global_batch, self._make_view_grid, self._norms = global_batch, make_view_grid, norms
+        self._run, self._plan, self._distribution = run, plan, distribution
+        self._log_every = config.monitoring.log_every
+        self._global_batch = config.optimization.train_batch_size
+        self._evaluators, self._eval_model = evaluators, eval_model
+        self._make_view_grid, self._norms = make_view_grid, norms
         self._display: _ProgressDisplay | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -86,7 +76,7 @@ class LoggingCallback(_FastCallback):
         self._view_grid_due = self._step == 0
         if self._distribution.is_chief:
             self._tensorboard = TensorBoardWriter(self._run, self._step)
-            self._display = _ProgressDisplay(self._step, self._total)
+            self._display = _ProgressDisplay(self._step, self._plan.total_steps)
         self._clock_start, self._clock_step = time.monotonic(), self._step
         self._is_timing = False
         self._sums = [metric.get_weights() for metric in self.model.metrics]
@@ -99,7 +89,7 @@ class LoggingCallback(_FastCallback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         # A call from the host may be several steps: what is due in one of them runs at its end.
         before, self._step = self._step, self._first + batch + 1
-        is_last = self._step == self._total
+        is_last = self._step == self._plan.total_steps
 
         def is_due(steps):
             return is_last or self._step // steps > before // steps
@@ -121,7 +111,7 @@ class LoggingCallback(_FastCallback):
 
     def _log(self, due_evaluators, row_due):
         # All workers come here together: reading a metric sums it over the replicas.
-        row = {"step": self._step, "epoch": self._step / self._steps_per_epoch}
+        row = {"step": self._step, "epoch": self._step / self._plan.steps_per_epoch}
         row |= {metric.name: float(metric.result()) for metric in self.model.metrics}
         seconds = time.monotonic() - self._clock_start
         row["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
@@ -170,17 +160,10 @@ class LoggingCallback(_FastCallback):
             self._display.close()
 
 
-_DISPLAY_NAMES = {
-    "contrastive_accuracy": "acc",
-    "accuracy": "acc",
-    "agreement": "agreement",
-    "linear_accuracy": "linear_accuracy",
-    "knn_top1": "knn_top1",
-    "linear_probe_top1": "linear_probe_top1",
-    "validation_loss": "validation_loss",
-    "validation_accuracy": "validation_accuracy",
-    "validation_agreement": "validation_agreement",
-}
+_DISPLAYED = (
+    *("contrastive_accuracy", "accuracy", "agreement", "linear_accuracy", "knn_top1"),
+    *("linear_probe_top1", "validation_loss", "validation_accuracy", "validation_agreement"),
+)
 
 
 class _ProgressDisplay:
@@ -201,9 +184,10 @@ class _ProgressDisplay:
 
     def show(self, row: dict[str, float]) -> None:
         step, details = int(row["step"]), f"loss {row['loss']:.4f}"
-        for name, short_name in _DISPLAY_NAMES.items():
+        for name in _DISPLAYED:
             if name in row:
-                details += f"  {short_name} {row[name]:.3f}"
+                label = "acc" if name in ("contrastive_accuracy", "accuracy") else name
+                details += f"  {label} {row[name]:.3f}"
         details += f"  {row['views_per_second']:.0f} views/s"
         self._last_line = f"step {step}/{self._total}  epoch {row['epoch']:.2f}  {details}"
         if self._progress.has_bar:
@@ -232,38 +216,30 @@ class CheckpointWriteError(UserError):
 
 
 class CheckpointCallback(_FastCallback):
-    """Saves every `save_interval` steps, at the last step, and when a signal stops the run.
+    """Saves at a fixed interval, at the last step, and when a signal stops the run.
 
-    A checkpoint is written in full before the directory's `checkpoint` file names it, so an
-    incomplete one never replaces a good one.
-
-    Args:
-        run: run directory.
-        save_interval: steps between checkpoints; with several steps per execution, at the end of
-            the execution that completes them.
-        total_steps: steps of the run.
-        max_to_keep: maximum number of checkpoints.
-        check_model: called before each save; raises if the weights are not worth saving.
-        stop_signal: called after each step; returns the signal to stop for, or None.
-        distribution: devices and workers. All workers take part in a save, because a variable may
-            lie on all of them; only the chief's file remains.
+    With several steps per execution, it saves at the end of the execution that completes an
+    interval. A checkpoint is written in full before the directory's `checkpoint` file names it, so
+    an incomplete one never replaces a good one. `stop_signal` is called after each step; it
+    returns the signal to stop for, or None. All workers take part in a save, because a variable
+    may lie on all of them; only the chief's file remains.
     """
 
     def __init__(
         self,
         run: RunDir,
-        *,
-        save_interval: int,
-        total_steps: int,
-        max_to_keep: int,
-        check_model: Callable[[], None],
+        config: PretrainConfig,
+        plan: TrainingPlan,
         stop_signal: Callable[[], int | None],
         distribution: DistributionContext,
     ):
         super().__init__()
-        self._save_interval, self._total = save_interval, total_steps
-        self._max_to_keep = max_to_keep
-        self._check_model, self._stop_signal = check_model, stop_signal
+        settings = config.checkpoints
+        self._max_to_keep = settings.keep_checkpoint_max
+        self._save_interval = steps_between(
+            config, plan, settings.checkpoint_epochs, settings.checkpoint_steps
+        )
+        self._total, self._stop_signal = plan.total_steps, stop_signal
         self._directory = str(run.checkpoint_dir)
         if not distribution.is_chief:
             self._scratch_dir = tempfile.TemporaryDirectory(prefix="simclr_tf-")
@@ -288,12 +264,8 @@ class CheckpointCallback(_FastCallback):
             raise SystemExit(128 + signal)
 
     def save(self) -> None:
-        """Saves the model, between any two steps.
-
-        Raises:
-            CheckpointWriteError: if the file system fails.
-        """
-        self._check_model()
+        """Saves the model between any two steps; CheckpointWriteError if the file system fails."""
+        raise_if_diverged(self.model)
         step = int(self.model.step.numpy())
         try:
             self._manager.save(checkpoint_number=step)
@@ -311,10 +283,7 @@ class CheckpointCallback(_FastCallback):
 class ProfileCallback(_FastCallback):
     """Traces calls from the host (of one step each, by default) for TensorBoard's profiler.
 
-    Args:
-        directory: TensorBoard's; the trace is written to its `plugins/profile`.
-        warmup_calls: calls before the trace.
-        traced_calls: calls in the trace.
+    The trace is written to `plugins/profile` in TensorBoard's directory.
     """
 
     def __init__(self, directory: Path, warmup_calls: int = 10, traced_calls: int = 10):

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from simclr_tf.errors import UserError
 from simclr_tf.option_groups import Distribution
+from simclr_tf.utils.files import pluralize
 
 logger = logging.getLogger(__name__)
 
@@ -25,41 +26,23 @@ _POLL_SECONDS = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class DistributionContext:
-    """Replicas that train together.
-
-    Attributes:
-        strategy: strategy of tf.distribute.
-        name: description for the log.
-        num_workers: number of processes that share the global batch.
-        worker_index: index of this process; 0, the chief, writes the run directory.
-
-    Example:
-        >>> from simclr_tf.training.distribution import single_device
-        >>> single_device().describe(global_batch=64)
-        'one device: global batch 64, 64 per replica'
-    """
+    """Replicas that train together, on one or more workers (processes)."""
 
     strategy: tf.distribute.Strategy
-    name: str = "one device"
+    name: str = "one device"  # for the log
     num_workers: int = 1
-    worker_index: int = 0
+    worker_index: int = 0  # 0 is the chief, which writes the run directory
 
     @property
     def num_replicas(self) -> int:
-        """Number of replicas on all workers."""
         return self.strategy.num_replicas_in_sync
 
     @property
     def is_chief(self) -> bool:
-        """True in the process that writes the run directory."""
         return self.worker_index == 0
 
     def per_replica_batch_size(self, global_batch: int) -> int:
-        """Returns the number of images per replica.
-
-        Raises:
-            UserError: if the batch is not a multiple of the number of replicas.
-        """
+        """Returns the number of images per replica; UserError if it is not a whole number."""
         count = self.num_replicas
         if global_batch % count:
             below = global_batch - global_batch % count
@@ -78,14 +61,7 @@ class DistributionContext:
         return f"{line}, {self.per_replica_batch_size(global_batch)} per replica"
 
     def check_workers_agree(self, values: dict[str, int]) -> None:
-        """Checks that values are equal on all workers, which must call this together.
-
-        Args:
-            values: by their names in the error message.
-
-        Raises:
-            UserError: names the first value that differs.
-        """
+        """Raises UserError naming the first value that differs between workers; all call it."""
         rows = self.gather_across_workers(list(values.values()))
         for name, column in zip(values, rows.T, strict=True):
             if len(set(column)) > 1:
@@ -110,24 +86,7 @@ def single_device() -> DistributionContext:
 
 
 def make_distribution(options: Distribution) -> DistributionContext:
-    """Creates the strategy of the distribution options.
-
-    Args:
-        options: strategy, devices and workers.
-
-    Returns:
-        The devices and workers to train on.
-
-    Raises:
-        UserError: if options contradict each other, a device does not exist, or a worker does not
-            answer.
-
-    Example:
-        >>> from simclr_tf.option_groups import Distribution
-        >>> from simclr_tf.training.distribution import make_distribution
-        >>> make_distribution(Distribution(strategy="one_device")).num_replicas
-        1
-    """
+    """Creates the strategy of the distribution options; UserError if it is not possible."""
     strategy = _resolve_strategy(options)
     if strategy == "tpu":
         return _tpu(options)
@@ -182,7 +141,7 @@ def _mirrored(count: int) -> DistributionContext:
         count = count or 1
         _make_logical_cpus(count)
         devices, noun = [f"CPU:{i}" for i in range(count)], "CPU device"
-    return DistributionContext(tf.distribute.MirroredStrategy(devices), _count(count, noun))
+    return DistributionContext(tf.distribute.MirroredStrategy(devices), pluralize(count, noun))
 
 
 def _make_logical_cpus(count: int) -> None:
@@ -220,7 +179,7 @@ def _tpu(options: Distribution) -> DistributionContext:
             f"no TPU ({name}): {reason}. Fix: run on a TPU VM with TensorFlow's TPU build, set "
             "another --tpu_name, or omit --use_tpu"
         ) from None
-    return DistributionContext(strategy, _count(strategy.num_replicas_in_sync, "TPU core"))
+    return DistributionContext(strategy, pluralize(strategy.num_replicas_in_sync, "TPU core"))
 
 
 def _multi_worker(options: Distribution) -> DistributionContext:
@@ -246,12 +205,10 @@ def _multi_worker(options: Distribution) -> DistributionContext:
     except (RuntimeError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the cluster {','.join(workers)} did not start: {reason}") from None
-    name = f"worker {index} of {len(workers)}, {_count(strategy.num_replicas_in_sync, 'replica')}"
+    name = (
+        f"worker {index} of {len(workers)}, {pluralize(strategy.num_replicas_in_sync, 'replica')}"
+    )
     return DistributionContext(strategy, name, len(workers), index)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count > 1 else ''}"
 
 
 def cluster_from_flags(options: Distribution) -> tuple[Sequence[str], int]:
@@ -328,13 +285,7 @@ def wait_for_workers(workers: Sequence[str], index: int, timeout: float) -> None
 def wait_for_addresses(addresses: Sequence[str], timeout: float, hint: str) -> None:
     """Waits until every host:port accepts connections; TensorFlow itself would wait forever.
 
-    Args:
-        addresses: host:port each.
-        timeout: seconds.
-        hint: how to fix a missing process.
-
-    Raises:
-        UserError: names the addresses that do not respond.
+    After `timeout` seconds it raises UserError with the addresses that do not respond and the hint.
     """
     deadline = time.monotonic() + timeout
     unreachable = list(addresses)

@@ -15,13 +15,8 @@ class GradientNormMonitor:
     The measurement is a branch of the step's own graph, which other steps skip: this works with
     several steps per call from the host, and needs no second graph to compile. The branch reads
     only the weights that the optimizer adapts by layer, because an update of a variable that a
-    branch may read has to wait for the branch. Each replica stores the results in a variable that
-    is not part of checkpoints. Create the monitor in the scope of the strategy.
-
-    Args:
-        model: compiled with an optimizer of `simclr_tf.optimizers`, its variables created.
-        interval: steps between measurements.
-        total_steps: steps of the run.
+    branch may read has to wait for the branch. Create the monitor in the scope of the strategy,
+    after the variables of the model's optimizer, which is one of `simclr_tf.optimizers`.
     """
 
     def __init__(self, model: MultiViewModel, interval: int, total_steps: int):
@@ -33,20 +28,18 @@ class GradientNormMonitor:
             tf.fill([1 + len(model.trainable_variables)], np.nan),
             dtype=tf.float32,
             trainable=False,
-            # One per replica, without communication: they are equal.
+            # One per replica, without communication: they are equal. Not part of checkpoints.
             synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
         self._optimizer.on_gradients = self._on_gradients
 
     def latest(self) -> tuple[dict[str, float], np.ndarray]:
-        """Returns the newest measurement.
+        """Returns the newest finite norms, and the trust ratios, float32 [K].
 
-        Returns:
-            (norms, trust ratios): `gradient_norm`, of the gradient summed over the replicas before
-            any weight decay, and `weight_norm`, of the current weights, over all trainable
-            variables, each only if finite; and the trust ratios of the variables that the optimizer
-            adapts, float32 [K].
+        `gradient_norm` is of the gradient summed over the replicas before any weight decay,
+        `weight_norm` of the current weights, both over all trainable variables. K variables are
+        adapted by layer.
         """
         gradient, *ratios = self._buffer.numpy()
         norms = {"gradient_norm": float(gradient), "weight_norm": float(self._weight_norm())}

@@ -32,17 +32,12 @@ class EmbeddingSummaries:
     It returns two images. `nearest_neighbours`: in each row an image and its eight nearest
     neighbors in the sample, by cosine similarity of the features, with a blue frame if they are of
     the same class and an orange one if not. `similarity_matrix`: cosine similarities of the
-    projections (of a classifier, the features) of two views of 32 images, sorted by class. It also
-    writes the sample for TensorBoard's embedding projector.
+    projections (of a classifier, the features) of two views of `matrix_size` images, sorted by
+    class. It also writes the sample for TensorBoard's embedding projector to `directory`.
 
-    Args:
-        source: training images. The sample is evenly spaced if they can be read in any order;
-            otherwise it consists of the first images.
-        image_size: of the encoder, in pixels.
-        directory: TensorBoard's directory, for the projector's files.
-        max_images: maximum size of the sample.
-        max_bytes: maximum memory of the sample, unless that is less than `matrix_size` images.
-        matrix_size: images in the similarity matrix.
+    The sample is evenly spaced if the images can be read in any order; otherwise it consists of the
+    first ones. It has at most `max_images`, and at most `max_bytes` unless that is less than
+    `matrix_size` images.
     """
 
     def __init__(
@@ -127,7 +122,7 @@ def _add_frame(image, color):
 def similarity_matrix(model: MultiViewModel, rows: EmbeddedDataset, size: int = 32) -> np.ndarray:
     """Returns cosine similarities [n, n] of the first view of n images with the last view of each.
 
-    At most `size` images are used, evenly spaced and sorted by class.
+    The images, at most `size`, are evenly spaced and sorted by class.
     """
     positions = evenly_spaced_sample(len(rows), size)
     (batch,) = batches_at(rows.source, positions, len(positions))

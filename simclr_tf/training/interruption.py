@@ -37,11 +37,8 @@ def synchronized_stop_signal(
     """Returns a function to call after every step, which returns the signal to stop for, or None.
 
     Several workers sum their received signals, 8 bytes per step, and read the sum of the step
-    before: it is available without waiting for the device, and equal on all workers.
-
-    Args:
-        received: signals that this process has received so far; it grows.
-        distribution: the workers that must stop at the same step.
+    before: it is available without waiting for the device, and equal on all workers, which must
+    stop at the same step. `received` grows while this process receives signals.
     """
     if distribution.num_workers == 1:
         return lambda: received[0] if received else None
@@ -72,11 +69,7 @@ def is_peer_failure(error: tf.errors.OpError) -> bool:
 
 @contextlib.contextmanager
 def peer_failure_as_user_error(distribution: DistributionContext) -> Iterator[None]:
-    """Explains the error of a worker that has lost another one.
-
-    Raises:
-        UserError: in place of that error.
-    """
+    """Raises UserError in place of the error of a worker that has lost another one."""
     try:
         yield
     except tf.errors.OpError as error:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from simclr_tf.training.callbacks import (
     LoggingCallback,
     ProfileCallback,
     ScheduledEvaluator,
-    raise_if_diverged,
 )
 from simclr_tf.training.distribution import DistributionContext, single_device
 from simclr_tf.training.gradient_norms import GradientNormMonitor
@@ -39,11 +38,10 @@ from simclr_tf.training.precision import resolve_auto_precision, reuse_run_preci
 from simclr_tf.training.schedule import (
     check_same_sharding,
     check_trainable,
-    checkpoint_interval,
     config_checksum,
     describe_run,
-    epochs_to_steps,
     make_plan,
+    steps_between,
 )
 from simclr_tf.utils.files import check_output_path
 
@@ -59,13 +57,17 @@ def fit(
     steps_per_execution: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Any:
-    """Trains a task to its end, or resumes the run in `model_dir`; see `tasks.pretrain`."""
+    """Trains a task to its end, or resumes the run in `model_dir`; see `tasks.pretrain`.
+
+    All workers need the same `model_dir`, on a shared file system. `callbacks` are called after the
+    run's own; the run is one Keras epoch.
+    """
     distribution = distribution or single_device()
     run = RunDir(Path(model_dir))
     with (
         track_status(run) as mark_started,
         peer_failure_as_user_error(distribution),
-        _restored_log_level(),
+        contextlib.ExitStack() as stack,
     ):
         # 1. Open the data.
         check_trainable(task.config, distribution.num_replicas)
@@ -77,7 +79,9 @@ def fit(
         task.open_data()
         logger.info(distribution.describe(task.config.optimization.train_batch_size))
         if not distribution.is_chief:
-            logging.getLogger("simclr_tf").setLevel(logging.WARNING)
+            package_logger = logging.getLogger("simclr_tf")
+            stack.callback(package_logger.setLevel, package_logger.level)
+            package_logger.setLevel(logging.WARNING)
 
         # 2. Plan steps and learning rate.
         plan = task.complete_plan(make_plan(task.config, task.train, distribution))
@@ -104,7 +108,7 @@ def fit(
             images = EmbeddingSummaries(
                 task.train, task.config.augmentation.image_size, run.tensorboard_dir
             )
-            steps = epochs_to_steps(task.config, plan, epochs)
+            steps = steps_between(task.config, plan, epochs)
             evaluators.append(ScheduledEvaluator(steps, images))
         # Before the model is built: workers with other shapes cannot even exchange its weights.
         distribution.check_workers_agree(
@@ -147,10 +151,8 @@ def fit(
         needs_copy = evaluators and distribution.num_replicas > 1 and distribution.is_chief
         metrics = LoggingCallback(
             run,
-            total_steps=plan.total_steps,
-            steps_per_epoch=plan.steps_per_epoch,
-            global_batch=batch_size,
-            log_every=config.monitoring.log_every,
+            config,
+            plan,
             evaluators=evaluators,
             make_view_grid=make_view_grid(task.train, seed),
             norms=norms,
@@ -159,15 +161,8 @@ def fit(
         )
         profile = [ProfileCallback(run.tensorboard_dir)] if config.monitoring.profile else []
         with catch_signals() as received:
-            checkpoints = CheckpointCallback(
-                run,
-                save_interval=checkpoint_interval(config, plan),
-                total_steps=plan.total_steps,
-                max_to_keep=config.checkpoints.keep_checkpoint_max,
-                check_model=lambda: raise_if_diverged(model),
-                stop_signal=synchronized_stop_signal(received, distribution),
-                distribution=distribution,
-            )
+            stop_signal = synchronized_stop_signal(received, distribution)
+            checkpoints = CheckpointCallback(run, config, plan, stop_signal, distribution)
 
             # 6. Train.
             def input_fn(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -180,6 +175,12 @@ def fit(
                     worker_index=context.input_pipeline_id,
                     num_replicas=distribution.num_replicas // context.num_input_pipelines,
                 )
+
+            def save_and_describe() -> str:
+                """Saves the run, if this process can do so alone; names the newest checkpoint."""
+                if distribution.num_workers == 1:
+                    checkpoints.save()
+                return f"The run is saved at step {run.latest_step()}"
 
             logger.info("compiling the first step …")
             try:
@@ -194,8 +195,7 @@ def fit(
             except CheckpointWriteError:
                 raise
             except UserError as error:  # of an evaluator; a diverged model is not saved
-                saved = _save_and_describe(checkpoints, model, run, distribution)
-                raise UserError(f"{error}. {saved}") from error
+                raise UserError(f"{error}. {save_and_describe()}") from error
             except tf.errors.OpError as error:
                 if not isinstance(error, READ_ERRORS) and not is_peer_failure(error):
                     raise
@@ -208,16 +208,15 @@ def fit(
                 )
                 if explained is None:
                     raise
-                saved = _save_and_describe(checkpoints, model, run, distribution)
                 raise UserError(
-                    f"{explained}. {saved}. Fix: replace the image and run the same command "
-                    "again; or, without the image, start another --model_dir with "
+                    f"{explained}. {save_and_describe()}. Fix: replace the image and run the same "
+                    "command again; or, without the image, start another --model_dir with "
                     f"--checkpoint={run.path}"
                 ) from error
             except Exception:  # of a user's callback, between two steps
                 if int(model.step.numpy()) > start:
                     try:
-                        logger.warning(_save_and_describe(checkpoints, model, run, distribution))
+                        logger.warning(save_and_describe())
                     except UserError as error:  # the callback's error is the one to raise
                         logger.warning(f"The run is not saved: {error}")
                 raise
@@ -233,26 +232,3 @@ def fit(
             else:
                 logger.info(f"done: {plan.total_steps} steps in {run.path}")
         return model
-
-
-def _save_and_describe(
-    checkpoints: CheckpointCallback,
-    model: keras.Model,
-    run: RunDir,
-    distribution: DistributionContext,
-) -> str:
-    """Saves the run, if this process can do so alone, and describes the newest checkpoint."""
-    if distribution.num_workers == 1:
-        checkpoints.save()
-        return f"The run is saved at step {int(model.step.numpy())}"
-    return f"The run is saved at step {run.latest_step()}"
-
-
-@contextlib.contextmanager
-def _restored_log_level() -> Iterator[None]:
-    package_logger = logging.getLogger("simclr_tf")
-    level = package_logger.level
-    try:
-        yield
-    finally:
-        package_logger.setLevel(level)

@@ -37,8 +37,7 @@ def probe_evaluator(
 
     `knn_top1` is the k-NN of the evaluation protocol; `linear_probe_top1` is a ridge classifier on
     standardized features, in closed form and therefore fast. Both ignore images without a label.
-    The evaluator raises UserError if no image of a split has one. The results of the last step are
-    cached in `run`, so that the evaluation of the finished run does not compute them again.
+    The results of the last step are cached in `run`, for the evaluation of the finished run.
     """
     num_classes = len(train.class_names or ())
     extract = None  # created at the first call: its graph serves all calls
@@ -91,10 +90,9 @@ def _labeled(features: Features, source: ImageSource) -> Features:
 def validation_loss_evaluator(source: ImageSource, batch_size: int) -> Evaluator:
     """Returns an evaluator of the loss and contrastive accuracy on validation images.
 
-    The encoder runs in inference mode; the views are the same at every call. Because the loss
-    depends on the batch size, all batches are full: the training batch, or all validation images if
-    they are fewer.
+    The encoder runs in inference mode; the views are the same at every call.
     """
+    # The loss depends on the batch size, so that all batches are full.
     batch_size = min(batch_size, source.num_examples)
     num_batches = source.num_examples // batch_size
 
@@ -135,19 +133,14 @@ def agreement_evaluator(
     source: ImageSource, image_size: int, teacher_logits: Callable[[Any], Any]
 ) -> Evaluator:
     """Returns an evaluator of the fraction of images on which classifier and teacher agree."""
-
-    def teacher_fn(images, training):
-        del training
-        return teacher_logits(images)
-
     extract = teacher_labels = None
 
     def evaluate(model: Classifier, is_last: bool = False) -> dict[str, float]:
         nonlocal extract, teacher_labels
         if extract is None:
             extract = FeatureExtractor(model, image_size)
-            logits = FeatureExtractor(teacher_fn, image_size)(source).features
-            teacher_labels = logits.argmax(axis=1)
+            teacher = FeatureExtractor(lambda images, training: teacher_logits(images), image_size)
+            teacher_labels = teacher(source).features.argmax(axis=1)
         predictions = extract(source).features.argmax(axis=1)
         return {"validation_agreement": float(np.mean(predictions == teacher_labels))}
 
@@ -155,17 +148,14 @@ def agreement_evaluator(
 
 
 def make_view_grid(source: ImageSource, seed: int) -> Callable[[MultiViewModel], np.ndarray]:
-    """Returns a function from a model to a float image [H, W, 3] in [0, 1] of its first views.
-
-    The views of an image are next to each other.
-    """
+    """Returns a function from a model to a float image [H, W, 3] in [0, 1] of its first views."""
     count = min(16, source.num_examples)
 
     def plot(model: MultiViewModel) -> np.ndarray:
         with decode_errors_name_image(source):
             (batch,) = train_batches(source, batch_size=count, seed=seed, start_step=0, num_steps=1)
         views = np.split(model.make_views(batch, 0).numpy(), model.views_per_image)
-        tiles = np.concatenate(views, axis=2)  # [16, S, V·S, 3]
+        tiles = np.concatenate(views, axis=2)  # [16, S, V·S, 3]: an image's views side by side
         rows = [np.concatenate(list(row), axis=1) for row in np.array_split(tiles, min(4, count))]
         width = max(row.shape[1] for row in rows)
         return np.concatenate(

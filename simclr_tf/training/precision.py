@@ -55,10 +55,9 @@ def _set_precision(config, precision, reason):
 
 
 def time_precisions(config: PretrainConfig, batch_size: int) -> tuple[float, float]:
-    """Times the encoder, forward and backward, on the views of a step (on CPUs, a few of them).
+    """Returns seconds of the encoder, forward and backward, in float32 and in bfloat16.
 
-    Returns:
-        Seconds in float32 and in bfloat16: the shortest of a few alternating rounds.
+    They are the shortest of a few alternating rounds on the views of a step (on CPUs, a few).
     """
     side = config.augmentation.image_size
     count = 2 * (config.optimization.microbatch_size or batch_size)

@@ -18,11 +18,7 @@ from simclr_tf.training.distribution import DistributionContext
 def make_plan(
     config: PretrainConfig, train: ImageSource, distribution: DistributionContext
 ) -> TrainingPlan:
-    """Converts durations to steps and scales the learning rate.
-
-    Raises:
-        UserError: if the batch exceeds the images or the run would have no step.
-    """
+    """Converts durations to steps and scales the learning rate; UserError without any step."""
     settings = config.optimization
     count, batch = train.num_examples, settings.train_batch_size
     if batch > count:
@@ -53,24 +49,10 @@ def make_plan(
     )
 
 
-def checkpoint_interval(config: PretrainConfig, plan: TrainingPlan) -> int:
-    """Returns the number of steps between checkpoints."""
-    settings = config.checkpoints
-    return max(
-        1,
-        resolve_steps(
-            plan.num_examples,
-            config.optimization.train_batch_size,
-            epochs=settings.checkpoint_epochs,
-            steps=settings.checkpoint_steps,
-        ),
-    )
-
-
-def epochs_to_steps(config: PretrainConfig, plan: TrainingPlan, epochs: float) -> int:
-    """Converts a number of epochs to steps, at least one."""
+def steps_between(config: PretrainConfig, plan: TrainingPlan, epochs: float, steps: int = 0) -> int:
+    """Returns the number of steps of an interval, at least one: `steps` if above 0, else epochs."""
     batch = config.optimization.train_batch_size
-    return max(1, resolve_steps(plan.num_examples, batch, epochs=epochs))
+    return max(1, resolve_steps(plan.num_examples, batch, epochs=epochs, steps=steps))
 
 
 def describe_run(
@@ -92,11 +74,7 @@ def describe_run(
 
 
 def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
-    """Checks what does not depend on the images: installed packages and the microbatch size.
-
-    Raises:
-        UserError: if a package is missing, or the microbatch size does not fit.
-    """
+    """Raises UserError if a package is missing or the microbatch size does not fit."""
     check_available(config.optimization.optimizer)
     if config.augmentation.policy == "randaugment":
         require_keras_cv()
@@ -116,10 +94,9 @@ def check_trainable(config: PretrainConfig, num_replicas: int) -> None:
 
 
 def check_same_sharding(run: RunDir, plan: TrainingPlan, train: ImageSource) -> None:
-    """Checks that files are sharded over as many workers as before: the data order depends on it.
+    """Raises UserError if files are sharded over another number of workers than before.
 
-    Raises:
-        UserError: if the number of workers changed and the training images are sharded by file.
+    The order of the data depends on it.
     """
     before, now = run.read_config()[1].num_workers, plan.num_workers
     if before != now and train.shard_by_file(max(before, now), 0) is not None:
@@ -139,25 +116,7 @@ def config_checksum(config: PretrainConfig, plan: TrainingPlan, steps_per_execut
 def resolve_steps(
     num_examples: int, global_batch: int, *, epochs: float = 0, steps: int = 0
 ) -> int:
-    """Converts a duration to steps: `steps` if above 0, else floor(N·E/B).
-
-    Args:
-        num_examples: N, number of images.
-        global_batch: B, images per step.
-        epochs: E, at least 0; fractions are allowed.
-        steps: takes precedence if above 0.
-
-    Returns:
-        The number of steps, at least 0.
-
-    Example:
-        >>> from simclr_tf.training.schedule import resolve_steps
-        >>> resolve_steps(50_000, 512, epochs=100)
-        9765
-
-    Raises:
-        UserError: if a duration is negative.
-    """
+    """Converts a duration, at least 0, to steps: `steps` if above 0, else floor(N·E/B)."""
     if steps < 0 or epochs < 0:
         raise UserError(f"expected durations of at least 0, got epochs {epochs}, steps {steps}")
     if steps:

@@ -1,7 +1,4 @@
-"""The training tasks: pretraining, fine-tuning and distillation.
-
-Each task is a class that supplies what differs between them; `loop.fit` is what they share.
-"""
+"""The training tasks: what differs between pretraining, fine-tuning and distillation."""
 
 import dataclasses
 import logging
@@ -22,9 +19,8 @@ from simclr_tf.models import Classifier, DistilledClassifier, SimCLR
 from simclr_tf.models.classifier import truncate_projection_head
 from simclr_tf.models.multi_view import MultiViewModel
 from simclr_tf.models.teacher import load_teacher
-from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
-from simclr_tf.training.base_task import TrainingTask, copy_weights, write_labeled_list
+from simclr_tf.training.base_task import TrainingTask, write_labeled_list
 from simclr_tf.training.callbacks import ScheduledEvaluator
 from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.loop import fit
@@ -35,7 +31,7 @@ from simclr_tf.training.online_eval import (
     probe_evaluator,
     validation_loss_evaluator,
 )
-from simclr_tf.training.schedule import epochs_to_steps
+from simclr_tf.training.schedule import steps_between
 
 logger = logging.getLogger(__name__)
 
@@ -46,41 +42,16 @@ def pretrain(
     distribution: DistributionContext | None = None,
     steps_per_execution: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    train_source: ImageSource | None = None,
     encoder: keras.Model | None = None,
 ) -> SimCLR:
     """Pretrains an encoder with a contrastive loss, or resumes the run in `model_dir`.
 
-    Args:
-        config: settings of the run.
-        model_dir: run directory. All workers need the same one, on a shared file system.
-        distribution: devices and workers, from `make_distribution`. Default: one device.
-        steps_per_execution: steps per call from the host.
-        callbacks: Keras callbacks, called after the run's own. The run is one Keras epoch, so use
-            the batch hooks; `int(self.model.step)` is the step. If a callback raises, the run is
-            saved at the last finished step before the exception propagates.
-        train_source: training images instead of those that `config.data` names.
-        encoder: functional Keras model, images → [N, D], instead of the one that `config.encoder`
-            names. A new run starts from its weights.
-
-    Returns:
-        The trained model.
-
-    Raises:
-        UserError: for every error that the user can fix, before training where possible.
-        SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
-
-    Example:
-        >>> from simclr_tf.config import Data, Encoder, Optimization, PretrainConfig
-        >>> from simclr_tf.training.tasks import pretrain
-        >>> config = PretrainConfig(
-        ...     Data("shapes"),
-        ...     encoder=Encoder(resnet_depth=18),
-        ...     optimization=Optimization(train_epochs=10, warmup_epochs=1),
-        ... )
-        >>> model = pretrain(config, "runs/shapes")  # doctest: +SKIP
+    `encoder`, images → [N, D], replaces the one that `config.encoder` names. If a callback raises,
+    the run is saved at the last finished step before the exception propagates. Raises UserError,
+    before training where possible, and SystemExit with a checkpoint of the last step after SIGTERM
+    (143) and SIGINT (130).
     """
-    task = PretrainTask(config, train_source, encoder)
+    task = PretrainTask(config, encoder)
     return fit(task, model_dir, distribution, steps_per_execution, callbacks)
 
 
@@ -90,23 +61,14 @@ def finetune(
     distribution: DistributionContext | None = None,
     steps_per_execution: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    train_source: ImageSource | None = None,
-    encoder: keras.Model | None = None,
     fit_batch: bool = False,
 ) -> Classifier:
-    """Trains a classifier on an encoder with labels, or resumes the run in `model_dir`.
+    """Trains a classifier on an encoder with labels, or resumes the run; see `pretrain`.
 
-    The labeled images are sampled class by class from the seed and listed in `labelled.csv`. With
-    the same seed, a larger fraction of labels contains the smaller one. Training starts from the
-    weights of the run `config.checkpoints.checkpoint`.
-
-    The other arguments, the result and the errors are those of `pretrain`.
-
-    Args:
-        fit_batch: if fewer images are labeled than `train_batch_size`, use all of them as a batch.
+    With `fit_batch`, all labeled images are one batch if they are fewer than `train_batch_size`.
     """
     num_replicas = distribution.num_replicas if distribution else 1
-    task = FineTuneTask(config, train_source, encoder, num_replicas if fit_batch else 0)
+    task = FineTuneTask(config, num_replicas if fit_batch else 0)
     return fit(task, model_dir, distribution, steps_per_execution, callbacks)
 
 
@@ -116,17 +78,9 @@ def distill(
     distribution: DistributionContext | None = None,
     steps_per_execution: int = 1,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    train_source: ImageSource | None = None,
-    encoder: keras.Model | None = None,
 ) -> DistilledClassifier:
-    """Distills a teacher into a smaller encoder [v2 §2], or resumes the run in `model_dir`.
-
-    The encoder starts from the weights of the run `config.checkpoints.checkpoint`, if set. Labels
-    are used only if `distill_alpha` is below 1, and are then listed in `labelled.csv`. Arguments,
-    result and errors are those of `pretrain`.
-    """
-    task = DistillTask(config, train_source, encoder)
-    return fit(task, model_dir, distribution, steps_per_execution, callbacks)
+    """Distills a teacher into a smaller encoder [v2 §2], or resumes the run; see `pretrain`."""
+    return fit(DistillTask(config), model_dir, distribution, steps_per_execution, callbacks)
 
 
 class PretrainTask(TrainingTask):
@@ -152,29 +106,21 @@ class PretrainTask(TrainingTask):
             )
 
     def evaluators(self, plan: TrainingPlan, run: RunDir) -> list[ScheduledEvaluator]:
-        config, found = self.config, []
-        if config.monitoring.knn_every_epochs:
-            steps = epochs_to_steps(config, plan, config.monitoring.knn_every_epochs)
-            found.append(ScheduledEvaluator(steps, self._probe_evaluator(run)))
+        config, evaluators = self.config, []
+        if epochs := config.monitoring.knn_every_epochs:
+            steps = steps_between(config, plan, epochs)
+            evaluators.append(ScheduledEvaluator(steps, self._probe_evaluator(run)))
         if self.held_out is not None:
-            evaluator = validation_loss_evaluator(
-                self.held_out, config.optimization.train_batch_size
-            )
-            found.append(ScheduledEvaluator(self.validation_steps(plan), evaluator))
-        return found
+            batch_size = config.optimization.train_batch_size
+            evaluator = validation_loss_evaluator(self.held_out, batch_size)
+            evaluators.append(ScheduledEvaluator(self._validation_steps(plan), evaluator))
+        return evaluators
 
     def _probe_evaluator(self, run: RunDir) -> Evaluator:
         config = self.config
         splits = Splits.from_config(config.data)
-        if config.monitoring.probe_dataset:
-            splits = dataclasses.replace(
-                splits, dataset=config.monitoring.probe_dataset, train_split="train"
-            )
-        elif self._train_source is not None:
-            raise UserError(
-                "--knn_every_epochs: images given from Python have no --eval_split. Fix: set "
-                "--probe_dataset, or --knn_every_epochs=0"
-            )
+        if dataset := config.monitoring.probe_dataset:
+            splits = dataclasses.replace(splits, dataset=dataset, train_split="train")
         train, test = splits.open()
         for source in (train, test):
             if problem := _label_problem(source):
@@ -185,27 +131,20 @@ class PretrainTask(TrainingTask):
                 )
         return probe_evaluator(train, test, config.augmentation.image_size, run)
 
-    def _load_weights_of_run(self, model: SimCLR, checkpoint: str) -> None:
-        other = load_model(checkpoint)
-        for part in ("encoder", "projection_head"):
-            copy_weights(checkpoint, part, getattr(other, part, None), getattr(model, part))
+    def _copy_weights(self, source: Any, model: SimCLR) -> None:
+        super()._copy_weights(source, model)
+        head = getattr(source, "projection_head", None)
+        self._copy_part("projection_head", head, model.projection_head)
 
 
 class FineTuneTask(TrainingTask):
     """Supervised training of a classifier, from a pretrained encoder or from scratch.
 
-    With `num_replicas_to_fit` above 0, a batch that is larger than the labeled images shrinks to a
-    multiple of this number of replicas.
+    Without `num_replicas_to_fit`, a batch that is larger than the labeled images does not shrink.
     """
 
-    def __init__(
-        self,
-        config: FinetuneConfig,
-        train_source: ImageSource | None = None,
-        encoder: keras.Model | None = None,
-        num_replicas_to_fit: int = 0,
-    ):
-        super().__init__(config, train_source, encoder)
+    def __init__(self, config: FinetuneConfig, num_replicas_to_fit: int = 0):
+        super().__init__(config)
         self._num_replicas_to_fit = num_replicas_to_fit
 
     def open_data(self) -> None:
@@ -242,15 +181,14 @@ class FineTuneTask(TrainingTask):
         if self.held_out is None:
             return []
         evaluator = accuracy_evaluator(self.held_out, self.config.augmentation.image_size)
-        return [ScheduledEvaluator(self.validation_steps(plan), evaluator)]
+        return [ScheduledEvaluator(self._validation_steps(plan), evaluator)]
 
-    def _load_weights_of_run(self, model: Classifier, checkpoint: str) -> None:
-        other = load_model(checkpoint)
-        copy_weights(checkpoint, "encoder", other.encoder, model.encoder)
+    def _copy_weights(self, source: Any, model: Classifier) -> None:
+        super()._copy_weights(source, model)
         if num_layers := self.config.finetuning.ft_proj_selector:
-            head = getattr(other, "projection_head", None)
+            head = getattr(source, "projection_head", None)
             layers = None if head is None else truncate_projection_head(head, num_layers)
-            copy_weights(checkpoint, "projection_head", layers, model.projection)
+            self._copy_part("projection_head", layers, model.projection)
 
     def write_extra_files(self, run: RunDir) -> None:
         write_labeled_list(run, self._all_images, self._labeled)
@@ -268,7 +206,6 @@ class DistillTask(TrainingTask):
                 f"teacher {settings.teacher}. Fix: set --image_size={self.teacher.image_size}"
             )
         super().open_data()
-        source = self.train
         logger.info(
             f"the teacher {settings.teacher} predicts {len(self.teacher.class_names)} classes, at "
             f"temperature {settings.distill_temperature:g}"
@@ -276,12 +213,11 @@ class DistillTask(TrainingTask):
         self.config = self.config.override(
             {"distillation": {"teacher_weights": self.teacher.identity[:16]}}
         )
-        self._labeled = self._sample_labeled(source)
-        count = len(self._labeled)
-        if count:
+        self._labeled = self._sample_labeled(self.train)
+        if count := len(self._labeled):
             logger.info(f"using {count} labels, listed in labelled.csv")
-            if count < np.sum(source.labels() >= 0):
-                self.train = mask_labels(source, self._labeled)
+            if count < np.sum(self.train.labels() >= 0):
+                self.train = mask_labels(self.train, self._labeled)
 
     def complete_plan(self, plan: TrainingPlan) -> TrainingPlan:
         return dataclasses.replace(
@@ -298,7 +234,7 @@ class DistillTask(TrainingTask):
         evaluators = [agreement_evaluator(held_out, size, self.teacher.logits)]
         if held_out.class_names == self.teacher.class_names:
             evaluators.append(accuracy_evaluator(held_out, size))
-        steps = self.validation_steps(plan)
+        steps = self._validation_steps(plan)
         return [ScheduledEvaluator(steps, evaluator) for evaluator in evaluators]
 
     def build_model(self, plan: TrainingPlan, steps_per_execution: int) -> MultiViewModel:
@@ -309,9 +245,6 @@ class DistillTask(TrainingTask):
             teacher = load_teacher(self.config.distillation.teacher)
         model.teacher = teacher.logits
         return model
-
-    def _load_weights_of_run(self, model: DistilledClassifier, checkpoint: str) -> None:
-        copy_weights(checkpoint, "encoder", load_model(checkpoint).encoder, model.encoder)
 
     def write_extra_files(self, run: RunDir) -> None:
         if len(self._labeled):
@@ -344,10 +277,7 @@ class DistillTask(TrainingTask):
 
 
 def shrink_batch(config: FinetuneConfig, count: int, num_replicas: int) -> FinetuneConfig:
-    """Returns the config with a batch of at most `count` images, a multiple of the replicas.
-
-    The batch does not change if `count` is too small for a batch.
-    """
+    """Returns the config with a batch of at most `count` images, a multiple of the replicas."""
     batch, max_batch = config.optimization.train_batch_size, count // num_replicas * num_replicas
     if not 2 <= max_batch < batch:
         return config
@@ -373,11 +303,7 @@ def supervised_baseline_config(
 
 
 def train_supervised_baseline(run: RunDir, splits: Splits) -> Path:
-    """Trains or resumes the supervised baseline of a run, and returns its run directory.
-
-    Raises:
-        UserError: if the run's images have no labels, or as for `finetune`.
-    """
+    """Trains or resumes the supervised baseline of a run, and returns its run directory."""
     config, plan = run.read_config()
     path = run.supervised_dir(splits.train_split)
     finetune(supervised_baseline_config(config, plan, splits), path)

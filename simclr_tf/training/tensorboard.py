@@ -16,12 +16,7 @@ from simclr_tf.runs.run_dir import RunDir, identity_settings
 
 
 class TensorBoardWriter:
-    """Writes a run's settings, metrics and images to its `tensorboard` directory.
-
-    Args:
-        run: run directory with a config.json.
-        step: step at which training starts or resumes.
-    """
+    """Writes settings, metrics and images of a run that starts or resumes at a step."""
 
     def __init__(self, run: RunDir, step: int):
         config, plan = run.read_config()
@@ -47,14 +42,7 @@ class TensorBoardWriter:
         images: Mapping[str, np.ndarray],
         trust_ratios: np.ndarray,
     ) -> None:
-        """Writes the summaries of a step.
-
-        Args:
-            step: the step.
-            scalars: metrics by name.
-            images: uint8 [H, W, 3] by name.
-            trust_ratios: float [K], shown as a histogram unless K is 0.
-        """
+        """Writes metrics, images uint8 [H, W, 3], and a histogram of trust ratios [K] if K > 0."""
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
