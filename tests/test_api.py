@@ -45,42 +45,32 @@ def images():
     return next(batches)["image"], labels
 
 
-class Steps(keras.callbacks.Callback):
-    def __init__(self):
-        super().__init__()
-        self.batches = 0
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.batches += 1
-
-
 @pytest.fixture(scope="module")
 def run(images, tmp_path_factory):
     """A run on an array with the user's own encoder and callback, interrupted once."""
     path = tmp_path_factory.mktemp("api") / "run"
     array, labels = images
-    encoder, counter = make_encoder(), Steps()
     settings = TINY | {"train_steps": 4, "checkpoint_steps": 2}
+    settings |= {"dataset": array, "labels": labels, "encoder": make_encoder()}
+    seen = []
 
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.step) == 2:
+            seen.append(int(self.model.step))
+            if seen == [1, 2]:
                 raise KeyError("stop")
 
     with pytest.raises(KeyError, match="stop"):
-        st.pretrain(
-            path, dataset=array, labels=labels, encoder=encoder, callbacks=[Stop()], **settings
-        )
-    resumed = st.pretrain(
-        path, dataset=array, labels=labels, encoder=make_encoder(), callbacks=[counter], **settings
-    )
-    assert counter.batches == 2
+        st.pretrain(path, callbacks=[Stop()], **settings)
+    resumed = st.pretrain(path, callbacks=[Stop()], **settings)
+    assert seen == [1, 2, 3, 4]
     return resumed
 
 
 def test_run_on_array_with_own_encoder_has_its_results(run):
     assert [row["step"] for row in run.metrics] == [2, 4]
     assert run.encoder.output_shape[-1] == 12
+    assert run.model.linear_head.kernel.shape[1] == 10
     assert run.config.data.dataset.startswith("array:")
     assert run.config.encoder.encoder == "keras:tiny"
     loaded = st.load(run)
@@ -141,7 +131,9 @@ def test_signature_and_docstring_list_every_option(function):
         for field in option_fields(option_set.group):
             assert field.name in parameters
             assert f"    {field.name}: " in function.__doc__
-    assert "Returns:" in function.__doc__ and "Example:" in function.__doc__
+    for section in ("Example:", "Returns:", "Raises:"):
+        assert function.__doc__.count(f"\n{section}\n") == 1
+    assert "\n    UserError: " in function.__doc__
 
 
 @pytest.mark.parametrize(

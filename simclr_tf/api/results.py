@@ -54,9 +54,6 @@ def evaluate(
     Returns:
         One record per protocol, baseline and dataset, as in evaluations.json, with protocol,
         dataset, top1, top5 (fractions in [0, 1]), num_train, num_test, step, seconds and others.
-
-    Raises:
-        UserError: the run, the data or an option is wrong; the message names the fix.
     """
     settings = make_group(EvalOptions, options | {"dataset": dataset})
     if isinstance(model_dir, str):
@@ -109,9 +106,6 @@ def embed(
 
     Returns:
         The result, which unpacks as features float32 `[N, D]`, ids and labels.
-
-    Raises:
-        UserError: the run, the data or an option is wrong; the message names the fix.
     """
     settings = make_group(EmbedOptions, options | {"dataset": dataset})
     if bool(model_dir) == bool(encoder):
@@ -141,9 +135,6 @@ def export(model_dir: PathLike = "", **options: Any) -> Path:
 
     Returns:
         The SavedModel directory or the file.
-
-    Raises:
-        UserError: the run, the output or an option is wrong; the message names the fix.
     """
     settings = make_group(ExportOptions, options)
     if not model_dir:
@@ -176,9 +167,6 @@ def report(
 
     Returns:
         The file.
-
-    Raises:
-        UserError: a run, the output or an option is wrong; the message names the fix.
     """
     settings = make_group(ReportOptions, options)
     if bool(model_dir) == bool(runs):
@@ -210,9 +198,6 @@ def import_weights(checkpoint: PathLike = "", model_dir: PathLike = "", **option
 
     Returns:
         The run, at step 0.
-
-    Raises:
-        UserError: the file contains other weights, or the directory is not empty.
     """
     settings = make_group(ImportOptions, options)
     if not checkpoint:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from simclr_tf.errors import UserError
@@ -13,6 +13,8 @@ from simclr_tf.utils.log import show_progress
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
+
+_MISTAKE = "an option, the data or a directory is wrong; the message names the fix."
 
 
 class OptionFunction(Protocol[P, R_co]):
@@ -31,7 +33,8 @@ def takes_options(
 
     The function gets the options that its caller sets, checked for unknown names. Its signature and
     its docstring list every option with its default, so that `help` and tab completion show them.
-    An option that is also a parameter of the function is documented by the function.
+    An option that is also a parameter of the function is documented by the function. The docstring
+    also says that mistakes raise UserError.
 
     If the function has a parameter `labels`, its option `dataset` also takes images from Python.
     The function gets their name, under which they can be opened during the call. A `Run` that it
@@ -72,7 +75,12 @@ def takes_options(
                     f"labels: expected images from Python next to them, got dataset={dataset!r}. "
                     "Fix: pass an array as dataset"
                 )
-            with _available(sources):
+            available: Any = contextlib.nullcontext()
+            if sources:
+                from simclr_tf import data
+
+                available = data.available(sources)
+            with available:
                 result = function(*args, **given)  # type: ignore[arg-type]
             if sources and hasattr(result, "sources"):
                 result.sources = tuple(sources)
@@ -82,7 +90,7 @@ def takes_options(
         call.__signature__ = own.replace(  # type: ignore[attr-defined]
             parameters=[*parameters, *keywords]
         )
-        call.__doc__ = _insert_before_returns(function.__doc__ or "", documentation)
+        call.__doc__ = _complete_docstring(function.__doc__ or "", documentation)
         return call  # type: ignore[return-value]
 
     return decorate
@@ -105,18 +113,8 @@ def as_method(function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-@contextlib.contextmanager
-def _available(sources: list[Any]) -> Iterator[None]:
-    """Makes images from Python available as datasets, if there are any."""
-    if not sources:
-        yield
-        return
-    from simclr_tf import data
-
-    with data.available(sources):
-        yield
-
-
-def _insert_before_returns(docstring: str, lines: list[str]) -> str:
+def _complete_docstring(docstring: str, options: list[str]) -> str:
     before, returns, after = inspect.cleandoc(docstring).partition("\nReturns:")
-    return f"{before.rstrip()}\n\n" + "\n".join(lines) + f"\n{returns}{after}\n"
+    raises = "" if "\nRaises:" in after else "\n\nRaises:"
+    raises += f"\n    UserError: {_MISTAKE}"
+    return f"{before.rstrip()}\n\n" + "\n".join(options) + f"\n{returns}{after}{raises}\n"

@@ -74,7 +74,6 @@ def pretrain(
         The run with its trained model. With several worker processes every worker gets it.
 
     Raises:
-        UserError: an option, the data or the run directory is wrong; the message names the fix.
         SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
     """
     options |= {"model_dir": model_dir, "dataset": dataset}
@@ -135,7 +134,6 @@ def finetune(
         The run with its trained classifier.
 
     Raises:
-        UserError: an option, the data or a run directory is wrong; the message names the fix.
         SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
     """
     options |= {"model_dir": model_dir, "checkpoint": checkpoint}
@@ -188,7 +186,6 @@ def distill(
         The run with its trained student.
 
     Raises:
-        UserError: an option, the data or a run directory is wrong; the message names the fix.
         SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
     """
     options |= {"model_dir": model_dir, "teacher": teacher}

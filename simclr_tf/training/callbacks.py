@@ -135,7 +135,9 @@ class LoggingCallback(_FastCallback):
         images: dict[str, np.ndarray] = {}
         for evaluate in due_evaluators:
             try:
-                results = evaluate(self._eval_model or self.model, self._step == self._total)
+                results = evaluate(
+                    self._eval_model or self.model, self._step == self._plan.total_steps
+                )
             except UserError as error:
                 failure = error  # raised once the training's own metrics are written
                 continue

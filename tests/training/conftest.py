@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from simclr_tf.training.tasks import finetune, pretrain
-from tests.training.tiny import TINY, WATCHED, WIDE, from_scratch_config
+from tests.training.tiny import TINY, WATCHED, WIDE, changed, finetune_config
 
 
 @pytest.fixture(autouse=True)
@@ -47,5 +47,5 @@ def unbroken(tmp_path_factory):
 def teacher(tmp_path_factory) -> Path:
     """A run with a classifier after a few steps, twice as wide as its students."""
     path = tmp_path_factory.mktemp("teacher") / "run"
-    finetune(from_scratch_config(10, encoder=WIDE), path)
+    finetune(changed(finetune_config("", steps=10, from_scratch=True), encoder=WIDE), path)
     return path

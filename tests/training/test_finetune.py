@@ -9,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import simclr_tf
-from simclr_tf import config
 from simclr_tf.augment import eval_transform
 from simclr_tf.data import sequential_batches
 from simclr_tf.errors import UserError
@@ -24,6 +22,7 @@ from simclr_tf.models.classifier import truncate_projection_head
 from simclr_tf.runs.results_file import read_evaluations
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.tasks import (
+    FineTuneTask,
     finetune,
     shrink_batch,
     supervised_baseline_config,
@@ -31,16 +30,19 @@ from simclr_tf.training.tasks import (
 )
 from tests.processes import rows
 from tests.training.tiny import (
+    PLAN,
     WIDE,
+    AtStep,
     CallbackError,
-    RaiseAt,
     assert_equal_variables,
     changed,
     finetune_config,
+    raise_error,
     reproducible_rows,
+    write_images,
 )
 
-HALF = {"label_fraction": 0.5, "ft_proj_selector": 1}
+HALF = {"label_fraction": 0.5, "ft_proj_selector": 1, "fine_tune_after_block": 4}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def pretrained(unbroken) -> Path:
 
 @pytest.fixture(scope="module")
 def half_labeled(pretrained, tmp_path_factory):
-    """(model, run directory) of a run with half of the labels."""
+    """(model, run directory) of a run that trains a classifier with half of the labels."""
     path = tmp_path_factory.mktemp("half") / "run"
     return finetune(finetune_config(pretrained, **HALF), path), path
 
@@ -61,12 +63,9 @@ def read_labeled(run: Path) -> list[tuple[str, str]]:
 
 
 def test_labels_are_sampled_class_by_class_and_listed(pretrained, half_labeled, tmp_path):
-    model = finetune(
-        finetune_config(
-            pretrained, steps=1, label_fraction=0.1, ft_proj_selector=1, fine_tune_after_block=4
-        ),
-        tmp_path,
-    )
+    task = FineTuneTask(finetune_config(pretrained, label_fraction=0.1))
+    task.open_data()
+    task.write_extra_files(RunDir(tmp_path))
     tenth, half = read_labeled(tmp_path), read_labeled(half_labeled[1])
     # Of train[:256] six classes have 26 images and four have 25.
     assert set(Counter(name for _, name in tenth).values()) <= {2, 3}
@@ -76,36 +75,35 @@ def test_labels_are_sampled_class_by_class_and_listed(pretrained, half_labeled, 
     for image, name in half:
         split, _, position = image.partition("/")
         assert split == "train" and source.class_names[source.labels()[int(position)]] == name
-    assert RunDir(tmp_path).read_config()[1].num_examples == len(tenth)
+    assert RunDir(half_labeled[1]).read_config()[1].num_examples == len(half)
 
-    # Everything but the new head is frozen: the encoder and the head's first layer are the run's.
-    original = simclr_tf.load(pretrained)
+
+def test_frozen_encoder_and_projection_layer_are_those_of_the_checkpoint(pretrained, half_labeled):
+    model, original = half_labeled[0], simclr_tf.load(pretrained)
     assert_equal_variables(model.encoder, original.encoder)
-    wanted = truncate_projection_head(original.projection_head, 1).get_weights()
-    for weights, expected in zip(model.projection.get_weights(), wanted, strict=True):
-        np.testing.assert_array_equal(weights, expected)
+    assert_equal_variables(model.projection, truncate_projection_head(original.projection_head, 1))
 
 
 def test_listed_images_of_a_folder_are_the_training_images(pretrained, tmp_path):
     shapes = simclr_tf.data.open_source("shapes", "train[:80]")
-    for i, (image, label) in enumerate(zip(shapes.images, shapes.labels(), strict=False)):
-        place = tmp_path / "photos" / ("=round" if label < 5 else "other")
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place / f"{i}.png")
+    write_images(tmp_path / "photos" / "=round", shapes.images[:40])
+    write_images(tmp_path / "photos" / "other", shapes.images[40:80])
     photos = {"dataset": f"folder:{tmp_path / 'photos'}", "train_split": "train[10:]"}
-    settings = finetune_config(pretrained, steps=1, label_fraction=0.6)
-    finetune(changed(settings, data=photos | {"validation_fraction": 0.25}), tmp_path / "run")
-    with (tmp_path / "run" / "labelled.csv").open(encoding="utf-8", newline="") as file:
-        listed = list(csv.DictReader(file))
-    files = [row["id"].removeprefix("'") for row in listed]
-    assert all((tmp_path / "photos" / file).is_file() for file in files)
-    classes = [row["class"].removeprefix("'") for row in listed]
-    assert classes == [file.partition("/")[0] for file in files]
-    assert len(files) == RunDir(tmp_path / "run").read_config()[1].num_examples
-    source = simclr_tf.data.open_source(*photos.values(), storage_size=24)
-    rest, held_out = source.holdout(0.25, 0)
-    assert set(files) <= set(rest.image_ids(np.arange(rest.num_examples)))
-    assert not set(files) & set(held_out.image_ids(np.arange(held_out.num_examples)))
+    settings = finetune_config(pretrained, label_fraction=0.6)
+    task = FineTuneTask(changed(settings, data=photos | {"validation_fraction": 0.25}))
+    task.open_data()
+    task.write_extra_files(RunDir(tmp_path))
+    listed = [
+        (file.removeprefix("'"), name.removeprefix("'")) for file, name in read_labeled(tmp_path)
+    ]
+    assert all((tmp_path / "photos" / file).is_file() for file, _ in listed)
+    assert all(file.partition("/")[0] == name for file, name in listed)
+    training, held_out = (
+        set(source.image_ids(np.arange(source.num_examples)))
+        for source in (task.train, task.held_out)
+    )
+    assert {file for file, _ in listed} == training
+    assert not training & held_out
 
 
 def test_shrunk_batch_is_a_multiple_of_the_replicas(pretrained):
@@ -118,20 +116,22 @@ def test_shrunk_batch_is_a_multiple_of_the_replicas(pretrained):
 
 
 def test_zero_initialized_head_is_zero(pretrained):
-    plan = config.TrainingPlan(256, 10, 6, 0, 8.0, 0.1)
     for zero in (True, False):
-        model = build_model(
-            finetune_config(pretrained, zero_init_logits_layer=zero).resolve(), plan
-        )
+        settings = finetune_config(pretrained, zero_init_logits_layer=zero)
+        model = build_model(settings.resolve(), PLAN)
         assert (not np.any(model.head.kernel.numpy())) == zero
 
 
-def test_resumed_run_equals_an_unbroken_one(pretrained, half_labeled, tmp_path):
+def test_run_that_a_callback_broke_resumes_as_an_unbroken_one(
+    pretrained, half_labeled, tmp_path, log
+):
     whole, path = half_labeled
+    settings = finetune_config(pretrained, **HALF)
     with pytest.raises(CallbackError):
-        finetune(finetune_config(pretrained, **HALF), tmp_path, callbacks=[RaiseAt(3)])
+        finetune(settings, tmp_path, callbacks=[AtStep(3, raise_error)])
     assert RunDir(tmp_path).latest_step() == 3
-    assert_equal_variables(finetune(finetune_config(pretrained, **HALF), tmp_path), whole)
+    assert "The run is saved at step 3" in log.messages
+    assert_equal_variables(finetune(settings, tmp_path), whole)
     assert reproducible_rows(tmp_path) == reproducible_rows(path)
     assert {"loss", "accuracy"} <= set(rows(path)[-1])
     with pytest.raises(UserError, match="--label_fraction"):
@@ -151,9 +151,7 @@ def test_accuracy_of_a_run_is_recorded(half_labeled, tmp_path):
     evaluate_classifier(run, data={"eval_split": "test[:20]"})
     assert read_evaluations(run / "evaluations.json")[-1]["num_test"] == 20
     for name in ("cat", "dog"):
-        folder = tmp_path / "photos" / name
-        folder.mkdir(parents=True)
-        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "1.png")
+        write_images(tmp_path / "photos" / name, np.zeros((1, 8, 8, 3), np.uint8))
     others = {"dataset": f"folder:{tmp_path / 'photos'}", "eval_split": "train"}
     with pytest.raises(UserError, match="its classes differ from those of the classifier"):
         evaluate_classifier(run, data=others | {"train_split": "train"})
@@ -162,8 +160,7 @@ def test_accuracy_of_a_run_is_recorded(half_labeled, tmp_path):
 
 
 def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
-    run = RunDir(pretrained)
-    before, plan = run.read_config()
+    before, plan = RunDir(pretrained).read_config()
     splits = Splits.from_config(before.data)
     settings = supervised_baseline_config(before, plan, splits)
     for section in ("augmentation", "encoder", "projection_head"):
@@ -172,9 +169,8 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     assert supervised_baseline_config(held_out, plan, splits).data.validation_fraction == 0
     # On other splits too it has the run's number of steps, not its epochs.
     fewer = dataclasses.replace(splits, train_split="train[:10%]")
-    assert (
-        supervised_baseline_config(before, plan, fewer).optimization.train_steps == plan.total_steps
-    )
+    settings = supervised_baseline_config(before, plan, fewer)
+    assert settings.optimization.train_steps == plan.total_steps
 
 
 @pytest.mark.slow
@@ -199,33 +195,35 @@ def test_supervised_baselines_of_other_splits_lie_elsewhere():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "split", "message"),
     [
-        ({"label_fraction": 0.01}, "--label_fraction=0.01"),
-        ({"labels_per_class": 30}, "--labels_per_class=30"),
-        ({"ft_proj_selector": 3}, "--ft_proj_selector=3: the projection head has no layer 3"),
-        ({"split": "train[:40]", "labels_per_class": 5}, "--labels_per_class=5"),
+        ({"label_fraction": 0.01}, "train[:256]", "--label_fraction=0.01"),
+        ({"labels_per_class": 5}, "train[:40]", "--labels_per_class=5"),
+        (
+            {"ft_proj_selector": 3},
+            "train[:256]",
+            "--ft_proj_selector=3: the projection head has no",
+        ),
     ],
 )
-def test_mistakes_are_named_before_training(pretrained, tmp_path, settings, message):
+def test_mistakes_are_named_before_training(pretrained, tmp_path, settings, split, message):
     with pytest.raises(UserError, match=message):
-        finetune(finetune_config(pretrained, **settings), tmp_path)
+        finetune(
+            changed(finetune_config(pretrained, **settings), data={"train_split": split}), tmp_path
+        )
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_start_needs_a_checkpoint_or_from_scratch(pretrained):
+def test_start_needs_a_checkpoint_or_from_scratch_or_another_run(pretrained):
     with pytest.raises(UserError, match="--checkpoint is missing"):
         finetune_config("")
     with pytest.raises(UserError, match="exclude each other"):
         finetune_config(pretrained, from_scratch=True)
-
-
-def test_finetuning_refuses_the_directory_of_a_pretrained_run(pretrained):
     with pytest.raises(UserError, match="the command"):
         finetune(finetune_config(pretrained), pretrained)
 
 
-def test_checkpoint_of_another_architecture_is_refused(pretrained, tmp_path):
-    other = changed(finetune_config(pretrained), encoder=WIDE)
+def test_checkpoint_of_another_architecture_is_refused(pretrained):
+    task = FineTuneTask(changed(finetune_config(pretrained), encoder=WIDE))
     with pytest.raises(UserError, match="its encoder has other shapes"):
-        finetune(other, tmp_path)
+        task.load_initial_weights(build_model(task.config, PLAN))

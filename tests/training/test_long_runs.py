@@ -1,19 +1,18 @@
 """Graph traces and host memory do not grow with the number of steps."""
 
-import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from simclr_tf import config
 from simclr_tf.augment.per_image import PerImagePolicy
 from simclr_tf.evaluation import features
 from simclr_tf.models import SimCLR, build
 from simclr_tf.training.tasks import pretrain
 from tests.processes import TINY, finish
 from tests.processes import pretrain as start
+from tests.training.tiny import changed
 
 MIB = 2**10  # in the kB of /proc
 
@@ -36,30 +35,19 @@ def test_graphs_are_traced_only_in_the_first_steps(tmp_path, monkeypatch):
     counted(SimCLR, "encode_and_contrast")
     counted(PerImagePolicy, "transform_images")
     counted(features, "eval_transform")
-    settings = config.PretrainConfig(
-        data=config.Data(
-            dataset="shapes",
-            train_split="train[:96]",
-            eval_split="test[:40]",
-            validation_fraction=0.34,
-        ),
-        augmentation=config.Augmentation(image_size=16, use_blur=False),
-        encoder=config.Encoder(resnet_depth=18, width_multiplier=1 / 16),
-        optimization=config.Optimization(train_batch_size=16, train_steps=4),
-        # 4 steps are an epoch.
-        monitoring=config.Monitoring(knn_every_epochs=1.0, log_every=3, pictures_every_epochs=1.0),
-        checkpoints=config.Checkpoints(checkpoint_steps=3),
+    settings = changed(  # 4 steps are an epoch
+        data={"train_split": "train[:96]", "validation_fraction": 0.34},
+        optimization={"train_batch_size": 16, "train_steps": 4},
+        monitoring={"knn_every_epochs": 1.0, "log_every": 3, "pictures_every_epochs": 1.0},
+        checkpoints={"checkpoint_steps": 3},
     )
     build._build_augmentation.cache_clear()  # otherwise the graph of the previous run is reused
     pretrain(settings, tmp_path / "short")
     once = dict(traced)
     assert set(once) == {"_encode", "encode_and_contrast", "transform_images", "eval_transform"}
-    longer = dataclasses.replace(
-        settings, optimization=dataclasses.replace(settings.optimization, train_steps=16)
-    )
     traced.clear()
     build._build_augmentation.cache_clear()
-    pretrain(longer, tmp_path / "long")
+    pretrain(changed(settings, optimization={"train_steps": 16}), tmp_path / "long")
     assert dict(traced) == once
 
 

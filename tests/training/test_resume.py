@@ -1,18 +1,19 @@
-"""Resumed runs: equal to unbroken ones, or refused with the setting that differs."""
+"""Runs that are resumed, or refused before anything is trained or written."""
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import tensorflow_datasets as tfds
 
 import simclr_tf
 from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
-from simclr_tf.training.schedule import check_same_sharding
+from simclr_tf.training.schedule import check_same_sharding, check_trainable
 from simclr_tf.training.tasks import pretrain
 from tests.optional import needs
 from tests.processes import rows
@@ -20,42 +21,28 @@ from tests.training.tiny import (
     PLAN,
     TINY,
     WATCHED,
+    WIDE,
+    AtStep,
     CallbackError,
-    RaiseAt,
     assert_equal_variables,
     changed,
+    raise_error,
     reproducible_rows,
+    write_images,
 )
-
-
-def assert_resumed_equals_unbroken(config, broken, unbroken_model, unbroken_run, log):
-    """Breaks a run at step 7, in the middle of a logging interval and of an epoch."""
-    with pytest.raises(CallbackError):
-        pretrain(config, broken, callbacks=[RaiseAt(7)])
-    assert RunDir(broken).latest_step() == 7
-    assert "The run is saved at step 7" in log.messages
-    log.clear()
-    resumed = pretrain(config, broken)
-    assert any("resuming" in line and "step 7 of 10" in line for line in log.messages)
-    assert_equal_variables(resumed, unbroken_model)
-    for row, unbroken_row in zip(
-        reproducible_rows(broken), reproducible_rows(unbroken_run), strict=True
-    ):
-        for name in row.keys() & unbroken_row.keys():
-            assert row[name] == unbroken_row[name], name
-
-
-def test_run_that_a_callback_broke_resumes_as_an_unbroken_one(tmp_path, unbroken, log):
-    assert_resumed_equals_unbroken(TINY, tmp_path, *unbroken, log)
 
 
 @pytest.mark.slow
 @needs("tensorflow_addons")
-def test_resumed_run_with_lamb_in_float16_equals_an_unbroken_one(tmp_path, log):
+def test_resumed_run_with_lamb_in_float16_equals_an_unbroken_one(tmp_path):
     lamb = {"optimizer": "lamb", "learning_rate": 0.01, "weight_decay": 0.1}
     config = changed(optimization={**lamb, "precision": "float16"})
-    whole = pretrain(config, tmp_path / "whole")
-    assert_resumed_equals_unbroken(config, tmp_path / "broken", whole, tmp_path / "whole", log)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    model = pretrain(config, whole)
+    with pytest.raises(CallbackError):
+        pretrain(config, broken, callbacks=[AtStep(7, raise_error)])
+    assert_equal_variables(pretrain(config, broken), model)
+    assert reproducible_rows(broken) == reproducible_rows(whole)
 
 
 def test_statistics_per_replica_need_the_same_number_of_replicas(tmp_path):
@@ -117,17 +104,15 @@ def test_checkpoints_that_no_state_file_names_are_not_overwritten(watched_run, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("probed", "replicas"), [(False, 1), (True, 1), (False, 2)])
+@pytest.mark.parametrize(("probed", "replicas"), [(True, 1), (False, 2)])
 def test_undecodable_image_is_named_and_the_run_resumes_without_it(
     tmp_path, mirrored, probed, replicas, log
 ):
     draw = np.random.default_rng(0)
-    for i in range(40):
-        folder = tmp_path / "photos" / f"kind{i % 2}"
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = draw.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-    victim = tmp_path / "photos" / "kind1" / "17.png"
+    for name in ("a", "b"):
+        images = draw.integers(0, 256, (20, 40, 40, 3), dtype=np.uint8)
+        write_images(tmp_path / "photos" / name, images)
+    victim = tmp_path / "photos" / "b" / "17.png"
     whole = victim.read_bytes()
     victim.write_bytes(whole[:2000])  # the header is right
     # Either training finds it, or the probe, after a step on the first 16 images.
@@ -153,3 +138,121 @@ def test_undecodable_image_is_named_and_the_run_resumes_without_it(
     assert any(f"at step {saved} of 5" in line for line in log.messages)
     assert int(model.step) == 5
     assert rows(run)[-1]["step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"optimization": {"train_batch_size": 512}}, "--train_batch_size=512: expected at most"),
+        (
+            {"optimization": {"train_epochs": 0.01, "train_steps": 0}},
+            "--train_epochs=0.01: expected at least one step, got 2.56 images",
+        ),
+        ({"data": {"train_split": "trian"}}, "train"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(tmp_path, sections, message):
+    with pytest.raises(UserError, match=message):
+        pretrain(changed(**sections), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_microbatch_must_divide_a_replicas_images(tmp_path):
+    uneven = changed(optimization={"microbatch_size": 12})
+    with pytest.raises(UserError, match="--microbatch_size=12: expected a divisor of the 32"):
+        pretrain(uneven, tmp_path)
+    irreproducible = changed(
+        optimization={"microbatch_size": 16}, augmentation={"policy": "randaugment"}
+    )
+    with pytest.raises(UserError, match="--microbatch_size=16: microbatches compute every view"):
+        check_trainable(irreproducible, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_url_is_no_run_directory():
+    with pytest.raises(UserError, match="--model_dir=gs://bucket/run: expected a directory"):
+        pretrain(TINY, "gs://bucket/run")
+
+
+def test_checkpoint_of_another_architecture_is_refused(watched_run, tmp_path):
+    for encoder, checkpoint, message in (
+        (WIDE, watched_run, r"--checkpoint=.*encoder has other shapes\. Fix: "),
+        ({}, tmp_path / "nothing", "holds no run"),
+    ):
+        settings = changed(encoder=encoder, checkpoints={"checkpoint": str(checkpoint)})
+        with pytest.raises(UserError, match=message):
+            pretrain(settings, tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
+
+def store_dataset(path: Path, name: str, label: str, feature: object, labels: object) -> dict:
+    """Data settings of a new TFDS dataset of 16 images, with labels(i) for image i."""
+    draw = np.random.default_rng(0)
+    examples = [
+        (i, {"image": draw.integers(0, 256, (16, 16, 3), np.uint8), label: labels(i)})
+        for i in range(16)
+    ]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(
+            {"image": tfds.features.Image(shape=(16, 16, 3)), label: feature}
+        ),
+        split_datasets={"train": examples, "test": examples[:8]},
+        data_dir=path,
+    )
+    return {"dataset": name, "data_dir": str(path), "train_split": "train", "eval_split": "test"}
+
+
+NAMES = tfds.features.ClassLabel(names=list("abcd"))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> dict:
+    """Data settings of a dataset whose images have several labels each."""
+    names = tfds.features.Sequence(NAMES)
+    path = tmp_path_factory.mktemp("tfds")
+    return store_dataset(path, "several", "labels", names, lambda i: [i % 3, 3])
+
+
+@pytest.mark.parametrize("probe_dataset", ["", "several"])
+def test_probes_of_several_labels_per_image_are_refused(tmp_path, several, probe_dataset):
+    data = {**several, "dataset": "shapes"} if probe_dataset else several
+    settings = changed(
+        data=data,
+        optimization={"train_batch_size": 4},
+        monitoring={"knn_every_epochs": 1.0, "probe_dataset": probe_dataset},
+    )
+    message = "--knn_every_epochs: expected .* several t.* several labels per image.* --probe_dat"
+    with pytest.raises(UserError, match=message):
+        pretrain(settings, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_images_of_several_labels_train_without_a_linear_head(tmp_path, several, log):
+    settings = changed(data=several, optimization={"train_batch_size": 4, "train_steps": 2})
+    model = pretrain(settings, tmp_path)
+    assert model.linear_head is None and int(model.step) == 2
+    last = rows(tmp_path)[-1]
+    assert np.isfinite(last["loss"]) and "linear_accuracy" not in last
+    (note,) = [line for line in log.messages if "--lineareval_while_pretraining" in line]
+    assert note.startswith("note: the images of several train have several labels each")
+    assert any("several train, several labels per image; " in line for line in log.messages)
+    assert simclr_tf.load(tmp_path).linear_head is None
+
+
+def test_supcon_without_one_label_per_image_is_refused(tmp_path, several):
+    write_images(tmp_path / "photos", np.zeros((4, 40, 40, 3), np.uint8))
+    unlabeled = store_dataset(tmp_path / "tfds", "unlabeled", "label", NAMES, lambda i: -1)
+    for data, problem in (
+        ({"dataset": f"folder:{tmp_path / 'photos'}", "train_split": "train"}, "no labels"),
+        (several, "several labels per image"),
+        (unlabeled, "no image with a label"),
+    ):
+        settings = changed(
+            data=data, contrastive_loss={"loss": "supcon"}, optimization={"train_batch_size": 4}
+        )
+        message = f"--loss=supcon: expected one label per image, .* has {problem}"
+        with pytest.raises(UserError, match=message):
+            pretrain(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,9 +1,10 @@
 """Settings of runs that take seconds: the built-in shapes, an encoder of two convolutions."""
 
-import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import tf_keras as keras
+from PIL import Image
 
 from simclr_tf import config
 from simclr_tf.models.custom_encoder import describe_encoder
@@ -32,7 +33,9 @@ NARROW, WIDE = (
 )
 TINY = config.PretrainConfig(
     data=config.Data(dataset="shapes", train_split="train[:256]", eval_split="test[:64]"),
-    augmentation=config.Augmentation(image_size=16, use_blur=False),
+    augmentation=config.Augmentation(
+        image_size=16, color_jitter_strength=0.0, use_blur=False, use_grayscale=False
+    ),
     encoder=config.Encoder(**NARROW),
     projection_head=config.ProjectionHead(num_proj_layers=2, proj_out_dim=16),
     optimization=config.Optimization(
@@ -54,6 +57,7 @@ WATCHED = TINY.override(
         "monitoring": {"knn_every_epochs": 1.0, "eval_every_epochs": 1.0, "profile": True},
     }
 )
+STILL = {"train_steps": 1, "learning_rate": 1e-12}  # one step that changes no weight
 
 
 def changed(base: config.PretrainConfig = TINY, **sections) -> config.PretrainConfig:
@@ -61,54 +65,34 @@ def changed(base: config.PretrainConfig = TINY, **sections) -> config.PretrainCo
     return base.override(sections)
 
 
-def finetune_config(
-    checkpoint: Path | str, *, steps: int = 6, split: str = "train[:256]", **finetuning
-) -> config.FinetuneConfig:
-    base = changed(
-        data={"train_split": split},
-        augmentation={"color_jitter_strength": 0.0, "use_grayscale": False},
-        optimization={"train_steps": steps, "train_batch_size": 16, "weight_decay": 0.0},
-        checkpoints={"checkpoint": str(checkpoint), "checkpoint_steps": 3},
-        monitoring={"log_every": 2},
+def finetune_config(checkpoint: Path | str, *, steps: int = 6, **finetuning):
+    """Fine-tuning of a run, or from scratch."""
+    return config.FinetuneConfig(
+        **vars(_without_decay(steps, checkpoints={"checkpoint": str(checkpoint)})),
+        finetuning=config.FineTuning(**finetuning),
     )
-    return config.FinetuneConfig(**_sections(base), finetuning=config.FineTuning(**finetuning))
 
 
-def distill_config(
-    teacher: Path | str,
-    steps: int = 6,
-    *,
-    temperature: float = 1.0,
-    alpha: float = 1.0,
-    labels: int = 0,
-    **sections,
-) -> config.DistillConfig:
+def distill_config(teacher: Path | str, steps: int = 6, *, alpha=1.0, labels=0, **sections):
+    """Distillation of a teacher, with labels per class if alpha is below 1."""
     distillation = config.Distillation(
         teacher=str(teacher),
-        distill_temperature=temperature,
+        distill_temperature=1.0,
         distill_alpha=alpha,
         labels_per_class=labels,
     )
     return config.DistillConfig(
-        **_sections(without_decay(steps, **sections)), distillation=distillation
+        **vars(_without_decay(steps, **sections)), distillation=distillation
     )
 
 
-def from_scratch_config(steps: int, **sections) -> config.FinetuneConfig:
-    return config.FinetuneConfig(
-        **_sections(without_decay(steps, **sections)),
-        finetuning=config.FineTuning(from_scratch=True),
-    )
-
-
-def without_decay(steps: int, **sections) -> config.PretrainConfig:
+def _without_decay(steps: int, **sections) -> config.PretrainConfig:
     """Settings for training with a teacher or labels."""
     base = changed(
-        augmentation={"color_jitter_strength": 0.0, "use_grayscale": False, "crop_min_area": 0.3},
-        data={"train_split": "train[:512]", "eval_split": "test[:200]"},
+        augmentation={"crop_min_area": 0.3},
         optimization={
             "train_steps": steps,
-            "train_batch_size": 32,
+            "train_batch_size": 16,
             "weight_decay": 0.0,
             "learning_rate_scaling": "none",
         },
@@ -118,35 +102,31 @@ def without_decay(steps: int, **sections) -> config.PretrainConfig:
     return changed(base, **sections)
 
 
-def _sections(base):
-    return {f.name: getattr(base, f.name) for f in dataclasses.fields(config.PretrainConfig)}
+def write_images(folder: Path, images) -> None:
+    """Writes images uint8 [N, H, W, 3] as PNG files named by their index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i}.png")
 
 
 class CallbackError(Exception):
     pass
 
 
-class RaiseAt(keras.callbacks.Callback):
-    """A user's callback that fails after a step."""
+class AtStep(keras.callbacks.Callback):
+    """A user's callback that calls a function with the model after a step."""
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, action: Callable[[keras.Model], None]):
         super().__init__()
-        self._step = step
+        self._step, self._action = step, action
 
     def on_train_batch_end(self, batch, logs=None):
         if int(self.model.step) == self._step:
-            raise CallbackError(f"at step {self._step}")
+            self._action(self.model)
 
 
-class StopAt(keras.callbacks.Callback):
-    """A user's callback that ends the training after a step."""
-
-    def __init__(self, step: int):
-        super().__init__()
-        self._step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.model.stop_training = int(self.model.step) == self._step
+def raise_error(model: keras.Model) -> None:
+    raise CallbackError
 
 
 def reproducible_rows(run: Path) -> list[dict]:
