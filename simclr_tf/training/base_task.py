@@ -17,6 +17,7 @@ from simclr_tf.models.multi_view import MultiViewModel
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.callbacks import ScheduledEvaluator
+from simclr_tf.training.online_eval import Evaluator
 from simclr_tf.training.schedule import steps_between
 from simclr_tf.utils.files import write_csv
 
@@ -55,6 +56,12 @@ class TrainingTask:
 
     def evaluators(self, plan: TrainingPlan, run: RunDir) -> list[ScheduledEvaluator]:
         """Returns the evaluations during training, which may cache results in the run."""
+        if self.held_out is None:
+            return []
+        steps = steps_between(self.config, plan, self.config.monitoring.eval_every_epochs)
+        return [ScheduledEvaluator(steps, self._validation_evaluator(self.held_out))]
+
+    def _validation_evaluator(self, held_out: ImageSource) -> Evaluator:
         raise NotImplementedError
 
     def build_model(self, plan: TrainingPlan, steps_per_execution: int) -> MultiViewModel:
@@ -94,9 +101,6 @@ class TrainingTask:
 
     def write_extra_files(self, run: RunDir) -> None:
         """Writes files besides config.json to the run directory."""
-
-    def _validation_steps(self, plan: TrainingPlan) -> int:
-        return steps_between(self.config, plan, self.config.monitoring.eval_every_epochs)
 
 
 def open_training_data(config: PretrainConfig) -> tuple[ImageSource, ImageSource | None]:

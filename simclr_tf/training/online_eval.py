@@ -24,6 +24,7 @@ from simclr_tf.evaluation import (
 from simclr_tf.evaluation.load_encoder import encoder_from_model
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.multi_view import MultiViewModel
+from simclr_tf.models.teacher import Teacher
 from simclr_tf.runs.run_dir import RunDir
 
 # Called with the model, and True at the last step; returns metrics and images uint8 [H, W, 3].
@@ -114,35 +115,29 @@ def validation_loss_evaluator(source: ImageSource, batch_size: int) -> Evaluator
     return evaluate
 
 
-def accuracy_evaluator(source: ImageSource, image_size: int) -> Evaluator:
-    """Returns an evaluator of a classifier's accuracy on labeled validation images."""
-    extract = None
-
-    def evaluate(model: Classifier, is_last: bool = False) -> dict[str, float]:
-        nonlocal extract
-        extract = extract or FeatureExtractor(model, image_size)
-        logits = extract(source)
-        has_label = logits.labels >= 0
-        is_correct = logits.features.argmax(axis=1) == logits.labels
-        return {"validation_accuracy": float(is_correct[has_label].mean())}
-
-    return evaluate
-
-
-def agreement_evaluator(
-    source: ImageSource, image_size: int, teacher_logits: Callable[[Any], Any]
+def classifier_evaluator(
+    source: ImageSource, image_size: int, teacher: Teacher | None = None
 ) -> Evaluator:
-    """Returns an evaluator of the fraction of images on which classifier and teacher agree."""
+    """Returns an evaluator of a classifier's accuracy and agreement with its teacher, if any.
+
+    The accuracy is that on labeled validation images, if their classes are the teacher's.
+    """
     extract = teacher_labels = None
 
     def evaluate(model: Classifier, is_last: bool = False) -> dict[str, float]:
         nonlocal extract, teacher_labels
-        if extract is None:
-            extract = FeatureExtractor(model, image_size)
-            teacher = FeatureExtractor(lambda images, training: teacher_logits(images), image_size)
-            teacher_labels = teacher(source).features.argmax(axis=1)
-        predictions = extract(source).features.argmax(axis=1)
-        return {"validation_agreement": float(np.mean(predictions == teacher_labels))}
+        extract = extract or FeatureExtractor(model, image_size)
+        if teacher and teacher_labels is None:
+            predict = FeatureExtractor(lambda x, training: teacher.logits(x), image_size)
+            teacher_labels = predict(source).features.argmax(axis=1)
+        logits = extract(source)
+        predictions, metrics = logits.features.argmax(axis=1), {}
+        if teacher:
+            metrics["validation_agreement"] = float(np.mean(predictions == teacher_labels))
+        if not teacher or source.class_names == teacher.class_names:
+            is_correct = (predictions == logits.labels)[logits.labels >= 0]
+            metrics["validation_accuracy"] = float(is_correct.mean())
+        return metrics
 
     return evaluate
 

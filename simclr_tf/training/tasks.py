@@ -26,8 +26,7 @@ from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.loop import fit
 from simclr_tf.training.online_eval import (
     Evaluator,
-    accuracy_evaluator,
-    agreement_evaluator,
+    classifier_evaluator,
     probe_evaluator,
     validation_loss_evaluator,
 )
@@ -106,15 +105,14 @@ class PretrainTask(TrainingTask):
             )
 
     def evaluators(self, plan: TrainingPlan, run: RunDir) -> list[ScheduledEvaluator]:
-        config, evaluators = self.config, []
-        if epochs := config.monitoring.knn_every_epochs:
-            steps = steps_between(config, plan, epochs)
-            evaluators.append(ScheduledEvaluator(steps, self._probe_evaluator(run)))
-        if self.held_out is not None:
-            batch_size = config.optimization.train_batch_size
-            evaluator = validation_loss_evaluator(self.held_out, batch_size)
-            evaluators.append(ScheduledEvaluator(self._validation_steps(plan), evaluator))
+        evaluators = super().evaluators(plan, run)
+        if epochs := self.config.monitoring.knn_every_epochs:
+            steps = steps_between(self.config, plan, epochs)
+            evaluators.insert(0, ScheduledEvaluator(steps, self._probe_evaluator(run)))
         return evaluators
+
+    def _validation_evaluator(self, held_out: ImageSource) -> Evaluator:
+        return validation_loss_evaluator(held_out, self.config.optimization.train_batch_size)
 
     def _probe_evaluator(self, run: RunDir) -> Evaluator:
         config = self.config
@@ -177,11 +175,8 @@ class FineTuneTask(TrainingTask):
         if self._num_replicas_to_fit:
             self.config = shrink_batch(self.config, count, self._num_replicas_to_fit)
 
-    def evaluators(self, plan: TrainingPlan, run: RunDir) -> list[ScheduledEvaluator]:
-        if self.held_out is None:
-            return []
-        evaluator = accuracy_evaluator(self.held_out, self.config.augmentation.image_size)
-        return [ScheduledEvaluator(self._validation_steps(plan), evaluator)]
+    def _validation_evaluator(self, held_out: ImageSource) -> Evaluator:
+        return classifier_evaluator(held_out, self.config.augmentation.image_size)
 
     def _copy_weights(self, source: Any, model: Classifier) -> None:
         super()._copy_weights(source, model)
@@ -227,15 +222,8 @@ class DistillTask(TrainingTask):
             num_labels=len(self._labeled),
         )
 
-    def evaluators(self, plan: TrainingPlan, run: RunDir) -> list[ScheduledEvaluator]:
-        held_out, size = self.held_out, self.config.augmentation.image_size
-        if held_out is None:
-            return []
-        evaluators = [agreement_evaluator(held_out, size, self.teacher.logits)]
-        if held_out.class_names == self.teacher.class_names:
-            evaluators.append(accuracy_evaluator(held_out, size))
-        steps = self._validation_steps(plan)
-        return [ScheduledEvaluator(steps, evaluator) for evaluator in evaluators]
+    def _validation_evaluator(self, held_out: ImageSource) -> Evaluator:
+        return classifier_evaluator(held_out, self.config.augmentation.image_size, self.teacher)
 
     def build_model(self, plan: TrainingPlan, steps_per_execution: int) -> MultiViewModel:
         model: Any = super().build_model(plan, steps_per_execution)
