@@ -1,8 +1,13 @@
-"""Commands in this process, which saves the start of TensorFlow that one in its own takes."""
+"""Commands in this process and without graphs.
+
+Starting TensorFlow and tracing take most of the time of short commands. Commands in processes of
+their own, which signal and kill them, and the tests of training run the graphs.
+"""
 
 import contextlib
 import io
 import subprocess
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -20,11 +25,21 @@ TINY = [
 ]
 
 
+@contextlib.contextmanager
+def eager_functions() -> Iterator[None]:
+    """Runs each `tf.function` as plain Python."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 def run_command(*arguments: object) -> subprocess.CompletedProcess:
     """Runs `simclr-tf ARGUMENTS`; returns its status and output."""
     out, err = io.StringIO(), io.StringIO()
     words = list(map(str, arguments))
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with eager_functions(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(words)
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 

@@ -5,9 +5,9 @@ import importlib
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
 
 from simclr_tf.errors import UserError
+from tests.commands import eager_functions
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,16 +24,8 @@ def modules() -> list[str]:
     return names
 
 
-@pytest.fixture
-def eager():
-    """Runs functions eagerly, because tracing takes most of the time of an example."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.mark.parametrize("name", modules())
-def test_examples_of_module_run(name, tmp_path, monkeypatch, eager):
+def test_examples_of_module_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try:
         module = importlib.import_module(name)
@@ -43,5 +35,6 @@ def test_examples_of_module_run(name, tmp_path, monkeypatch, eager):
     except UserError as error:  # of LAMB
         assert "tensorflow-addons" in str(error), error
         pytest.skip("needs tensorflow_addons")
-    failures, _ = doctest.testmod(module, optionflags=_OPTIONS)
+    with eager_functions():
+        failures, _ = doctest.testmod(module, optionflags=_OPTIONS)
     assert not failures
