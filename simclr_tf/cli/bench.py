@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from simclr_tf.cli.flags import Groups, check_subcommand, define_options, explicit_options
+from simclr_tf.cli.flags import Groups, check_subcommand, define_command, explicit_options
 from simclr_tf.options import OptionSet, make_group
 from simclr_tf.utils.files import atomic_write, check_output_path
 
@@ -26,9 +26,8 @@ class Bench:
         self.__doc__ = module.__doc__
 
     def define(self, values: flags.FlagValues) -> Groups:
-        groups = define_options(values, [OptionSet.of(self._benchmark.options)])
-        flags.DEFINE_string("output", None, "JSON file for the results.", flag_values=values)
-        return {**groups, "Output": ["output"]}
+        output = {"output": "JSON file for the results."}
+        return define_command(values, [OptionSet.of(self._benchmark.options)], outputs=output)
 
     def run(self, values: flags.FlagValues) -> None:
         group = self._benchmark.options

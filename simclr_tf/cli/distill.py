@@ -10,17 +10,7 @@ if eval_split has the teacher's classes, and exports encoder and classifier.
   simclr-tf distill --teacher=runs/a-10percent --width_multiplier=0.5 --model_dir=runs/student
 """
 
-from absl import flags
-
 from simclr_tf.api.training import distill
-from simclr_tf.cli.flags import Groups, define_training, run_training
+from simclr_tf.cli.flags import EVALUATION_NEXT, training_command
 
-
-def define(values: flags.FlagValues) -> Groups:
-    return define_training(values, distill)
-
-
-def run(values: flags.FlagValues) -> None:
-    run = run_training(values, distill)
-    if values.mode == "train" and run.is_chief:
-        print(f"next: run the same command with --mode=eval to evaluate and export {run.path}")
+define, run = training_command(distill, EVALUATION_NEXT)

@@ -11,22 +11,18 @@ describes the files.
 from absl import flags
 
 from simclr_tf.api.results import embed
-from simclr_tf.cli.flags import Groups, define_options, define_strings, explicit_options
+from simclr_tf.cli.flags import Groups, define_command, explicit_options
 from simclr_tf.embedding.options import EmbedOptions
 from simclr_tf.errors import UserError
 
 
 def define(values: flags.FlagValues) -> Groups:
-    places = {
+    inputs = {
         "model_dir": "Run directory; its newest checkpoint computes the features.",
         "encoder": "Exported SavedModel instead of a run; requires output and dataset.",
-        "output": "Output directory. Default: RUN/embeddings/DATASET-SPLIT-step-STEP.",
     }
-    define_strings(values, places)
-    groups = define_options(values, embed.option_sets)
-    groups["Input"] = ["model_dir", "encoder", *groups["Input"]]
-    groups["Output"] = ["output", *groups["Output"]]
-    return groups
+    output = {"output": "Output directory. Default: RUN/embeddings/DATASET-SPLIT-step-STEP."}
+    return define_command(values, embed.option_sets, inputs, output)
 
 
 def run(values: flags.FlagValues) -> None:

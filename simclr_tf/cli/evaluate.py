@@ -14,7 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from simclr_tf.api.results import evaluate
-from simclr_tf.cli.flags import Groups, define_options, explicit_options
+from simclr_tf.cli.flags import Groups, define_command, explicit_options
 from simclr_tf.evaluation.options import EvalOptions, EvalSource
 from simclr_tf.options import OptionSet, make_group
 
@@ -22,10 +22,7 @@ _SOURCE = (OptionSet.of(EvalSource),)
 
 
 def define(values: flags.FlagValues) -> Groups:
-    source = define_options(values, _SOURCE)
-    groups = define_options(values, evaluate.option_sets)
-    output = source.pop("Output") + groups.pop("Output")
-    return source | groups | {"Output": output}
+    return define_command(values, (*_SOURCE, *evaluate.option_sets))
 
 
 def run(values: flags.FlagValues) -> None:

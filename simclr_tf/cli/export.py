@@ -11,13 +11,11 @@ docs/export.md shows how to load each format.
 from absl import flags
 
 from simclr_tf.api.results import export
-from simclr_tf.cli.flags import Groups, define_options, define_strings, explicit_options
+from simclr_tf.cli.flags import Groups, define_command, explicit_options
 
 
 def define(values: flags.FlagValues) -> Groups:
-    define_strings(values, {"model_dir": "Run directory."})
-    groups = define_options(values, export.option_sets)
-    return {"Input": ["model_dir"], "Options": groups["Options"], "Output": groups["Output"]}
+    return define_command(values, export.option_sets, {"model_dir": "Run directory."})
 
 
 def run(values: flags.FlagValues) -> None:

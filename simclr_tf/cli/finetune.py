@@ -9,22 +9,7 @@ comes with its standard splits.
   simclr-tf finetune --checkpoint=runs/a --label_fraction=0.1 --model_dir=runs/a-10percent
 """
 
-from absl import flags
-
 from simclr_tf.api.training import finetune
-from simclr_tf.cli.flags import (
-    IGNORED_REFERENCE_FLAGS,
-    Groups,
-    define_training,
-    run_training,
-)
+from simclr_tf.cli.flags import EVALUATION_NEXT, IGNORED_REFERENCE_FLAGS, training_command
 
-
-def define(values: flags.FlagValues) -> Groups:
-    return define_training(values, finetune, IGNORED_REFERENCE_FLAGS)
-
-
-def run(values: flags.FlagValues) -> None:
-    run = run_training(values, finetune, IGNORED_REFERENCE_FLAGS)
-    if values.mode == "train" and run.is_chief:
-        print(f"next: run the same command with --mode=eval to evaluate and export {run.path}")
+define, run = training_command(finetune, EVALUATION_NEXT, IGNORED_REFERENCE_FLAGS)

@@ -2,7 +2,8 @@
 
 import os
 import textwrap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import types
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,8 @@ Groups = dict[str, list[str]]  # names of flags by heading
 IGNORED_REFERENCE_FLAGS = (
     *("train_summary_steps", "variable_schema", "eval_name", "master", "eval_steps"),
 )
+EVALUATION_NEXT = "next: run the same command with --mode=eval to evaluate and export {path}"
 _TRAIN_MODES = ["pretrain", "finetune", "distill"]
-
-
-def define_strings(values: flags.FlagValues, help_texts: Mapping[str, str]) -> None:
-    """Defines flags that name files or directories and are empty by default."""
-    for name, text in help_texts.items():
-        flags.DEFINE_string(name, "", text, flag_values=values)
 
 
 def define_options(values: flags.FlagValues, option_sets: Iterable[OptionSet]) -> Groups:
@@ -63,30 +59,47 @@ def warn_ignored_flags(values: flags.FlagValues, names: Iterable[str]) -> None:
             print(f"note: --{name} has no effect here")
 
 
-def define_training(
-    values: flags.FlagValues, function: "OptionFunction[Any, Run]", ignored: Sequence[str] = ()
+def define_command(
+    values: flags.FlagValues,
+    option_sets: Iterable[OptionSet],
+    inputs: Mapping[str, str] = types.MappingProxyType({}),
+    outputs: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Groups:
-    """Defines the flags of a training command; `ignored` ones are accepted without effect."""
-    groups = define_options(values, function.option_sets)
+    """Defines options, and text flags that name inputs and outputs, given with their help."""
+    for name, text in [*inputs.items(), *outputs.items()]:
+        flags.DEFINE_string(name, "", text, flag_values=values)
+    groups = define_options(values, option_sets)
+    first = [*inputs, *groups.pop("Input", [])]
+    last = [*outputs, *groups.pop("Output", [])]
+    return {**({"Input": first} if first else {}), **groups, "Output": last}
+
+
+def training_command(
+    function: "OptionFunction[Any, Run]", next_steps: str, ignored: Sequence[str] = ()
+) -> tuple[Callable[[flags.FlagValues], Groups], Callable[[flags.FlagValues], None]]:
+    """Returns `define` and `run` of a training command.
+
+    It accepts the flags `ignored` without effect, and prints `next_steps` after training.
+    """
     name = function.__name__
-    flags.DEFINE_enum("train_mode", name, _TRAIN_MODES, f"Must be {name}.", flag_values=values)
-    for flag in ignored:
-        flags.DEFINE_string(flag, None, "Accepted, but has no effect.", flag_values=values)
-    groups["Other flags of the reference implementation"] = ["train_mode", *ignored]
-    return groups
 
+    def define(values: flags.FlagValues) -> Groups:
+        groups = define_options(values, function.option_sets)
+        flags.DEFINE_enum("train_mode", name, _TRAIN_MODES, f"Must be {name}.", flag_values=values)
+        for flag in ignored:
+            flags.DEFINE_string(flag, None, "Accepted, but has no effect.", flag_values=values)
+        groups["Other flags of the reference implementation"] = ["train_mode", *ignored]
+        return groups
 
-def run_training(
-    values: flags.FlagValues, function: "OptionFunction[Any, Run]", ignored: Sequence[str] = ()
-) -> "Run":
-    """Calls a training function with the options of the command line."""
-    if values.train_mode != function.__name__:
-        mode = values.train_mode
-        raise UserError(
-            f"--train_mode={mode}: expected {function.__name__}. Fix: run simclr-tf {mode}"
-        )
-    warn_ignored_flags(values, ignored)
-    return function(**explicit_options(values, function.option_sets))
+    def run(values: flags.FlagValues) -> None:
+        if (mode := values.train_mode) != name:
+            raise UserError(f"--train_mode={mode}: expected {name}. Fix: run simclr-tf {mode}")
+        warn_ignored_flags(values, ignored)
+        trained = function(**explicit_options(values, function.option_sets))
+        if values.mode == "train" and trained.is_chief:
+            print(next_steps.format(path=trained.path))
+
+    return define, run
 
 
 def check_subcommand(command: str, name: str, names: Collection[str]) -> None:

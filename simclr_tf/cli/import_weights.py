@@ -10,17 +10,13 @@ used. The run can be exported, evaluated, fine-tuned and pretrained from like an
 from absl import flags
 
 from simclr_tf.api.results import import_weights
-from simclr_tf.cli.flags import Groups, define_options, define_strings, explicit_options
+from simclr_tf.cli.flags import Groups, define_command, explicit_options
 
 
 def define(values: flags.FlagValues) -> Groups:
-    places = {
-        "checkpoint": "SavedModel directory, or a TensorFlow checkpoint (prefix or directory).",
-        "model_dir": "Run directory to create.",
-    }
-    define_strings(values, places)
-    options = define_options(values, import_weights.option_sets)
-    return {"Input": ["checkpoint"], **options, "Output": ["model_dir"]}
+    checkpoint = "SavedModel directory, or a TensorFlow checkpoint (prefix or directory)."
+    inputs, outputs = {"checkpoint": checkpoint}, {"model_dir": "Run directory to create."}
+    return define_command(values, import_weights.option_sets, inputs, outputs)
 
 
 def run(values: flags.FlagValues) -> None:

@@ -12,25 +12,17 @@ how each part is computed.
 from absl import flags
 
 from simclr_tf.api.results import report
-from simclr_tf.cli.flags import (
-    Groups,
-    define_options,
-    define_strings,
-    explicit_options,
-    warn_ignored_flags,
-)
+from simclr_tf.cli.flags import Groups, define_command, explicit_options, warn_ignored_flags
 from simclr_tf.options import split_commas
 
 
 def define(values: flags.FlagValues) -> Groups:
-    places = {
+    inputs = {
         "model_dir": "Run directory; the report uses its newest checkpoint.",
         "runs": "Two or more run directories to compare, comma-separated; requires output.",
-        "output": "HTML file to write. Default: RUN/report.html.",
     }
-    define_strings(values, places)
-    options = define_options(values, report.option_sets)
-    return {"Input": ["model_dir", "runs"], **options, "Output": ["output"]}
+    output = {"output": "HTML file to write. Default: RUN/report.html."}
+    return define_command(values, report.option_sets, inputs, output)
 
 
 def run(values: flags.FlagValues) -> None:
