@@ -1,4 +1,4 @@
-"""Fixtures of all tests: TensorFlow set-up, datasets or skips, commands in a subprocess."""
+"""Fixtures of all tests: TensorFlow set-up, datasets or skips."""
 
 import os
 
@@ -7,8 +7,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import simclr_tf  # noqa: F401  # isort: skip
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,20 +66,3 @@ def reference_npz() -> dict[str, np.ndarray]:
 def reference_variables() -> dict:
     """Names and shapes of the reference implementation's variables, in build order."""
     return json.loads(_reference_file("reference_variables.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="session")
-def run_cli() -> Callable[..., subprocess.CompletedProcess]:
-    """Run `simclr-tf ARGS` as a user does: its own process, output captured, nothing asserted."""
-
-    def run(*args: object, timeout: float = 300, **environ: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "simclr_tf", *map(str, args)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, **environ},
-            check=False,
-        )
-
-    return run

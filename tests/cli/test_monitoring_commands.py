@@ -18,7 +18,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.commands import error_of, output_of
-from tests.processes import finish, free_workers, pretrain
+from tests.processes import finish, free_workers, pretrain, python
 
 TINY = [
     *("--image_size=16", "--resnet_depth=18", "--width_multiplier=0.0625", "--use_blur=False"),
@@ -298,33 +298,40 @@ def test_damaged_run_is_named_and_hides_no_other(logdir, tmp_path):
         error_of("show", tmp_path / name)
 
 
+ASCII = """
+import sys
+from simclr_tf.cli.main import main
+sys.stdout.reconfigure(encoding="ascii")
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
-def test_links_are_followed_and_names_are_escaped_for_ascii_terminals(run_cli, logdir, tmp_path):
+def test_links_are_followed_and_names_are_escaped_for_ascii_terminals(logdir, tmp_path):
     shutil.copytree(logdir / "bare", tmp_path / "runs" / os.fsdecode(b"\xff\xe9"))
     (tmp_path / "runs" / "link").symlink_to(logdir / "labeled")
     (tmp_path / "runs" / "circle").symlink_to(tmp_path)
-    done = run_cli("runs", tmp_path / "runs", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 3
-    assert "/link  done" in done.stdout and "\\udcff" in done.stdout and "\\u2013" in done.stdout
-    done = run_cli("show", tmp_path / "runs" / "link", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0, done.stderr
+    status, printed, errors = finish(python("-c", ASCII, "runs", tmp_path / "runs"))
+    assert status == 0, errors
+    assert len(printed.splitlines()) == 3
+    assert "/link  done" in printed and "\\udcff" in printed and "\\u2013" in printed
+    status, _, errors = finish(python("-c", ASCII, "show", tmp_path / "runs" / "link"))
+    assert status == 0, errors
 
 
-def test_runs_and_show_start_without_tensorflow_and_name_missing_runs(run_cli, tmp_path):
+def test_runs_and_show_start_without_tensorflow_and_name_missing_runs(tmp_path):
     code = (
         "import sys; from simclr_tf.cli.main import main; "
         f"main(['runs', {str(tmp_path)!r}]); main(['show', {str(tmp_path)!r}]); "
         "print(sorted({'tensorflow', 'tf_keras', 'sklearn', 'matplotlib'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [f"no runs in {tmp_path}", "[]"]
-    assert "holds no run (config.json" in done.stderr
-    assert run_cli("runs", tmp_path, "--json").stdout == "[]\n"
+    _, printed, errors = finish(python("-c", code))
+    assert printed.splitlines() == [f"no runs in {tmp_path}", "[]"]
+    assert "holds no run (config.json" in errors
+    assert output_of("runs", tmp_path, "--json") == "[]\n"
     for arguments, message in (
         (["runs", tmp_path / "nowhere"], "no such directory"),
         (["show"], "expected a run directory, such as simclr-tf show runs/quickstart"),
         (["show", "a", "b"], "b: not a flag"),
     ):
-        done = run_cli(*arguments)
-        assert done.returncode == 2 and message in done.stderr
+        assert message in error_of(*arguments)

@@ -5,12 +5,13 @@ import sys
 
 import pytest
 
+from tests.processes import finish, pretrain
 
-def test_first_line_of_a_command_is_its_own(run_cli, tmp_path):
-    flags = ["--dataset=shapes", "--train_split=nosuch", f"--model_dir={tmp_path}"]
-    done = run_cli("pretrain", *flags)
-    assert done.returncode == 2
-    assert done.stderr.startswith("simclr-tf: error: ") and done.stderr.count("\n") == 1
+
+def test_first_line_of_a_command_is_its_own(tmp_path):
+    status, _, errors = finish(pretrain(tmp_path, "--dataset=shapes", "--train_split=nosuch"))
+    assert status == 2
+    assert errors.startswith("simclr-tf: error: ") and errors.count("\n") == 1
 
 
 # After the command, which does not need it, TensorFlow is imported: a package that logs this line.
