@@ -38,14 +38,15 @@ def _build(views=2, layers=1, optimizer="momentum"):
 
 
 def _train(steps, strategy=None, **settings):
-    strategy = strategy or tf.distribute.get_strategy()
-    with strategy.scope():
+    with (strategy or tf.distribute.get_strategy()).scope():
         model = _build(**settings)
     figures = train(model, steps, strategy)
     return figures, dict(enumerate(model.get_weights()))
 
 
-@pytest.mark.parametrize(("replicas", "optimizer"), [(2, "lars"), (4, "momentum")])
+@pytest.mark.parametrize(
+    ("replicas", "optimizer"), [(2, "lars"), pytest.param(4, "momentum", marks=pytest.mark.slow)]
+)
 def test_replicas_train_as_one_device(mirrored, replicas, optimizer):
     # The loss of a replica is per label that it has, so figures differ; the weights must not.
     _, found = _train(5, mirrored(replicas), optimizer=optimizer)

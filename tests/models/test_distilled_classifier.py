@@ -42,8 +42,7 @@ def _build(alpha, optimizer="momentum"):
 
 
 def _train(steps, strategy=None, labels=True, **settings):
-    strategy = strategy or tf.distribute.get_strategy()
-    with strategy.scope():
+    with (strategy or tf.distribute.get_strategy()).scope():
         model = _build(**settings)
         model.teacher = _teacher()
     figures = train(model, steps, strategy, labels=labels)
@@ -79,10 +78,9 @@ def test_step_equals_the_equation_of_the_paper(alpha):
         np.testing.assert_allclose(found["accuracy"], right, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("alpha", "optimizer"), [(1.0, "lars"), (0.7, "momentum")])
-def test_replicas_train_as_one_device(mirrored, alpha, optimizer):
-    found, weights = _train(5, mirrored(2), alpha=alpha, optimizer=optimizer)
-    wanted, wanted_weights = _train(5, alpha=alpha, optimizer=optimizer)
+def test_replicas_train_as_one_device(mirrored):
+    found, weights = _train(5, mirrored(2), alpha=0.7, optimizer="lars")
+    wanted, wanted_weights = _train(5, alpha=0.7, optimizer="lars")
     assert_equal(weights, wanted_weights)
     for ours, theirs in zip(found, wanted, strict=True):
         for name in ("loss", "agreement"):

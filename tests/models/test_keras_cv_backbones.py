@@ -62,7 +62,10 @@ def test_backbone_encoder_computes_in_half_precision(name):
     assert_computes_in_bfloat16(make, IMAGES, max_error=0.2, training=True)
 
 
-@pytest.mark.parametrize("name", ["EfficientNetV1Backbone", "EfficientNetV2Backbone"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("EfficientNetV1Backbone", marks=pytest.mark.slow), "EfficientNetV2Backbone"],
+)
 def test_backbone_encoder_drops_nothing_at_random(name, tmp_path):
     encoder = build_backbone(description(name))
     np.testing.assert_array_equal(encoder(IMAGES, training=True), encoder(IMAGES, training=True))

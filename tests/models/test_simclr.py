@@ -1,7 +1,5 @@
 """SimCLR's training step: alone, on replicas, with the concurrent linear head."""
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -28,27 +26,18 @@ from tests.optional import needs
 SLOW = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def on_one_device():
-    """Returns the result of `train_and_probe` on one device, computed once per case."""
-    return functools.cache(train_and_probe)
-
-
 @pytest.mark.parametrize(
-    "linear",
-    [pytest.param(False, id="alone", marks=SLOW), pytest.param(True, id="linear-head")],
+    ("replicas", "optimizer", "linear"),
+    [
+        (2, "lars", True),
+        pytest.param(4, "lars", False, marks=SLOW),
+        pytest.param(4, "momentum", True, marks=SLOW),
+        pytest.param(2, "lamb", True, marks=[SLOW, needs("tensorflow_addons")]),
+    ],
 )
-@pytest.mark.parametrize("optimizer", ["lars", "momentum"])
-@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=SLOW)])
-def test_replicas_train_as_one_device(on_one_device, mirrored, replicas, optimizer, linear):
+def test_replicas_train_as_one_device(mirrored, replicas, optimizer, linear):
     found = train_and_probe(optimizer, linear, mirrored(replicas))
-    assert_equal(found, on_one_device(optimizer, linear))
-
-
-@pytest.mark.slow
-@needs("tensorflow_addons")
-def test_replicas_train_as_one_device_with_lamb(on_one_device, mirrored):
-    assert_equal(train_and_probe("lamb", True, mirrored(2)), on_one_device("lamb", True))
+    assert_equal(found, train_and_probe(optimizer, linear))
 
 
 # Of the first gradient and of the loss of each step: rounding grows about tenfold a step. Numbers
@@ -59,13 +48,13 @@ TOLERANCES = {
 }
 
 
-@pytest.mark.parametrize("optimizer", [pytest.param("lars", marks=SLOW), "momentum"])
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("replicas", "policy"),
+    ("replicas", "optimizer", "policy"),
     [
-        (2, "float32"),
-        pytest.param(4, "float32", marks=SLOW),
-        pytest.param(2, "mixed_bfloat16", marks=SLOW),
+        (2, "momentum", "float32"),
+        (4, "lars", "float32"),
+        (2, "lars", "mixed_bfloat16"),
     ],
 )
 def test_replicas_make_one_devices_views_and_steps(mirrored, replicas, optimizer, policy):
@@ -120,7 +109,9 @@ def test_the_linear_head_leaves_the_encoder_alone():
         assert (variable.numpy() != old).any()
 
 
-@pytest.mark.parametrize("name", ["lars", pytest.param("lamb", marks=needs("tensorflow_addons"))])
+@pytest.mark.parametrize(
+    "name", ["lars", pytest.param("lamb", marks=[SLOW, needs("tensorflow_addons")])]
+)
 def test_the_linear_head_takes_neither_decay_nor_adaptation(name):
     plain = {
         "lars": keras.optimizers.SGD(RATE[name], momentum=0.9),
@@ -192,14 +183,16 @@ def test_views_follow_from_seed_step_and_view():
     assert (first != np.split(model.make_views(batch, 5), 2)[0]).any()
 
 
+AUGMENT = SimCLRAugment(8, use_blur=False)  # one, to be compiled once
+
+
 def small_model(**arguments):
     """A SimCLR as a user of Keras first writes it: nothing is built."""
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()]
     encoder = keras.Sequential([keras.Input((8, 8, 3)), *layers])
-    augment = SimCLRAugment(8, use_blur=False)
-    model = SimCLR(encoder, ProjectionHead(num_layers=2, out_dim=6), augment, **arguments)
-    model.compile("adam")
+    model = SimCLR(encoder, ProjectionHead(num_layers=2, out_dim=6), AUGMENT, **arguments)
+    model.compile("adam", run_eagerly=True)
     return model
 
 

@@ -9,9 +9,8 @@ from tests.processes import finish, free_workers, python
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("optimizer", ["lars", "momentum"])
-def test_two_workers_train_as_one_device(tmp_path, optimizer):
-    workers, program = free_workers(2), "tests.models.worker"
+def test_two_workers_train_as_one_device(tmp_path):
+    workers, program, optimizer = free_workers(2), "tests.models.worker", "lars"
     files = [tmp_path / f"{index}.npz" for index in range(2)]
     processes = [
         python("-m", program, workers, index, optimizer, file) for index, file in enumerate(files)

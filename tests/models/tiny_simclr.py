@@ -86,9 +86,15 @@ def share_out(batch, strategy):
 
 
 def train(model, steps, strategy=None, after_step=lambda: None, labels=True):
-    """The figures of some steps; each replica has its share of the rows."""
-    strategy = strategy or tf.distribute.get_strategy()
-    step = tf.function(lambda batch: strategy.run(model.train_step, (batch,)))
+    """The figures of some steps, eager on one device; each replica has its share of the rows."""
+
+    def step(batch):
+        return strategy.run(model.train_step, (batch,))
+
+    if strategy is None:
+        strategy = tf.distribute.get_strategy()
+    else:
+        step = tf.function(step)
     losses = []
     for batch in batches(steps):
         model.reset_metrics()
@@ -105,15 +111,15 @@ def weights_of(model):
 
 def train_and_probe(optimizer, linear, strategy=None, make_encoder=two_blocks):
     """Metrics and weights of five steps and the gradient then, by name, on any replicas."""
-    strategy = strategy or tf.distribute.get_strategy()
-    with strategy.scope():
+    scope = (strategy or tf.distribute.get_strategy()).scope
+    with scope():
         keras.utils.set_random_seed(0)
         model = build(optimizer_named(optimizer), linear, make_encoder("float64"))
     figures = train(model, 5, strategy)
     result = {key: np.array([step[key] for step in figures]) for key in FIGURES}
     result |= {f"weight {i}": weight for i, weight in enumerate(weights_of(model))}
     # With plain descent at rate 1 the gradient is what a step takes away.
-    with strategy.scope():
+    with scope():
         model.compile(keras.optimizers.SGD(1.0))
         model.optimizer.build(model.trainable_variables)
     before = [v.numpy() for v in model.trainable_variables]
@@ -127,8 +133,7 @@ def first_steps(optimizer, policy, steps, strategy=None):
 
     The velocity is then the gradient times the rate, with LARS times each kernel's trust, too.
     """
-    strategy = strategy or tf.distribute.get_strategy()
-    with strategy.scope():
+    with (strategy or tf.distribute.get_strategy()).scope():
         model = build(optimizer_named(optimizer), False, policy=policy)
     velocities = []
 

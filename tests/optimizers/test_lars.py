@@ -55,7 +55,7 @@ def test_every_kernel_of_a_resnet_is_adapted_and_nothing_else_is():
         elif isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
             kernels.append(layer.kernel)
             others += [] if layer.bias is None else [layer.bias]
-    assert (len(kernels), len(others)) == (20 + 16 + 1, 2 * 20 + 16 + 1)
+    assert (len(kernels), len(others)) == (21 + 16 + 1, 2 * 21 + 16 + 1)
     variables = [*encoder.trainable_variables, *head.trainable_variables]
     assert {v.ref() for v in variables} == {v.ref() for v in [*kernels, *others]}
 

@@ -64,7 +64,8 @@ def fresh(name, *variables, excluded=(), rate=SCHEDULE, decay=0.1):
     else:
         optimizer = optimizers.get(name, rate, weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_list=list(excluded))
-    optimizer.build(list(variables))
+    if variables:
+        optimizer.build(list(variables))
     return optimizer
 
 
@@ -93,7 +94,7 @@ def test_ten_steps_of_varying_gradients_and_learning_rate(name, decay, in_graph)
         }
         apply({key: tf.constant(gradient) for key, gradient in gradients.items()})
         rate = float(SCHEDULE(step))
-        assert float(optimizer.learning_rate) == rate
+        assert float(optimizer.learning_rate) == pytest.approx(rate, rel=1e-6)
         for key, transcription in slow.items():
             transcription.step(gradients[key], rate)
             np.testing.assert_allclose(

@@ -81,8 +81,7 @@ def test_replicas_find_what_one_device_finds(mirrored):
     [
         ("momentum", "float64"),
         ("adam", "mixed_float16"),
-        ("adamw", "float64"),
-        pytest.param("lamb", "mixed_float16", marks=needs("tensorflow_addons")),
+        pytest.param("lamb", "mixed_float16", marks=[pytest.mark.slow, needs("tensorflow_addons")]),
     ],
 )
 def test_every_optimizer_is_watched_and_a_scaled_loss_without_its_scale(name, policy):
@@ -120,6 +119,7 @@ def test_other_steps_compute_nothing_more_and_checkpoints_hold_nothing_more(tmp_
     assert saved == saved_watched
 
 
+@pytest.mark.slow
 def test_the_watched_step_compiles_under_xla():
     model = build(optimizer_named("lars"))
     norms = GradientNormMonitor(model, 1, TOTAL)
