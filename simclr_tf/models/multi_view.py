@@ -53,20 +53,10 @@ class MultiViewModel(keras.Model):
     def fit(
         self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Trains the model; arguments and result are those of `keras.Model.fit`.
+        """Trains on images [N, H, W, 3] and labels `y`, or a dataset of batches as of `SimCLR`.
 
-        Args:
-            x: images [N, H, W, 3], uint8 or float in [0, 1]; or a dataset of such batches of one
-                size: images, (images, labels), or {"image": …} with optional "label" int [B] and
-                "aspect" float [B] (width / height of the original).
-            y: labels int [N] of an array of images, -1 where there is none; or None.
-            batch_size: B of an array of images, 32 by default. Images of an incomplete last batch
-                are left out; another order in every epoch leaves out others.
-            args, kwargs: further arguments of `keras.Model.fit`.
-
-        Raises:
-            ValueError: the images or labels have another type, shape or range, or are fewer than
-                a batch.
+        Images are uint8 or float in [0, 1], labels int [N], -1 where there is none. Those of an
+        incomplete last batch are left out; another order in every epoch leaves out others.
         """
         if isinstance(x, np.ndarray | tf.Tensor):
             x = _batches_from_arrays(x, y, batch_size or 32, kwargs.pop("shuffle", True), self.seed)

@@ -27,7 +27,8 @@ class SimCLR(MultiViewModel):
     once on all 2B of them (so that batch norm uses them all), then the projection head, and the
     loss over the global batch. It takes an array of images, or a dataset of batches of one size B:
     images, (images, labels), or {"image": uint8 [B, H, W, 3]} with optional "label" int [B] and
-    "aspect" float [B]. Called on images [N, S, S, 3] in [0, 1], the model returns projections.
+    "aspect" float [B] (width / height of the original). Called on images [N, S, S, 3] in [0, 1],
+    the model returns projections.
 
     Args:
         encoder: keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
