@@ -160,9 +160,9 @@ def _load_preset(preset: str, weights: bool) -> Any:
     else:
         path, hint = os.path.expanduser(preset), "check that its files are complete"
         if not os.path.isdir(path):
-            raise UserError(
-                f"--encoder=keras_cv:{preset}: expected a directory or a KerasCV preset for one of "
-                f"{', '.join(BACKBONES)}"
+            raise _preset_error(
+                preset,
+                f"expected a directory or a KerasCV preset for one of {', '.join(BACKBONES)}",
             )
         backbone_class, has_weights = _read_preset_dir(preset, Path(path))
     if weights and not has_weights:
@@ -205,34 +205,25 @@ def _read_preset_dir(preset: str, path: Path) -> tuple[Any, bool]:
         # Keras would execute other keys, such as a serialized loss.
         unexpected = sorted(set(document) - _KEYS)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"--encoder=keras_cv:{preset}: not a KerasCV preset ({_CONFIG}: {first_line(error)})"
-        ) from None
+        problem = f"not a KerasCV preset ({_CONFIG}: {first_line(error)})"
+        raise _preset_error(preset, problem) from None
     if unexpected:
-        raise UserError(
-            f"--encoder=keras_cv:{preset}: {_CONFIG} must not have {', '.join(unexpected)}"
-        )
+        raise _preset_error(preset, f"{_CONFIG} must not have {', '.join(unexpected)}")
     backbone_class = _supported_backbone_class(preset, name)
     if registered is not backbone_class:
-        raise UserError(
-            f"--encoder=keras_cv:{preset}: {_CONFIG} registers {name} under the name of another "
-            "class"
-        )
+        raise _preset_error(preset, f"{_CONFIG} registers {name} under the name of another class")
     if weights is not None and (
         weights != os.path.basename(str(weights)) or not (path / weights).is_file()
     ):
-        raise UserError(
-            f"--encoder=keras_cv:{preset}: its weights {weights!r} are not a file in the "
-            "directory. Fix: copy them there"
+        raise _preset_error(
+            preset, f"its weights {weights!r} are not a file in the directory. Fix: copy them there"
         )
     return backbone_class, weights is not None
 
 
 def _supported_backbone_class(preset: str, name: Any) -> Any:
     if name not in BACKBONES:
-        raise UserError(
-            f"--encoder=keras_cv:{preset}: expected one of {', '.join(BACKBONES)}, got {name}"
-        )
+        raise _preset_error(preset, f"expected one of {', '.join(BACKBONES)}, got {name}")
     return _backbone_class(name)
 
 
@@ -263,17 +254,16 @@ def _json_config(preset: str, config: Any) -> dict[str, Any]:
 
     unexpected = sorted(key for key, value in config.items() if not is_plain(value))
     if unexpected:
-        raise UserError(
-            f"--encoder=keras_cv:{preset}: {', '.join(unexpected)} must be plain values in "
-            f"{_CONFIG}"
-        )
+        raise _preset_error(preset, f"{', '.join(unexpected)} must be plain values in {_CONFIG}")
     return json.loads(json.dumps(config))
 
 
+def _preset_error(preset: str, problem: str) -> UserError:
+    return UserError(f"--encoder=keras_cv:{preset}: {problem}")
+
+
 def _build_error(preset: str, name: str, error: Exception) -> UserError:
-    return UserError(
-        f"--encoder=keras_cv:{preset}: KerasCV cannot build this {name}: {first_line(error)}"
-    )
+    return _preset_error(preset, f"KerasCV cannot build this {name}: {first_line(error)}")
 
 
 def first_line(error: Exception) -> str:
