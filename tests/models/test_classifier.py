@@ -41,7 +41,7 @@ def _train(steps, strategy=None, **settings):
     with (strategy or tf.distribute.get_strategy()).scope():
         model = _build(**settings)
     figures = train(model, steps, strategy)
-    return figures, dict(enumerate(model.get_weights()))
+    return figures, dict(enumerate(w for layer in model.layers for w in layer.get_weights()))
 
 
 @pytest.mark.parametrize(

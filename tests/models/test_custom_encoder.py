@@ -106,12 +106,16 @@ def test_resumed_encoder_may_have_other_names_but_no_other_architecture():
     assert same_architecture(ours, ours) and not same_architecture(ours, theirs)
 
 
+def noisy(images, seed, offset, aspect):
+    return tf.cast(images, tf.float32) / 255.0 + tf.random.stateless_uniform(images.shape, seed)
+
+
 def test_model_with_an_own_encoder_trains_saves_and_restores(tmp_path):
     resolved, plan = config(tiny_encoder(name="mine")), TrainingPlan(8, 3, 4, 0, 1.0, 0.1)
     model = build_model(resolved, plan)
     images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
     before = [v.numpy() for v in model.encoder.trainable_variables]
-    model.run_eagerly = True
+    model.policies, model.run_eagerly = (noisy, noisy), True
     model.fit(images, np.arange(8) % 3, batch_size=8, epochs=2, verbose=0)
     for old, variable in zip(before, model.encoder.trainable_variables, strict=True):
         assert (old != variable.numpy()).any(), variable.name

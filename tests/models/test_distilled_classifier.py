@@ -46,7 +46,7 @@ def _train(steps, strategy=None, labels=True, **settings):
         model = _build(**settings)
         model.teacher = _teacher()
     figures = train(model, steps, strategy, labels=labels)
-    return figures, dict(enumerate(model.get_weights()))
+    return figures, dict(enumerate(w for layer in model.layers for w in layer.get_weights()))
 
 
 def _log_softmax(logits):

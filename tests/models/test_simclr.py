@@ -192,7 +192,7 @@ def small_model(**arguments):
     layers = [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D()]
     encoder = keras.Sequential([keras.Input((8, 8, 3)), *layers])
     model = SimCLR(encoder, ProjectionHead(num_layers=2, out_dim=6), AUGMENT, **arguments)
-    model.compile("adam", run_eagerly=True)
+    model.compile("adam")
     return model
 
 
@@ -213,6 +213,7 @@ def test_fit_takes_arrays_pairs_and_dicts_alike():
     def trained(linear, *args, **kwargs):
         head = keras.layers.Dense(CLASSES) if linear else None
         model = small_model(linear_head=head)
+        model.run_eagerly = True
         history = model.fit(*args, **settings, **kwargs)
         return [*history.history["loss"], *model.get_weights()]
 
@@ -235,6 +236,7 @@ def test_fit_takes_arrays_pairs_and_dicts_alike():
     batch = {"image": tf.constant(IMAGES)}
     np.testing.assert_array_equal(same.make_views(batch, 1), model.make_views(batch, 1))
     shuffled = small_model()
+    shuffled.run_eagerly = True
     shuffled.fit(IMAGES, batch_size=4, verbose=0)
     assert int(shuffled.step) == 2
     assert any((a != b).any() for a, b in zip(shuffled.get_weights(), unlabeled[1:], strict=True))

@@ -66,6 +66,7 @@ def test_the_last_step_that_is_due_is_what_is_found(steps_per_execution):
     check(norms, model, 5)  # the last is due
 
 
+@pytest.mark.slow
 def test_replicas_find_what_one_device_finds(mirrored):
     strategy = mirrored(2)
     with strategy.scope():
