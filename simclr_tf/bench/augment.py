@@ -12,7 +12,6 @@ Each size runs in a fresh process.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -52,39 +51,23 @@ def measure(options: Options, size: int) -> dict[str, Any]:
     stored_size = size if small else round(size * 8 / 7)
     batch = options.batch_size or (512 if small else 64)
     images = random_images(batch, stored_size)
-    dataset = tf_image_dataset(images, batch, size, strength, use_blur)
-    quantities = {}
+    works: dict[str, Any] = {}
     for name, vectorized in {"simclr_tf": None, "vectorized": True}.items():
-        views = device_views(images, size, vectorized)
-        views()  # compiles
-        quantities[name] = functools.partial(harness.throughput, views, 2 * batch, options.seconds)
-    quantities["tf_image"] = functools.partial(
-        harness.dataset_throughput, dataset, 2 * batch, options.seconds
-    )
-    label = f"{size} px, views/s"
-    samples = harness.measure_interleaved(quantities, options.repeats, label)
+        works[name] = device_views(images, size, vectorized), 2 * batch
+        works[name][0]()  # compiles
+    works["tf_image"] = tf_image_dataset(images, batch, size, strength, use_blur), 2 * batch
     return {
         "image_size": size,
         "stored_size": stored_size,
         "color_jitter_strength": strength,
         "use_blur": use_blur,
         "batch_size": batch,
-        **{name: values.to_json() for name, values in samples.items()},
-        "ratio": samples["simclr_tf"].ratio_to(samples["tf_image"]).to_json(),
+        **harness.compare(works, options, f"{size} px, views/s", "simclr_tf", "tf_image"),
     }
 
 
 def device_views(images: Any, image_size: int, vectorized: bool | None = None) -> Callable[[], Any]:
-    """Returns a function that makes both views of a batch as the next training step does.
-
-    Args:
-        images: uint8 [B, H, W, 3].
-        image_size: S.
-        vectorized: as in `SimCLRAugment`.
-
-    Returns:
-        A compiled function to float32 [2B, S, S, 3]; every call makes other views.
-    """
+    """Returns a compiled function: views of uint8 images [B, H, W, 3] in the next training step."""
     import tensorflow as tf
 
     from simclr_tf.augment import SimCLRAugment

@@ -8,30 +8,20 @@ device already. Each width runs in a fresh process.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
-from simclr_tf.bench import harness
-from simclr_tf.bench.workload import (
-    paper_augmentation,
-    parse_floats,
-    pretrain_config,
-    random_source,
-    random_views,
-    storage_size,
-)
+from simclr_tf.bench import harness, workload
 from simclr_tf.config import PretrainConfig
 from simclr_tf.option_groups import PRECISIONS
-from simclr_tf.options import OptionGroup, option
+from simclr_tf.options import option
 from simclr_tf.utils.hardware import HardwareInfo
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(OptionGroup):
+class Options(workload.WidthOptions):
     """Measurement"""
 
-    width_multipliers: str = option("1,0.25", "Multipliers of all filter counts.")
     images: int = option(4096, "Images in the split whose features are extracted.", min=1)
     batch_size: int = option(256, "Images per call of the encoder.", min=2)
     resnet_depth: int = option(18, "18, 34, 50, 101, 152 or 200.")
@@ -44,19 +34,15 @@ class Options(OptionGroup):
 
     def __post_init__(self):
         super().__post_init__()
-        for width in parse_floats("width_multipliers", self.width_multipliers):
+        for width in self.widths:
             self.pretrain_config(width)
 
     def pretrain_config(self, width: float) -> PretrainConfig:
         """Returns the run whose encoder is measured."""
-        augmentation = paper_augmentation(self.image_size)
-        return pretrain_config(
+        augmentation = workload.paper_augmentation(self.image_size)
+        return workload.pretrain_config(
             augmentation, self.resnet_depth, width, self.batch_size, self.precision
         )
-
-    def cases(self, hardware: HardwareInfo) -> dict[str, float]:
-        widths = parse_floats("width_multipliers", self.width_multipliers)
-        return {f"width {width:g}": width for width in widths}
 
     def notes(self, hardware: HardwareInfo) -> list[str]:
         return [
@@ -68,17 +54,9 @@ class Options(OptionGroup):
 
 def measure(options: Options, width: float) -> dict[str, Any]:
     """Measures passes over the images at a width, in images per second."""
-    quantities = {
-        name: functools.partial(harness.throughput, work, count, options.seconds)
-        for name, (work, count) in passes(options, width).items()
-    }
-    label = f"width {width:g}, images/s"
-    samples = harness.measure_interleaved(quantities, options.repeats, label)
-    return {
-        "width_multiplier": width,
-        **{name: values.to_json() for name, values in samples.items()},
-        "ratio": samples["extraction"].ratio_to(samples["encoder_only"]).to_json(),
-    }
+    works, label = passes(options, width), f"width {width:g}, images/s"
+    samples = harness.compare(works, options, label, "extraction", "encoder_only")
+    return {"width_multiplier": width, **samples}
 
 
 def passes(options: Options, width: float) -> dict[str, tuple[Callable[[], Any], int]]:
@@ -90,8 +68,8 @@ def passes(options: Options, width: float) -> dict[str, tuple[Callable[[], Any],
     encoder = build_encoder(config.encoder, options.precision)
     size, batch, count = options.image_size, options.batch_size, options.images
     extract = FeatureExtractor(encoder, size, batch)
-    source = random_source(count, storage_size(config))
-    infer = encoder_only_inference(encoder, random_views(batch, size))
+    source = workload.random_source(count, config)
+    infer = encoder_only_inference(encoder, workload.random_views(batch, size))
     calls = -(-count // batch)
 
     def infer_all():

@@ -6,6 +6,7 @@ take are then missing in the processes that measure.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import multiprocessing
@@ -23,27 +24,22 @@ from simclr_tf.utils.tables import format_table
 
 logger = logging.getLogger(__name__)
 
-
-class SubprocessCrashedError(Exception):
-    """A measuring process was killed, as the system does when memory runs out."""
+# By name: a function or a dataset, and the number of items in a call or a batch.
+Works = Mapping[str, tuple[Any, int]]
+Columns = Mapping[str, str | Callable[[dict[str, Any]], Any]]
 
 
 class NotRun(str):
-    """The reason why a case was not measured; takes the place of its outcome."""
+    """The reason why a case was not measured, in place of its outcome."""
 
 
 def run_in_subprocess(function: Callable[..., Any], *args: Any) -> Any:
-    """Returns the value of a module-level function that is called in a separate process.
-
-    Raises:
-        MemoryError: if TensorFlow could not allocate memory.
-        SubprocessCrashedError: if the process was killed.
-    """
+    """Calls a module-level function in a fresh process; MemoryError if memory runs out there."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(_call, function, args).result()
-        except BrokenProcessPool:
-            raise SubprocessCrashedError from None
+        except BrokenProcessPool:  # the system kills a process when memory runs out
+            raise MemoryError("the measuring process was killed") from None
 
 
 def _call(function, args):
@@ -73,31 +69,24 @@ def suppress_stderr() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Definition of a benchmark.
+    """Definition of a benchmark: what a module of this package says about itself."""
 
-    Attributes:
-        options: class of its option group. `cases(hardware)` returns what to measure, by label;
-            `notes(hardware)` the lines below the table.
-        measure: module-level function (options, case) → result for a row, or a list of them.
-        columns: the table's columns: heading → key of a result, or a function of a result.
-        memory_flag: the option that a UserError names when memory runs out. "": the outcome is
-            `NotRun` instead, and later rounds leave out that case.
-        summarize: (options, {label: outcomes of all rounds}) → results. None: each case is measured
-            once, in a process that takes the rounds itself.
-    """
-
+    # An option group. `cases(hardware)` returns what to measure, by label; `notes(hardware)` the
+    # lines below the table.
     options: type
+    # Module-level function (options, case) → result for a row, or a list of them.
     measure: Callable[[Any, Any], Any]
-    columns: Mapping[str, str | Callable[[dict[str, Any]], Any]]
+    # Heading → key of a result, or a function of a result.
+    columns: Columns
+    # The option that a UserError names when memory runs out. "": the outcome is `NotRun` instead,
+    # and later rounds leave out that case.
     memory_flag: str = ""
+    # (options, {label: outcomes of all rounds}) → results. None: each case is measured once, in a
+    # process that takes the rounds itself.
     summarize: Callable[[Any, dict[str, list[Any]]], list[dict[str, Any]]] | None = None
 
     def run(self, options: Any) -> "BenchResult":
-        """Measures all cases in fresh processes, in alternating rounds, and logs the progress.
-
-        Raises:
-            UserError: if memory runs out, or a case cannot be measured on this machine.
-        """
+        """Measures all cases in fresh processes, in alternating rounds, and logs the progress."""
         hardware = run_in_subprocess(detect_hardware)  # TensorFlow must be imported for this
         logger.info(str(hardware))
         cases = options.cases(hardware)
@@ -123,7 +112,7 @@ class Benchmark:
                     continue
                 try:
                     outcome = run(self.measure, options, case)
-                except (MemoryError, SubprocessCrashedError):
+                except MemoryError:
                     if self.memory_flag:
                         raise UserError(
                             f"--{self.memory_flag}: out of memory at {label}. Fix: lower "
@@ -160,13 +149,7 @@ class Samples:
 def measure_interleaved(
     quantities: Mapping[str, Callable[[], float]], rounds: int, label: str
 ) -> dict[str, Samples]:
-    """Measures every quantity once in each round, so that other load on the machine meets all.
-
-    Args:
-        quantities: by name; each call takes one measurement.
-        rounds: number of repetitions.
-        label: case and unit for the progress lines, such as "width 1, views/s".
-    """
+    """Measures every quantity once in each round, so that other load on the machine meets all."""
     values: dict[str, list[float]] = {name: [] for name in quantities}
     for turn in range(1, rounds + 1):
         for name, measure in quantities.items():
@@ -176,16 +159,33 @@ def measure_interleaved(
     return {name: Samples(tuple(v)) for name, v in values.items()}
 
 
+def rates(works: Works, seconds: float) -> dict[str, Callable[[], float]]:
+    """Returns functions that measure the items per second of each work, over so many seconds."""
+    return {
+        name: functools.partial(
+            throughput if callable(work) else dataset_throughput, work, count, seconds
+        )
+        for name, (work, count) in works.items()
+    }
+
+
+def compare(
+    works: Works, options: Any, label: str, numerator: str, denominator: str
+) -> dict[str, Any]:
+    """Returns interleaved samples by name as JSON, and the "ratio" of two if both are measured."""
+    samples = measure_interleaved(rates(works, options.seconds), options.repeats, label)
+    if denominator in samples:
+        samples["ratio"] = samples[numerator].ratio_to(samples[denominator])
+    return {name: values.to_json() for name, values in samples.items()}
+
+
 def throughput(
     work: Callable[[], Any],
     count: int,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Returns items per second of `work`, which processes `count` items in a call.
-
-    It is called at least once, and again until `seconds` have passed by `clock`.
-    """
+    """Returns items per second of calls of `count` items, at least one and for `seconds`."""
     import tensorflow as tf
 
     start = clock()
@@ -200,12 +200,10 @@ def throughput(
 def dataset_throughput(
     batches: Any, count: int, seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Returns items per second that a dataset, `count` in a batch, brings to the device.
-
-    The dataset's threads end with the measurement and do not disturb the next one.
-    """
+    """Returns items per second that a dataset, `count` in a batch, brings to the device."""
     import tensorflow as tf
 
+    # Its threads end with this function and do not disturb the next measurement.
     iterator = iter(batches)
     device = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
 
@@ -223,19 +221,17 @@ class BenchResult:
     """Outcome of a benchmark: a JSON-ready result for each row of the table, and notes."""
 
     hardware: HardwareInfo
-    columns: Mapping[str, str | Callable[[dict[str, Any]], Any]]
+    columns: Columns
     results: Sequence[dict[str, Any]]
     notes: Sequence[str]
 
     def rows(self) -> list[list[str]]:
         """Returns the table's cells."""
-        return [
-            [
-                _format_cell(column(result) if callable(column) else result.get(column))
-                for column in self.columns.values()
-            ]
-            for result in self.results
-        ]
+
+        def cell(column, result):
+            return _format_cell(column(result) if callable(column) else result.get(column))
+
+        return [[cell(c, result) for c in self.columns.values()] for result in self.results]
 
     def format(self) -> str:
         """Returns the table, the notes and the machine as text."""

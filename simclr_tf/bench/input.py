@@ -9,7 +9,6 @@ source runs in a fresh process.
 """
 
 import dataclasses
-import functools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -60,33 +59,22 @@ class Options(OptionGroup):
 
 
 def measure(options: Options, case: str) -> dict[str, Any]:
-    """Measures a source: the user's "dataset", "shapes" or "JPEG files".
-
-    Returns:
-        "source", its name; "stored_size" in pixels; "input" and, for JPEG files, "decoding" as
-        `Samples.to_json`, in images per second; "ratio", of the two.
-    """
+    """Measures a source, in images per second; of JPEG files also decoding alone."""
     from simclr_tf.data import train_batches
 
     size = options.train_batch_size
     with tempfile.TemporaryDirectory() as folder:
         source, decoding = _open(options, case, folder)
-        batches = {"input": train_batches(source, batch_size=size, seed=0, start_step=0)}
+        batches = train_batches(source, batch_size=size, seed=0, start_step=0)
+        works: dict[str, Any] = {"input": (batches, size)}
         if decoding is not None:
-            batches["decoding"] = decoding
-        quantities = {
-            name: functools.partial(harness.dataset_throughput, dataset, size, options.seconds)
-            for name, dataset in batches.items()
-        }
+            works["decoding"] = decoding, size
         label = f"{source.name}, images/s"
-        samples = harness.measure_interleaved(quantities, options.repeats, label)
-    ratio = samples["input"].ratio_to(samples["decoding"]) if decoding is not None else None
+        samples = harness.compare(works, options, label, "input", "decoding")
     return {
         "source": source.name,
         "stored_size": source.image_shape[0],
-        "input": samples["input"].to_json(),
-        "decoding": samples["decoding"].to_json() if ratio else None,
-        "ratio": ratio.to_json() if ratio else None,
+        **{name: samples.get(name) for name in ("input", "decoding", "ratio")},
     }
 
 
@@ -113,10 +101,7 @@ def _open(options, case, folder):
 
 
 def write_jpegs(folder: str | Path, count: int) -> list[str]:
-    """Writes JPEG files with different sides and contents; returns their names.
-
-    Smooth colors with some grain, so that they have about as many bytes per pixel as photographs.
-    """
+    """Writes JPEG files of different sides, as dense as photographs, and returns their names."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)

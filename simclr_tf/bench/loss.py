@@ -11,18 +11,16 @@ import dataclasses
 import itertools
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from simclr_tf.bench import harness
 from simclr_tf.bench.workload import parse_choices, parse_ints
 from simclr_tf.options import OptionGroup, option
 from simclr_tf.utils.files import format_bytes
 from simclr_tf.utils.hardware import HardwareInfo
-
-VARIANTS = ("dense", "blocks")
-_MIB = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,12 +36,12 @@ class Options(OptionGroup):
 
     def __post_init__(self):
         super().__post_init__()
-        parse_ints("batch_sizes", self.batch_sizes, min=2)
-        parse_choices("forms", self.forms, VARIANTS)
+        self.sizes_and_forms()
 
     def sizes_and_forms(self) -> list[tuple[int, str]]:
         sizes = parse_ints("batch_sizes", self.batch_sizes, min=2)
-        return list(itertools.product(sizes, parse_choices("forms", self.forms, VARIANTS)))
+        forms = parse_choices("forms", self.forms, ("dense", "blocks"))
+        return list(itertools.product(sizes, forms))
 
     def cases(self, hardware: HardwareInfo) -> dict[str, tuple[int, str]]:
         return {f"N = {size}, {form}": (size, form) for size, form in self.sizes_and_forms()}
@@ -56,47 +54,28 @@ class Options(OptionGroup):
 
 
 def block_rows(batch_size: int, form: str) -> int:
-    """Returns the `block_size` of nt_xent: 0 for dense, for blocks its own choice if large.
-
-    At sizes where nt_xent itself would be dense, blocks are as large as its rule for large logits
-    makes them, at most all 2N rows.
-    """
+    """Returns the `block_size` of nt_xent: 0 for dense, for blocks its own choice."""
     from simclr_tf.losses.nt_xent import choose_block_size
 
     if form == "dense":
         return 0
+    # Where nt_xent itself would be dense, as its rule for large logits makes them.
     return min(2 * batch_size, choose_block_size(sys.maxsize, 2 * batch_size))
-
-
-def estimate_peak_bytes(batch_size: int, dim: int, rows: int) -> int:
-    """Returns an upper estimate of the peak memory.
-
-    Forward and backward pass hold up to eight arrays of the logits' size at a time.
-    """
-    logits = (rows or 2 * batch_size) * 2 * batch_size
-    return 4 * (9 * logits + 16 * 2 * batch_size * dim)
 
 
 def measure(
     options: Options, case: tuple[int, str], available: int | None = None
 ) -> dict[str, Any] | harness.NotRun:
-    """Measures the loss of a size and form in the current process.
-
-    Args:
-        options: `dim` is used.
-        case: (N, form).
-        available: free memory in bytes; None: it is detected.
-
-    Returns:
-        "seconds", "extra_bytes" and "block_rows", or the reason why the case does not fit.
-    """
+    """Measures the case (N, form) if it fits into `available` bytes; None: the free memory."""
     import tensorflow as tf
 
     from simclr_tf.losses import nt_xent
 
     batch_size, form = case
     dim, rows = options.dim, block_rows(batch_size, form)
-    required = estimate_peak_bytes(batch_size, dim, rows)
+    # At most: forward and backward pass hold up to eight arrays of the logits' size at a time.
+    logits = (rows or 2 * batch_size) * 2 * batch_size
+    required = 4 * (9 * logits + 16 * 2 * batch_size * dim)
     available = available_memory() if available is None else available
     if available is not None and required > available:
         return harness.NotRun(
@@ -165,29 +144,34 @@ def summarize(options: Options, outcomes: dict[str, list[Any]]) -> list[dict[str
 class PeakMemory:
     """Peak memory of this process from now on, relative to its current memory.
 
-    On the first GPU, as its allocator counts it; without a GPU the resident memory that the system
-    counts, which includes what TensorFlow's allocator holds back for later.
+    On the first GPU, as its allocator counts it; without a GPU the resident memory, which includes
+    what TensorFlow's allocator holds back for later.
     """
 
     def __init__(self):
         import tensorflow as tf
 
         self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
-        self._read: Callable[[str], int | None] = _memory_of_gpu if self._on_gpu else _proc_status
-        if self._on_gpu:
-            tf.config.experimental.reset_memory_stats("GPU:0")
-            self._before = self._read("current")
-            return
-        self._before = self._read("VmRSS")
         try:
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
+            self._before = self._read("current", "VmRSS")
+            if self._on_gpu:
+                tf.config.experimental.reset_memory_stats("GPU:0")
+            else:
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
         except OSError:  # not Linux, or not all of it
             self._before = None
 
     def increase(self) -> int | None:
         """Returns bytes; None where the system does not count them."""
-        peak = self._read("peak" if self._on_gpu else "VmHWM")
-        return None if self._before is None or peak is None else peak - self._before
+        return None if self._before is None else self._read("peak", "VmHWM") - self._before
+
+    def _read(self, of_gpu, of_process):
+        import tensorflow as tf
+
+        if self._on_gpu:
+            return tf.config.experimental.get_memory_info("GPU:0")[of_gpu]
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024 * int(status.partition(f"{of_process}:")[2].split()[0])
 
 
 def available_memory() -> int | None:
@@ -199,27 +183,7 @@ def available_memory() -> int | None:
 
         devices = device_lib.list_local_devices()
         return next((d.memory_limit for d in devices if d.device_type == "GPU"), None)
-    return _proc_field("/proc/meminfo", "MemAvailable")
-
-
-def _memory_of_gpu(name):
-    import tensorflow as tf
-
-    return tf.config.experimental.get_memory_info("GPU:0")[name]
-
-
-def _proc_status(name):
-    return _proc_field("/proc/self/status", name)
-
-
-def _proc_field(path, name):
-    """Returns a field in kB of a file in /proc, in bytes; None if it does not exist."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    values = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
-    return int(values[0]) * 1024 if values else None
+    return psutil.virtual_memory().available
 
 
 def _format_multiple(value):
@@ -236,7 +200,7 @@ BENCHMARK = harness.Benchmark(
         "seconds, median (min–max)": lambda r: (
             f"not run: {r['not_run']}" if r["not_run"] else r["seconds"]
         ),
-        "extra MiB": lambda r: harness.format_samples(r.get("extra_bytes"), _MIB),
+        "extra MiB": lambda r: harness.format_samples(r.get("extra_bytes"), 2**20),
         "time": lambda result: _format_multiple(result.get("seconds_ratio")),
         "memory": lambda result: _format_multiple(result.get("extra_bytes_ratio")),
     },

@@ -106,22 +106,9 @@ def summarize(options: Options, outcomes: dict[str, list[Any]]) -> list[dict[str
 
 
 def all_reduce_bytes_per_replica(model: Any, global_batch: int, replicas: int) -> dict[str, int]:
-    """Returns the bytes that each replica puts into all-reduces in a training step.
+    """Returns the bytes that each replica puts into all-reduces in a step without microbatches.
 
-    With N the global batch, D the projection's width and C the channels of all synchronized batch
-    norms together: projections 2·N·D numbers forward and as many backward; batch norm 3·C forward
-    (sums, sums of squares, counts) and 2·C backward, because the counts have no gradient; gradients
-    one number per weight; scalars 3 of the loss, and 1 of the linear head's loss if there is one.
-    Statistics and losses are float32 in mixed precision too. A ring sends and receives
-    2·(R - 1)/R times these bytes at each of R replicas.
-
-    Args:
-        model: a built `SimCLR` without microbatches, none of its layers in float64.
-        global_batch: N.
-        replicas: R.
-
-    Returns:
-        Bytes by collective, in the order of `COLLECTIVES`.
+    A ring sends and receives 2·(R - 1)/R times these bytes at each of R replicas.
     """
     if replicas == 1:
         return dict.fromkeys(COLLECTIVES, 0)
@@ -130,9 +117,14 @@ def all_reduce_bytes_per_replica(model: Any, global_batch: int, replicas: int) -
         layer.moving_mean.shape[0] for layer in layers if getattr(layer, "synchronized", False)
     )
     width = model.projection_head.output_shape[-1]
-    weights = sum(v.shape.num_elements() * v.dtype.size for v in model.trainable_variables)
-    sizes = 4 * 2 * (2 * global_batch * width), 4 * 5 * channels, weights
-    return dict(zip(COLLECTIVES, (*sizes, 4 * (4 if model.linear_head else 3)), strict=True))
+    # Statistics and losses are float32 in mixed precision too.
+    return {
+        "projections": 4 * 2 * (2 * global_batch * width),  # forward and as many backward
+        # Forward sums, sums of squares and counts; backward two, as counts have no gradient.
+        "batch norm": 4 * 5 * channels,
+        "gradients": sum(v.shape.num_elements() * v.dtype.size for v in model.trainable_variables),
+        "scalars": 4 * (4 if model.linear_head else 3),  # of the losses
+    }
 
 
 def measure(options: Options, count: int) -> dict[str, Any]:
@@ -151,8 +143,7 @@ def measure(options: Options, count: int) -> dict[str, Any]:
     strategy, size = distribution.strategy, options.train_batch_size
     with strategy.scope():
         model = build_model(config, dummy_plan(size))
-    per_replica = distribution.per_replica_batch_size(size)
-    batch = random_batch(strategy, per_replica, config.data.storage_size)
+    batch = random_batch(strategy, size // count, config.data.storage_size)
 
     @tf.function
     def step():

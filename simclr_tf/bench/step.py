@@ -15,27 +15,15 @@ lower --repeats take less.
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from simclr_tf.bench import harness
-from simclr_tf.bench.workload import (
-    NUM_CLASSES,
-    dummy_plan,
-    paper_augmentation,
-    parse_choices,
-    parse_floats,
-    pretrain_config,
-    random_source,
-    random_views,
-    storage_size,
-)
+from simclr_tf.bench import harness, workload
 from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.option_groups import PRECISIONS
-from simclr_tf.options import OptionGroup, option
+from simclr_tf.options import option
 from simclr_tf.utils.hardware import HardwareInfo, detect_hardware
 
 # Forward, and as much again for the gradients of the inputs and of the weights.
@@ -60,10 +48,9 @@ _PEAK_TFLOPS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(OptionGroup):
+class Options(workload.WidthOptions):
     """Measurement"""
 
-    width_multipliers: str = option("1,0.25", "Multipliers of all filter counts.")
     precisions: str = option("float32,bfloat16", f"Some of {', '.join(PRECISIONS)}.")
     train_batch_size: int = option(512, "Images in a step; each gives two views.", min=2)
     resnet_depth: int = option(18, "18, 34, 50, 101, 152 or 200.")
@@ -82,9 +69,8 @@ class Options(OptionGroup):
 
     def __post_init__(self):
         super().__post_init__()
-        precisions = parse_choices("precisions", self.precisions, PRECISIONS)
-        widths = parse_floats("width_multipliers", self.width_multipliers)
-        for width, precision in itertools.product(widths, precisions):
+        precisions = self.precision_list
+        for width, precision in itertools.product(self.widths, precisions):
             self.pretrain_config(width, precision)
         if self.peak_tflops and len(precisions) > 1:
             raise UserError(
@@ -92,22 +78,16 @@ class Options(OptionGroup):
                 f"--precisions={self.precisions}. Fix: --precisions={precisions[0]}"
             )
 
+    @property
+    def precision_list(self) -> list[str]:
+        return workload.parse_choices("precisions", self.precisions, PRECISIONS)
+
     def pretrain_config(self, width: float, precision: str) -> PretrainConfig:
         """Returns the run whose step is measured."""
-        augmentation = paper_augmentation(self.image_size)
-        return pretrain_config(
+        augmentation = workload.paper_augmentation(self.image_size)
+        return workload.pretrain_config(
             augmentation, self.resnet_depth, width, self.train_batch_size, precision
         )
-
-    def peak_flops(self, precision: str, gpus: Sequence[str]) -> float | None:
-        """Returns the peak of the device in FLOP/s; None if unknown."""
-        if self.peak_tflops:
-            return 1e12 * self.peak_tflops
-        return peak_flops(gpus[0], precision) if gpus else None
-
-    def cases(self, hardware: HardwareInfo) -> dict[str, float]:
-        widths = parse_floats("width_multipliers", self.width_multipliers)
-        return {f"width {width:g}": width for width in widths}
 
     def notes(self, hardware: HardwareInfo) -> list[str]:
         return [
@@ -124,22 +104,18 @@ def measure(options: Options, width: float) -> list[dict[str, Any]]:
     from simclr_tf.models.build import build_encoder, build_model
 
     batch = options.train_batch_size
-    views = random_views(2 * batch, options.image_size)
-    steps = {}
-    for precision in parse_choices("precisions", options.precisions, PRECISIONS):
+    views = workload.random_views(2 * batch, options.image_size)
+    works: dict[str, Any] = {}
+    for precision in options.precision_list:
         config = options.pretrain_config(width, precision)
-        model = build_model(config, dummy_plan(batch, NUM_CLASSES))
+        model = build_model(config, workload.dummy_plan(batch, workload.NUM_CLASSES))
         encoder = build_encoder(config.encoder, precision)
-        steps[f"{precision} step"] = pretrain_step(model, config)
-        steps[f"{precision} encoder_only"] = encoder_only_step(encoder, views)
+        works[f"{precision} step"] = pretrain_step(model, config), 2 * batch
+        works[f"{precision} encoder_only"] = encoder_only_step(encoder, views), 2 * batch
     # Not before: build_model sets TensorFlow's seed, which drops what is compiled already.
-    for step in steps.values():
+    for step, _ in works.values():
         step()
-    quantities = {
-        name: functools.partial(harness.throughput, step, len(views), options.seconds)
-        for name, step in steps.items()
-    }
-    label = f"width {width:g}, views/s"
+    quantities, label = harness.rates(works, options.seconds), f"width {width:g}, views/s"
     samples = harness.measure_interleaved(quantities, options.repeats, label)
     forward_flops = count_forward_flops(encoder, options.image_size)
     return summarize(options, width, samples, forward_flops, detect_hardware().gpus)
@@ -153,12 +129,12 @@ def summarize(
     gpus: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Returns a result for each precision, from samples "PRECISION step" and "… encoder_only"."""
-    results = []
-    base = samples.get("float32 step")
-    for precision in parse_choices("precisions", options.precisions, PRECISIONS):
+    results, base = [], samples.get("float32 step")
+    for precision in options.precision_list:
         step, encoder_only = samples[f"{precision} step"], samples[f"{precision} encoder_only"]
         to_float32 = step.ratio_to(base).to_json() if base and base is not step else None
-        peak = options.peak_flops(precision, gpus)
+        data_sheet = peak_flops(gpus[0], precision) if gpus else None
+        peak = 1e12 * options.peak_tflops or data_sheet
         achieved = TRAINING_PASSES * forward_flops * step.median
         results.append(
             {
@@ -182,7 +158,7 @@ def pretrain_step(model: Any, config: PretrainConfig) -> Callable[[], Any]:
     from simclr_tf.data import train_batches
 
     batch = config.optimization.train_batch_size
-    source = random_source(4 * batch, storage_size(config))
+    source = workload.random_source(4 * batch, config)
     batches = iter(train_batches(source, batch_size=batch, seed=0, start_step=0))
     train = model.make_train_function()
     return lambda: train(batches)
@@ -202,28 +178,21 @@ def encoder_only_step(encoder: Any, views: Any) -> Callable[[], Any]:
 
 
 def count_forward_flops(encoder: Any, image_size: int) -> int:
-    """Counts the operations of one image's forward pass, as TensorFlow's profiler does.
-
-    A multiplication and an addition are two. Batch norm, which the profiler does not count, takes
-    few.
-
-    Args:
-        encoder: called as encoder(images [1, S, S, 3], training=False).
-        image_size: S.
-    """
+    """Counts one image's forward pass; a multiplication and an addition are two operations."""
     import tensorflow as tf
 
     spec = tf.TensorSpec([1, image_size, image_size, 3])
     traced = tf.function(lambda images: encoder(images, training=False), autograph=False)
     builder = tf.compat.v1.profiler.ProfileOptionBuilder
     options = builder(builder.float_operation()).with_empty_output().build()
-    with harness.suppress_stderr():  # warnings about deprecated parts of the profiler itself
+    # The profiler does not count batch norm, which takes few. It warns of its own deprecated parts.
+    with harness.suppress_stderr():
         graph = traced.get_concrete_function(spec).graph
         return tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
 
 
 def peak_flops(device: str, precision: str) -> float | None:
-    """Returns the peak of a GPU by its name, in FLOP/s; None if unknown."""
+    """Returns the peak of a GPU of a name in FLOP/s; None if unknown."""
     words = set(device.replace("-", " ").split())
     if "MIG" in words:  # a fraction of a GPU
         return None
@@ -232,11 +201,6 @@ def peak_flops(device: str, precision: str) -> float | None:
             peak = peaks[("float32", "bfloat16", "float16").index(precision)]
             return peak and peak * 1e12
     return None
-
-
-def _format_fraction(result):
-    fraction = result["fraction_of_peak"]
-    return None if fraction is None else f"{fraction:.1%}"
 
 
 BENCHMARK = harness.Benchmark(
@@ -250,7 +214,7 @@ BENCHMARK = harness.Benchmark(
         "step / encoder only, %": lambda r: harness.format_samples(r["ratio"], 0.01),
         "step / float32's": "ratio_to_float32",
         "GFLOP/s": lambda r: harness.format_3_digits(r["flops_per_second"] / 1e9),
-        "of peak": _format_fraction,
+        "of peak": lambda r: r["fraction_of_peak"] and f"{r['fraction_of_peak']:.1%}",
     },
     memory_flag="train_batch_size",
 )

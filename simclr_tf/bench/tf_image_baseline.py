@@ -10,17 +10,9 @@ import tensorflow as tf
 def tf_image_dataset(
     images: tf.Tensor, batch_size: int, image_size: int, strength: float, use_blur: bool
 ) -> tf.data.Dataset:
-    """Returns an infinite dataset of batches of two views of each image.
+    """Returns an infinite dataset of pairs of views, float32 [B, S, S, 3] in [0, 1].
 
-    Args:
-        images: uint8 [N, H, W, 3] in memory, repeated in their order.
-        batch_size: B.
-        image_size: S, the side of the views in pixels.
-        strength: of color jitter; 0 disables it.
-        use_blur: blurs half of the views.
-
-    Returns:
-        A dataset of pairs of float32 [B, S, S, 3] in [0, 1].
+    The images, uint8 [N, H, W, 3], are repeated in their order. Strength 0 disables color jitter.
     """
 
     def two_views(image):

@@ -3,6 +3,7 @@
 TensorFlow is imported where it is used, because the command's own process must not load it.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,25 +12,17 @@ import numpy as np
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.option_groups import Augmentation, Data, Encoder, Optimization
+from simclr_tf.options import OptionGroup, option, split_commas
+from simclr_tf.utils.hardware import HardwareInfo
 
 NUM_CLASSES = 10
 SMALL_IMAGE_MAX = 32  # up to this side, in pixels, the recipe is that of CIFAR-10
 
 
 def parse_list(name: str, text: str, convert: Callable[[str], Any], expected: str) -> list[Any]:
-    """Parses a comma-separated option; duplicates are dropped.
-
-    Args:
-        name: of the option.
-        text: its value.
-        convert: item → value; raises ValueError.
-        expected: description of the allowed items, for the error.
-
-    Raises:
-        UserError: if the list is empty or an item is not allowed.
-    """
+    """Parses a comma-separated option without duplicates; `convert` raises ValueError."""
     try:
-        values = [convert(item.strip()) for item in text.split(",") if item.strip()]
+        values = [convert(item) for item in split_commas(text)]
     except ValueError:
         values = []
     if not values:
@@ -62,8 +55,22 @@ def parse_floats(name: str, text: str) -> list[float]:
 
 def parse_choices(name: str, text: str, allowed: tuple[str, ...]) -> list[str]:
     """Parses an option such as dense,blocks."""
-    convert = lambda item: allowed[allowed.index(item)]  # noqa: E731
-    return parse_list(name, text, convert, f"some of {', '.join(allowed)}")
+    expected = f"some of {', '.join(allowed)}"
+    return parse_list(name, text, lambda item: allowed[allowed.index(item)], expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthOptions(OptionGroup):
+    """Base of benchmarks with a case for each width of the encoder."""
+
+    width_multipliers: str = option("1,0.25", "Multipliers of all filter counts.")
+
+    @property
+    def widths(self) -> list[float]:
+        return parse_floats("width_multipliers", self.width_multipliers)
+
+    def cases(self, hardware: HardwareInfo) -> dict[str, float]:
+        return {f"width {width:g}": width for width in self.widths}
 
 
 def paper_augmentation(image_size: int) -> Augmentation:
@@ -97,12 +104,6 @@ def dummy_plan(batch_size: int, num_classes: int | None = None) -> TrainingPlan:
     )
 
 
-def storage_size(config: PretrainConfig) -> int:
-    """Returns the side of the stored images that a run's views are made of, in pixels."""
-    size = config.augmentation.image_size
-    return size if size <= SMALL_IMAGE_MAX else config.data.storage_size
-
-
 def random_images(count: int, side: int) -> np.ndarray:
     """Returns uint8 images [count, side, side, 3], uniformly distributed."""
     return np.random.default_rng(0).integers(256, size=(count, side, side, 3), dtype=np.uint8)
@@ -115,9 +116,11 @@ def random_views(count: int, side: int) -> Any:
     return tf.random.stateless_uniform([count, side, side, 3], [0, 0])
 
 
-def random_source(count: int, side: int) -> Any:
-    """Returns an `ImageSource` of `count` labeled random images in memory."""
+def random_source(count: int, config: PretrainConfig) -> Any:
+    """Returns an `ImageSource` of labeled random images of the size that a run stores."""
     from simclr_tf.data.base import ArraySource
 
+    size = config.augmentation.image_size
+    side = size if size <= SMALL_IMAGE_MAX else config.data.storage_size
     names = tuple(str(label) for label in range(NUM_CLASSES))
     return ArraySource("noise", random_images(count, side), np.arange(count) % NUM_CLASSES, names)

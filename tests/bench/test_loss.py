@@ -33,17 +33,13 @@ def test_medians_are_compared():
     assert "seconds_ratio" not in dense
 
 
-def test_case_that_was_not_run_shows_the_reason():
-    options = loss.Options(batch_sizes="8")
-    dense, blocks = rows_of(options, [NotRun("requires 9 GiB")], [outcome(1.0, 10, 16)])
+def test_missing_measurements_are_shown():
+    options, blocks = loss.Options(batch_sizes="8"), [outcome(1.0, 10, 16)]
+    dense, compared = rows_of(options, [NotRun("requires 9 GiB")], blocks)
     assert dense == ["8", "dense", "–", "not run: requires 9 GiB", "–", "–", "–"]
-    assert blocks[5:] == ["–", "–"]
-
-
-def test_machine_that_does_not_count_memory_has_times():
-    dense, blocks = [outcome(1.0, 1) | {"extra_bytes": None}], [outcome(1.0, 1, 16)]
-    rows = rows_of(loss.Options(batch_sizes="8"), dense, blocks)
-    assert rows[0][4] == "–" and rows[1][5:] == ["1.00 ×", "–"]
+    assert compared[5:] == ["–", "–"]
+    dense, compared = rows_of(options, [outcome(1.0, 1) | {"extra_bytes": None}], blocks)
+    assert dense[4] == "–" and compared[5:] == ["1.00 ×", "–"]
 
 
 def test_size_that_does_not_fit_is_not_run():
