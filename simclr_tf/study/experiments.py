@@ -35,12 +35,7 @@ AUGMENTATIONS = Study(
     ],
     PlotSpec("heat map", x="second", by="first"),
     "No single transformation suffices; crop and color together are by far the best pair.",
-    subsets={
-        "small": {
-            "first": ("crop", "cutout", "color", "rotation"),
-            "second": ("crop", "cutout", "color", "rotation"),
-        }
-    },
+    subsets={"small": dict.fromkeys(("first", "second"), ("crop", "cutout", "color", "rotation"))},
 )
 
 _STRENGTHS = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "1": 1.0}
@@ -219,16 +214,5 @@ BN = Study(
     needs_replicas=True,
 )
 
-STUDIES = {
-    study.name: study
-    for study in (
-        AUGMENTATIONS,
-        COLOR_STRENGTH,
-        HEAD,
-        LOSSES,
-        TEMPERATURE,
-        BATCH_EPOCHS,
-        WIDTH_DEPTH,
-        BN,
-    )
-}
+_ALL = (AUGMENTATIONS, COLOR_STRENGTH, HEAD, LOSSES, TEMPERATURE, BATCH_EPOCHS, WIDTH_DEPTH, BN)
+STUDIES = {study.name: study for study in _ALL}

@@ -7,7 +7,7 @@ from typing import Any
 
 from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
-from simclr_tf.options import OptionGroup, option
+from simclr_tf.options import OptionGroup, option, split_commas
 
 
 class RelativeValue:
@@ -126,16 +126,17 @@ class Study:
         cells = [
             cell
             for cell in self.cells
-            if all(
-                cell.coordinates[self.axes.index(axis)] in allowed
-                for axis, allowed in restriction.items()
-            )
+            if all(self.at(cell)[axis] in allowed for axis, allowed in restriction.items())
         ]
         known_names = [cell.name for cell in cells]
         for name in names:
             if name not in known_names:
                 raise UserError(f"--cells: expected any of {', '.join(known_names)}, got {name!r}")
         return [cell for cell in cells if not names or cell.name in names]
+
+    def at(self, cell: Cell) -> dict[str, str]:
+        """Returns the coordinates of a cell by axis."""
+        return dict(zip(self.axes, cell.coordinates, strict=True))
 
     @property
     def varied_options(self) -> list[str]:
@@ -179,7 +180,7 @@ class StudyOptions(OptionGroup):
         Raises:
             UserError: if there is none, or one is not an integer from 0 to 2^31 - 1.
         """
-        seeds = _split(self.seeds)
+        seeds = split_commas(self.seeds)
         for seed in seeds:
             if not seed.isdecimal() or int(seed) >= 2**31:
                 raise UserError(
@@ -195,11 +196,7 @@ class StudyOptions(OptionGroup):
         Raises:
             UserError: if the subset or a cell does not exist.
         """
-        return study.select_cells(self.subset, _split(self.cells))
-
-
-def _split(text):
-    return [part.strip() for part in text.split(",") if part.strip()]
+        return study.select_cells(self.subset, split_commas(self.cells))
 
 
 def group_of_option(name: str) -> str:
@@ -211,11 +208,7 @@ def group_of_option(name: str) -> str:
 
 
 def cell_config(cell: Cell, base: PretrainConfig, seed: int) -> PretrainConfig:
-    """Returns the config of a run: the base with the cell's settings and the seed.
-
-    Raises:
-        UserError: if the settings are not possible together.
-    """
+    """Returns the config of a run: the base with the cell's settings and the seed."""
     changes: dict[str, dict[str, Any]] = {"optimization": {"seed": seed}}
     for name, value in cell.overrides.items():
         group = group_of_option(name)

@@ -16,32 +16,27 @@ from simclr_tf.utils.files import atomic_write
 
 
 def plot_study(results: StudyResults, path: Path) -> None:
-    """Writes a PNG: k-NN in percent, mean and standard deviation over the seeds.
-
-    Axes of the study that are not axes of the plot become panels next to each other.
-    """
-    study, summaries = results.study, results.summaries
+    """Writes a PNG: k-NN in percent, mean and standard deviation over the seeds."""
+    study = results.study
     shown = study.plot.x, study.plot.by
-    others = [study.axes.index(axis) for axis in study.axes if axis not in shown]
-    panels: dict[tuple[str, ...], list[CellSummary]] = {}
-    for summary in summaries:
-        panels.setdefault(tuple(summary.cell.coordinates[i] for i in others), []).append(summary)
+    # Axes of the study that are not axes of the plot become panels next to each other.
+    panels: dict[str, list[CellSummary]] = {}
+    for summary in results.summaries:
+        at = study.at(summary.cell)
+        title = ", ".join(f"{axis} {x}" for axis, x in at.items() if axis not in shown)
+        panels.setdefault(title, []).append(summary)
     figure = Figure(figsize=(6.4 * len(panels), 4.8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=study.plot.kind != "heat map")
-    for axes, (coordinates, members) in zip(grid[0], panels.items(), strict=True):
-        names = [f"{study.axes[i]} {x}" for i, x in zip(others, coordinates, strict=True)]
-        axes.set_title(", ".join(names) or study.title, fontsize=10)
-        _KINDS[study.plot.kind](axes, members, results)
     legend: dict[str, Any] = {}
-    for axes in grid[0]:
-        legend |= {
-            label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
+    for axes, (title, members) in zip(grid[0], panels.items(), strict=True):
+        axes.set_title(title or study.title, fontsize=10)
+        _KINDS[study.plot.kind](axes, members, results)
+        handles, labels = axes.get_legend_handles_labels()
+        legend |= dict(zip(labels, handles, strict=True))
     if legend:
-        figure.legend(
-            list(legend.values()), list(legend), loc="outside lower center", ncols=4, fontsize=8
-        )
+        handles, labels = list(legend.values()), list(legend)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     file = io.BytesIO()
     canvas.print_png(file)
     atomic_write(path, file.getvalue())
@@ -51,25 +46,21 @@ def _arrays(
     summaries: Sequence[CellSummary], results: StudyResults
 ) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
     """Returns (columns, rows, means [R, C], deviations [R, C]) in percent, NaN: missing."""
-    study = results.study
+    study, plot = results.study, results.study.plot
 
-    def get_coordinates(axis: str) -> tuple[list[str], list[str]]:
-        """Returns each summary's coordinate, and those of all panels in the grid's order."""
-        if not axis:
-            return [""] * len(summaries), [""]
-        index = study.axes.index(axis)
-        shown = {summary.cell.coordinates[index] for summary in results.summaries}
-        in_order = dict.fromkeys(cell.coordinates[index] for cell in study.cells)
-        own = [summary.cell.coordinates[index] for summary in summaries]
-        return own, [x for x in in_order if x in shown]
+    def coordinates(axis):
+        """Returns those of all panels in the grid's order."""
+        shown = {study.at(summary.cell).get(axis, "") for summary in results.summaries}
+        in_order = dict.fromkeys(study.at(cell).get(axis, "") for cell in study.cells)
+        return [x for x in in_order if x in shown]
 
-    x_values, columns = get_coordinates(study.plot.x)
-    y_values, rows = get_coordinates(study.plot.by)
+    columns, rows = coordinates(plot.x), coordinates(plot.by)
     means, deviations = np.full((2, len(rows), len(columns)), np.nan)
-    for summary, x, y in zip(summaries, x_values, y_values, strict=True):
+    for summary in summaries:
         mean, std = summary.mean("knn"), summary.std("knn")
         if mean is not None:
-            index = rows.index(y), columns.index(x)
+            at = study.at(summary.cell)
+            index = rows.index(at.get(plot.by, "")), columns.index(at[plot.x])
             means[index], deviations[index] = 100 * mean, 100 * (std or 0.0)
     return columns, rows, means, deviations
 

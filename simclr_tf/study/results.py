@@ -121,7 +121,6 @@ class StudyResults:
         atomic_write(output / "table.md", self.table() + "\n")
 
     def _document(self) -> dict[str, Any]:
-        axes, columns = self.study.axes, self.columns
         return {
             "study": self.study.name,
             "simclr_tf": __version__,
@@ -130,10 +129,10 @@ class StudyResults:
             "cells": [
                 {
                     "cell": summary.cell.name,
-                    "at": dict(zip(axes, summary.cell.coordinates, strict=True)),
+                    "at": self.study.at(summary.cell),
                     "paper": summary.cell.paper_value,
-                    "mean": {name: summary.mean(name) for name in columns},
-                    "standard_deviation": {name: summary.std(name) for name in columns},
+                    "mean": {name: summary.mean(name) for name in self.columns},
+                    "standard_deviation": {name: summary.std(name) for name in self.columns},
                     "num_finished": len(summary.values("knn")),
                     "num_that_count": sum(result.has_learned for result in summary.results),
                 }
@@ -160,14 +159,9 @@ class StudyResults:
         headers += ["paper"] if has_paper else []
         align = "l" * len(study.axes) + "r" * (len(headers) - len(study.axes))
         rows = [self._row(summary)[: len(headers)] for summary in summaries]
-        lines = [
-            f"# {study.name}: {study.title}",
-            f"    {self.command}",
-            _describe_base(self.base),
-            format_table(rows, headers, markdown=True, align=align),
-            *self._notes(has_paper),
-        ]
-        return "\n\n".join(lines)
+        table = format_table(rows, headers, markdown=True, align=align)
+        head = f"# {study.name}: {study.title}", f"    {self.command}", _describe_base(self.base)
+        return "\n\n".join([*head, table, *self._notes(has_paper)])
 
     def _row(self, summary: CellSummary) -> list[str]:
         finished = [result for result in summary.results if result.values]
@@ -179,16 +173,14 @@ class StudyResults:
 
     def _notes(self, has_paper: bool) -> list[str]:
         notes = ["Mean ± standard deviation over the seeds; accuracies in percent."]
-        not_learned = [r.trial.name for r in self.results if r.values and not r.has_learned]
-        if not_learned:
+        if not_learned := [r.trial.name for r in self.results if r.values and not r.has_learned]:
             notes.append(
                 "† These runs do not count, although the means include them, because their k-NN "
                 "is less than 5 points above the untrained encoder's: "
                 f"{', '.join(not_learned)}."
             )
         notes += [f"Failed: {r.trial.name}: {r.failure}." for r in self.results if r.failure]
-        unfinished = [r.trial.name for r in self.results if not r.values and not r.failure]
-        if unfinished:
+        if unfinished := [r.trial.name for r in self.results if not r.values and not r.failure]:
             notes.append(f"Not finished: {', '.join(unfinished)}.")
         values = ", linear evaluation of a ResNet-50 on ImageNet" if has_paper else ""
         paper = f"arXiv 2002.05709, {self.study.source}{values}"
@@ -197,16 +189,15 @@ class StudyResults:
 
 def _csv_row(result: TrialResult, names: Sequence[str]) -> list[object]:
     trial, values = result.trial, result.values or {}
-    columns = [values.get(name, "") for name in names]
-    head = [trial.name, *trial.cell.coordinates, trial.seed]
-    return [*head, *columns, result.has_learned, result.failure]
+    figures = [values.get(name, "") for name in names]
+    head = trial.name, *trial.cell.coordinates, trial.seed
+    return [*head, *figures, result.has_learned, result.failure]
 
 
 def _describe_base(base: PretrainConfig) -> str:
     data, encoder, settings = base.data, base.resolve().encoder, base.optimization
-    length = f"{settings.train_epochs:g} epochs"
-    if settings.train_steps:
-        length = f"{settings.train_steps} steps"
+    steps = settings.train_steps
+    length = f"{steps} steps" if steps else f"{settings.train_epochs:g} epochs"
     return (
         f"Base: {data.dataset}, trained on {data.train_split}, tested on {data.eval_split}, at "
         f"{base.augmentation.image_size} px; {encoder.describe()}, {settings.precision}; {length} "

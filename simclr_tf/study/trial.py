@@ -67,11 +67,7 @@ class Trial:
 def make_trials(
     cells: Sequence[Cell], base: PretrainConfig, seeds: Sequence[int], runs_dir: Path
 ) -> list[Trial]:
-    """Returns the trials, seed by seed, so that an interrupted study has complete grids.
-
-    Raises:
-        UserError: if the settings of a cell are not possible with this base.
-    """
+    """Returns the trials, seed by seed, so that an interrupted study has complete grids."""
     return [
         Trial(cell, seed, cell_config(cell, base, seed), runs_dir / f"{cell.name}-{seed}")
         for seed in seeds
@@ -81,19 +77,12 @@ def make_trials(
 
 @dataclasses.dataclass(frozen=True)
 class TrialEvaluation:
-    """Evaluation that all trials of a study have in common.
+    """Evaluation that all trials of a study have in common."""
 
-    Attributes:
-        columns: results in addition to `knn` and `knn/random`, named as in evaluations.json.
-        knn_k: number of neighbors.
-        batch_size: images per call of the encoder.
-        features_dir: cache for the features of untrained encoders, which many trials share.
-    """
-
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # in addition to knn and knn/random, named as in evaluations.json
     knn_k: int
     batch_size: int
-    features_dir: Path
+    features_dir: Path  # cache for the features of untrained encoders, which many trials share
 
     @property
     def protocols(self) -> list[Any]:
@@ -108,15 +97,13 @@ class TrialEvaluation:
         columns = ["knn", *self.columns, *(f"{p.name}/random" for p in self.protocols)]
         if not isinstance(config, FinetuneConfig):
             return columns
-        missing = [c for c in columns if c in _TRAINING_METRICS or c.endswith("/projection")]
-        return [c for c in columns if c not in missing] + [SUPERVISED_HEAD]
+        of_classifier = (
+            c for c in columns if c not in _TRAINING_METRICS and not c.endswith("/projection")
+        )
+        return [*of_classifier, SUPERVISED_HEAD]
 
     def evaluate(self, run: RunDir, trained: Any) -> None:
-        """Evaluates the `FrozenEncoder` of a run and writes its evaluations.json.
-
-        Raises:
-            UserError: if images or features are not usable.
-        """
+        """Evaluates the `FrozenEncoder` of a run and writes its evaluations.json."""
         from simclr_tf.evaluation import run_protocols
         from simclr_tf.evaluation.evaluate import evaluate_classifier
         from simclr_tf.evaluation.load_encoder import untrained_encoder
@@ -147,14 +134,7 @@ class TrialEvaluation:
             evaluate_classifier(run.path, batch_size=self.batch_size)
 
     def read_results(self, trial: Trial) -> dict[str, float] | None:
-        """Reads the results of a trial by name, accuracies as fractions in [0, 1].
-
-        Returns:
-            The results; None if the trial is not completely trained and evaluated.
-
-        Raises:
-            UserError: if the run directory is damaged.
-        """
+        """Returns accuracies in [0, 1] and others by name; None if the trial is not finished."""
         run = trial.run_dir
         if not run.config_file.exists():
             return None
@@ -188,12 +168,7 @@ def _read_evaluations(
 def train_and_evaluate(
     trial: Trial, evaluation: TrialEvaluation, distribution: "DistributionContext"
 ) -> None:
-    """Trains a trial, or resumes its training, and evaluates it.
-
-    Raises:
-        UserError: if the training fails, as with a loss that is not finite.
-        SystemExit: after SIGTERM or SIGINT, once a checkpoint is saved.
-    """
+    """Trains a trial, or resumes its training, and evaluates it."""
     import tf_keras as keras
 
     from simclr_tf.evaluation.load_encoder import encoder_from_model, encoder_from_run

@@ -37,30 +37,15 @@ _POLL_INTERVAL = 1.0  # seconds between checks for signals
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """Devices of a worker process.
+    """Devices of a worker process."""
 
-    Attributes:
-        cores: CPU cores; (): all.
-        gpus: value of CUDA_VISIBLE_DEVICES; None: unchanged.
-        num_replicas: of every trial, on these devices; 0: one device.
-    """
-
-    cores: tuple[int, ...] = ()
-    gpus: str | None = None
-    num_replicas: int = 0
+    cores: tuple[int, ...] = ()  # (): all
+    gpus: str | None = None  # of CUDA_VISIBLE_DEVICES; None: unchanged
+    num_replicas: int = 0  # of every trial, on these devices; 0: one device
 
 
 def allocate_workers(processes: int, num_replicas: int, gpus: int) -> list[Resources]:
-    """Divides the machine among worker processes: a GPU each, or without GPUs part of the cores.
-
-    Args:
-        processes: number of workers; 0: one for each GPU, or one.
-        num_replicas: of every trial; if above 1, one worker has all GPUs.
-        gpus: number of visible GPUs.
-
-    Raises:
-        UserError: if there are too few GPUs or cores.
-    """
+    """Divides the machine among worker processes: a GPU each, or without GPUs part of the cores."""
     if gpus:
         if num_replicas > 1:
             if processes > 1:
@@ -109,10 +94,9 @@ class _Worker:
             self._remaining = _TRIALS_PER_PROCESS
         assert self._pool is not None
         self._remaining -= 1
-        self.trial, self.started_at = trial, time.monotonic()
-        self._logged_at = self.started_at
-        num_replicas = self._resources.num_replicas
-        self.future = self._pool.submit(_run_trial, trial, evaluation, num_replicas)
+        self.trial = trial
+        self.started_at = self._logged_at = time.monotonic()
+        self.future = self._pool.submit(_run_trial, trial, evaluation, self._resources.num_replicas)
 
     def failure(self) -> str:
         """Returns the reason why the trial failed, or ""; `future` is done."""
@@ -121,20 +105,18 @@ class _Worker:
         try:
             failure, is_reusable = future.result()
         except BrokenProcessPool:
-            failure, is_reusable = (
-                f"the process was killed or crashed; {self.trial.log_file} has its last output",
-                False,
-            )
+            log = self.trial.log_file
+            failure = f"the process was killed or crashed; {log} has its last output"
+            is_reusable = False
         if not is_reusable:
             self._remaining = 0
         return failure
 
     def log_last_line(self) -> None:
         """Logs the last line of the trial's output at intervals."""
-        now = time.monotonic()
-        if self.future is None or now - self._logged_at < _LOG_INTERVAL:
+        if time.monotonic() - self._logged_at < _LOG_INTERVAL:
             return
-        self._logged_at = now
+        self._logged_at = time.monotonic()
         with suppress(OSError):
             text = self.trial.log_file.read_text(encoding="utf-8", errors="replace").strip()
             if text:
@@ -165,19 +147,9 @@ def run_trials(
     evaluation: TrialEvaluation,
     num_finished: int = 0,
 ) -> Generator[tuple[Trial, str], None, None]:
-    """Executes trials in worker processes, one at a time in each.
+    """Executes trials, one at a time in each process; yields (trial, reason of its failure or "").
 
-    Args:
-        trials: to execute.
-        workers: resources of each process.
-        evaluation: of all trials.
-        num_finished: number of the study's trials that were finished before.
-
-    Yields:
-        Each trial that has ended, and the reason why it failed, or "".
-
-    Raises:
-        SystemExit: 143 after SIGTERM, 130 after SIGINT, once the running trials have saved.
+    After a signal, it raises SystemExit once the running trials have saved.
     """
     from simclr_tf.training.interruption import catch_signals
 
@@ -190,19 +162,15 @@ def run_trials(
                 for worker in pool:
                     if worker.future is None and waiting:
                         worker.start(waiting.popleft(), evaluation)
-                busy = [worker for worker in pool if worker.future is not None]
+                busy = {worker.future: worker for worker in pool if worker.future}
                 if not busy:
                     return
-                futures.wait(
-                    [worker.future for worker in busy if worker.future],
-                    _POLL_INTERVAL,
-                    futures.FIRST_COMPLETED,
-                )
-                for worker in busy:
+                done, _ = futures.wait(busy, _POLL_INTERVAL, futures.FIRST_COMPLETED)
+                for future, worker in busy.items():
                     worker.log_last_line()
                     if received:  # the trials end because of the same signal
                         break
-                    if worker.future is None or not worker.future.done():
+                    if future not in done:
                         continue
                     trial, failure = worker.trial, worker.failure()
                     num_finished += 1
@@ -250,12 +218,7 @@ def _stop_with_parent():
 
 
 def _run_trial(trial: Trial, evaluation: TrialEvaluation, num_replicas: int) -> tuple[str, bool]:
-    """Executes a trial in a worker process.
-
-    Returns:
-        The reason why it failed, or "", and whether the process can execute another trial: an
-        unexpected exception leaves an unknown state.
-    """
+    """Executes a trial in a worker process; returns why it failed, and if the process is usable."""
     _redirect_output(trial.log_file)
     show_progress()
     try:
@@ -270,7 +233,7 @@ def _run_trial(trial: Trial, evaluation: TrialEvaluation, num_replicas: int) -> 
     except Exception as error:
         traceback.print_exc()
         first_line = (str(error).strip() or "no message").splitlines()[0]
-        return f"{type(error).__name__}: {first_line[:200]}", False
+        return f"{type(error).__name__}: {first_line[:200]}", False  # its state is unknown
 
 
 @functools.cache

@@ -73,18 +73,16 @@ def test_subsets_are_parts_of_the_grid(study):
         cells = study.select_cells(name)
         assert 1 < len(cells) <= len(study.cells)
         for axis, allowed in restriction.items():
-            at = study.axes.index(axis)
-            assert {cell.coordinates[at] for cell in cells} == set(allowed)
+            assert {study.at(cell)[axis] for cell in cells} == set(allowed)
     assert study.select_cells(names=[study.cells[1].name]) == [study.cells[1]]
     with pytest.raises(UserError, match="--subset=tiny"):
         study.select_cells("tiny")
     with pytest.raises(UserError, match=r"--cells: expected any of .*, got 'nothing'"):
         study.select_cells(names=["nothing"])
-
-
-def test_cells_outside_of_the_subset_are_refused():
-    with pytest.raises(UserError, match=r"--cells: expected any of .*, got 'crop-sobel'"):
-        STUDIES["augmentations"].select_cells("small", ["crop-sobel"])
+    outside = [cell.name for cell in study.cells if cell not in study.select_cells("small")]
+    for name in outside[:1]:
+        with pytest.raises(UserError, match=f"--cells: expected any of .*, got '{name}'"):
+            study.select_cells("small", [name])
 
 
 def test_scaled_values_keep_their_type():
@@ -124,16 +122,16 @@ def test_paper_values_are_those_of_the_paper():
     np.testing.assert_allclose(rows, [39.2, 29.4, 25.7, 18.8, 15.5, 14.5, 13.8], atol=0.06)
     assert max(cells, key=cells.get) == ("crop", "color")
 
-    def paper(study, *at):
-        (found,) = (cell.paper_value for cell in STUDIES[study].cells if cell.coordinates == at)
-        return found
-
-    assert paper("color_strength", "SimCLR", "1 + blur") == 64.5
-    assert paper("color_strength", "supervised", "RandAugment") == 77.1
-    assert paper("temperature", "normalized", "0.1") == 64.4
-    assert paper("temperature", "plain", "100") == 57.0
-    assert paper("batch_epochs", "B/16", "E", "sqrt") == 62.8
-    assert paper("batch_epochs", "2B", "8E", "linear") == 69.0
+    for study, coordinates, value in (
+        ("color_strength", ("SimCLR", "1 + blur"), 64.5),
+        ("color_strength", ("supervised", "RandAugment"), 77.1),
+        ("temperature", ("normalized", "0.1"), 64.4),
+        ("temperature", ("plain", "100"), 57.0),
+        ("batch_epochs", ("B/16", "E", "sqrt"), 62.8),
+        ("batch_epochs", ("2B", "8E", "linear"), 69.0),
+    ):
+        values = {cell.coordinates: cell.paper_value for cell in STUDIES[study].cells}
+        assert values[coordinates] == value
 
 
 def test_supervised_cells_train_from_scratch_on_both_views():

@@ -29,6 +29,7 @@ BASE = PretrainConfig(
     optimization=Optimization(train_batch_size=32, train_epochs=0.3),
     monitoring=Monitoring(pictures_every_epochs=0.0),
 )
+DEFAULT_SIZE = {"width_multiplier": 1.0, "resnet_depth": 50}
 CELL = "plain-10"
 
 
@@ -127,24 +128,9 @@ def test_number_of_replicas_must_stay_with_local_batch_statistics(tmp_path):
             "2B-E-linear: --train_batch_size=320",
         ),
         ("temperature", change("data", eval_split="validation"), {}, "validation"),
-        (
-            "temperature",
-            change("optimization", precision="auto"),
-            {},
-            "--precision=auto: not supported in studies",
-        ),
-        (
-            "batch_epochs",
-            change("optimization", microbatch_size=16),
-            {},
-            "--microbatch_size=16",
-        ),
-        (
-            "losses",
-            change("encoder", encoder="keras_cv:nowhere", width_multiplier=1.0, resnet_depth=50),
-            {},
-            "nowhere",
-        ),
+        ("temperature", change("optimization", precision="auto"), {}, "--precision=auto: not supp"),
+        ("batch_epochs", change("optimization", microbatch_size=16), {}, "--microbatch_size=16"),
+        ("losses", change("encoder", encoder="keras_cv:nowhere", **DEFAULT_SIZE), {}, "nowhere"),
         ("head", BASE, {"cells": "none"}, "--cells: expected any of none-that_of_h"),
     ],
 )
@@ -175,22 +161,13 @@ def test_directory_of_another_study_is_refused(tmp_path):
         run("temperature", tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "base", "message"),
-    [
-        (
-            "tensorflow_addons",
-            "head",
-            change("optimization", optimizer="lamb"),
-            "--optimizer=lamb: expected TensorFlow Addons",
-        ),
-        ("keras_cv", "color_strength", BASE, r"pip install 'simclr_tf\[keras-cv\]'"),
-    ],
-)
-def test_missing_package_is_named(tmp_path, monkeypatch, module, name, base, message):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=message):
-        run(name, tmp_path, base)
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_addons", None)
+    with pytest.raises(UserError, match="--optimizer=lamb: expected TensorFlow Addons"):
+        run("head", tmp_path, change("optimization", optimizer="lamb"))
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    with pytest.raises(UserError, match=r"pip install 'simclr_tf\[keras-cv\]'"):
+        run("color_strength", tmp_path)
 
 
 def test_workers_share_cores_or_gpus(monkeypatch):
