@@ -13,11 +13,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 
 class Browser:
-    """One page at a time.
-
-    Attributes:
-        driver: Selenium's.
-    """
+    """One page at a time, shown by Selenium's `driver`."""
 
     def __init__(self, driver: webdriver.Chrome):
         self.driver = driver
@@ -53,15 +49,10 @@ class Browser:
 
     def requests(self) -> list[str]:
         """Returns all addresses that were asked for since the page was opened."""
-        events = [json.loads(entry["message"])["message"] for entry in self._events()]
-        return [
-            event["params"]["request"]["url"]
-            for event in events
-            if event["method"] == "Network.requestWillBeSent"
-        ]
-
-    def _events(self):
-        return self.driver.get_log("performance")
+        log = self.driver.get_log("performance")
+        events = [json.loads(entry["message"])["message"] for entry in log]
+        requests = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        return [parameters["request"]["url"] for parameters in requests]
 
 
 def started() -> Iterator[Browser]:

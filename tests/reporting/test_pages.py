@@ -112,14 +112,8 @@ def test_the_keyboard_goes_from_point_to_point(page):
     assert page.run("return document.activeElement.id") == "map-tsne"
     said = "return document.querySelector('#map-tsne ~ .said').textContent"
     heard = []
-    for key in (
-        Keys.ARROW_RIGHT,
-        Keys.ARROW_RIGHT,
-        Keys.ARROW_LEFT,
-        Keys.ARROW_DOWN,
-        Keys.ARROW_UP,
-    ):
-        drawing.send_keys(key)
+    for key in ("RIGHT", "RIGHT", "LEFT", "DOWN", "UP"):
+        drawing.send_keys(getattr(Keys, f"ARROW_{key}"))
         heard.append(page.run(said))
         shown = page.run("return document.getElementById('tip').children[2].textContent")
         assert not page.run("return document.getElementById('tip').hidden")
