@@ -94,6 +94,7 @@ def test_a_run_interrupted_in_its_first_epoch_is_reported(tmp_path):
     assert "at step 1 of 3" in page
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_noted_and_the_rest_is_shown(shapes_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(shapes_run, run)
