@@ -87,12 +87,13 @@ def test_format_results_has_a_row_per_protocol_and_a_column_per_encoder(markdown
     ]
 
 
-def test_format_results_separates_steps_and_datasets():
-    other = _record("knn", 0.5, dataset="cifar10", step=8)
-    tables = format_results([*RECORDS, other]).split("\n\n")
-    assert len(tables) == 2
-    assert "87.6" in tables[0] and "50.0" not in tables[0]
-    assert tables[1].startswith("cifar10,") and "87.6" not in tables[1]
+@pytest.mark.parametrize("key", ["dataset", "train_split", "test_split", "step", "metric"])
+def test_group_into_tables_separates_datasets_splits_steps_and_metrics(key):
+    other = _record("knn", 0.5, value=0.7, **{key: 8 if key == "step" else "other"})
+    first, second = group_into_tables([*RECORDS, other])
+    assert [row[1] for row in first.rows[1:]] == ["87.6", "100.0"]
+    assert [row[1:] for row in second.rows[1:]] == [["70.0"]]
+    assert second.metric == ("other %" if key == "metric" else "top-1 %")
 
 
 def test_tables_distinguish_settings_and_label_counts():
@@ -105,15 +106,6 @@ def test_tables_distinguish_settings_and_label_counts():
     assert [row[0] for table in group_into_tables(records) for row in table.rows[1:]] == [
         *("knn (k=5, T=0.1)", "knn (k=20, T=0.1)", "logistic", "finetune (10 labels)")
     ]
-
-
-def test_format_results_separates_metrics():
-    records = [_record("knn", 0.1, metric="mean per class", value=0.7), _record("knn", 0.1)]
-    tables = format_results(records).split("\n\n")
-    assert [table.splitlines()[1].split("  ")[0] for table in tables] == [
-        *("mean per class %", "top-1 %")
-    ]
-    assert "70.0" in tables[0] and "10.0" in tables[1]
 
 
 def test_append_evaluations_is_safe_in_parallel(tmp_path):
