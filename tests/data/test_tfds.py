@@ -233,13 +233,13 @@ def test_tfds_several_labels_per_image_become_present_absent_or_difficult(
     columns = zip(*features.values(), strict=True)
     examples = [dict(zip(features, labels, strict=True), image=BLACK) for labels in columns]
     names = tfds.features.Sequence(tfds.features.ClassLabel(names=["a", "b", "c"]))
-    store(tmp_path, "voc", {"train": examples}, image=IMAGE, **dict.fromkeys(features, names))
-    source = _open(tmp_path, "voc", "train")
+    store(tmp_path, "several", {"train": examples}, image=IMAGE, **dict.fromkeys(features, names))
+    source = _open(tmp_path, "several", "train")
     assert source.multi_label and source.class_names == ("a", "b", "c")
     (batch,) = sequential_batches(source, 4)
     assert batch["label"].dtype == tf.int64
     assert batch["label"].numpy().tolist() == source.labels().tolist() == expected
-    cached = _open(tmp_path, "voc", "train", cache=True)
+    cached = _open(tmp_path, "several", "train", cache=True)
     assert cached.multi_label and cached.labels().tolist() == expected
     assert source.subset(np.array([1, 3])).labels().tolist() == [expected[1], expected[3]]
 
