@@ -16,7 +16,7 @@ from tests.processes import (
     signal_at,
 )
 
-FLAGS = [*TINY, "--train_steps=30", "--checkpoint_steps=8", "--log_every=1"]
+FLAGS = [*TINY, "--train_steps=50", "--checkpoint_steps=16", "--log_every=1"]
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +35,12 @@ def test_run_whose_workers_are_stopped_and_killed_ends_as_an_unbroken_one(tmp_pa
 
     # Both workers stop at the same step.
     workers = pretrain_on_workers(run, *FLAGS)
-    signal_at(workers[0], 5, signal.SIGTERM, to=workers[1])
+    signal_at(workers[0], 3, signal.SIGTERM, to=workers[1])
     assert [finish(process)[0] for process in workers] == [143, 143]
-    assert 5 <= last_checkpoint(run) == rows(run)[-1]["step"] < 8
+    assert 3 <= last_checkpoint(run) == rows(run)[-1]["step"] < 16
 
     # When one is killed, the other one ends.
-    for victim, step, saved in (0, 12, 8), (1, 20, 16):
+    for victim, step, saved in (0, 20, 16), (1, 36, 32):
         workers = pretrain_on_workers(run, *FLAGS)
         signal_at(workers[0], step, signal.SIGKILL, to=workers[victim])
         killed = time.monotonic()
@@ -53,7 +53,7 @@ def test_run_whose_workers_are_stopped_and_killed_ends_as_an_unbroken_one(tmp_pa
         assert "start all workers again" in last
         assert last_checkpoint(run) == saved
 
-    assert "at step 16 of 30" in finish_run(run)
+    assert "at step 32 of 50" in finish_run(run)
     assert [row["step"] for row in rows(run)] == [row["step"] for row in rows(unbroken)]
     for found, expected in zip(rows(run), rows(unbroken), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
