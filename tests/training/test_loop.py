@@ -151,7 +151,7 @@ def test_another_loss_trains_is_validated_and_restored(tmp_path):
     nt_xent = build_model(changed(settings, contrastive_loss={"loss": "nt_xent"}).resolve(), PLAN)
     nt_xent.set_weights(model.get_weights())
     other = validation_loss_evaluator(held_out, 32)(nt_xent)
-    assert abs(metrics.pop("validation_loss") - other.pop("validation_loss")) > 1e-3
+    assert abs(metrics.pop("validation_loss") - other.pop("validation_loss")) > 1e-4
     assert metrics == other
 
 
