@@ -1,9 +1,8 @@
-"""Checks of a study before its first run, against a small trial that is really trained."""
+"""Checks of a study before its first run, and the results of a run that is finished."""
 
 import dataclasses
 import json
 import os
-import shutil
 import sys
 
 import numpy as np
@@ -13,14 +12,14 @@ from PIL import Image
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.option_groups import Augmentation, Data, Encoder, Monitoring, Optimization
+from simclr_tf.runs.results_file import append_evaluations
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.study import workers
 from simclr_tf.study.experiments import STUDIES
 from simclr_tf.study.grid import StudyOptions
 from simclr_tf.study.runner import run_study
-from simclr_tf.study.trial import TrialEvaluation, make_trials, train_and_evaluate
+from simclr_tf.study.trial import TrialEvaluation, make_trials
 from simclr_tf.study.workers import Resources, allocate_workers
-from simclr_tf.training.distribution import single_device
 
 BASE = PretrainConfig(
     Data(dataset="shapes", train_split="train[:300]", eval_split="test[:40]"),
@@ -31,6 +30,7 @@ BASE = PretrainConfig(
 )
 DEFAULT_SIZE = {"width_multiplier": 1.0, "resnet_depth": 50}
 CELL = "plain-10"
+VALUES = {"knn": 0.3, "knn/random": 0.2, "logistic": 0.4, "logistic/random": 0.25}
 
 
 def run(name, output, base=BASE, **options):
@@ -42,46 +42,41 @@ def change(section, **changes):
     return dataclasses.replace(BASE, **{section: new})
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A study with a finished trial."""
-    output = tmp_path_factory.mktemp("study") / "temperature"
-    study = STUDIES["temperature"]
-    (trial,) = make_trials(study.select_cells(names=[CELL]), BASE, [0], output / "runs")
-    evaluation = TrialEvaluation(("knn",), 20, 64, output / "features")
-    assert evaluation.read_results(trial) is None
-    train_and_evaluate(trial, evaluation, single_device())
-    return output, trial
-
-
 @pytest.fixture
-def finished(trained, tmp_path):
-    """A copy of a study whose evaluation has the columns of the study."""
-    output, trial = trained
-    shutil.copytree(output, tmp_path / "copy")
-    file = tmp_path / "copy" / "runs" / trial.name / "evaluations.json"
-    records = json.loads(file.read_text("utf-8"))
-    for record in [r for r in records if r["protocol"] in ("knn", "knn/random")]:
-        protocol = record["protocol"].replace("knn", "logistic")
-        records.append(record | {"protocol": protocol, "setting": "logistic"})
-    file.write_text(json.dumps(records), "utf-8")
-    return tmp_path / "copy"
-
-
-def test_trial_has_its_results(trained):
-    output, trial = trained
-    names = ("contrastive_accuracy", "contrastive_entropy")
-    results = TrialEvaluation(names, 20, 64, output).read_results(trial)
-    assert set(results) == {"knn", "knn/random", *names}
-    assert all(0 <= results[name] <= 1 for name in ("knn", "knn/random", names[0]))
-    assert TrialEvaluation((), 21, 64, output).read_results(trial) is None
+def finished(tmp_path):
+    """A study whose run has the files of training and evaluation; the commands' tests train one."""
+    study, output = STUDIES["temperature"], tmp_path / "temperature"
+    (trial,) = make_trials(study.select_cells(names=[CELL]), BASE, [0], output / "runs")
+    evaluation = TrialEvaluation(study.columns, 20, 64, output / "features")
+    assert evaluation.read_results(trial) is None
+    run = trial.run_dir
+    run.checkpoint_dir.mkdir(parents=True)
+    run.write_config(trial.config.resolve(), TrainingPlan(300, 10, 3, 0, 9.4, 0.1))
+    (run.checkpoint_dir / "checkpoint").write_text('model_checkpoint_path: "step-3"')
+    (run.checkpoint_dir / "step-3.index").touch()
+    metrics = {"contrastive_accuracy": 0.5, "contrastive_entropy": 2.0}
+    run.metrics_file.write_text(json.dumps({"step": 3, "epoch": 0.3, **metrics}) + "\n")
+    data = trial.config.data
+    common = {"dataset": data.dataset, "train_split": data.train_split, "step": 3}
+    common |= {"test_split": data.eval_split, "num_train": 300, "num_test": 40}
+    records = [
+        {**common, "protocol": name, "setting": "k=20, cosine" * ("knn" in name), "top1": top1}
+        for name, top1 in VALUES.items()
+    ]
+    # Newer, but of another number of neighbors or of another step.
+    records.append({**records[0], "setting": "k=21, cosine", "top1": 0.7})
+    records.append({**records[0], "step": 2, "top1": 0.1})
+    assert evaluation.read_results(trial) is None
+    append_evaluations(run.evaluations_file, records)
+    assert evaluation.read_results(trial) == VALUES | metrics
+    return output
 
 
 def test_finished_trial_is_read_and_written(finished):
     # Nothing is left to run: no worker process starts.
     study_results = run("temperature", finished, cells=CELL, knn_k=20)
     (result,) = study_results.results
-    assert result.values["knn"] == result.values["logistic"] and not result.failure
+    assert result.values.items() > VALUES.items() and not result.failure
     settings = json.loads((finished / "study.json").read_text("utf-8"))
     assert settings["study"] == "temperature" and settings["cells"] == [CELL]
     document = json.loads((finished / "results.json").read_text("utf-8"))
