@@ -22,8 +22,9 @@ def export_keras(
 
     >>> import os, tempfile
     >>> from simclr_tf.exporter import export_keras
-    >>> from simclr_tf.models import ResNet
-    >>> encoder = ResNet(18, width_multiplier=1 / 16, stem="cifar")
+    >>> import tf_keras as keras
+    >>> encoder = keras.Sequential(
+    ...     [keras.Input((8, 8, 3)), keras.layers.Conv2D(32, 3), keras.layers.GlobalMaxPool2D()])
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = export_keras(encoder, f"{directory}/encoder.keras", model_card="# Encoder")
     ...     sorted(os.listdir(directory))
@@ -67,8 +68,9 @@ def export_tflite(
     >>> import numpy as np
     >>> import tensorflow as tf
     >>> from simclr_tf.exporter import export_tflite
-    >>> from simclr_tf.models import ResNet
-    >>> encoder = ResNet(18, width_multiplier=1 / 16, stem="cifar")
+    >>> import tf_keras as keras
+    >>> encoder = keras.Sequential(
+    ...     [keras.Input((8, 8, 3)), keras.layers.Conv2D(32, 3), keras.layers.GlobalMaxPool2D()])
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = export_tflite(
     ...         encoder, f"{directory}/encoder.tflite", image_size=8, model_card="# Encoder")

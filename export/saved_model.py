@@ -56,8 +56,9 @@ def export_saved_model(
     >>> import numpy as np
     >>> import tensorflow as tf
     >>> from simclr_tf.exporter import export_saved_model
-    >>> from simclr_tf.models import ResNet
-    >>> encoder = ResNet(18, width_multiplier=1 / 16, stem="cifar")
+    >>> import tf_keras as keras
+    >>> encoder = keras.Sequential(
+    ...     [keras.Input((8, 8, 3)), keras.layers.Conv2D(32, 3), keras.layers.GlobalMaxPool2D()])
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = export_saved_model(
     ...         encoder, f"{directory}/encoder", image_size=8, model_card="# Encoder")
