@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from simclr_tf.data import ImageSource, open_source
+from simclr_tf.data import ImageSource
 from simclr_tf.data.base import content_hash
 from simclr_tf.data.folder import FOLDER_PREFIX
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.embedding.nearest import (
     Neighbor,
-    Query,
     nearest_neighbors,
     plot_neighbors,
     resolve_query,
@@ -32,7 +31,7 @@ from simclr_tf.evaluation.load_encoder import (
     encoder_from_run,
     encoder_from_saved_model,
 )
-from simclr_tf.option_groups import Data
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import atomic_write, check_output_path, slugify
 
@@ -100,13 +99,13 @@ def embed_run(
     Raises:
         UserError: the run, the data, the output or the query are invalid.
     """
-    options = options or EmbedOptions()
     run = RunDir(Path(model_dir))
     config, _ = run.read_config()
     if output is not None:
         check_output_path(output, "output")
+    splits = Splits.from_config(config.data)
     encoder = encoder_from_run(model_dir)
-    return _embed(encoder, options, config.data, output, run.features_dir, source)
+    return _embed(encoder, options or EmbedOptions(), splits, output, run.features_dir, source)
 
 
 def embed_saved_model(
@@ -136,22 +135,22 @@ def embed_saved_model(
         check_output_path(output, "output")
     loaded = encoder_from_saved_model(encoder)
     size = round(1.5 * loaded.image_size)  # as a run at that image size stores images
-    data = Data(dataset=options.dataset or "array", storage_size=size)
+    splits = Splits(options.dataset or "array", "train", "test", storage_size=size)
     if output is not None:
-        return _embed(loaded, options, data, output, Path(output) / "features", source)
+        return _embed(loaded, options, splits, output, Path(output) / "features", source)
     # The mapped features remain readable after their file is removed.
     with tempfile.TemporaryDirectory(prefix="simclr_tf-embed-") as cache:
-        return _embed(loaded, options, data, None, Path(cache), source)
+        return _embed(loaded, options, splits, None, Path(cache), source)
 
 
 def default_output_dir(model_dir: str | Path, options: EmbedOptions) -> Path:
     """Returns RUN/embeddings/DATASET-SPLIT-step-STEP."""
     run = RunDir(Path(model_dir))
-    data = _resolve_data(options, run.read_config()[0].data)
-    dataset = data.dataset
+    splits = _override(Splits.from_config(run.read_config()[0].data), options)
+    dataset = splits.dataset
     if dataset.startswith(FOLDER_PREFIX):
         dataset = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve().name
-    name = f"{slugify(dataset)}-{slugify(data.train_split)}-step-{run.latest_step()}"
+    name = f"{slugify(dataset)}-{slugify(splits.train_split)}-step-{run.latest_step()}"
     suffix = "" if options.representation == "h" else f"-{options.representation}"
     return run.path / "embeddings" / (name + suffix)
 
@@ -160,56 +159,47 @@ def usage_hint(result: EmbedResult) -> str:
     """Returns lines that show how to read the written files."""
     assert result.output is not None
     shape = f"[{len(result.dataset)}, {result.features.shape[1]}]"
-    hints = {
-        "features.npy": "  features = numpy.load({path}, mmap_mode='r')  # {shape}, rows as in "
-        "ids.csv",
-        "features.parquet": "  table = pyarrow.parquet.read_table({path})  # id, label, features "
-        "{shape}",
-        "projector": "  tensorboard --logdir {quoted}",
-    }
-    lines = [
-        hints[path.name].format(
-            path=json.dumps(str(path)), quoted=shlex.quote(str(path)), shape=shape
-        )
-        for path in result.files
-        if path.name in hints
-    ]
-    return "\n".join([f"written to {result.output}; next:", *lines])
+    lines = [f"written to {result.output}; next:"]
+    for path in result.files:
+        name = json.dumps(str(path))
+        if path.name == "features.npy":
+            load = f"features = numpy.load({name}, mmap_mode='r')"
+            lines.append(f"  {load}  # {shape}, rows as in ids.csv")
+        elif path.name == "features.parquet":
+            load = f"table = pyarrow.parquet.read_table({name})"
+            lines.append(f"  {load}  # id, label, features {shape}")
+        elif path.name == "projector":
+            lines.append(f"  tensorboard --logdir {shlex.quote(str(path))}")
+    return "\n".join(lines)
 
 
-def _resolve_data(options: EmbedOptions, run_data: Data) -> Data:
-    """Returns the run's data settings with those of `options` in their place."""
-    is_own = options.dataset in ("", run_data.dataset)
+def _override(splits: Splits, options: EmbedOptions) -> Splits:
+    """Returns the splits of a run with those of `options` as `train_split` and data options."""
+    is_own = options.dataset in ("", splits.dataset)
     return dataclasses.replace(
-        run_data,
-        dataset=options.dataset or run_data.dataset,
-        train_split=options.split or (run_data.train_split if is_own else "train"),
-        data_dir=options.data_dir or run_data.data_dir,
-        skip_unreadable=options.skip_unreadable or run_data.skip_unreadable,
+        splits,
+        dataset=options.dataset or splits.dataset,
+        train_split=options.split or (splits.train_split if is_own else "train"),
+        data_dir=options.data_dir or splits.data_dir,
+        skip_unreadable=options.skip_unreadable or splits.skip_unreadable,
     )
 
 
 def _embed(
     encoder: FrozenEncoder,
     options: EmbedOptions,
-    run_data: Data,
+    default_splits: Splits,
     output: str | Path | None,
     cache_dir: Path,
     source: ImageSource | None,
 ) -> EmbedResult:
     output_fn, identity = _select_representation(encoder, options.representation)
-    data = _resolve_data(options, run_data)
+    splits = _override(default_splits, options)
     if source is None:
-        source = open_source(
-            data.dataset,
-            data.train_split,
-            data_dir=data.data_dir or None,
-            storage_size=data.storage_size,
-            skip_unreadable=data.skip_unreadable,
-        )
+        source = splits.open_split(splits.train_split)
     query = None
     if options.nearest:
-        query = resolve_query(options.nearest, source, data.storage_size or encoder.image_size)
+        query = resolve_query(options.nearest, source, splits.storage_size or encoder.image_size)
         if options.neighbours > source.num_examples:
             raise UserError(
                 f"--neighbours={options.neighbours}: expected at most {source.num_examples:,}, the "
@@ -219,15 +209,25 @@ def _embed(
         output_fn, encoder.image_size, options.eval_batch_size, cache_dir, identity
     )
     try:
+        cache_path = extract.cache_path(source)
+        assert cache_path is not None
         if output is not None:
-            manifest = _make_manifest(encoder, options, data, source, extract)
+            boundary_ids = source.image_ids(np.array([0, source.num_examples - 1]))
+            manifest = {
+                "dataset": splits.dataset,
+                "split": splits.train_split,
+                "images": source.num_examples,
+                "representation": options.representation,
+                "image_size": encoder.image_size,
+                "step": encoder.step,
+                "key": content_hash(cache_path.name, boundary_ids, source.class_names)[:16],
+            }
             _claim_output_dir(Path(output), manifest)
         target = "" if output is None else f" to {output}"
         logger.info(
             f"embedding {source.num_examples:,} images of {source.name} at {encoder.image_size} "
             f"px{target}"
         )
-        cache_path = extract.cache_path(source)
         if FeatureStore(cache_path, source.num_examples).is_complete:
             logger.info(f"features are already cached in {cache_path}")
         features = extract(source)
@@ -238,9 +238,12 @@ def _embed(
         if query is not None:
             extract_one = FeatureExtractor(output_fn, encoder.image_size, 1)
             neighbors = nearest_neighbors(dataset, query, extract_one, options.neighbours)
-            result = dataclasses.replace(result, query=query.name, neighbors=tuple(neighbors))
+            files = result.files
             if output is not None:
-                result = _add_plot(result, query, Path(output) / "nearest.png")
+                files = (*files, Path(output) / "nearest.png")
+                plot_neighbors(dataset, query, neighbors, files[-1])
+                logger.info(f"plot of the nearest images: {files[-1]}")
+            result = EmbedResult(dataset, result.output, files, query.name, tuple(neighbors))
     except OSError as error:
         raise UserError(
             f"{error.filename or output}: {error.strerror or error}. Fix: free disk space or "
@@ -265,27 +268,6 @@ def _select_representation(encoder: FrozenEncoder, name: str) -> tuple[Encoder, 
         return outputs_fn(images)[name]
 
     return project, f"{name} {encoder.fingerprint} {encoder.head_fingerprint}"
-
-
-def _make_manifest(
-    encoder: FrozenEncoder,
-    options: EmbedOptions,
-    data: Data,
-    source: ImageSource,
-    extract: FeatureExtractor,
-) -> dict[str, object]:
-    cache_path = extract.cache_path(source)
-    assert cache_path is not None
-    boundary_ids = source.image_ids(np.array([0, source.num_examples - 1]))
-    return {
-        "dataset": data.dataset,
-        "split": data.train_split,
-        "images": source.num_examples,
-        "representation": options.representation,
-        "image_size": encoder.image_size,
-        "step": encoder.step,
-        "key": content_hash(cache_path.name, boundary_ids, source.class_names)[:16],
-    }
 
 
 def _claim_output_dir(output: Path, manifest: Mapping[str, object]) -> None:
@@ -325,9 +307,3 @@ def _write(dataset: EmbeddedDataset, options: EmbedOptions, output: Path) -> tup
         files.append(output / "projector")
         write_projector(dataset, files[-1], options.projector_images)
     return tuple(files)
-
-
-def _add_plot(result: EmbedResult, query: Query, path: Path) -> EmbedResult:
-    plot_neighbors(result.dataset, query, result.neighbors, path)
-    logger.info(f"plot of the nearest images: {path}")
-    return dataclasses.replace(result, files=(*result.files, path))

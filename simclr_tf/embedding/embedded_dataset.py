@@ -54,18 +54,7 @@ class EmbeddedDataset:
         return ["|".join(names[i] for i in np.flatnonzero(row)) for row in labels]
 
     def images(self, positions: np.ndarray, size: int) -> dict[int, np.ndarray]:
-        """Returns the images as the encoder receives them, by position.
-
-        Args:
-            positions: rows in any order.
-            size: S, the side in pixels.
-
-        Returns:
-            {position: uint8 [S, S, 3]}
-
-        Raises:
-            UserError: an image cannot be read.
-        """
+        """Returns images as the encoder receives them, {position: uint8 [size, size, 3]}."""
         order = np.unique(positions)
         images: list[np.ndarray] = []
         with decode_errors_name_image(self.source):
@@ -82,18 +71,9 @@ class EmbeddedDataset:
 
 
 def evenly_spaced_sample(count: int, max_count: int) -> np.ndarray:
-    """Samples positions below `count`, one from each of `max_count` equal intervals.
+    """Returns positions below `count`, ascending: one from each of `max_count` equal intervals.
 
-    The sample is always the same. All positions are returned if there are at most `max_count`.
-
-    >>> from simclr_tf.embedding.embedded_dataset import evenly_spaced_sample
-    >>> evenly_spaced_sample(4, 10).tolist()
-    [0, 1, 2, 3]
-    >>> len(evenly_spaced_sample(1000, 10))
-    10
-
-    Returns:
-        int64 positions, ascending.
+    The sample is always the same, and contains all positions if they are at most `max_count`.
     """
     if count <= max_count:
         return np.arange(count)
@@ -103,10 +83,5 @@ def evenly_spaced_sample(count: int, max_count: int) -> np.ndarray:
 
 
 def escape_control_chars(name: str) -> str:
-    r"""Returns a name with doubled backslashes and escaped control characters.
-
-    >>> from simclr_tf.embedding.embedded_dataset import escape_control_chars
-    >>> print(escape_control_chars("two\nlines"))
-    two\nlines
-    """
+    """Returns a name with doubled backslashes and escaped control characters."""
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), name)

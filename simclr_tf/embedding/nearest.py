@@ -1,6 +1,5 @@
 """Nearest-neighbor search with a query image, listed and plotted."""
 
-import io
 import math
 import os
 import warnings
@@ -25,7 +24,7 @@ from simclr_tf.embedding.embedded_dataset import EmbeddedDataset, escape_control
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import knn
 from simclr_tf.evaluation.features import FeatureExtractor
-from simclr_tf.utils.files import atomic_write
+from simclr_tf.utils.files import atomic_path
 from simclr_tf.utils.tables import format_table
 
 _IDS_PER_BLOCK = 2**14
@@ -35,13 +34,7 @@ _MAX_CAPTION_CHARS = 22
 
 @dataclass(frozen=True)
 class Query:
-    """Query image of a nearest-neighbor search.
-
-    Attributes:
-        name: one line.
-        position: its row in the dataset; None for an image file.
-        image: source of the one image; None for a row of the dataset.
-    """
+    """Query image of a nearest-neighbor search: a row of the dataset, or a source of one image."""
 
     name: str
     position: int | None = None
@@ -59,16 +52,9 @@ class Neighbor:
 
 
 def resolve_query(query: str, source: ImageSource, storage_size: int) -> Query:
-    """Finds the query image that a user names.
+    """Finds the query image that a user names: a row number, image file or ID, in this order.
 
-    Args:
-        query: a row number of `source`, the path of an image file, or an ID of `source`, tried in
-            this order.
-        source: the dataset that is searched.
-        storage_size: the side in pixels to which `source` resizes images of varying size.
-
-    Raises:
-        UserError: it is not one of these, or the file is not an image.
+    `storage_size` is the side in pixels to which `source` resizes images of varying size.
     """
     if query.isdecimal():
         if int(query) >= source.num_examples:
@@ -115,13 +101,9 @@ def _open_image_file(path: str, source: ImageSource, storage_size: int) -> Image
 def nearest_neighbors(
     dataset: EmbeddedDataset, query: Query, extract: FeatureExtractor, count: int
 ) -> list[Neighbor]:
-    """Returns the rows with the largest cosine similarity to the query, best first.
+    """Returns the `count` rows with the largest cosine similarity to the query, best first.
 
-    Args:
-        dataset: the rows that are searched, block by block. A query from the dataset finds itself.
-        query: a row of the dataset, or another image.
-        extract: computes the features of another image as it did for the dataset.
-        count: number of neighbors, from 1 to N.
+    A row of the dataset finds itself. `extract` computes the features of another image.
     """
     if query.image is None:
         query_features = np.array(dataset.features[query.position])[np.newaxis]
@@ -139,15 +121,9 @@ def nearest_neighbors(
 def nearest_others(
     features: np.ndarray, positions: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the nearest neighbors of rows among all other rows.
+    """Finds the `count` nearest neighbors of the rows `positions` [M] among all other rows.
 
-    Args:
-        features: [N, D].
-        positions: M rows of `features`, the queries.
-        count: k, number of neighbors, from 1 to N - 1.
-
-    Returns:
-        (cosine similarity float32 [M, k], positions int64 [M, k]), best first.
+    Returns (cosine similarity float32 [M, count], positions int64 [M, count]), best first.
     """
     similarity, found = knn.nearest_neighbors(features, features[positions], count + 1)
     drop = found == np.asarray(positions)[:, np.newaxis]
@@ -169,21 +145,10 @@ def format_neighbors(query: str, neighbors: Sequence[Neighbor]) -> str:
 def plot_neighbors(
     dataset: EmbeddedDataset, query: Query, neighbors: Sequence[Neighbor], path: Path
 ) -> None:
-    """Writes a plot: the query, then its neighbors with similarity, label and ID.
-
-    Raises:
-        UserError: an image cannot be read.
-    """
-    positions = {neighbor.position for neighbor in neighbors}
-    if query.position is not None:
-        positions.add(query.position)
-    order = np.array(sorted(positions))
-    images = dict(zip(order.tolist(), _load_images(dataset.source, order), strict=True))
-    if query.image is not None:
-        (first,) = _load_images(query.image, np.array([0]))
-    else:
-        assert query.position is not None
-        first = images[query.position]
+    """Writes a plot: the query, then its neighbors with similarity, label and ID."""
+    images = _load_images(dataset.source, [neighbor.position for neighbor in neighbors])
+    source = dataset.source if query.image is None else query.image
+    (first,) = _load_images(source, [query.position or 0]).values()
     tiles = [(first, f"query\n{_truncate_left(query.name)}")]
     for neighbor in neighbors:
         lines = [f"{neighbor.similarity:.4f}", neighbor.class_name, neighbor.id]
@@ -200,22 +165,21 @@ def plot_neighbors(
         axes.set_axis_off()
         # File names are arbitrary: a dollar sign does not start a formula.
         axes.set_title(caption, parse_math=False, fontsize=8)
-    file = io.BytesIO()
-    with warnings.catch_warnings():
+    with atomic_path(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the font lacks some scripts
-        canvas.print_png(file)
-    atomic_write(path, file.getvalue())
+        canvas.print_png(temporary)
 
 
-def _load_images(source: ImageSource, positions: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    """Loads stored images uint8 [H, W, 3], each with the factor by which the original is wider."""
-    loaded: list[tuple[np.ndarray, float]] = []
+def _load_images(
+    source: ImageSource, positions: Sequence[int]
+) -> dict[int, tuple[np.ndarray, float]]:
+    """Returns stored images uint8 [H, W, 3], and by which factor the originals are wider."""
+    order = np.unique(positions)
     with decode_errors_name_image(source):
-        for batch in batches_at(source, positions, len(positions)):
-            images = batch["image"].numpy()
-            aspects = batch["aspect"].numpy() if "aspect" in batch else np.ones(len(images))
-            loaded += zip(images, aspects.tolist(), strict=True)
-    return loaded
+        (batch,) = batches_at(source, order, len(order))
+    images = batch["image"].numpy()
+    aspects = batch["aspect"].numpy() if "aspect" in batch else np.ones(len(images))
+    return dict(zip(order.tolist(), zip(images, aspects.tolist(), strict=True), strict=True))
 
 
 def _truncate_left(text: str) -> str:

@@ -1,11 +1,14 @@
 """Options of `simclr-tf embed` and `simclr_tf.embed`."""
 
 import dataclasses
+import functools
 
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionGroup, option, split_commas
 
 FORMATS = ("npy", "parquet", "projector")
+
+_data = functools.partial(option, heading="Data")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,21 +21,13 @@ class EmbedOptions(OptionGroup):
         choices=("h", "projection"),
         heading="Input",
     )
-    dataset: str = option("", "Dataset to embed. Default: the run's dataset.", heading="Data")
-    split: str = option(
-        "", "Split to embed. Default: the run's train_split, otherwise train.", heading="Data"
+    dataset: str = _data("", "Dataset to embed. Default: the run's dataset.")
+    split: str = _data("", "Split to embed. Default: the run's train_split, otherwise train.")
+    data_dir: str = _data("", "Directory of TFDS datasets. Default: the run's data_dir.")
+    skip_unreadable: bool = _data(
+        False, "Skip files that are not images. Always on if the run was trained with it."
     )
-    data_dir: str = option(
-        "", "Directory of TFDS datasets. Default: the run's data_dir.", heading="Data"
-    )
-    skip_unreadable: bool = option(
-        False,
-        "Skip files that are not images. Always on if the run was trained with it.",
-        heading="Data",
-    )
-    eval_batch_size: int = option(
-        256, "Images per call of the encoder.", min=1, max=2**20, heading="Data"
-    )
+    eval_batch_size: int = _data(256, "Images per call of the encoder.", min=1, max=2**20)
     format: str = option(
         "npy", f"Output formats, comma-separated: {', '.join(FORMATS)}.", heading="Output"
     )

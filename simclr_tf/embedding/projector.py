@@ -24,14 +24,8 @@ _BATCH_SIZE = 256
 def write_projector(dataset: EmbeddedDataset, directory: Path, max_images: int = 10_000) -> None:
     """Writes a directory for `tensorboard --logdir`, replacing an existing one.
 
-    Args:
-        dataset: what is shown.
-        directory: gets a checkpoint of the features, metadata.tsv (label, id, index), sprite.png
-            and projector_config.pbtxt.
-        max_images: if the dataset is larger, an evenly spaced sample is shown.
-
-    Raises:
-        UserError: an image cannot be read.
+    It contains a checkpoint of the features, metadata.tsv (label, id, index), sprite.png and
+    projector_config.pbtxt. Of a larger dataset, an evenly spaced sample of `max_images` is shown.
     """
     positions = evenly_spaced_sample(len(dataset), max_images)
     if len(positions) < len(dataset):
@@ -64,18 +58,10 @@ def write_projector(dataset: EmbeddedDataset, directory: Path, max_images: int =
 def make_sprite(
     dataset: EmbeddedDataset, positions: np.ndarray, max_side: int = _MAX_SPRITE_SIDE
 ) -> tuple[np.ndarray, int]:
-    """Makes one large image of thumbnails, row by row in ceil(√n) columns.
+    """Makes one large image of thumbnails, row by row in ceil(√n) columns for n `positions`.
 
-    Args:
-        dataset: the images.
-        positions: n rows, ascending.
-        max_side: maximum side of the sprite in pixels; thumbnails shrink to fit.
-
-    Returns:
-        The sprite uint8 [H, W, 3], and the side of a thumbnail in pixels.
-
-    Raises:
-        UserError: an image cannot be read.
+    Returns the sprite uint8 [H, W, 3], whose sides are at most `max_side`, and the side of a
+    thumbnail in pixels.
     """
     columns = math.isqrt(len(positions) - 1) + 1
     tile = min(_TILE, max_side // columns, *dataset.source.image_shape[:2])

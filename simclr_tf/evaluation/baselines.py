@@ -1,7 +1,4 @@
-"""Baseline encoder: principal components of the pixels.
-
-The other baselines, the encoder untrained or trained with labels, are built like the trained one.
-"""
+"""Baseline encoder: principal components of the pixels."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,28 +7,16 @@ from threadpoolctl import threadpool_limits
 
 from simclr_tf.data import ImageSource
 from simclr_tf.data.base import content_hash
-from simclr_tf.evaluation.features import FeatureExtractor
+from simclr_tf.evaluation.features import FeatureExtractor, sample_evenly
 
 PCA_DIMS = 256
 
 
 class PCAEncoder:
-    """First 256 principal components of the pixels as an encoder.
+    """The first `dims` principal components of the pixels [0, 1] that an encoder receives.
 
-    The pixels are those that the encoder receives: [0, 1] at `image_size`. The number of components
-    is smaller if there are fewer pixels or images.
-
-    Args:
-        train: images to fit.
-        image_size: side length S in pixels.
-        batch_size: images per call.
-        seed: seed of the randomized decomposition.
-        dims: maximum number of components.
-        max_bytes: memory for the pixels; more images are subsampled evenly.
-
-    Attributes:
-        fingerprint: different for different components.
-        warning: message for the user if images were subsampled, else "".
+    There are fewer if there are fewer pixels or images. Images that exceed `max_bytes` of memory
+    are subsampled evenly, with a message in `warning`. `fingerprint` identifies the components.
     """
 
     def __init__(
@@ -48,8 +33,7 @@ class PCAEncoder:
         self.warning = ""
         max_images = max(dims, max_bytes // (12 * image_size**2))
         if train.num_examples > max_images:
-            indices = np.linspace(0, train.num_examples - 1, max_images).astype(np.int64)
-            train = train.subset(indices)
+            train = sample_evenly(train, max_images)
             self.warning = f"pca: fitted to {max_images:,} evenly spaced training images"
         pixels = FeatureExtractor(_flatten, image_size, batch_size)(train).features
         # One thread, as in logistic.py.
@@ -60,7 +44,7 @@ class PCAEncoder:
         self._components = tf.constant(pca.components_, tf.float32)
 
     def __call__(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns float32 [N, 256] for images float32 [N, S, S, 3]."""
+        """Returns float32 [N, dims] for images float32 [N, S, S, 3]."""
         pixels = _flatten(images, training)
         return tf.matmul(pixels - self._mean, self._components, transpose_b=True)
 

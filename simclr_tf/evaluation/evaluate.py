@@ -50,9 +50,7 @@ def evaluate_run(
     *,
     train_supervised: Callable[[RunDir, Splits], Path] | None = None,
 ) -> list[Record]:
-    """Evaluates the newest checkpoint of a run.
-
-    Each record is written to the run's evaluations.json as soon as it is computed.
+    """Evaluates the newest checkpoint of a run and writes each record when it is computed.
 
     Args:
         model_dir: the run directory.
@@ -90,17 +88,8 @@ def evaluate_run(
         encoder = encoder_from_run(path)
         return encoder.encoder, encoder.fingerprint
 
-    records = evaluate_encoders(
-        {
-            "": lambda: (trained.encoder, trained.fingerprint),
-            "random": lambda: untrained_encoder(config),
-            "supervised": supervised,
-        },
-        options,
-        run_splits,
-        run.path,
-        trained,
-    )
+    baselines = {"random": lambda: untrained_encoder(config), "supervised": supervised}
+    records = _evaluate_encoders(trained, baselines, options, run_splits, run.path)
     return [*supervised_records, *records]
 
 
@@ -128,13 +117,9 @@ def evaluate_saved_model(
                 f"--baselines={baseline}: requires the architecture of the encoder, which an "
                 "exported model does not contain. Fix: omit it, or evaluate a run with --model_dir"
             )
-    return evaluate_encoders(
-        {"": lambda: (exported.encoder, exported.fingerprint)},
-        options,
-        Splits.for_exported_model(exported.image_size),
-        Path(output),
-        exported,
-    )
+    # As a run at that image size stores images.
+    splits = Splits("", "", "", storage_size=round(1.5 * exported.image_size))
+    return _evaluate_encoders(exported, {}, options, splits, Path(output))
 
 
 def evaluate_classifier(
@@ -206,36 +191,19 @@ def make_protocols(options: EvalOptions) -> list[EvaluationProtocol]:
     return [factories[name]() for name in options.protocol_names if name in factories]
 
 
-def evaluate_encoders(
-    encoders: Mapping[str, EncoderFactory],
-    options: EvalOptions,
-    run_splits: Splits,
-    directory: Path,
+def _evaluate_encoders(
     trained: FrozenEncoder,
+    baselines: Mapping[str, EncoderFactory],
+    options: EvalOptions,
+    default_splits: Splits,
+    directory: Path,
 ) -> list[Record]:
-    """Evaluates a trained encoder and its baselines on one dataset after another.
-
-    All datasets are opened and checked before the first evaluation.
-
-    Args:
-        encoders: the trained encoder as "", and baselines; PCA is added here.
-        options: protocols, baselines and data.
-        run_splits: default splits.
-        directory: run directory, or another directory for the results.
-        trained: the trained encoder, whose image size, step and projection head are used.
-
-    Returns:
-        The records in the order of computation.
-
-    Raises:
-        UserError: if the data or the options are not usable.
-    """
-    factories = {name: functools.cache(factory) for name, factory in encoders.items()}
+    """Evaluates an encoder and its baselines, after all datasets have been opened and checked."""
+    baselines = {name: functools.cache(factory) for name, factory in baselines.items()}
+    datasets = options.dataset_names or (default_splits.dataset,)
+    all_splits = [default_splits.override(options, dataset) for dataset in datasets]
     evaluations = [
-        _prepare_evaluation(
-            factories, options, run_splits.override(options, dataset), directory, trained
-        )
-        for dataset in options.dataset_names or (run_splits.dataset,)
+        _prepare_evaluation(trained, baselines, options, splits, directory) for splits in all_splits
     ]
     if options.save_classifier and all(train.multi_label for train, _ in evaluations):
         raise UserError(
@@ -257,17 +225,13 @@ def evaluate_encoders(
 
 
 def _prepare_evaluation(
-    factories: Mapping[str, EncoderFactory],
+    trained: FrozenEncoder,
+    baselines: Mapping[str, EncoderFactory],
     options: EvalOptions,
     splits: Splits,
     directory: Path,
-    trained: FrozenEncoder,
 ) -> tuple[ImageSource, Iterator[tuple[Evaluation, tuple[str, ...]]]]:
-    """Opens and checks a dataset.
-
-    Returns:
-        Its training split, and an iterator over the evaluations with the names of their classes.
-    """
+    """Returns the training split, and an iterator of the evaluations with their class names."""
     train, test = splits.open_with_options(options)
     context = splits.context(
         image_size=trained.image_size,
@@ -284,13 +248,16 @@ def _prepare_evaluation(
             logger.warning(f"note: {pca.warning}")
         return pca, pca.fingerprint
 
-    all_factories: dict[str, EncoderFactory] = {**factories, "pca": make_pca}
-    encoders = {name: all_factories[name] for name in ("", *options.baseline_names)}
+    factories: dict[str, EncoderFactory] = {
+        "": lambda: (trained.encoder, trained.fingerprint),
+        "pca": make_pca,
+        **baselines,
+    }
+    encoders = {name: factories[name] for name in ("", *options.baseline_names)}
     results: Iterator[Evaluation] = iter(())
     if protocols := make_protocols(options):
         results = run_protocols(encoders, train, test, protocols, context)
-    transformations = options.transformation_names
-    if transformations:
+    if transformations := options.transformation_names:
         check_probes(train, test)
 
     def run() -> Iterator[tuple[Evaluation, tuple[str, ...]]]:
@@ -305,18 +272,9 @@ def _prepare_evaluation(
                 fingerprint += trained.head_fingerprint
             else:
                 outputs_fn = functools.partial(_single_output, name, encoder)
-            for probe in probe_transformations(
-                outputs_fn,
-                train,
-                test,
-                context.image_size,
-                transformations,
-                batch_size=context.batch_size,
-                seed=context.seed,
-                cache_dir=context.cache_dir,
-                fingerprint=fingerprint,
-            ):
-                yield probe.to_evaluation(context), probe.class_names
+            yield from probe_transformations(
+                outputs_fn, train, test, transformations, context, fingerprint
+            )
 
     return train, run()
 
@@ -328,16 +286,7 @@ def _single_output(name: str, encoder: Encoder, images: tf.Tensor) -> dict[str, 
 def open_test_split(
     splits: Splits, class_names: Sequence[str], *, with_labels: bool
 ) -> ImageSource:
-    """Opens the test split of a classifier.
-
-    Args:
-        splits: the splits.
-        class_names: classes of the classifier.
-        with_labels: the classifier was trained with the labels of the training split.
-
-    Raises:
-        UserError: if the labels are not usable for this classifier.
-    """
+    """Opens and checks the test split of a classifier, which was trained with or without labels."""
     train, test = splits.open()
     check_splits(train if with_labels else test, test, (), splits.context())
     if test.class_names != tuple(class_names):
@@ -363,22 +312,21 @@ def _check_supervised_baseline(run: RunDir, splits: Splits, options: EvalOptions
             "Fix: omit it, or --label_fraction and --labels_per_class"
         )
     config, plan = run.read_config()
-    optimization = config.optimization
-    batch, microbatch_size = optimization.train_batch_size, optimization.microbatch_size
+    batch = config.optimization.train_batch_size
     if train.num_examples < batch:
         raise UserError(
             f"--baselines=supervised: requires one batch of the run, {batch} images, and "
             f"--train_split={splits.train_split} has {train.num_examples}. "
             "Fix: choose a larger split, or omit the baseline"
         )
+    memory_savers = [f"{plan.num_replicas} replicas"] if plan.num_replicas > 1 else []
+    if config.optimization.microbatch_size:
+        memory_savers.append(f"microbatches of {config.optimization.microbatch_size}")
     baseline = RunDir(run.supervised_dir(splits.train_split))
-    is_split = microbatch_size or plan.num_replicas > 1
-    if is_split and baseline.latest_step() < plan.total_steps:
-        how = [f"{plan.num_replicas} replicas"] if plan.num_replicas > 1 else []
-        how += [f"microbatches of {microbatch_size}"] if microbatch_size else []
+    if memory_savers and baseline.latest_step() < plan.total_steps:
         logger.warning(
             f"note: --baselines=supervised trains on whole batches of {batch} images on one device "
-            f"and may exceed its memory: the run used {' and '.join(how)}"
+            f"and may exceed its memory: the run used {' and '.join(memory_savers)}"
         )
 
 
@@ -400,12 +348,8 @@ def _protocol_and_setting(config: PretrainConfig, plan: TrainingPlan) -> dict[st
         return {"protocol": "distill", "setting": ", ".join(parts)}
     assert isinstance(config, FinetuneConfig)
     finetuning, parts = config.finetuning, []
-    if finetuning.fine_tune_after_block >= 0:
-        parts.append(
-            "head only"
-            if finetuning.fine_tune_after_block == 4
-            else f"after block {finetuning.fine_tune_after_block}"
-        )
+    if (block := finetuning.fine_tune_after_block) >= 0:
+        parts.append("head only" if block == 4 else f"after block {block}")
     if finetuning.ft_proj_selector:
         parts.append(f"from layer {finetuning.ft_proj_selector} of the projection head")
     protocol = "finetune/supervised" if finetuning.from_scratch else "finetune"

@@ -1,10 +1,10 @@
 """Extraction of frozen features, and the cache of features and other arrays."""
 
-import io
 import logging
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from simclr_tf.augment import eval_transform
 from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches
 from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
-from simclr_tf.utils.files import atomic_write, directory_lock, save_npz
+from simclr_tf.utils.files import atomic_path, directory_lock, save_npz
 from simclr_tf.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -104,11 +104,13 @@ class FeatureExtractor:
         if not source.num_examples:
             raise UserError(f"{source.name} has no images. Fix: choose another split")
         path = self.cache_path(source)
-        if path is None:
-            return self._load_or_extract(source, None)
         wait_message = f"another process computes the features of {source.name}: waiting for it"
-        with directory_lock(path, lambda: logger.info(wait_message)):
-            return self._load_or_extract(source, path)
+        with directory_lock(path, lambda: logger.info(wait_message)) if path else nullcontext():
+            store = FeatureStore(path, source.num_examples, flush_interval=self._flush_interval)
+            if not store.is_complete:
+                with decode_errors_name_image(source):
+                    self._extract(source, store)
+            return Features(*store.read())
 
     def cache_path(self, source: ImageSource) -> Path | None:
         """Returns the cache directory for this encoder and source; None without a cache."""
@@ -117,21 +119,13 @@ class FeatureExtractor:
         key = content_hash(__version__, self._fingerprint, source.fingerprint(), self._image_size)
         return self._cache_dir / key[:16]
 
-    def _load_or_extract(self, source: ImageSource, path: Path | None) -> Features:
-        store = FeatureStore(path, source.num_examples, flush_interval=self._flush_interval)
-        if not store.is_complete:
-            with decode_errors_name_image(source):
-                self._extract(source, store)
-        return Features(*store.read())
-
     def _extract(self, source: ImageSource, store: "FeatureStore") -> None:
         with Progress(f"features of {source.name}", source.num_examples) as progress:
             if store.count:
                 progress.resume(store.count)
             for batch in sequential_batches(source, self._batch_size, start=store.count):
                 images, aspect = batch["image"], batch.get("aspect")
-                count = len(images)
-                padding = self._batch_size - count
+                count, padding = len(images), self._batch_size - len(images)
                 images = tf.pad(images, [[0, padding], [0, 0], [0, 0], [0, 0]])
                 if aspect is not None:
                     aspect = tf.pad(aspect, [[0, padding]], constant_values=1.0)
@@ -171,16 +165,12 @@ def extract_features(
 
 
 class FeatureStore:
-    """Rows of features and labels in memory or in a directory.
+    """Rows of features and labels in a directory, or in memory if it is None.
 
     While rows are added, the directory contains part-START-features.npy and part-START-labels.npy;
     afterwards it contains features.npy and labels.npy, which are memory-mapped. Complete parts of
-    an interrupted extraction are reused, damaged ones are computed again.
-
-    Args:
-        directory: location of the files; None stores the rows in memory.
-        num_rows: total number of rows N.
-        flush_interval: seconds between writes; parts of 16,384 rows or 64 MiB are written earlier.
+    an interrupted extraction are reused, damaged ones are computed again. A part is written after
+    `flush_interval` seconds, 16,384 rows or 64 MiB.
     """
 
     _MAX_PART_BYTES = 2**26
@@ -221,9 +211,9 @@ class FeatureStore:
             return
         features, labels = zip(*self._pending, strict=True)
         for kind, rows in (("features", features), ("labels", labels)):
-            file = io.BytesIO()
-            np.save(file, np.concatenate(rows), allow_pickle=False)
-            atomic_write(self._part_path(kind, self._num_flushed), file.getvalue())
+            path = self._part_path(kind, self._num_flushed)
+            with atomic_path(path) as temporary:
+                np.save(temporary, np.concatenate(rows), allow_pickle=False)
         self._starts.append(self._num_flushed)
         self._num_flushed, self._pending, self._flushed_at = self.count, [], time.monotonic()
 
@@ -254,10 +244,8 @@ class FeatureStore:
         if self._directory is None:
             features, labels = zip(*self._pending, strict=True)
             return np.concatenate(features), np.concatenate(labels)
-        return (
-            _open_npy(self._final_path("features")),
-            np.array(_open_npy(self._final_path("labels"))),
-        )
+        features = _open_npy(self._final_path("features"))
+        return features, np.array(_open_npy(self._final_path("labels")))
 
     def _load_part(self, start: int) -> tuple[np.ndarray, np.ndarray] | None:
         paths = [self._part_path(kind, start) for kind in ("features", "labels")]
@@ -283,15 +271,9 @@ def _open_npy(path: Path) -> np.ndarray:
 
 
 def load_or_compute(path: Path | None, compute: Callable[[], ArrayDict]) -> ArrayDict:
-    """Returns cached arrays, or computes and caches them.
+    """Returns the arrays of an .npz file, or computes arrays and writes them if `path` is not None.
 
-    Args:
-        path: .npz file whose name is a hash of all inputs of the computation; None disables the
-            cache. A damaged file is replaced.
-        compute: returns arrays of numbers or strings by name.
-
-    Returns:
-        The arrays by name.
+    The name of the file is a hash of all inputs of the computation; a damaged file is replaced.
     """
     if path is not None and path.exists():
         try:
@@ -303,6 +285,13 @@ def load_or_compute(path: Path | None, compute: Callable[[], ArrayDict]) -> Arra
     if path is not None:
         save_npz(path, **arrays)
     return arrays
+
+
+def sample_evenly(source: ImageSource, max_count: int) -> ImageSource:
+    """Returns a source with at most `max_count` evenly spaced images of `source`."""
+    if source.num_examples <= max_count:
+        return source
+    return source.subset(np.linspace(0, source.num_examples - 1, max_count).astype(np.int64))
 
 
 def require_finite(features: np.ndarray, start: int, source: ImageSource) -> None:
@@ -337,11 +326,5 @@ def trace_per_shape(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def hash_weights(variables: Iterable[Any]) -> str:
-    """Returns a hash of the values of variables, for the fingerprint of an encoder.
-
-    >>> import tensorflow as tf
-    >>> from simclr_tf.evaluation.features import hash_weights
-    >>> hash_weights([tf.Variable(1.0)]) == hash_weights([tf.Variable(1.0)])
-    True
-    """
+    """Returns a hash of the values of variables, for the fingerprint of an encoder."""
     return content_hash(*(variable.numpy() for variable in variables))

@@ -1,6 +1,7 @@
 """Weighted k-nearest-neighbor classification of frozen features (Wu et al. 2018, §3.4)."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,18 +48,13 @@ class KNN:
 
     def predict(self, inputs: ProtocolInputs) -> list[Prediction]:
         """Classifies the test images with one search for neighbors."""
-        train = inputs.train
+        train, predictions = inputs.train, []
         similarity, nearest = nearest_neighbors(train.features, inputs.test.features, max(self.k))
-        return [
-            Prediction(
-                weighted_votes(
-                    similarity[:, :k], train.labels[nearest[:, :k]], inputs.num_classes, t
-                ),
-                f"k={k}, T={t:g}",
-            )
-            for k in self.k
-            for t in self.temperature
-        ]
+        for k, t in itertools.product(self.k, self.temperature):
+            labels = train.labels[nearest[:, :k]]
+            scores = weighted_votes(similarity[:, :k], labels, inputs.num_classes, t)
+            predictions.append(Prediction(scores, f"k={k}, T={t:g}"))
+        return predictions
 
 
 def nearest_neighbors(
@@ -69,30 +65,11 @@ def nearest_neighbors(
     block_elements: int = 2**25,
     query_block: int = 1024,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the nearest bank rows of each query by cosine similarity.
+    """Finds the nearest rows of `bank` [N, D] by cosine similarity to `queries` [M, D].
 
-    Bank and queries are normalized and compared block by block: a block of the bank and its
-    similarities take 128 MiB each, and the bank may be memory-mapped.
-
-    >>> import numpy as np
-    >>> from simclr_tf.evaluation.knn import nearest_neighbors
-    >>> bank = np.array([[1.0, 0], [0, 1], [2, 2]], np.float32)
-    >>> nearest_neighbors(bank, bank[:1], k=2)[1]
-    array([[0, 2]])
-
-    Args:
-        bank: float [N, D].
-        queries: float [M, D].
-        k: number of neighbors, from 1 to N.
-        block_elements: maximum number of float32 values in a block.
-        query_block: queries per block.
-
-    Returns:
-        (cosine similarity float32 [M, k], bank row int64 [M, k]), best first; of equal
-        similarities, the lower row first.
-
-    Raises:
-        ValueError: if k is not between 1 and N.
+    Returns (cosine similarity float32 [M, k], bank row int64 [M, k]), best first; of equal
+    similarities, the lower row first. Bank and queries are normalized and compared block by block:
+    a block of the bank and its similarities take 128 MiB each, and the bank may be memory-mapped.
     """
     num_bank, dims = bank.shape
     if not 1 <= k <= num_bank:
@@ -103,10 +80,10 @@ def nearest_neighbors(
     with _full_float32_matmul():
         for start in range(0, num_bank, rows):
             block = tf.constant(l2_normalize_rows(bank[start : start + rows]))
-            best, indices = [], []
+            merged = []
             for first in range(0, len(queries), query_block):
                 part = slice(first, first + query_block)
-                merged = _merge(
+                best, rows_of_best = _merge(
                     tf.constant(l2_normalize_rows(queries[part])),
                     block,
                     tf.constant(similarity[part]),
@@ -114,9 +91,8 @@ def nearest_neighbors(
                     tf.constant(start, tf.int64),
                     tf.constant(min(k, start + len(block))),
                 )
-                best.append(merged[0].numpy())
-                indices.append(merged[1].numpy())
-            similarity, nearest = np.concatenate(best), np.concatenate(indices)
+                merged.append((best.numpy(), rows_of_best.numpy()))
+            similarity, nearest = map(np.concatenate, zip(*merged, strict=True))
     return similarity, nearest
 
 
@@ -150,16 +126,10 @@ def _merge(queries, block, similarity, nearest, start, k):
 def weighted_votes(
     similarity: np.ndarray, labels: np.ndarray, num_classes: int, temperature: float
 ) -> np.ndarray:
-    """Sums the votes of the neighbors for each class.
+    """Returns the sums of the neighbors' votes for each class, float32 [M, C].
 
-    Args:
-        similarity: [M, k], best first.
-        labels: labels of the neighbors, int [M, k]; or [M, k, C] of 0 and 1, a vote for each class.
-        num_classes: number of classes C.
-        temperature: above 0; lower values give the nearest neighbors more weight.
-
-    Returns:
-        Float32 [M, C], relative to the vote of the nearest neighbor.
+    The neighbors have `similarity` [M, k], best first, and `labels` int [M, k], or [M, k, C] of 0
+    and 1 with a vote for each class. Votes are relative to that of the nearest neighbor.
     """
     # Relative to the nearest neighbor: the order of the sums is the same and exp cannot overflow
     # at low temperatures.
@@ -211,13 +181,7 @@ def knn_predict(
 
 
 def l2_normalize_rows(features: np.ndarray) -> np.ndarray:
-    """Returns the rows of [N, D] divided by their length as float32; rows of zeros are unchanged.
-
-    >>> import numpy as np
-    >>> from simclr_tf.evaluation.knn import l2_normalize_rows
-    >>> l2_normalize_rows(np.array([[3.0, 4.0]])).round(2)
-    array([[0.6, 0.8]], dtype=float32)
-    """
+    """Returns the rows of [N, D] divided by their length as float32; rows of zeros unchanged."""
     # In float64, where the square of a float32 cannot overflow; NumPy converts block by block.
     norms = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
     norms = np.where(norms > 0, norms, 1)[:, np.newaxis]

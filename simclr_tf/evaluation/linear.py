@@ -1,13 +1,12 @@
 """Linear evaluation: a linear classifier on top of a frozen encoder [v1 §4.1, B.6]."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
 
 from simclr_tf import optimizers
 from simclr_tf.augment import SimCLRAugment, view_seed
@@ -60,16 +59,11 @@ class Linear:
         multi_label = train.labels.ndim == 2
         batch = min(self.batch_size, train.num_examples)
         steps = resolve_steps(train.num_examples, batch, epochs=self.epochs)
-        head = LinearHead(
-            train.features.shape[1],
-            inputs.num_classes,
-            cosine_optimizer("momentum", self.learning_rate * batch / 256, steps),
-            multi_label=multi_label,
-        )
+        dims, rate = train.features.shape[1], self.learning_rate * batch / 256
+        head = LinearHead(dims, inputs.num_classes, "momentum", rate, steps, multi_label)
         if self.cached:
-            for features, labels in shuffled_batches(
-                train.features, train.labels, batch, steps, inputs.seed
-            ):
+            batches = shuffled_batches(train.features, train.labels, batch, steps, inputs.seed)
+            for features, labels in batches:
                 head.train_step_fn(tf.constant(features), tf.constant(labels))
         else:
             self._train_on_views(head, inputs, batch, steps)
@@ -81,10 +75,9 @@ class Linear:
         """Returns the differences from the paper's protocol."""
         parts = ["cached features"] if self.cached else []
         names = {"epochs": "epochs", "batch_size": "B", "learning_rate": "learning rate"}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in names and value != field.default:
-                parts.append(f"{names[field.name]} {value:g}")
+        for name, label in names.items():
+            if (value := getattr(self, name)) != getattr(Linear, name):
+                parts.append(f"{label} {value:g}")
         return ", ".join(parts)
 
     def _train_on_views(
@@ -104,11 +97,11 @@ class Linear:
             features = tf.cast(encoder(views, training=False), tf.float32)
             return head.train_step(features, records["label"])
 
-        checkpoint_path = None
+        checkpoint_path, start = None, 0
         if inputs.work_dir is not None:
             key = content_hash(self, inputs.num_classes, inputs.seed, batch, steps)[:16]
             checkpoint_path = inputs.work_dir / f"linear-{key}.npz"
-        start = head.restore(checkpoint_path) if checkpoint_path else 0
+            start = head.restore(checkpoint_path)
         per_epoch = inputs.train.num_examples / batch
         progress = Progress("linear evaluation", steps * batch)
         with decode_errors_name_image(source), progress:
@@ -131,31 +124,28 @@ class Linear:
 
 
 class LinearHead:
-    """A linear classifier that is trained in batches.
+    """A linear classifier that is trained in batches from zero weights: the problem is convex.
 
-    Kernel and bias start at zero, because the problem is convex.
-
-    Args:
-        dims: feature dimension D.
-        num_classes: number of classes C.
-        optimizer: see `cosine_optimizer`.
-        multi_label: labels are [N, C] of 1, 0 and -1 (treated as 0), and the loss is the sigmoid
-            cross-entropy; otherwise labels are int [N].
-        l2: coefficient of the penalty l2/2·‖W‖².
+    The optimizer is "momentum" (Nesterov 0.9) or "adam" with a cosine schedule to 0. Labels are
+    int [N]; or, with `multi_label`, [N, C] of 1, 0 and -1 (treated as 0), and the loss is the
+    sigmoid cross-entropy. The penalty is l2/2·‖W‖².
     """
 
     def __init__(
         self,
         dims: int,
         num_classes: int,
-        optimizer: keras.optimizers.Optimizer,
-        multi_label: bool = False,
+        optimizer: str,
+        learning_rate: float,
+        steps: int,
+        multi_label: bool,
         l2: float = 0.0,
     ):
         self.kernel = tf.Variable(tf.zeros([dims, num_classes]), name="kernel")
         self.bias = tf.Variable(tf.zeros([num_classes]), name="bias")
-        self._optimizer, self._multi_label, self._l2 = optimizer, multi_label, l2
-        optimizer.build([self.kernel, self.bias])
+        self._multi_label, self._l2 = multi_label, l2
+        self._optimizer = optimizers.get(optimizer, WarmupCosine(learning_rate, 0, steps))
+        self._optimizer.build([self.kernel, self.bias])
         self.train_step_fn = tf.function(self.train_step, autograph=False, reduce_retracing=True)
 
     def train_step(self, features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -191,11 +181,6 @@ class LinearHead:
 
     def _state(self) -> list[tf.Variable]:
         return [self.kernel, self.bias, *self._optimizer.variables]
-
-
-def cosine_optimizer(name: str, rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """Returns the optimizer `momentum` (Nesterov 0.9) or `adam` with a cosine schedule to 0."""
-    return optimizers.get(name, WarmupCosine(rate, 0, steps))
 
 
 def shuffled_batches(

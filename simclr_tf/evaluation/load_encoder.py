@@ -18,15 +18,11 @@ from simclr_tf.runs.run_dir import RunDir
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """An encoder whose weights do not change.
+    """An encoder whose weights do not change; fingerprints differ if the outputs differ.
 
-    Attributes:
-        encoder: encoder(images float32 [B, S, S, 3] in [0, 1], training=False) returns h.
-        fingerprint: different for encoders with a different h.
-        image_size: side length S in pixels.
-        step: training step of the weights, 0 if unknown.
-        outputs_fn: returns {"": h, "projection": g(h)}; None without a projection head.
-        head_fingerprint: different for projection heads with a different g.
+    `encoder` is called as encoder(images float32 [B, S, S, 3] in [0, 1], training=False). `step` is
+    0 if unknown. `outputs_fn` returns {"": h, "projection": g(h)}, or is None without a projection
+    head.
     """
 
     encoder: Encoder
@@ -38,11 +34,7 @@ class FrozenEncoder:
 
 
 def encoder_from_run(model_dir: str | Path) -> FrozenEncoder:
-    """Loads the encoder of a run with the weights of its newest checkpoint.
-
-    Raises:
-        UserError: if there is no run or no checkpoint, or they do not match.
-    """
+    """Loads the encoder of a run with the weights of its newest checkpoint."""
     config, _ = RunDir(Path(model_dir)).read_config()
     return encoder_from_model(load_model(model_dir), config)
 
@@ -70,11 +62,7 @@ def untrained_encoder(config: PretrainConfig) -> tuple[keras.Model, str]:
 
 
 def encoder_from_saved_model(path: str | Path) -> FrozenEncoder:
-    """Loads the encoder of a SavedModel of `simclr-tf export`.
-
-    Raises:
-        UserError: if it is not a SavedModel of an image encoder.
-    """
+    """Loads the encoder of a SavedModel of `simclr-tf export`."""
     try:
         loaded = tf.saved_model.load(str(path))
         spec = loaded.signatures["serving_default"].structured_input_signature[1]["images"]

@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Features
-from simclr_tf.evaluation.linear import LinearHead, cosine_optimizer, shuffled_batches
-from simclr_tf.evaluation.metrics import top_k, voc07_mean_average_precision
+from simclr_tf.evaluation.linear import LinearHead, shuffled_batches
+from simclr_tf.evaluation.metrics import METRIC_FUNCTIONS
 from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, ProtocolInputs
 from simclr_tf.training.schedule import resolve_steps
 
@@ -74,9 +74,8 @@ class Logistic:
 
     def predict(self, inputs: ProtocolInputs) -> list[Prediction]:
         """Fits the training split, which has at least two classes, and scores the test split."""
-        l2, parts, warning_lines = self.l2 or 1 / inputs.train.num_examples, [], []
-        if self.solver != "lbfgs":
-            parts.append(self.solver)
+        l2, warning_lines = self.l2 or 1 / inputs.train.num_examples, []
+        parts = [] if self.solver == "lbfgs" else [self.solver]
         if self.sweep:
             l2, sweep_warning = self._select_l2(inputs)
             parts.append(f"L2={l2:.2g}, chosen of {len(self.l2_values)}")
@@ -86,15 +85,10 @@ class Logistic:
                     f"logistic: the selected L2={l2:.2g} is an end point of the sweep"
                 )
         head = self.fit(inputs.train, inputs.num_classes, l2, seed=inputs.seed)
-        is_multi_label = inputs.train.labels.ndim == 2
-        return [
-            Prediction(
-                head.logits(inputs.test.features),
-                ", ".join(parts),
-                warning="; ".join(filter(None, (*warning_lines, head.warning))),
-                classifier=None if is_multi_label else head.fold_scaler(),
-            )
-        ]
+        warning = "; ".join(filter(None, (*warning_lines, head.warning)))
+        classifier = None if inputs.train.labels.ndim == 2 else head.fold_scaler()
+        scores = head.logits(inputs.test.features)
+        return [Prediction(scores, ", ".join(parts), warning, classifier)]
 
     def fit(
         self,
@@ -114,6 +108,7 @@ class Logistic:
         """Returns the selected L2 and a warning, or ""."""
         features, labels = inputs.train.features, inputs.train.labels
         multi_label = labels.ndim == 2
+        metric = METRIC_FUNCTIONS["11-point mAP" if multi_label else "top-1"]
         train_rows, val_rows = _train_val_split(labels, inputs.seed)
         part = Features(features[train_rows], labels[train_rows])
         val_features, val_labels = features[val_rows], labels[val_rows]
@@ -126,11 +121,7 @@ class Logistic:
         for l2 in self.l2_values[::-1]:  # strongest first: each fit starts from the previous one
             head = self.fit(part, inputs.num_classes, l2, head, inputs.seed)
             num_unconverged += bool(head.warning)
-            logits = head.logits(val_features)
-            if multi_label:
-                value = voc07_mean_average_precision(logits, val_labels)
-            else:
-                value = top_k(logits, val_labels)[0]
+            value = metric(head.logits(val_features), val_labels)
             if value > best:
                 best, selected = value, l2
         if not num_unconverged:
@@ -187,9 +178,8 @@ class Logistic:
         count, dims = train.features.shape
         batch = min(_ADAM_BATCH, count)
         steps = resolve_steps(count, batch, epochs=self.adam_epochs)
-        optimizer = cosine_optimizer("adam", self.adam_learning_rate, steps)
-        multi_label = train.labels.ndim == 2
-        head = LinearHead(dims, num_classes, optimizer, multi_label=multi_label, l2=l2)
+        multi_label, rate = train.labels.ndim == 2, self.adam_learning_rate
+        head = LinearHead(dims, num_classes, "adam", rate, steps, multi_label, l2)
         if start:
             head.kernel.assign(start.kernel)
             head.bias.assign(start.bias)

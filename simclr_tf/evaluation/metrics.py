@@ -6,19 +6,10 @@ import numpy as np
 
 
 def top_k(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Computes top-1 and top-5 accuracy.
+    """Returns top-1 and top-5 accuracy in [0, 1] of scores [M, C] for labels [M] or [M, C].
 
-    >>> import numpy as np
-    >>> from simclr_tf.evaluation.metrics import top_k
-    >>> top_k(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
-    (0.5, 1.0)
-
-    Args:
-        scores: [M, C], higher for more likely classes; of equal scores the first class counts.
-        labels: int [M]; or [M, C] of 1 (present), 0 and -1, where any present class is correct.
-
-    Returns:
-        (top-1, top-5) in [0, 1]; top-5 is 1 with fewer than six classes and one label per image.
+    Of equal scores the first class counts. With labels [M, C] of 1, 0 and -1, any class of label 1
+    is correct.
     """
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, :5]
     if labels.ndim == 2:
@@ -29,25 +20,18 @@ def top_k(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 
 def mean_per_class(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Computes the mean of the per-class accuracies over the classes among labels [M]."""
+    """Returns the mean of the per-class accuracies over the classes among labels [M]."""
     matrix = confusion_matrix(scores, labels, scores.shape[1])
     present = matrix.sum(axis=1) > 0
     return float(np.mean(matrix.diagonal()[present] / matrix.sum(axis=1)[present]))
 
 
 def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Computes VOC 2007's 11-point mean average precision.
+    """Returns VOC 2007's 11-point mean average precision of scores [M, C], in [0, 1].
 
     The average precision of a class is the mean, over the recalls 0, 0.1, … 1, of the best
-    precision at that recall or a higher one.
-
-    Args:
-        scores: [M, C].
-        labels: [M, C] of 1, 0 and -1. Images of label -1 (difficult objects only) are excluded
-            from their class, and classes without an image of label 1 from the mean.
-
-    Returns:
-        The mean in [0, 1].
+    precision at that recall or a higher one. Images of label -1 (difficult objects only) are
+    excluded from their class, and classes without an image of label 1 from the mean.
     """
     precisions = []
     for score, truth in zip(scores.T, labels.T, strict=True):
@@ -64,22 +48,7 @@ def voc07_mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> floa
 
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts the images of each true class (row) by predicted class (column).
-
-    >>> import numpy as np
-    >>> from simclr_tf.evaluation.metrics import confusion_matrix
-    >>> confusion_matrix(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]), 2)
-    array([[0, 0],
-           [1, 1]])
-
-    Args:
-        scores: [M, C].
-        labels: int [M].
-        num_classes: number of classes C.
-
-    Returns:
-        int64 [C, C].
-    """
+    """Counts the images of each true class (row) by predicted class (column): int64 [C, C]."""
     predictions = np.argmax(scores, axis=1)
     pairs = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)

@@ -1,6 +1,7 @@
 """Options of an evaluation; this module does not import TensorFlow."""
 
 import dataclasses
+import functools
 import math
 
 from simclr_tf.errors import UserError
@@ -12,6 +13,10 @@ BASELINES = ("pca", "random", "supervised")
 METRICS = ("top-1", "mean per class", "11-point mAP")
 TRANSFORMATIONS = ("color", "rotation", "noise", "sobel")
 
+_data, _protocol, _output = (
+    functools.partial(option, heading=heading) for heading in ("Data", "Protocols", "Output")
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalSource(OptionGroup):
@@ -21,11 +26,9 @@ class EvalSource(OptionGroup):
     encoder: str = option(
         "", "Exported SavedModel to evaluate instead of a run; requires output and dataset."
     )
-    output: str = option("", "Directory for the results of an exported encoder.", heading="Output")
-    table: bool = option(
-        False,
-        "Print a Markdown table of all results of the runs; protocols may then be empty.",
-        heading="Output",
+    output: str = _output("", "Directory for the results of an exported encoder.")
+    table: bool = _output(
+        False, "Print a Markdown table of all results of the runs; protocols may then be empty."
     )
 
     @property
@@ -60,107 +63,74 @@ class EvalOptions(OptionGroup):
     (20, 200)
     """
 
-    dataset: str = option("", "Labeled dataset. Default: the run's dataset.", heading="Data")
-    datasets: str = option(
-        "",
-        "Comma-separated datasets for transfer, each with its standard splits and metric.",
-        heading="Data",
+    dataset: str = _data("", "Labeled dataset. Default: the run's dataset.")
+    datasets: str = _data(
+        "", "Comma-separated datasets for transfer, each with its standard splits and metric."
     )
-    train_split: str = option(
-        "",
-        "Training split. Default: the run's split, or the dataset's standard split.",
-        heading="Data",
+    train_split: str = _data(
+        "", "Training split. Default: the run's split, or the dataset's standard split."
     )
-    eval_split: str = option(
-        "",
-        "Test split. Default: the run's split, or the dataset's standard split.",
-        heading="Data",
+    eval_split: str = _data(
+        "", "Test split. Default: the run's split, or the dataset's standard split."
     )
-    metric: str = option(
+    metric: str = _data(
         "",
         "Metric reported as `value`. Default: the dataset's standard metric.",
         choices=("", *METRICS),
-        heading="Data",
     )
-    data_dir: str = option(
-        "", "Directory of prepared TFDS datasets. Default: the run's directory.", heading="Data"
+    data_dir: str = _data("", "Directory of prepared TFDS datasets. Default: the run's directory.")
+    skip_unreadable: bool = _data(
+        False, "Skip files that are not readable images; always on if the run has it."
     )
-    skip_unreadable: bool = option(
-        False,
-        "Skip files that are not readable images; always on if the run has it.",
-        heading="Data",
+    label_fraction: float = _data(
+        1.0, "Fraction of the training labels to use, of each class.", min=1e-6, max=1.0
     )
-    label_fraction: float = option(
-        1.0,
-        "Fraction of the training labels to use, of each class.",
-        min=1e-6,
-        max=1.0,
-        heading="Data",
+    labels_per_class: int = _data(
+        0, "Number of training labels per class; above 0 it replaces label_fraction.", min=0
     )
-    labels_per_class: int = option(
-        0,
-        "Number of training labels per class; above 0 it replaces label_fraction.",
-        min=0,
-        heading="Data",
-    )
-    seed: int = option(0, "Seed of the label subset and of the protocols.", min=0, heading="Data")
-    protocols: str = option("knn,logistic", f"Any of {', '.join(PROTOCOLS)}.", heading="Protocols")
-    baselines: str = option(
+    seed: int = _data(0, "Seed of the label subset and of the protocols.", min=0)
+    protocols: str = _protocol("knn,logistic", f"Any of {', '.join(PROTOCOLS)}.")
+    baselines: str = _protocol(
         "",
         "Any of pca (of pixels), random (the untrained encoder), supervised (the encoder trained "
         "with labels for as many steps as the run, which takes as long).",
-        heading="Protocols",
     )
-    knn_k: str = option(
-        "200", "k-NN: number of neighbors, or several, comma-separated.", heading="Protocols"
+    knn_k: str = _protocol("200", "k-NN: number of neighbors, or several, comma-separated.")
+    knn_temperature: str = _protocol(
+        "0.1", "k-NN: temperature T of the vote exp(cosine / T), or several, comma-separated."
     )
-    knn_temperature: str = option(
-        "0.1",
-        "k-NN: temperature T of the vote exp(cosine / T), or several, comma-separated.",
-        heading="Protocols",
+    l2_sweep: bool = _protocol(
+        False, "Logistic: select L2 from 45 values on a held-out tenth of the training split."
     )
-    l2_sweep: bool = option(
-        False,
-        "Logistic: select L2 from 45 values on a held-out tenth of the training split.",
-        heading="Protocols",
-    )
-    logistic_solver: str = option(
+    logistic_solver: str = _protocol(
         "lbfgs",
         "Logistic: adam for datasets that are too large for L-BFGS.",
         choices=("lbfgs", "adam"),
-        heading="Protocols",
     )
-    linear_epochs: float = option(
-        90, "Linear: epochs over the training images.", min=1e-6, max=1e9, heading="Protocols"
+    linear_epochs: float = _protocol(
+        90, "Linear: epochs over the training images.", min=1e-6, max=1e9
     )
-    linear_batch_size: int = option(256, "Linear: images per step.", min=1, heading="Protocols")
-    linear_learning_rate: float = option(
+    linear_batch_size: int = _protocol(256, "Linear: images per step.", min=1)
+    linear_learning_rate: float = _protocol(
         0.1,
         "Linear: learning rate for a batch of 256; scaled by batch size / 256.",
         min=1e-6,
         max=1e9,
-        heading="Protocols",
     )
-    linear_features: str = option(
+    linear_features: str = _protocol(
         "augmented",
         "Linear: train on features of random crops and flips, as in the paper, or on the cached "
         "features of the unaugmented images, which is much faster.",
         choices=("augmented", "cached"),
-        heading="Protocols",
     )
-    probe_transformations: str = option(
-        ",".join(TRANSFORMATIONS),
-        "Probes: transformations to predict from h and g(h).",
-        heading="Protocols",
+    probe_transformations: str = _protocol(
+        ",".join(TRANSFORMATIONS), "Probes: transformations to predict from h and g(h)."
     )
-    eval_batch_size: int = option(
-        256, "Images per call of the encoder.", min=1, heading="Protocols"
-    )
-    save_classifier: bool = option(
+    eval_batch_size: int = _protocol(256, "Images per call of the encoder.", min=1)
+    save_classifier: bool = _output(
         False,
         "Save the logistic or linear classifier and export it with the encoder as signature "
         "`classify`.",
-        heading="Output",
     )
 
     def __post_init__(self):

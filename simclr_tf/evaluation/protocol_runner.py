@@ -27,8 +27,8 @@ def run_protocols(
 ) -> Iterator[Evaluation]:
     """Checks all inputs, then returns an iterator that runs every protocol on every encoder.
 
-    The features of an encoder are extracted once for all protocols. Features and predictions are
-    cached in `context.cache_dir`.
+    The features of an encoder are extracted once. They and the predictions are cached in
+    `context.cache_dir`.
 
     >>> import tensorflow as tf
     >>> from simclr_tf.data import open_source
@@ -47,9 +47,6 @@ def run_protocols(
         train, test: labeled splits.
         protocols: such as KNN() and Logistic().
         context: data and settings.
-
-    Returns:
-        An iterator over the evaluations.
 
     Raises:
         UserError: at once if options and splits do not match; while iterating if images or
@@ -115,12 +112,10 @@ def _predict_with_cache(
         start = time.monotonic()
         predictions = protocol.predict(inputs)
         seconds = extraction_seconds + time.monotonic() - start
-        arrays = {
-            f"{number} {name}": array
-            for number, prediction in enumerate(predictions)
-            for name, array in prediction.to_arrays().items()
-        }
-        return {"seconds": np.array(round(seconds, 3)), **arrays}
+        arrays = {"seconds": np.array(round(seconds, 3))}
+        for number, prediction in enumerate(predictions):
+            arrays |= {f"{number} {key}": value for key, value in prediction.to_arrays().items()}
+        return arrays
 
     by_number: dict[str, dict[str, np.ndarray]] = {}
     arrays = dict(load_or_compute(path, compute))

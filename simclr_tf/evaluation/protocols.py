@@ -121,11 +121,7 @@ class FittedClassifier:
 
     @classmethod
     def load(cls, path: Path) -> "FittedClassifier":
-        """Reads a file of `save`.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Reads a file of `save`; raises UserError if it is damaged."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 kernel, bias = file["kernel"], file["bias"]

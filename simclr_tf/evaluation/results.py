@@ -1,10 +1,9 @@
 """Evaluation results: records, confusion matrices, plots and TensorBoard."""
 
-import io
 import logging
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from simclr_tf.evaluation.metrics import (
 )
 from simclr_tf.evaluation.protocols import AffineClassifier
 from simclr_tf.runs.results_file import Record, append_evaluations, format_results
-from simclr_tf.utils.files import atomic_write, save_npz, slugify, truncate_filename, write_csv
+from simclr_tf.utils.files import atomic_path, save_npz, slugify, truncate_filename, write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -209,31 +208,16 @@ def _result_path(record: Record) -> str:
 def write_confusion(
     directory: Path, matrix: np.ndarray, class_names: Sequence[str], title: str
 ) -> None:
-    """Writes confusion.npz, confusion.csv and confusion.png.
-
-    Args:
-        directory: created if absent.
-        matrix: int [C, C], images by true class (row) and predicted class (column).
-        class_names: names of the C classes.
-        title: title of the plot.
-    """
+    """Writes confusion.npz, confusion.csv and confusion.png of counts by true class (row)."""
     save_npz(directory / _CONFUSION_FILE, matrix=matrix, class_names=np.array(class_names))
     rows = [[name, *counts] for name, counts in zip(class_names, matrix.tolist(), strict=True)]
     write_csv(directory / "confusion.csv", [["true class", *class_names], *rows])
-    file = io.BytesIO()
-    _draw_confusion(matrix, class_names, title).print_png(file)
-    atomic_write(directory / "confusion.png", file.getvalue())
+    with atomic_path(directory / "confusion.png") as temporary:
+        _draw_confusion(matrix, class_names, title).print_png(temporary)
 
 
 def read_confusion(directory: Path) -> tuple[np.ndarray, list[str]] | None:
-    """Reads the confusion matrix of a result directory.
-
-    Returns:
-        (matrix int [C, C], class names), or None if there is none.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
+    """Returns the confusion matrix [C, C] of a result directory and its class names, if any."""
     path = directory / _CONFUSION_FILE
     if not path.exists():
         return None
@@ -249,27 +233,30 @@ def read_confusion(directory: Path) -> tuple[np.ndarray, list[str]] | None:
 
 def write_per_class(directory: Path, matrix: np.ndarray, class_names: Sequence[str]) -> None:
     """Writes per_class.csv with the number of images and the accuracy of each class."""
-    images = matrix.sum(axis=1)
-    correct = matrix.diagonal()
-    accuracies = [f"{c / n:.4f}" if n else "" for c, n in zip(correct, images, strict=True)]
-    _write_per_class(directory, class_names, images, "accuracy", accuracies)
+    images, correct = matrix.sum(axis=1), matrix.diagonal()
+    _write_per_class(directory, class_names, images, "accuracy", lambda i: correct[i] / images[i])
 
 
 def write_average_precisions(
     directory: Path, scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> None:
     """Writes per_class.csv for labels [M, C] with images and average precision of each class."""
+
+    def precision(i: int) -> float:
+        return voc07_mean_average_precision(scores[:, [i]], labels[:, [i]])
+
     images = (labels > 0).sum(axis=0)
-    precisions = [
-        f"{voc07_mean_average_precision(scores[:, [i]], labels[:, [i]]):.4f}" if n else ""
-        for i, n in enumerate(images)
-    ]
-    _write_per_class(directory, class_names, images, "average precision", precisions)
+    _write_per_class(directory, class_names, images, "average precision", precision)
 
 
 def _write_per_class(
-    directory: Path, class_names: Sequence[str], images: np.ndarray, metric: str, values: list[str]
+    directory: Path,
+    class_names: Sequence[str],
+    images: np.ndarray,
+    metric: str,
+    value: Callable[[int], float],
 ) -> None:
+    values = [f"{value(i):.4f}" if count else "" for i, count in enumerate(images)]
     rows = zip(class_names, images.tolist(), values, strict=True)
     write_csv(directory / PER_CLASS_FILE, [["class", "images", metric], *rows])
 

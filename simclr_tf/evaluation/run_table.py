@@ -1,9 +1,9 @@
 """Table of the results of several runs, with seeds merged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any, NamedTuple
 
 from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, TrainingPlan, to_json
 from simclr_tf.errors import UserError
@@ -29,8 +29,7 @@ _CLASSIFIERS = {
 _HEADERS = ("classifier", "features", "encoder", "dims", "projection", "epochs", "labels")
 
 
-@dataclass(frozen=True)
-class _TableRow:
+class _TableRow(NamedTuple):
     """A row, equal for runs that differ only in their seeds."""
 
     table: tuple[str, ...]
@@ -43,15 +42,6 @@ def format_run_table(model_dirs: Sequence[str | Path]) -> str:
 
     Results of runs that differ only in their seeds share a row with their median, range and number.
     Rows that differ only in settings without a column name these settings.
-
-    Args:
-        model_dirs: run directories of pretraining, fine-tuning or distillation.
-
-    Returns:
-        The tables.
-
-    Raises:
-        UserError: if a directory is not a run, or there are no results.
     """
     values: dict[_TableRow, list[tuple[int, float]]] = {}
     for path in model_dirs:
@@ -88,27 +78,19 @@ def _read_rows(run: RunDir) -> dict[_TableRow, tuple[int, float]]:
         labels = plan.num_labels if protocol == "distill" else record["num_train"]
         cells = (classifier_label(record), features, *encoder, labels)
         settings = all_settings
-        if column in ("pca", "random"):
-            settings = _untrained_settings(config, column)
-        row = _TableRow(table, tuple(map(str, cells)), frozenset(settings.items()))
+        if column in ("pca", "random"):  # they depend on nothing that is trained
+            encoder_settings = to_json(config.encoder) if column == "random" else {}
+            settings = {"image_size": config.augmentation.image_size, **encoder_settings}
+        settings_as_text = frozenset((name, str(value)) for name, value in settings.items())
+        row = _TableRow(table, tuple(map(str, cells)), settings_as_text)
         rows[row] = (config.optimization.seed, record["value"])
     return rows
 
 
-def _settings(prefix: str, config: PretrainConfig, plan: TrainingPlan) -> dict[str, str]:
-    settings = {
-        prefix + name.removeprefix("--"): str(value)
-        for name, value in identity_settings(config, plan).items()
-    }
-    del settings[f"{prefix}seed"]
-    return settings
-
-
-def _untrained_settings(config: PretrainConfig, column: str) -> dict[str, str]:
-    """Returns the settings that a baseline without training depends on."""
-    encoder = to_json(config.encoder) if column == "random" else {}
-    size = {"image_size": str(config.augmentation.image_size)}
-    return size | {name: str(value) for name, value in encoder.items()}
+def _settings(prefix: str, config: PretrainConfig, plan: TrainingPlan) -> dict[str, Any]:
+    settings = identity_settings(config, plan).items()
+    named = {prefix + name.removeprefix("--"): value for name, value in settings}
+    return {name: value for name, value in named.items() if name != f"{prefix}seed"}
 
 
 def _epochs(plan: TrainingPlan | None, steps: int) -> str:

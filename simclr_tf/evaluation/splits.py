@@ -47,11 +47,6 @@ class Splits:
             lookup_transfer_dataset(data.dataset).metric,
         )
 
-    @classmethod
-    def for_exported_model(cls, image_size: int) -> "Splits":
-        """Returns splits without a dataset, with the storage size of a run at `image_size`."""
-        return cls("", "", "", storage_size=round(1.5 * image_size))
-
     def override(self, options: EvalOptions, dataset: str) -> "Splits":
         """Returns the splits of a dataset.
 
@@ -70,23 +65,19 @@ class Splits:
             skip_unreadable=options.skip_unreadable or self.skip_unreadable,
         )
 
-    def open(self) -> tuple[ImageSource, ImageSource]:
-        """Opens both splits.
-
-        Raises:
-            UserError: if a split cannot be opened.
-        """
-        train, test = (
-            open_source(
-                self.dataset,
-                split,
-                data_dir=self.data_dir or None,
-                storage_size=self.storage_size,
-                skip_unreadable=self.skip_unreadable,
-            )
-            for split in (self.train_split, self.test_split)
+    def open_split(self, split: str) -> ImageSource:
+        """Opens a split of the dataset."""
+        return open_source(
+            self.dataset,
+            split,
+            data_dir=self.data_dir or None,
+            storage_size=self.storage_size,
+            skip_unreadable=self.skip_unreadable,
         )
-        return train, test
+
+    def open(self) -> tuple[ImageSource, ImageSource]:
+        """Opens both splits."""
+        return self.open_split(self.train_split), self.open_split(self.test_split)
 
     def open_with_options(self, options: EvalOptions) -> tuple[ImageSource, ImageSource]:
         """Opens both splits, the training split reduced to the label budget of `options`."""
@@ -110,11 +101,7 @@ class Splits:
 
 
 def check_evaluation(data: Data, protocols: Sequence[EvaluationProtocol]) -> None:
-    """Checks that a run with these data options can be evaluated, before it is trained.
-
-    Raises:
-        UserError: if it cannot.
-    """
+    """Checks that a run with these data options can be evaluated, before it is trained."""
     splits = Splits.from_config(data)
     train, test = splits.open()
     check_splits(train, test, protocols, splits.context())
@@ -126,18 +113,10 @@ def check_splits(
     protocols: Sequence[EvaluationProtocol],
     context: EvalContext,
 ) -> tuple[str, ...]:
-    """Checks two splits by their labels, without decoding images.
-
-    Returns:
-        The class names of both.
-
-    Raises:
-        UserError: if a split has images without labels, the classes differ or are fewer than two,
-            the training split lacks a class of the test split, the metric does not match the
-            labels, or a protocol needs more images.
-    """
-    dataset, splits = context.dataset, (context.train_split, context.test_split)
-    for split, source in zip(splits, (train, test), strict=True):
+    """Checks labels, classes, metric and protocols without decoding images; returns the classes."""
+    dataset = context.dataset
+    splits = ((context.train_split, train), (context.test_split, test))
+    for split, source in splits:
         if not source.class_names:
             raise UserError(
                 f"--dataset={dataset}: split {split!r} has no labels, which evaluation requires. "
@@ -146,8 +125,8 @@ def check_splits(
     class_names = tuple(train.class_names or ())
     if class_names != tuple(test.class_names or ()):
         raise UserError(
-            f"--dataset={dataset}: splits {splits[0]!r} and {splits[1]!r} have different classes. "
-            "Fix: choose splits with the same classes"
+            f"--dataset={dataset}: splits {context.train_split!r} and {context.test_split!r} have "
+            "different classes. Fix: choose splits with the same classes"
         )
     if len(class_names) < 2:
         raise UserError(
@@ -164,22 +143,18 @@ def check_splits(
         )
     for protocol in protocols:
         protocol.check(train.num_examples)
-    _check_labels(train.labels(), test.labels(), class_names, context)
-    return class_names
-
-
-def _check_labels(
-    train: np.ndarray, test: np.ndarray, class_names: tuple[str, ...], context: EvalContext
-) -> None:
-    for split, labels in ((context.train_split, train), (context.test_split, test)):
+    present = []
+    for split, source in splits:
+        labels = source.labels()
         if labels.ndim == 1 and (labels < 0).any():
             raise UserError(
-                f"--dataset={context.dataset}: split {split!r} has images without a label. "
+                f"--dataset={dataset}: split {split!r} has images without a label. "
                 "Fix: choose a split in which every image has one"
             )
-    train_classes, test_classes = (
-        np.flatnonzero((x > 0).any(0)) if x.ndim == 2 else np.unique(x) for x in (train, test)
-    )
+        present.append(
+            np.flatnonzero((labels > 0).any(0)) if labels.ndim == 2 else np.unique(labels)
+        )
+    train_classes, test_classes = present
     if len(train_classes) < 2:
         found = "no class"
         if len(train_classes):
@@ -190,8 +165,8 @@ def _check_labels(
         )
     if not len(test_classes):
         raise UserError(
-            f"--eval_split={context.test_split}: no image of --dataset={context.dataset} has a "
-            "class. Fix: choose a larger split"
+            f"--eval_split={context.test_split}: no image of --dataset={dataset} has a class. "
+            "Fix: choose a larger split"
         )
     unknown = np.setdiff1d(test_classes, train_classes)
     if len(unknown):
@@ -200,3 +175,4 @@ def _check_labels(
             f"{context.test_split!r}, such as {class_names[unknown[0]]!r}. "
             "Fix: choose a larger training split"
         )
+    return class_names

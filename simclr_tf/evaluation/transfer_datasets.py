@@ -5,14 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TransferDataset:
-    """A dataset with its standard splits and metric.
+    """A dataset with its standard splits (or "") and metric, by its name in the paper.
 
-    Attributes:
-        name: name in the paper.
-        dataset: TFDS name, or "" for a folder:PATH that ends with `folder`.
-        train_split, test_split: standard splits, or "".
-        metric: standard metric.
-        folder: name of the folder of a dataset that is not in TFDS.
+    `dataset` is the TFDS name, or "" for a folder:PATH that ends with `folder`.
     """
 
     name: str
@@ -49,17 +44,9 @@ _IMAGENET = tuple(
 
 
 def lookup_transfer_dataset(dataset: str) -> TransferDataset:
-    """Returns the standard splits and metric of a dataset.
+    """Returns the standard splits and metric of a TFDS name (ignoring a version) or folder:PATH.
 
-    >>> from simclr_tf.evaluation.transfer_datasets import lookup_transfer_dataset
-    >>> lookup_transfer_dataset("food101").test_split
-    'validation'
-
-    Args:
-        dataset: TFDS name (a version after a colon is ignored), or folder:PATH.
-
-    Returns:
-        The entry; for an unknown dataset one with top-1 and empty splits.
+    For an unknown dataset the metric is top-1 and the splits are empty.
     """
     folder_name = ""
     if dataset.startswith("folder:"):

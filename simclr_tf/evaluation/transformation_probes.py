@@ -5,8 +5,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +21,12 @@ from simclr_tf.augment.ops import gaussian_noise, rotate90, sobel
 from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches
 from simclr_tf.data.base import content_hash
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.features import load_or_compute, require_finite, trace_per_shape
+from simclr_tf.evaluation.features import (
+    load_or_compute,
+    require_finite,
+    sample_evenly,
+    trace_per_shape,
+)
 from simclr_tf.evaluation.results import EvalContext, Evaluation, make_evaluation
 
 _MIN_IMAGES = 40
@@ -33,77 +37,38 @@ _HIDDEN_WIDTH = 256
 OutputsFn = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
 
 
-@dataclass(frozen=True)
-class _Transformation:
+class _Transformation(NamedTuple):
     """`apply(images, labels int32 [N], seed, offset)` transforms each image by its label."""
 
     class_names: tuple[str, ...]
     apply: Callable[..., tf.Tensor]
 
 
-def _where_label_is_1(labels, changed, images):
-    return tf.where(labels[:, tf.newaxis, tf.newaxis, tf.newaxis] == 1, changed, images)
+def _where_label_is_1(change: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Returns a transformation of the images of label 1 by `change(images, seed, offset)`."""
+
+    def apply(images, labels, seed, offset):
+        is_1 = labels[:, tf.newaxis, tf.newaxis, tf.newaxis] == 1
+        return tf.where(is_1, change(images, seed, offset), images)
+
+    return apply
 
 
-def _to_gray(images):
+def _to_gray(images, *_):
     return tf.image.grayscale_to_rgb(tf.image.rgb_to_grayscale(images))
+
+
+def _add_noise(images, seed, offset):
+    return gaussian_noise(images, _NOISE_STD, seed, offset)
 
 
 # Keys: options.TRANSFORMATIONS.
 TRANSFORMATION_FUNCTIONS = {
-    "color": _Transformation(
-        ("original", "grayscale"), lambda x, y, *_: _where_label_is_1(y, _to_gray(x), x)
-    ),
+    "color": _Transformation(("original", "grayscale"), _where_label_is_1(_to_gray)),
     "rotation": _Transformation(("0°", "90°", "180°", "270°"), lambda x, y, *_: rotate90(x, y)),
-    "noise": _Transformation(
-        ("original", "noisy"),
-        lambda x, y, seed, offset: _where_label_is_1(
-            y, gaussian_noise(x, _NOISE_STD, seed, offset), x
-        ),
-    ),
-    "sobel": _Transformation(
-        ("original", "Sobel"), lambda x, y, *_: _where_label_is_1(y, sobel(x), x)
-    ),
+    "noise": _Transformation(("original", "noisy"), _where_label_is_1(_add_noise)),
+    "sobel": _Transformation(("original", "Sobel"), _where_label_is_1(lambda x, *_: sobel(x))),
 }
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """Predictions of one transformation from one representation.
-
-    Attributes:
-        transformation: name of the transformation.
-        representation: name of the representation.
-        class_names: variants of the transformation.
-        scores: [M, C] for the test images.
-        labels: applied variants, int [M].
-        num_train: number of training images.
-        seconds: wall-clock time.
-        warning: message for the user, or "".
-    """
-
-    transformation: str
-    representation: str
-    class_names: tuple[str, ...]
-    scores: np.ndarray
-    labels: np.ndarray
-    num_train: int
-    seconds: float
-    warning: str = ""
-
-    def to_evaluation(self, context: EvalContext) -> Evaluation:
-        """Returns the result as an evaluation, named probe:TRANSFORMATION/REPRESENTATION."""
-        protocol = f"probe:{self.transformation}"
-        return make_evaluation(
-            dataclasses.replace(context, metric="top-1"),
-            self.scores,
-            self.labels,
-            protocol=f"{protocol}/{self.representation}" if self.representation else protocol,
-            num_train=self.num_train,
-            seconds=self.seconds,
-            setting=context.describe(),
-            warning=self.warning,
-        )
 
 
 def check_probes(train: ImageSource, test: ImageSource) -> None:
@@ -120,44 +85,27 @@ def probe_transformations(
     outputs_fn: OutputsFn,
     train: ImageSource,
     test: ImageSource,
-    image_size: int,
     transformations: Sequence[str],
-    *,
-    batch_size: int = 256,
-    seed: int = 0,
-    cache_dir: Path | None = None,
+    context: EvalContext,
     fingerprint: str = "",
+    *,
     max_train: int = 10_000,
     max_test: int = 2_000,
-) -> Iterator[ProbeResult]:
+) -> Iterator[tuple[Evaluation, tuple[str, ...]]]:
     """Trains an MLP with a hidden layer of 256 for each transformation and representation.
 
     Each image is shown in one variant, sampled with equal frequency: color or grayscale; rotated by
     0, 90, 180 or 270 degrees; unchanged or with normal noise of 0.1; unchanged or Sobel-filtered.
-
-    Args:
-        outputs_fn: returns the representations.
-        train, test: splits, labeled or not; see `check_probes`.
-        image_size: side length S in pixels.
-        transformations: names of the transformations.
-        batch_size: images per call.
-        seed: seed of the variants, the noise and the MLP.
-        cache_dir: directory of the result cache; None disables it.
-        fingerprint: cache key of the representations.
-        max_train, max_test: maximum number of images, evenly spaced in the splits.
-
-    Yields:
-        The results in the order of the transformations.
-
-    Raises:
-        UserError: while iterating, if an image cannot be read or a feature is not finite.
+    Yields evaluations named probe:TRANSFORMATION/REPRESENTATION with the names of the variants.
+    `fingerprint` is the cache key of the representations; larger splits are sampled evenly.
     """
-    splits = [_subsample(train, max_train), _subsample(test, max_test)]
+    splits = [sample_evenly(train, max_train), sample_evenly(test, max_test)]
+    seed = context.seed
 
     def compute(name: str) -> dict[str, np.ndarray]:
         start = time.monotonic()
         (train_features, train_labels), (test_features, test_labels) = (
-            _extract_transformed(outputs_fn, source, image_size, name, batch_size, seed + i)
+            _extract_transformed(outputs_fn, source, name, context, seed + i)
             for i, source in enumerate(splits)
         )
         extraction = time.monotonic() - start
@@ -175,37 +123,27 @@ def probe_transformations(
 
     for name in transformations:
         path = None
-        if cache_dir is not None:
-            data_key = (train.fingerprint(), test.fingerprint(), image_size, seed)
-            key = content_hash(__version__, fingerprint, *data_key)
-            path = cache_dir / f"probe-{name}-{key[:16]}.npz"
+        if context.cache_dir is not None:
+            data_key = (train.fingerprint(), test.fingerprint(), context.image_size, seed)
+            cache_key = content_hash(__version__, fingerprint, *data_key)
+            path = context.cache_dir / f"probe-{name}-{cache_key[:16]}.npz"
         arrays = load_or_compute(path, functools.partial(compute, name))
         for key in [k.removesuffix(" scores") for k in arrays if k.endswith(" scores")]:
-            yield ProbeResult(
-                name,
-                key,
-                TRANSFORMATION_FUNCTIONS[name].class_names,
+            evaluation = make_evaluation(
+                dataclasses.replace(context, metric="top-1"),
                 arrays[f"{key} scores"],
                 arrays["labels"],
-                int(arrays["num_train"]),
-                float(arrays[f"{key} seconds"]),
-                str(arrays[f"{key} notice"]),
+                protocol=f"probe:{name}/{key}" if key else f"probe:{name}",
+                num_train=int(arrays["num_train"]),
+                seconds=float(arrays[f"{key} seconds"]),
+                setting=context.describe(),
+                warning=str(arrays[f"{key} notice"]),
             )
-
-
-def _subsample(source: ImageSource, max_count: int) -> ImageSource:
-    if source.num_examples <= max_count:
-        return source
-    return source.subset(np.linspace(0, source.num_examples - 1, max_count).astype(np.int64))
+            yield evaluation, TRANSFORMATION_FUNCTIONS[name].class_names
 
 
 def _extract_transformed(
-    outputs_fn: OutputsFn,
-    source: ImageSource,
-    image_size: int,
-    name: str,
-    batch_size: int,
-    seed: int,
+    outputs_fn: OutputsFn, source: ImageSource, name: str, context: EvalContext, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns every representation of every transformed image, and the applied variants."""
     transformation = TRANSFORMATION_FUNCTIONS[name]
@@ -214,16 +152,15 @@ def _extract_transformed(
 
     @trace_per_shape
     def extract(images, aspect, labels, offset):
-        images = eval_transform(images, image_size, aspect)
+        images = eval_transform(images, context.image_size, aspect)
         return outputs_fn(transformation.apply(images, labels, view_seed(seed, 0, 0), offset))
 
     parts: list[dict[str, np.ndarray]] = []
     with decode_errors_name_image(source):
-        for number, batch in enumerate(sequential_batches(source, batch_size)):
-            offset = number * batch_size
-            images, aspect = batch["image"], batch.get("aspect")
+        for number, batch in enumerate(sequential_batches(source, context.batch_size)):
+            offset, images = number * context.batch_size, batch["image"]
             labels = tf.constant(all_labels[offset : offset + len(images)], tf.int32)
-            outputs = extract(images, aspect, labels, tf.constant(offset))
+            outputs = extract(images, batch.get("aspect"), labels, tf.constant(offset))
             parts.append({key: value.numpy() for key, value in outputs.items()})
             for values in parts[-1].values():
                 require_finite(values, offset, source)
@@ -233,6 +170,7 @@ def _extract_transformed(
 def _fit_mlp(
     train_features: np.ndarray, train_labels: np.ndarray, test_features: np.ndarray, seed: int
 ) -> tuple[np.ndarray, str]:
+    """Returns the scores of the test images, and a warning or ""."""
     mlp = MLPClassifier((_HIDDEN_WIDTH,), early_stopping=True, random_state=seed, max_iter=100)
     model = make_pipeline(StandardScaler(), mlp)
     # One thread, as in logistic.py.

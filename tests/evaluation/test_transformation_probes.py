@@ -9,11 +9,14 @@ import tensorflow as tf
 from simclr_tf.data import open_source, sequential_batches
 from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation import EvalContext
 from simclr_tf.evaluation.transformation_probes import (
     TRANSFORMATION_FUNCTIONS,
     check_probes,
     probe_transformations,
 )
+
+CONTEXT = EvalContext("shapes", "train", "test", image_size=32)
 
 
 def _outputs(images):
@@ -40,8 +43,12 @@ def found():
     # Light comes from the left, so that brightness by position predicts the rotation.
     light = np.linspace(1.0, 0.2, 32, dtype=np.float32)[None, None, :, None]
     train, test = (_scale_images(source, light) for source in (train, test))
-    probed = probe_transformations(_outputs, train, test, 32, list(TRANSFORMATION_FUNCTIONS))
-    return {(p.transformation, p.representation): p for p in probed}
+    names = list(TRANSFORMATION_FUNCTIONS)
+    probed = list(probe_transformations(_outputs, train, test, names, CONTEXT))
+    for evaluation, class_names in probed:
+        name = evaluation.protocol.removeprefix("probe:").partition("/")[0]
+        assert class_names == TRANSFORMATION_FUNCTIONS[name].class_names
+    return {tuple(e.protocol.removeprefix("probe:").split("/")): e for e, _ in probed}
 
 
 def _accuracy(probed):
@@ -88,17 +95,16 @@ def test_results_are_cached_by_their_inputs(tmp_path):
         return {"": tf.reduce_mean(images, [1, 2])}
 
     def probe(fingerprint="a", seed=0, source=train):
-        settings = {"seed": seed, "cache_dir": tmp_path, "fingerprint": fingerprint}
-        (probed,) = probe_transformations(outputs_fn, source, test, 16, ["color"], **settings)
-        return probed
+        context = dataclasses.replace(CONTEXT, image_size=16, seed=seed, cache_dir=tmp_path)
+        probed = probe_transformations(outputs_fn, source, test, ["color"], context, fingerprint)
+        ((evaluation, _),) = probed
+        return evaluation
 
     first, computed = probe(), len(calls)
     again = probe()
     assert len(calls) == computed
     np.testing.assert_array_equal(first.scores, again.scores)
-    assert dataclasses.replace(again, scores=0, labels=0) == dataclasses.replace(
-        first, scores=0, labels=0
-    )
+    assert (again.record(), again.warning) == (first.record(), first.warning)
     for changes in ({"fingerprint": "b"}, {"seed": 1}, {"source": test}):
         computed = len(calls)
         probe(**changes)
@@ -106,10 +112,9 @@ def test_results_are_cached_by_their_inputs(tmp_path):
 
 
 def test_representation_that_is_not_finite_is_refused():
+    def outputs_fn(images):
+        return {"": tf.reduce_mean(images, [1, 2]) / 0.0}
+
     test = open_source("shapes", "test[:40]")
     with pytest.raises(UserError, match="not finite"):
-        list(
-            probe_transformations(
-                lambda images: {"": tf.reduce_mean(images, [1, 2]) / 0.0}, test, test, 16, ["color"]
-            )
-        )
+        next(probe_transformations(outputs_fn, test, test, ["color"], CONTEXT))
