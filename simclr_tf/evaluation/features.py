@@ -140,7 +140,7 @@ class FeatureExtractor:
 def extract_features(
     encoder: Encoder, source: ImageSource, image_size: int, batch_size: int = 256
 ) -> Features:
-    """Computes the features of one split; see `FeatureExtractor`.
+    """Computes the features of one split; arguments and errors are those of `FeatureExtractor`.
 
     >>> import tensorflow as tf
     >>> from simclr_tf.data import open_source
@@ -148,18 +148,6 @@ def extract_features(
     >>> images = open_source("shapes", "test[:6]", storage_size=24)
     >>> extract_features(lambda x, training: tf.reduce_max(x, [1, 2]), images, 16).labels.shape
     (6,)
-
-    Args:
-        encoder: called on float32 images [batch_size, S, S, 3] in [0, 1].
-        source: the split.
-        image_size: side length S in pixels.
-        batch_size: images per call.
-
-    Returns:
-        The features and labels.
-
-    Raises:
-        UserError: if an image cannot be read or the outputs are unusable.
     """
     return FeatureExtractor(encoder, image_size, batch_size)(source)
 
@@ -191,7 +179,7 @@ class FeatureStore:
     @property
     def is_complete(self) -> bool:
         """True if the directory contains all rows."""
-        return self._directory is not None and self._final_path("labels").exists()
+        return self._directory is not None and self._path("labels").exists()
 
     def add(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Adds the next rows: float32 [n, D] and int64 [n] or [n, C]."""
@@ -211,7 +199,7 @@ class FeatureStore:
             return
         features, labels = zip(*self._pending, strict=True)
         for kind, rows in (("features", features), ("labels", labels)):
-            path = self._part_path(kind, self._num_flushed)
+            path = self._path(kind, self._num_flushed)
             with atomic_path(path) as temporary:
                 np.save(temporary, np.concatenate(rows), allow_pickle=False)
         self._starts.append(self._num_flushed)
@@ -223,32 +211,31 @@ class FeatureStore:
             return
         self.flush()
         for kind in ("features", "labels"):  # labels.npy marks the directory as complete
-            final = self._final_path(kind)
+            final = self._path(kind)
             temporary = final.with_suffix(".incomplete")
-            first = _open_npy(self._part_path(kind, 0))
-            joined = np.lib.format.open_memmap(
-                temporary, "w+", first.dtype, (self._num_rows, *first.shape[1:])
-            )
+            first = _open_npy(self._path(kind, 0))
+            shape = (self._num_rows, *first.shape[1:])
+            joined = np.lib.format.open_memmap(temporary, "w+", first.dtype, shape)
             for start in self._starts:
-                part = _open_npy(self._part_path(kind, start))
+                part = _open_npy(self._path(kind, start))
                 joined[start : start + len(part)] = part
             joined.flush()
             del joined
             temporary.replace(final)
         for start in self._starts:
             for kind in ("features", "labels"):
-                self._part_path(kind, start).unlink()
+                self._path(kind, start).unlink()
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns (features [N, D], labels [N] or [N, C]) after all rows have been added."""
         if self._directory is None:
             features, labels = zip(*self._pending, strict=True)
             return np.concatenate(features), np.concatenate(labels)
-        features = _open_npy(self._final_path("features"))
-        return features, np.array(_open_npy(self._final_path("labels")))
+        features = _open_npy(self._path("features"))
+        return features, np.array(_open_npy(self._path("labels")))
 
     def _load_part(self, start: int) -> tuple[np.ndarray, np.ndarray] | None:
-        paths = [self._part_path(kind, start) for kind in ("features", "labels")]
+        paths = [self._path(kind, start) for kind in ("features", "labels")]
         if not all(path.exists() for path in paths):
             return None
         try:
@@ -257,13 +244,10 @@ class FeatureStore:
             return None
         return (features, labels) if len(features) == len(labels) else None
 
-    def _part_path(self, kind: str, start: int) -> Path:
+    def _path(self, kind: str, start: int | None = None) -> Path:
+        """Returns the path of a part, or without `start` of all rows."""
         assert self._directory is not None
-        return self._directory / f"part-{start:09}-{kind}.npy"
-
-    def _final_path(self, kind: str) -> Path:
-        assert self._directory is not None
-        return self._directory / f"{kind}.npy"
+        return self._directory / (f"{kind}.npy" if start is None else f"part-{start:09}-{kind}.npy")
 
 
 def _open_npy(path: Path) -> np.ndarray:

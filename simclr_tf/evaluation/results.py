@@ -109,11 +109,8 @@ def make_evaluation(
     >>> make_evaluation(context, np.eye(2), np.array([0, 0]), **fields).value
     0.5
 
-    Args:
-        context: data and settings.
-        scores: [M, C], higher for more likely classes.
-        labels: int [M], or [M, C] of 1, 0 and -1.
-        fields: further fields of `Evaluation`.
+    Scores are higher for more likely classes; labels are int [M], or [M, C] of 1, 0 and -1.
+    `fields` are the other fields of `Evaluation`.
     """
     top1, top5 = top_k(scores, labels)
     return Evaluation(
@@ -135,10 +132,8 @@ def make_evaluation(
 class ResultWriter:
     """Writes evaluations to a run directory as soon as they are computed.
 
-    Args:
-        directory: gets evaluations.json, tensorboard/ and evaluations/STEP-DATASET-…-PROTOCOL-…/
-            with per_class.csv and, for up to 1,000 classes and one label per image, confusion.npz,
-            confusion.csv and confusion.png.
+    The directory gets evaluations.json, tensorboard/ and evaluations/STEP-DATASET-…-PROTOCOL-…/
+    with per_class.csv and, for up to 1,000 classes and one label per image, confusion.{npz,csv,png}.
     """
 
     def __init__(self, directory: Path):

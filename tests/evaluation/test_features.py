@@ -22,10 +22,8 @@ from simclr_tf.evaluation.features import (
 def _source(count=10, size=8, labeled=True):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    if not labeled:
-        return images, ArraySource("random", images)
-    labels = rng.integers(0, 3, count)
-    return images, ArraySource("random", images, labels, ("a", "b", "c"))
+    labels = (rng.integers(0, 3, count), ("a", "b", "c")) if labeled else ()
+    return images, ArraySource("random", images, *labels)
 
 
 def _flatten(batch, training):
@@ -51,11 +49,16 @@ def test_features_are_in_order_and_come_from_one_graph():
     assert shapes == [(4, 8, 8, 3)]
 
 
-def test_images_are_resized_to_image_size():
-    _, source = _source(count=3, size=8)
-    found = extract_features(_flatten, source, image_size=6, batch_size=2)
-    assert found.features.shape == (3, 6 * 6 * 3)
+def test_unlabeled_images_are_resized_and_half_precision_features_become_float32():
+    _, source = _source(count=3, size=8, labeled=False)
+
+    def encoder(batch, training):
+        return tf.cast(_flatten(batch, training), tf.bfloat16)
+
+    found = extract_features(encoder, source, image_size=6, batch_size=2)
+    assert found.features.shape == (3, 6 * 6 * 3) and found.features.dtype == np.float32
     assert found.features.min() >= 0 and found.features.max() <= 1
+    assert (found.labels == -1).all()
 
 
 def test_encoder_runs_in_inference_mode_and_does_not_change():
@@ -79,20 +82,6 @@ def test_extractor_uses_changed_weights():
     before = extract(source).features
     model.set_weights([2 * w for w in model.get_weights()])
     np.testing.assert_allclose(extract(source).features, 2 * before, rtol=1e-5)
-
-
-def test_half_precision_features_become_float32():
-    _, source = _source()
-    found = extract_features(
-        lambda batch, training: tf.cast(batch[:, 0, 0], tf.bfloat16), source, 8, batch_size=4
-    )
-    assert found.features.dtype == np.float32
-
-
-def test_labels_are_minus_one_without_labels():
-    _, source = _source(labeled=False)
-    found = extract_features(_flatten, source, 8, batch_size=4)
-    assert (found.labels == -1).all() and found.num_examples == 10
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -169,9 +158,7 @@ def test_cache_path_depends_on_weights_images_and_size(tmp_path):
     changed = ArraySource("random", images, source.labels(), source.class_names)
     paths = {path(), path(fingerprint="other"), path(size=6), path(changed)}
     paths.add(path(source.subset(np.arange(9))))
-    assert len(paths) == 5
-    _, same = _source(count=10)
-    assert path(same, batch_size=7) in paths
+    assert len(paths) == 5 and path(_source(count=10)[1], batch_size=7) == path()
 
 
 def test_weights_hash_depends_on_every_variable():
@@ -218,11 +205,8 @@ def test_store_writes_parts_by_size_and_reads_them_in_order(tmp_path):
 def test_features_that_are_not_finite_are_not_cached(tmp_path):
     _, source = _source(count=8)
 
-    def broken(batch, training):
-        return tf.reshape(batch, [batch.shape[0], -1]) / 0.0
-
     with pytest.raises(UserError, match="not finite"):
-        _cached(broken, tmp_path)(source)
+        _cached(lambda batch, training: _flatten(batch, training) / 0.0, tmp_path)(source)
     assert not list(tmp_path.glob("*/*"))
 
 

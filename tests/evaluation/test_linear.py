@@ -12,17 +12,7 @@ from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Features, extract_features
 from simclr_tf.evaluation.linear import Linear, shuffled_batches
 from simclr_tf.evaluation.protocols import ProtocolInputs
-
-NAMES = ("red", "green", "blue")
-
-
-def _source(count, seed):
-    """Images whose class is their strongest color, anywhere they are cropped."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 3
-    images = rng.integers(0, 60, (count, 8, 8, 3), dtype=np.uint8)
-    images[np.arange(count), :, :, labels] += 120
-    return ArraySource(f"colors {seed}", images, labels, NAMES)
+from tests.evaluation.color_images import NAMES, color_source
 
 
 def _encoder():
@@ -38,7 +28,7 @@ def _encoder():
 
 
 def _inputs(encoder, work_dir=None):
-    train, test = _source(48, 0), _source(30, 1)
+    train, test = color_source(np.arange(48) % 3, 0), color_source(np.arange(30) % 3, 1)
     return ProtocolInputs(
         extract_features(encoder, train, 8),
         extract_features(encoder, test, 8),

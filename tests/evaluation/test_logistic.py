@@ -72,12 +72,6 @@ def test_fit_equals_the_minimized_likelihood(c, solver):
     assert (_ranked(answer)[:, 0] == expected[:, 0]).mean() > 0.98
 
 
-def test_default_penalty_equals_scikit_learns():
-    train, test = _data()
-    explicit = _fit(train, test, 7, l2=1 / 150)
-    np.testing.assert_allclose(_fit(train, test, 7).scores, explicit.scores)
-
-
 @pytest.mark.parametrize("classes", [(0, 1), (0, 1, 2, 3, 4, 5, 6)])
 def test_classifier_takes_features_that_are_not_standardized(classes):
     train, test = _data(classes=classes)

@@ -10,37 +10,17 @@ from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import KNN, EvalContext, Linear, Logistic, run_protocols
 from simclr_tf.evaluation.metrics import voc07_mean_average_precision
+from tests.evaluation.color_images import NAMES, color_source
 
-NAMES = ("red", "green", "blue")
 PROTOCOLS = (KNN(k=(5,)), Logistic())
 RECORD_KEYS = [
-    "protocol",
-    "dataset",
-    "train_split",
-    "test_split",
-    "top1",
-    "top5",
-    "num_train",
-    "num_test",
-    "step",
-    "seconds",
-    "setting",
-    "metric",
-    "value",
+    *("protocol", "dataset", "train_split", "test_split", "top1", "top5", "num_train"),
+    *("num_test", "step", "seconds", "setting", "metric", "value"),
 ]
 
 
-def _split(labels, seed, names=NAMES):
-    """Images whose class is their strongest color."""
-    rng = np.random.default_rng(seed)
-    labels = np.asarray(labels)
-    images = rng.integers(0, 60, (len(labels), 8, 8, 3), dtype=np.uint8)
-    images[np.arange(len(labels)), :, :, np.maximum(labels, 0)] += 120
-    return ArraySource(f"colors {seed}", images, labels, names)
-
-
 def _splits(train=(0, 1, 2) * 7, test=(0, 1, 2) * 4):
-    return _split(train, seed=0), _split(test, seed=1)
+    return color_source(train, seed=0), color_source(test, seed=1)
 
 
 def _color(images, training):
@@ -63,12 +43,8 @@ def _evaluate(encoder=_color, splits=None, protocols=PROTOCOLS, random=None, **c
 
 def test_every_protocol_runs_on_every_encoder():
     found = list(_evaluate(random=_noise))
-    assert [e.protocol for e in found] == [
-        "knn",
-        "logistic",
-        "knn/random",
-        "logistic/random",
-    ]
+    names = ["knn", "logistic", "knn/random", "logistic/random"]
+    assert [e.protocol for e in found] == names
     by_name = {e.protocol: e for e in found}
     assert by_name["knn"].top1 == by_name["logistic"].top1 == 1.0
     assert by_name["knn/random"].top1 < 0.9
@@ -151,11 +127,11 @@ UNLABELED = ArraySource("none", np.zeros((9, 8, 8, 3), np.uint8))
         ({"splits": (_splits()[0], UNLABELED)}, "--dataset=colors: split 'test' has no labels"),
         ({"splits": (UNLABELED, _splits()[1])}, "split 'train' has no labels"),
         (
-            {"splits": (_split([0] * 9, 0, ("red",)), _split([0] * 9, 1, ("red",)))},
+            {"splits": [color_source([0] * 9, seed, ("red",)) for seed in (0, 1)]},
             "single class 'red'",
         ),
         (
-            {"splits": (_splits()[0], _split([0, 1], 1, ("cyan", "green")))},
+            {"splits": (_splits()[0], color_source([0, 1], 1, ("cyan", "green")))},
             "different classes",
         ),
         ({"metric": "11-point mAP"}, "--metric=11-point mAP: the images"),
@@ -192,9 +168,7 @@ def _multi_label_source(images, labels):
 
 
 def test_several_labels_per_image_use_average_precision():
-    splits = [
-        _multi_label_source(*_multi_label(count, seed)) for seed, count in enumerate((60, 30))
-    ]
+    splits = [_multi_label_source(*_multi_label(60, 0)), _multi_label_source(*_multi_label(30, 1))]
     found = list(_evaluate(splits=splits, metric="11-point mAP"))
     for evaluation in found:
         assert evaluation.value > 0.95 and evaluation.classifier is None

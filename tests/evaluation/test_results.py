@@ -81,16 +81,16 @@ def test_confusion_plot_shows_the_matrix():
     assert plot_confusion(np.eye(300, dtype=int), names).shape[0] < 3000
 
 
+def _evaluation(scores, labels):
+    fields = {"protocol": "knn", "num_train": 8, "seconds": 1.0, "setting": "k=2"}
+    context = EvalContext("shapes", "train", "test")
+    return make_evaluation(context, scores, np.array(labels), warning="slow", **fields)
+
+
 def test_writer_logs_results_and_warnings(tmp_path, caplog):
     caplog.set_level(logging.INFO, "simclr_tf")
     writer = ResultWriter(tmp_path)
-    many = [f"class {i}" for i in range(1001)]
-    fields = {"protocol": "knn", "num_train": 8, "seconds": 1.0, "setting": "k=2"}
-    context = EvalContext("shapes", "train", "test")
-    evaluation = make_evaluation(
-        context, np.eye(2, 1001), np.array([0, 5]), warning="slow", **fields
-    )
-    writer.add(evaluation, many)
+    writer.add(_evaluation(np.eye(2, 1001), [0, 5]), [f"class {i}" for i in range(1001)])
     assert caplog.messages == [
         "note: slow",
         "knn (k=2): top-1 0.5000 (1.0 s)",
@@ -100,20 +100,13 @@ def test_writer_logs_results_and_warnings(tmp_path, caplog):
     assert [file.name for file in files.iterdir()] == ["per_class.csv"]
 
 
-def test_writer_writes_a_record_before_it_logs_it(tmp_path):
-    class Killer(logging.Handler):
-        def emit(self, record):
-            raise KeyboardInterrupt
+def test_writer_writes_a_record_before_it_logs_it(tmp_path, monkeypatch):
+    def kill(record):
+        raise KeyboardInterrupt
 
-    fields = {"protocol": "knn", "num_train": 2, "seconds": 0.5, "setting": ""}
-    context = EvalContext("shapes", "train", "test")
-    evaluation = make_evaluation(context, np.eye(2), np.array([0, 1]), warning="slow", **fields)
-    handler = Killer()
-    logging.getLogger("simclr_tf").addHandler(handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            ResultWriter(tmp_path).add(evaluation, ("a", "b"))
-    finally:
-        logging.getLogger("simclr_tf").removeHandler(handler)
+    monkeypatch.setattr(logging.getLogger("simclr_tf.evaluation.results"), "handle", kill)
+    evaluation = _evaluation(np.eye(2), [0, 1])
+    with pytest.raises(KeyboardInterrupt):
+        ResultWriter(tmp_path).add(evaluation, ("a", "b"))
     (record,) = read_evaluations(tmp_path / "evaluations.json")
     assert record == evaluation.record()
