@@ -1,22 +1,18 @@
-"""Embeddings: features of datasets as arrays and files, and nearest-neighbor search."""
+"""Embeddings: features of datasets as arrays and files, and nearest-neighbor search.
 
-import importlib
-from typing import TYPE_CHECKING, Any
+Attributes are imported on first use: the options must not wait for TensorFlow, nor training for
+PyArrow.
+"""
 
-from simclr_tf.embedding.options import FORMATS, EmbedOptions
+from simclr_tf.utils.lazy import lazy_attributes
 
-if TYPE_CHECKING:
-    from simclr_tf.embedding.embed import EmbedResult, embed_run, embed_saved_model
+_MODULES = {
+    "FORMATS": "options",
+    "EmbedOptions": "options",
+    "EmbedResult": "embed",
+    "embed_run": "embed",
+    "embed_saved_model": "embed",
+}
 
-__all__ = ["FORMATS", "EmbedOptions", "EmbedResult", "embed_run", "embed_saved_model"]
-
-
-def __getattr__(name: str) -> Any:
-    # The options must not wait for TensorFlow, nor training for PyArrow.
-    if name in __all__:
-        return getattr(importlib.import_module("simclr_tf.embedding.embed"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__all__ = list(_MODULES)
+__getattr__, __dir__ = lazy_attributes(__name__, _MODULES)

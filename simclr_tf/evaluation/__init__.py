@@ -3,8 +3,7 @@
 Attributes are imported on first use, so that `evaluation.options` does not import TensorFlow.
 """
 
-import importlib
-from typing import Any
+from simclr_tf.utils.lazy import lazy_attributes
 
 _MODULES = {
     "EvalContext": "results",
@@ -26,13 +25,4 @@ _MODULES = {
 }
 
 __all__ = list(_MODULES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_attributes(__name__, _MODULES)

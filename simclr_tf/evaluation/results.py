@@ -133,7 +133,7 @@ class ResultWriter:
     """Writes evaluations to a run directory as soon as they are computed.
 
     The directory gets evaluations.json, tensorboard/ and evaluations/STEP-DATASET-…-PROTOCOL-…/
-    with per_class.csv and, for up to 1,000 classes and one label per image, confusion.{npz,csv,png}.
+    with per_class.csv and, for up to 1,000 classes and one label per image, confusion tables.
     """
 
     def __init__(self, directory: Path):
