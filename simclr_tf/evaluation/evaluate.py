@@ -76,7 +76,7 @@ def evaluate_run(
     supervised_records: list[Record] = []
     supervised_splits = run_splits.override(options, run_splits.dataset)
     if "supervised" in options.baseline_names:  # trained late, so it is checked early
-        _check_supervised_baseline(run, supervised_splits, options)
+        check_supervised_baseline(run, supervised_splits, options)
 
     def supervised() -> tuple[Encoder, str]:
         if train_supervised is None:
@@ -297,7 +297,7 @@ def open_test_split(
     return test
 
 
-def _check_supervised_baseline(run: RunDir, splits: Splits, options: EvalOptions) -> None:
+def check_supervised_baseline(run: RunDir, splits: Splits, options: EvalOptions) -> None:
     """Raises UserError if it cannot be trained; warns if it needs more memory than the run."""
     train, test = splits.open()
     check_splits(train, test, (), splits.context())

@@ -71,25 +71,26 @@ def test_a_query_names_a_row_by_number_or_id():
     assert resolve_query("train/103", source, 24) == Query("train/103", 3)
 
 
-def _folder(path, names, sizes=((40, 30),)):
-    draw_pixels = np.random.default_rng(0)
-    for i, name in enumerate(names):
-        width, height = sizes[i % len(sizes)]
-        pixels = draw_pixels.integers(0, 256, (height, width, 3), np.uint8)
-        Image.fromarray(pixels).save(path / name, format="PNG")
-    return open_source(f"folder:{path}", "train", storage_size=24)
-
-
 def _embedded(source):
-    found = FeatureExtractor(_pixels, 16, 4)(source)
+    found = EXTRACT(source)
     return EmbeddedDataset(source, found.features, found.labels)
 
 
-def test_a_file_of_the_dataset_is_nearest_to_itself(tmp_path):
-    source = _folder(tmp_path, NAMES, sizes=((40, 30), (20, 60), (24, 24)))
-    embedded = _embedded(source)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of images of several sizes, and its features."""
+    path, rng = tmp_path_factory.mktemp("folder"), np.random.default_rng(0)
+    for name, (width, height) in zip(NAMES, 2 * [(40, 30), (20, 60), (24, 24)], strict=True):
+        pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(path / name, format="PNG")
+    return path, _embedded(open_source(f"folder:{path}", "train", storage_size=24))
+
+
+def test_a_file_of_the_dataset_is_nearest_to_itself(folder):
+    path, embedded = folder
+    source = embedded.source
     for name in NAMES:
-        query = resolve_query(str(tmp_path / name), source, 24)
+        query = resolve_query(str(path / name), source, 24)
         first, second = nearest_neighbors(embedded, query, EXTRACT, 2)
         assert source.image_ids(np.array([first.position])) == [name]
         assert first.similarity == pytest.approx(1, abs=1e-5) and second.similarity < 0.999
@@ -107,11 +108,7 @@ def test_an_image_stored_unresized_is_nearest_to_itself(tmp_path):
 @pytest.mark.parametrize(
     ("name", "contents", "message"),
     [
-        (
-            "a.txt",
-            b"hello",
-            r"a.txt is not a JPEG, PNG, GIF, BMP or WebP image",
-        ),
+        ("a.txt", b"hello", r"a.txt is not a JPEG, PNG, GIF, BMP or WebP image"),
         ("a.png", b"", r"a.png is empty. Fix: choose an image file"),
         (
             "a.png",
@@ -133,10 +130,9 @@ def test_a_query_that_is_no_image_is_refused(tmp_path, name, contents, message):
         resolve_query(query, source, 24)
 
 
-def test_the_plot_has_a_tile_per_image(tmp_path):
-    source = _folder(tmp_path, NAMES)
-    embedded = _embedded(source)
-    query = resolve_query(NAMES[0], source, 24)
+def test_the_plot_has_a_tile_per_image(folder, tmp_path):
+    _, embedded = folder
+    query = resolve_query(NAMES[0], embedded.source, 24)
     found = nearest_neighbors(embedded, query, EXTRACT, 6)
     plot_neighbors(embedded, query, found, tmp_path / "out" / "nearest.png")
     plot = np.asarray(Image.open(tmp_path / "out" / "nearest.png"))

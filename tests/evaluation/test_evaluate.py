@@ -12,6 +12,8 @@ from simclr_tf import config
 from simclr_tf.data import open_source
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import EvalOptions, evaluate_run, extract_features
+from simclr_tf.evaluation.evaluate import check_supervised_baseline
+from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models.build import build_model
 from simclr_tf.runs.results_file import read_evaluations
 from simclr_tf.runs.run_dir import RunDir
@@ -44,8 +46,8 @@ def run(tmp_path_factory):
 
 
 def test_evaluate_run_with_a_zero_head_finds_nothing_in_the_projection(run):
-    probes = {"protocols": "probes", "probe_transformations": "sobel"}
-    options = EvalOptions(train_split="train[:400]", eval_split="test[:100]", **probes)
+    probes = {"protocols": "probes", "probe_transformations": "sobel", "eval_batch_size": 50}
+    options = EvalOptions(train_split="train[:200]", eval_split="test[:100]", **probes)
     records = evaluate_run(run.path, options)
     accuracy = {record["protocol"]: record["top1"] for record in records}
     assert accuracy["probe:sobel/projection"] == 0.5
@@ -54,7 +56,7 @@ def test_evaluate_run_with_a_zero_head_finds_nothing_in_the_projection(run):
 
 def test_evaluate_run_evaluates_the_random_baseline_with_the_initial_weights(run, caplog):
     caplog.set_level(logging.INFO, "simclr_tf")
-    options = EvalOptions(protocols=["knn"], knn_k=5, baselines=["random"])
+    options = EvalOptions(protocols=["knn"], knn_k=5, baselines=["random"], eval_batch_size=50)
     tf.random.uniform([3])  # an unrelated draw
     records = evaluate_run(run.path, options)
     assert [record["protocol"] for record in records] == ["knn", "knn/random"]
@@ -62,23 +64,23 @@ def test_evaluate_run_evaluates_the_random_baseline_with_the_initial_weights(run
     assert "evaluating on 100 + 50 images of shapes" in caplog.messages
     assert f"written to {run.evaluations_file}" in caplog.messages[-1]
     initial = build_model(CONFIG, PLAN).encoder
-    expected = extract_features(initial, open_source("shapes", "test[:50]"), 16, 256).features
+    expected = extract_features(initial, open_source("shapes", "test[:50]"), 16, 50).features
     cached = [np.load(file) for file in run.features_dir.glob("*/features.npy")]
     assert len(cached) == 4
     same = [f.shape == expected.shape and np.allclose(f, expected, atol=1e-5) for f in cached]
     assert sum(same) == 1
 
 
-def test_evaluate_run_warns_if_the_supervised_baseline_needs_more_memory(run, tmp_path, caplog):
+def test_check_warns_if_the_supervised_baseline_needs_more_memory(run, tmp_path, caplog):
     run = RunDir(shutil.copytree(run.path, tmp_path / "run"))
-    options = EvalOptions(protocols="", baselines="supervised")
+    splits = Splits.from_config(CONFIG.data)
 
     def warnings_for(microbatch_size, num_replicas):
         optimization = dataclasses.replace(CONFIG.optimization, microbatch_size=microbatch_size)
         changed = dataclasses.replace(CONFIG, optimization=optimization)
         run.write_config(changed, dataclasses.replace(PLAN, num_replicas=num_replicas))
         caplog.clear()
-        evaluate_run(run.path, options)
+        check_supervised_baseline(run, splits, EvalOptions(baselines="supervised"))
         return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
     assert not warnings_for(0, 1)
@@ -89,15 +91,12 @@ def test_evaluate_run_warns_if_the_supervised_baseline_needs_more_memory(run, tm
     assert not warnings_for(8, 2)  # it is trained already
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"labels_per_class": 3}, "--baselines=supervised: is trained with all labels"),
-        ({"train_split": "train[:20]"}, r"requires one batch of the run, 32 images, and .* has 20"),
-    ],
-)
-def test_evaluate_run_refuses_a_supervised_baseline_before_any_result(run, options, message):
+def test_evaluate_run_refuses_a_supervised_baseline_before_any_result(run):
     before = read_evaluations(run.evaluations_file)
-    with pytest.raises(UserError, match=message):
-        evaluate_run(run.path, EvalOptions(baselines="supervised", knn_k=1, **options))
+    options = EvalOptions(baselines="supervised", knn_k=1, labels_per_class=3)
+    with pytest.raises(UserError, match="--baselines=supervised: is trained with all labels"):
+        evaluate_run(run.path, options)
     assert read_evaluations(run.evaluations_file) == before
+    splits = Splits("shapes", "train[:20]", "test[:50]")
+    with pytest.raises(UserError, match=r"requires one batch of the run, 32 images, and .* has 20"):
+        check_supervised_baseline(run, splits, EvalOptions())

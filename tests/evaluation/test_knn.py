@@ -79,7 +79,7 @@ def test_memory_mapped_bank_is_not_copied_whole(tmp_path):
     bank = np.load(tmp_path / "bank.npy", mmap_mode="r")
     queries = np.array(bank[:50])
     tracemalloc.start()
-    _, nearest = nearest_neighbors(bank, queries, 3, block_elements=2**16)
+    _, nearest = nearest_neighbors(bank, queries, 3, block_elements=2**18)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert list(nearest[:, 0]) == list(range(50))

@@ -27,7 +27,7 @@ def _encoder():
     )
 
 
-def _inputs(encoder, work_dir=None):
+def _inputs(encoder):
     train, test = color_source(np.arange(48) % 3, 0), color_source(np.arange(30) % 3, 1)
     return ProtocolInputs(
         extract_features(encoder, train, 8),
@@ -36,7 +36,6 @@ def _inputs(encoder, work_dir=None):
         encoder=encoder,
         source=train,
         image_size=8,
-        work_dir=work_dir,
     )
 
 
@@ -97,28 +96,26 @@ def test_shuffled_batches_contain_every_row_once_per_epoch_in_a_new_order():
 
 
 def test_linear_trains_on_crops_and_flips_only():
-    shades = np.random.default_rng(0).integers(0, 256, (12, 1, 1, 3), np.uint8)
-    plain = np.broadcast_to(shades, (12, 8, 8, 3)).copy()
-    ramp = np.broadcast_to(np.arange(0, 240, 30, np.uint8)[:, None], (12, 8, 8, 3)).copy()
+    # Red is a ramp from left to right, green and blue are constant.
+    shades = np.random.default_rng(0).integers(0, 256, (12, 1, 1, 2), np.uint8)
+    images = np.empty((12, 8, 8, 3), np.uint8)
+    images[..., 0], images[..., 1:] = np.arange(0, 240, 30, np.uint8), shades
+    seen = []
 
-    def views_of(images):
-        seen = []
+    def encoder(views, training):
+        tf.py_function(seen.append, [views], [])
+        return tf.reduce_mean(views, [1, 2])
 
-        def encoder(views, training):
-            tf.py_function(seen.append, [views], [])
-            return tf.reduce_mean(views, [1, 2])
-
-        source = ArraySource("plain", images, np.arange(12) % 3, NAMES)
-        features = extract_features(encoder, source, 8)
-        task = ProtocolInputs(features, features, 3, encoder=encoder, source=source, image_size=8)
-        Linear(epochs=3, batch_size=12).predict(task)
-        return np.concatenate([views.numpy() for views in seen[1:]])
-
-    colors = views_of(plain).reshape(-1, 64, 3)
+    source = ArraySource("ramps", images, np.arange(12) % 3, NAMES)
+    features = extract_features(encoder, source, 8)
+    task = ProtocolInputs(features, features, 3, encoder=encoder, source=source, image_size=8)
+    Linear(epochs=3, batch_size=12).predict(task)
+    views = np.concatenate([batch.numpy() for batch in seen[1:]])
+    colors = views[..., 1:].reshape(-1, 64, 2)
     np.testing.assert_allclose(colors, np.broadcast_to(colors[:, :1], colors.shape), atol=1e-5)
     found = set(map(tuple, np.round(colors[:, 0] * 255).astype(int)))
-    assert found == set(map(tuple, shades.reshape(-1, 3).astype(int)))
-    rows = views_of(ramp)[:, 0, :, 0]
+    assert found == set(map(tuple, shades.reshape(-1, 2).astype(int)))
+    rows = views[:, 0, :, 0]
     slopes = rows[:, -1] - rows[:, 0]
     assert (slopes > 0).any() and (slopes < 0).any()  # flipped
     assert abs(slopes).std() > 0.05  # cropped: the ramp's parts
@@ -126,9 +123,9 @@ def test_linear_trains_on_crops_and_flips_only():
 
 def test_interrupted_training_resumes_after_the_last_epoch(tmp_path):
     encoder = _encoder()
-    settings = Linear(epochs=4, batch_size=16)
-    (whole,) = settings.predict(_inputs(encoder))
-    calls = []
+    settings, inputs = Linear(epochs=4, batch_size=16), _inputs(encoder)
+    (whole,) = settings.predict(inputs)
+    inputs, calls = dataclasses.replace(inputs, work_dir=tmp_path), []
 
     def dying(images, training):
         tf.py_function(lambda: calls.append(1), [], [])
@@ -137,7 +134,7 @@ def test_interrupted_training_resumes_after_the_last_epoch(tmp_path):
             return tf.identity(encoder(images, training=training))
 
     with pytest.raises(tf.errors.InvalidArgumentError):
-        settings.predict(dataclasses.replace(_inputs(encoder, tmp_path), encoder=dying))
+        settings.predict(dataclasses.replace(inputs, encoder=dying))
     assert len(list(tmp_path.glob("linear-*.npz"))) == 1
     seen = []
 
@@ -145,8 +142,7 @@ def test_interrupted_training_resumes_after_the_last_epoch(tmp_path):
         tf.py_function(lambda: seen.append(1), [], [])
         return encoder(images, training=training)
 
-    task = _inputs(encoder, tmp_path)
-    (resumed,) = settings.predict(dataclasses.replace(task, encoder=counting))
+    (resumed,) = settings.predict(dataclasses.replace(inputs, encoder=counting))
     assert len(seen) == 12 - 6
     np.testing.assert_array_equal(resumed.scores, whole.scores)
     assert not list(tmp_path.glob("linear-*.npz"))

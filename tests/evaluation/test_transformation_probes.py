@@ -39,7 +39,7 @@ def _scale_images(source, factor):
 
 @pytest.fixture(scope="module")
 def found():
-    train, test = open_source("shapes", "train[:900]"), open_source("shapes", "test[:300]")
+    train, test = open_source("shapes", "train[:600]"), open_source("shapes", "test[:200]")
     # Light comes from the left, so that brightness by position predicts the rotation.
     light = np.linspace(1.0, 0.2, 32, dtype=np.float32)[None, None, :, None]
     train, test = (_scale_images(source, light) for source in (train, test))
@@ -76,7 +76,7 @@ def test_every_class_is_equally_frequent_and_equal_for_all_representations(found
             len(counts) == len(TRANSFORMATION_FUNCTIONS[name].class_names) and np.ptp(counts) <= 1
         )
         np.testing.assert_array_equal(probed.labels, found[name, "color"].labels)
-        assert probed.num_train == 900
+        assert probed.num_train == 600
 
 
 def test_check_probes_refuses_fewer_than_40_images():
