@@ -40,19 +40,21 @@ def served(tmp_path):
     return write
 
 
+def _points(get):
+    return np.frombuffer(get("/tensor"), np.float32).reshape(-1, 6)
+
+
 def test_tensorboard_serves_the_written_files(served, tmp_path, caplog):
     embedded = random_dataset(len(NAMES), names=NAMES)
     get = served(embedded)
     assert not caplog.records
-    points = np.frombuffer(get("/tensor"), np.float32).reshape(-1, 6)
-    np.testing.assert_array_equal(points, embedded.features)
+    np.testing.assert_array_equal(_points(get), embedded.features)
     (info,) = json.loads(get("/info"))["embeddings"]
     assert info["tensorShape"] == [5, 6] and info["sprite"]["singleImageDim"] == [32, 32]
     header, *found = get("/metadata").decode().removesuffix("\n").split("\n")
     assert header == "label\tid\tindex"
-    assert [row.split("\t")[1] for row in found] == [
-        *("tab\\there.png", "line\\n.png", 'quo"te.png', "<script>.png", "\\u2028.png")
-    ]
+    ids = ["tab\\there.png", "line\\n.png", 'quo"te.png', "<script>.png", "\\u2028.png"]
+    assert [row.split("\t")[1] for row in found] == ids
     assert [row.split("\t")[2] for row in found] == ["0", "1", "2", "3", "4"]
     sprite = tf.io.decode_png(get("/sprite_image")).numpy()
     assert sprite.shape == (64, 96, 3)  # 3 columns
@@ -65,7 +67,7 @@ def test_tensorboard_serves_the_written_files(served, tmp_path, caplog):
 def test_features_whose_bytes_read_as_text_are_served(served):
     # As raw bytes, zeros would be a file that reads as text.
     get = served(random_dataset(features=np.zeros((40, 6), np.float32)))
-    assert not np.frombuffer(get("/tensor"), np.float32).any()
+    assert not _points(get).any()
 
 
 def test_a_large_dataset_is_sampled_evenly_with_a_message(served, caplog):
@@ -74,8 +76,7 @@ def test_a_large_dataset_is_sampled_evenly_with_a_message(served, caplog):
         get = served(embedded, max_images=9)
     assert "projector: 9 of 40 images, evenly spaced (--projector_images" in caplog.text
     chosen = evenly_spaced_sample(40, 9)
-    points = np.frombuffer(get("/tensor"), np.float32).reshape(-1, 6)
-    np.testing.assert_array_equal(points, embedded.features[chosen])
+    np.testing.assert_array_equal(_points(get), embedded.features[chosen])
     index = [int(line.split("\t")[2]) for line in get("/metadata").decode().split("\n")[1:-1]]
     assert index == chosen.tolist()
     sprite = tf.io.decode_png(get("/sprite_image")).numpy()

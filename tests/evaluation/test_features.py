@@ -10,6 +10,7 @@ import tf_keras as keras
 
 from simclr_tf.data.base import ArraySource
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation import features
 from simclr_tf.evaluation.features import (
     FeatureExtractor,
     FeatureStore,
@@ -209,7 +210,7 @@ def test_features_that_are_not_finite_are_not_cached(tmp_path):
     assert not list(tmp_path.glob("*/*"))
 
 
-def test_two_extractions_at_once_compute_once(tmp_path):
+def test_two_extractions_at_once_compute_once(tmp_path, monkeypatch):
     _, source = _source(count=6)
     started, waiting = threading.Event(), threading.Event()
     calls, found, messages = [], [], []
@@ -224,26 +225,18 @@ def test_two_extractions_at_once_compute_once(tmp_path):
         (value,) = tf.numpy_function(record, [_flatten(batch, training)], [tf.float32])
         return tf.ensure_shape(value, [2, 8 * 8 * 3])
 
-    class Handler(logging.Handler):
-        def emit(self, record):
-            messages.append(record.getMessage())
-            waiting.set()
+    def log(message):
+        messages.append(message)
+        waiting.set()
 
     def extract():
         found.append(_cached(encoder, tmp_path, "one", 2)(source).features)
 
+    monkeypatch.setattr(features.logger, "info", log)
     first = threading.Thread(target=extract)
     first.start()
     started.wait(60)
-    logger, handler = logging.getLogger("simclr_tf"), Handler()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        extract()
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    extract()
     first.join()
     assert len(calls) == 3 and "another process" in messages[0]
     np.testing.assert_array_equal(*found)

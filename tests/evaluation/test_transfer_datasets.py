@@ -59,9 +59,7 @@ def test_ten_of_the_twelve_datasets_are_tfds_datasets():
 @pytest.mark.parametrize(
     ("dataset", "name", "metric"),
     [
-        ("oxford_iiit_pet", "Oxford-IIIT Pets", "mean per class"),
         ("caltech101:3.0.2", "Caltech-101", "mean per class"),
-        ("voc/2007", "PASCAL VOC 2007", "11-point mAP"),
         ("sun397", "SUN397", "top-1"),
         ("folder:/data/Aircraft/", "FGVC Aircraft", "mean per class"),
         ("folder:birdsnap", "Birdsnap", "top-1"),
