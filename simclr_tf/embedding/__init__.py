@@ -1,18 +1,14 @@
-"""Embeddings: features of datasets as arrays and files, and nearest-neighbor search.
+"""Embeddings: features of datasets as arrays and files, and nearest-neighbor search."""
 
-Attributes are imported on first use: the options must not wait for TensorFlow, nor training for
-PyArrow.
-"""
+from typing import TYPE_CHECKING
 
+from simclr_tf.embedding.options import FORMATS, EmbedOptions
 from simclr_tf.utils.lazy import lazy_attributes
 
-_MODULES = {
-    "FORMATS": "options",
-    "EmbedOptions": "options",
-    "EmbedResult": "embed",
-    "embed_run": "embed",
-    "embed_saved_model": "embed",
-}
+if TYPE_CHECKING:
+    from simclr_tf.embedding.embed import EmbedResult, embed_run, embed_saved_model
 
-__all__ = list(_MODULES)
-__getattr__, __dir__ = lazy_attributes(__name__, _MODULES)
+__all__ = ["FORMATS", "EmbedOptions", "EmbedResult", "embed_run", "embed_saved_model"]
+
+# The options must not wait for TensorFlow, nor training for PyArrow.
+__getattr__, __dir__ = lazy_attributes(__name__, dict.fromkeys(__all__, "embed"))
