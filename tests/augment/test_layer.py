@@ -50,8 +50,11 @@ def test_layer_is_rebuilt_from_its_config():
     np.testing.assert_array_equal(again(IMAGES), layer(IMAGES))
 
 
-def test_layer_trains_in_a_saved_and_loaded_model(tmp_path):
+@pytest.mark.parametrize("in_graph", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_layer_trains_in_a_saved_and_loaded_model(tmp_path, in_graph, request):
     """With batches of unknown size, the last of which is smaller."""
+    if not in_graph:
+        request.getfixturevalue("eagerly")
     inputs = keras.Input((20, 16, 3), dtype="uint8")
     layer = SimCLRAugmentation(8, seed=1, **CROP)
     outputs = keras.layers.Dense(1)(keras.layers.Flatten()(layer(inputs)))

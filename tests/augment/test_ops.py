@@ -39,4 +39,4 @@ def test_noise_is_normal_and_independent_between_images(in_all_modes):
     np.testing.assert_array_equal(part - 0.5, noise[7:10])
     other = gaussian_noise(gray[:3], 0.05, view_seed(1, 3, 0)).numpy() - 0.5
     assert not np.allclose(other, noise[:3])
-    assert in_all_modes(lambda x: gaussian_noise(x, 0.5, SEED), gray[:3]).max() == 1
+    assert tf.reduce_max(gaussian_noise(gray[:3], 0.5, SEED)) == 1

@@ -8,6 +8,7 @@ import tensorflow as tf
 from scipy import stats
 
 from simclr_tf.augment import SimCLRAugment, eval_transform, view_seed
+from tests.augment.conftest import functions_run
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -23,12 +24,19 @@ def within_binomial(count, n, p):
 # --- what a view depends on ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("vectorized", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_simclr_augment_agrees_eager_in_tf_data_and_xla(vectorized, photographs, in_all_modes):
-    augment = SimCLRAugment(20, vectorized=vectorized)
-    views = in_all_modes(augment, photographs, SEED)
+def test_simclr_augment_agrees_eager_and_compiled(photographs):
+    augment = SimCLRAugment(20, vectorized=True)
+    views = augment(photographs, SEED).numpy()
+    with functions_run(eagerly=False):
+        np.testing.assert_allclose(augment(photographs, SEED), views, rtol=1e-5, atol=2e-6)
     assert (views.shape, views.dtype) == ((10, 20, 20, 3), np.float32)
     assert views.min() >= 0 and views.max() <= 1 and views.std() > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_simclr_augment_agrees_eager_in_tf_data_and_xla(vectorized, photographs, in_all_modes):
+    in_all_modes(SimCLRAugment(20, vectorized=vectorized), photographs, SEED)
 
 
 @pytest.mark.parametrize(
