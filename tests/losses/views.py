@@ -15,7 +15,7 @@ def projections(n, d, seed=0, dtype=np.float64, spread=1.0):
 
 
 def results_and_gradients(z_a, z_b, scale=1.0, loss=nt_xent, **arguments):
-    """What a loss returns, and the gradients of `scale` times its value."""
+    """Returns a loss function's results and the gradients of `scale` times the loss."""
     z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
     with tf.GradientTape() as tape:
         tape.watch([z_a, z_b])

@@ -1,4 +1,4 @@
-"""What LARS and LAMB share: slow transcriptions in NumPy, replicas, checkpoints, configuration."""
+"""Properties shared by LARS and LAMB: slow transcriptions in NumPy, replicas, checkpoints, configuration."""
 
 import numpy as np
 import pytest
