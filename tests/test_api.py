@@ -114,6 +114,7 @@ def test_run_exports_a_model_with_the_same_features(run, images):
     np.testing.assert_allclose(exported(floats), run.encoder(floats, training=False), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_report_of_run_is_a_file(run):
     assert run.report().read_text(encoding="utf-8").startswith("<!doctype html>")
 

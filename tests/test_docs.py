@@ -15,6 +15,8 @@ import simclr_tf
 from simclr_tf.option_groups import Augmentation
 from simclr_tf.options import option_fields
 
+pytestmark = pytest.mark.slow  # Sphinx imports everything
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PUBLIC = ["augment", "embedding", "evaluation", "exporter", "losses", "models", "optimizers"]

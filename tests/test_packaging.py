@@ -139,6 +139,7 @@ def test_unknown_attribute_is_an_attribute_error():
         simclr_tf.pretain  # noqa: B018
 
 
+@pytest.mark.slow
 def test_only_keras_cv_needs_tf_keras_to_be_chosen_before_tensorflow_is_used():
     printed = run_python("""
 import tensorflow as tf

@@ -1,12 +1,14 @@
 """Benchmark of augmentation. Its baseline: test_tf_image_baseline."""
 
 import numpy as np
+import pytest
 
 from simclr_tf.augment import SimCLRAugment, view_seed
 from simclr_tf.bench import augment
 from simclr_tf.bench.workload import random_images
 
 
+@pytest.mark.slow
 def test_views_are_those_of_a_training_step():
     images = random_images(3, 10)
     views = augment.device_views(images, 8)

@@ -15,6 +15,7 @@ from simclr_tf.options import OptionGroup
 from simclr_tf.utils.hardware import HardwareInfo
 
 
+@pytest.mark.slow
 def test_killed_process_is_an_error():
     # In this process it would end the tests.
     with pytest.raises(MemoryError, match="killed"):

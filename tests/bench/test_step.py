@@ -60,6 +60,7 @@ def test_options_are_validated_before_any_work(wrong, message):
         step.Options(**wrong)
 
 
+@pytest.mark.slow
 def test_step_is_that_of_a_run():
     options = step.Options(train_batch_size=4, image_size=8)
     settings = options.pretrain_config(0.0625, "bfloat16")

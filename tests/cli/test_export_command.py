@@ -15,6 +15,7 @@ from tests.processes import finish, pretrain
 IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_export_writes_any_checkpoint_at_any_image_size(run_dir, tmp_path):
     flags = ["--step=1", "--image_size=24", "--with_preprocessing"]
     printed = output_of(

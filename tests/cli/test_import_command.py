@@ -80,6 +80,7 @@ def test_imported_checkpoint_computes_the_same_features(named, reference_npz, tm
     assert (plan.num_classes, plan.is_imported) == (10, True)
 
 
+@pytest.mark.slow
 def test_encoder_without_heads_is_imported(named, reference_npz, tmp_path):
     encoder = {name: value for name, value in named.items() if name.startswith("resnet/")}
     path = reference_files.write_saved_model(tmp_path / "saved", encoder)
@@ -121,6 +122,7 @@ def test_training_of_an_import_is_not_resumed(imported):
     assert (path / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_import_is_evaluated_without_epochs_in_the_table(imported):
     path, _ = imported
     flags = ["--protocols=knn", "--knn_k=5", "--table", *SHAPES[:3]]
@@ -213,6 +215,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_import_that_is_killed_or_cannot_be_written_leaves_no_run(saved_model, tmp_path):
     place = tmp_path / "runs" / "run"
     command = ["import", f"--checkpoint={saved_model}", f"--model_dir={place}"]

@@ -76,6 +76,7 @@ def finished(tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_study_writes_run_table_and_plot(finished):
     table = (finished / "table.md").read_text(encoding="utf-8")
     assert "normalized" in table and "64.4" in table
@@ -94,6 +95,7 @@ def test_study_writes_run_table_and_plot(finished):
     assert "step 3/3" in log and "knn/random" in log
 
 
+@pytest.mark.slow
 def test_finished_study_is_only_read(finished):
     run = finished / "runs" / "normalized-0.1-0"
     before, values = times(run), figures(finished)

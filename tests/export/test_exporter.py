@@ -155,6 +155,7 @@ print("consumed")
 """
 
 
+@pytest.mark.slow
 def test_exports_are_loaded_and_fine_tuned_without_this_package(resnet, exported, tmp_path):
     tiny = tiny_encoder()
     outputs = {"resnet": resnet(IMAGES, training=False), "tiny": tiny(IMAGES, training=False)}

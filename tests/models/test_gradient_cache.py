@@ -162,6 +162,7 @@ def transcribed(model, groups, rate, steps):
     return losses
 
 
+@pytest.mark.slow
 def test_microbatches_on_replicas_share_the_statistics_of_a_microbatch(mirrored):
     strategy = mirrored(2)
     with strategy.scope():

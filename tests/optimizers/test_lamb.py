@@ -37,6 +37,7 @@ def test_a_scaled_loss_takes_lambs_step_or_none():
     assert float(optimizer.learning_rate) == 0.5
 
 
+@pytest.mark.slow
 @needs_addons
 def test_import_of_addons_restores_keras():
     program = """

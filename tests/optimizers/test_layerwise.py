@@ -1,4 +1,4 @@
-"""Properties shared by LARS and LAMB: slow transcriptions in NumPy, replicas, checkpoints, configuration."""
+"""Properties that LARS and LAMB share, with transcriptions in NumPy; replicas and checkpoints."""
 
 import numpy as np
 import pytest

@@ -81,7 +81,7 @@ def test_replicas_find_what_one_device_finds(mirrored):
     ("name", "policy"),
     [
         ("momentum", "float64"),
-        ("adam", "mixed_float16"),
+        pytest.param("adam", "mixed_float16", marks=pytest.mark.slow),
         pytest.param("lamb", "mixed_float16", marks=[pytest.mark.slow, needs("tensorflow_addons")]),
     ],
 )

@@ -134,6 +134,7 @@ def test_loss_that_is_not_finite_ends_the_run_with_its_step(tmp_path):
     assert RunDir(tmp_path).latest_checkpoint() is None
 
 
+@pytest.mark.slow
 def test_another_loss_trains_is_validated_and_restored(tmp_path):
     settings = changed(
         data={"validation_fraction": 0.25},

@@ -225,6 +225,7 @@ def test_probes_of_several_labels_per_image_are_refused(tmp_path, several, probe
     assert not (tmp_path / "run" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_images_of_several_labels_train_without_a_linear_head(tmp_path, several, log):
     settings = changed(data=several, optimization={"train_batch_size": 4, "train_steps": 2})
     model = pretrain(settings, tmp_path)
