@@ -91,8 +91,8 @@ def test_flagfile_has_its_head_and_no_place_of_its_own(name):
     head = "\n".join(lines[: lines.index(body[0])])
     command = "study losses" if name.startswith("study_") else "pretrain"
     assert f"simclr-tf {command} --flagfile=flags/{name}" in head
-    for told in ("Hardware", "Time", "Expected"):
-        assert f"\n# {told} " in head, f"{name}'s head does not tell: {told}"
+    for entry in ("Hardware", "Time", "Expected"):
+        assert f"\n# {entry} " in head, f"{name}: no {entry} in its header"
 
 
 def test_versions_agree():

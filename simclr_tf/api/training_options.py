@@ -66,7 +66,7 @@ CROP_AND_FLIP: dict[str, Any] = {
 }
 # Options of how an architecture is trained, not of the architecture.
 _FREE_ARCHITECTURE_OPTIONS = ("global_bn", "batch_norm_decay", "preset_weights")
-# What has no effect without a contrastive loss.
+# Options without effect if there is no contrastive loss.
 _PRETRAIN_ONLY = tuple(field.name for field in option_fields(ContrastiveLoss))
 _PROBES = ("knn_every_epochs", "probe_dataset")
 

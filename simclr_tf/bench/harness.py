@@ -160,7 +160,7 @@ def measure_interleaved(
 
 
 def rates(works: Works, seconds: float) -> dict[str, Callable[[], float]]:
-    """Returns functions that measure the items per second of each work, over so many seconds."""
+    """Returns functions that measure each workload's items per second for some seconds."""
     return {
         name: functools.partial(
             throughput if callable(work) else dataset_throughput, work, count, seconds

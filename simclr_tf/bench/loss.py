@@ -158,12 +158,17 @@ class PeakMemory:
                 tf.config.experimental.reset_memory_stats("GPU:0")
             else:
                 Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
-        except OSError:  # not Linux, or not all of it
+        except (OSError, IndexError):  # not Linux, or not all of it
             self._before = None
 
     def increase(self) -> int | None:
         """Returns bytes; None where the system does not count them."""
-        return None if self._before is None else self._read("peak", "VmHWM") - self._before
+        if self._before is None:
+            return None
+        try:
+            return self._read("peak", "VmHWM") - self._before
+        except IndexError:  # a /proc without this field
+            return None
 
     def _read(self, of_gpu, of_process):
         import tensorflow as tf

@@ -51,7 +51,7 @@ def define(values: flags.FlagValues) -> Groups:
     return {}
 
 
-# What `simclr-tf bench --help` prints: the docstring of this module, then the benchmarks.
+# `simclr-tf bench --help` prints the docstring of this module, then the benchmarks.
 for _name in BENCHES:
     _summary = (Bench(_name).__doc__ or "").strip().splitlines()[0]
     __doc__ = f"{__doc__}\n  simclr-tf bench {_name:<10} {_summary}"

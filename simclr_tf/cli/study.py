@@ -113,6 +113,6 @@ def define(values: flags.FlagValues) -> Groups:
     return {}
 
 
-# What `simclr-tf study --help` prints: the docstring of this module, then the studies.
+# `simclr-tf study --help` prints the docstring of this module, then the studies.
 for _name, _study in STUDIES.items():
     __doc__ = f"{__doc__}\n  simclr-tf study {_name:<16} {_study.title}"

@@ -14,7 +14,7 @@ from simclr_tf.errors import UserError
 # Pillow's limit against decompression bombs: a file of a few kilobytes can claim gigabytes.
 MAX_PIXELS = 178_956_970
 
-# What TensorFlow raises for a file that is damaged, truncated or missing.
+# Errors that TensorFlow raises for a file that is damaged, truncated or missing.
 READ_ERRORS = (
     tf.errors.InvalidArgumentError,
     tf.errors.DataLossError,

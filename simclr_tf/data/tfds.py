@@ -100,8 +100,8 @@ class TFDSSource(ImageSource):
         files_at_once = min(_FILES_AT_ONCE, len(self._slices))
 
         def shuffled(epoch: tf.Tensor) -> tf.data.Dataset:
-            # Of this function's graph only: otherwise the program's tf.random.set_seed would
-            # change the order, and a seed of 0 fails (TensorFlow 2.21).
+            # Sets the seed of this function's graph only: otherwise the program's
+            # tf.random.set_seed would change the order, and a seed of 0 fails (TensorFlow 2.21).
             tf.compat.v1.set_random_seed(1)
             key = tf.stack([tf.cast(seed, tf.int64), epoch])
             order = tf.random.experimental.stateless_shuffle(

@@ -33,7 +33,7 @@ class MultiViewModel(keras.Model):
             raise ValueError(
                 f"augment: expected one function per view ({views_per_image}), got {len(policies)}"
             )
-        # Of the Keras layer its function: views follow from the step here, not from its calls.
+        # Uses the function of a Keras layer: views follow from the step here, not from its calls.
         self.policies = tuple(
             p.policy if isinstance(p, SimCLRAugmentation) else p for p in policies
         )

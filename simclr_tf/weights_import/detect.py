@@ -143,7 +143,7 @@ def _match_names(found: set[str], name_fn: _NameFn) -> Architecture:
     """Returns the architecture, of any size, with the most similar variable names."""
 
     def differences(architecture: Architecture) -> tuple[int, int]:
-        # Of two equally similar ones the larger: report a missing variable, not a superfluous one.
+        # The larger of two equally similar ones: report a missing variable, not a superfluous one.
         expected = {name_fn(v) for v in reference_variables(architecture)}
         return len(expected ^ found), -len(expected)
 

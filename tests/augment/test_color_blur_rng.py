@@ -168,7 +168,7 @@ def test_jitter_applies_its_four_operations_in_uniformly_random_order():
     outcomes = np.stack([in_order(order.split("-"), images, draws) for order in orders])
     distances = np.abs(outcomes - got).max((2, 3, 4))  # [18, count]
     np.testing.assert_allclose(distances.min(0), np.zeros(count), atol=2e-4)
-    # Count only where all orders can be told apart, which depends on the amounts alone.
+    # Count only where all orders can be distinguished, which depends on the amounts alone.
     pairs = itertools.combinations(outcomes, 2)
     apart = np.min([np.abs(one - other).max((1, 2, 3)) for one, other in pairs], axis=0)
     seen = np.bincount(distances.argmin(0)[apart > 1e-3], minlength=18)

@@ -94,6 +94,13 @@ def test_classes_absent_from_training_are_never_predicted():
     assert top5 == 1.0
 
 
+def test_default_penalty_is_scikit_learns():
+    train, test = _data()
+    np.testing.assert_array_equal(
+        _fit(train, test, 7).scores, _fit(train, test, 7, l2=1 / 150).scores
+    )
+
+
 def test_unconverged_fit_has_a_warning():
     train, test = _data()
     assert "after 2 steps" in _fit(train, test, 7, max_iter=2).warning
@@ -106,22 +113,22 @@ def test_sweep_selects_the_best_penalty_on_held_out_images():
     values = rng.normal(size=(400, 62)).astype(np.float32)
     values[:, :2] += 1.2 * labels[:, None]
     train, test = Features(values[:100], labels[:100]), Features(values[100:], labels[100:])
-    answer = _fit(train, test, 2, sweep=True)
-    assert answer.setting.startswith("L2=") and answer.setting.endswith("chosen of 45")
-    learn, judge = train_test_split(
+    chosen = _fit(train, test, 2, sweep=True)
+    assert chosen.setting.startswith("L2=") and chosen.setting.endswith("chosen of 45")
+    fit_rows, test_rows = train_test_split(
         np.arange(100), test_size=0.1, random_state=0, stratify=train.labels
     )
-    learn = np.sort(learn)
+    fit_rows = np.sort(fit_rows)
     scores = {}
     for l2 in np.logspace(-6, 5, 45):
-        scaler = StandardScaler().fit(values[learn])
+        scaler = StandardScaler().fit(values[fit_rows])
         model = LogisticRegression(C=1 / (l2 * 90), max_iter=1000)
-        model.fit(scaler.transform(values[learn]), labels[learn])
-        scores[l2] = model.score(scaler.transform(values[judge]), labels[judge])
+        model.fit(scaler.transform(values[fit_rows]), labels[fit_rows])
+        scores[l2] = model.score(scaler.transform(values[test_rows]), labels[test_rows])
     wanted = max(l2 for l2 in scores if scores[l2] == max(scores.values()))
-    assert answer.setting == f"L2={wanted:.2g}, chosen of 45"
+    assert chosen.setting == f"L2={wanted:.2g}, chosen of 45"
     fitted = _fit(train, test, 2, l2=wanted)
-    np.testing.assert_allclose(answer.scores, fitted.scores, atol=1e-2)
+    np.testing.assert_allclose(chosen.scores, fitted.scores, atol=1e-2)
 
 
 class _Recording(Logistic):

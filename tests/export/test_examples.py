@@ -159,9 +159,9 @@ def test_int8_and_float16_exports_have_the_accuracy_of_the_run(labeled):
         return tf.ensure_shape(features, [images.shape[0], 64])
 
     def accuracy(encoder):
-        learnt, judged = (extract_features(encoder, source, SIZE) for source in (train, test))
-        answers = knn_predict(learnt.features, learnt.labels, judged.features, 10, k=20)
-        return np.mean(answers[:, 0] == judged.labels), judged.features
+        bank, queries = (extract_features(encoder, source, SIZE) for source in (train, test))
+        predictions = knn_predict(bank.features, bank.labels, queries.features, 10, k=20)
+        return np.mean(predictions[:, 0] == queries.labels), queries.features
 
     (best, features), (of_half, halves), (of_eight, _) = map(accuracy, (own, half, eight_bits))
     assert np.abs(halves - features).max() < 1e-2 * np.abs(features).max()

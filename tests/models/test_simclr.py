@@ -29,7 +29,8 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("replicas", "optimizer", "linear"),
     [
-        (2, "lars", True),
+        (2, "momentum", True),  # LARS would hide a gradient that is R times too large
+        pytest.param(2, "lars", True, marks=SLOW),
         pytest.param(4, "lars", False, marks=SLOW),
         pytest.param(4, "momentum", True, marks=SLOW),
         pytest.param(2, "lamb", True, marks=[SLOW, needs("tensorflow_addons")]),

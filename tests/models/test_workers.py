@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_two_workers_train_as_one_device(tmp_path):
-    workers, program, optimizer = free_workers(2), "tests.models.worker", "lars"
+    workers, program, optimizer = free_workers(2), "tests.models.worker", "momentum"
     files = [tmp_path / f"{index}.npz" for index in range(2)]
     processes = [
         python("-m", program, workers, index, optimizer, file) for index, file in enumerate(files)

@@ -235,9 +235,9 @@ def test_a_matrix_of_many_classes_stays_small():
 
 
 def record(protocol, value, **about):
-    kept = {"protocol": protocol, "dataset": "shapes", "train_split": "train", "step": 3}
-    kept |= {"test_split": "test", "num_train": 64, "num_test": 32, "seconds": 1.0}
-    return {**kept, "top1": value, **about}
+    defaults = {"protocol": protocol, "dataset": "shapes", "train_split": "train", "step": 3}
+    defaults |= {"test_split": "test", "num_train": 64, "num_test": 32, "seconds": 1.0}
+    return {**defaults, "top1": value, **about}
 
 
 def cards(records, rows=()):

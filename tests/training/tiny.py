@@ -33,9 +33,7 @@ NARROW, WIDE = (
 )
 TINY = config.PretrainConfig(
     data=config.Data(dataset="shapes", train_split="train[:256]", eval_split="test[:64]"),
-    augmentation=config.Augmentation(
-        image_size=16, color_jitter_strength=0.0, use_blur=False, use_grayscale=False
-    ),
+    augmentation=config.Augmentation(image_size=16, use_blur=False, use_grayscale=False),
     encoder=config.Encoder(**NARROW),
     projection_head=config.ProjectionHead(num_proj_layers=2, proj_out_dim=16),
     optimization=config.Optimization(

@@ -178,19 +178,19 @@ def names_of_layer(shapes, layer):
 def test_missing_layer_is_named(layer, above):
     shapes = shapes_of(SMALL)
     first, *others = names_of_layer(shapes, layer)
-    kept = {name: shape for name, shape in shapes.items() if name not in (first, *others)}
+    remaining = {name: shape for name, shape in shapes.items() if name not in (first, *others)}
 
     def number(kind, n):
         return n + above
 
     (name,) = renumbered({first: None}, number)
     with pytest.raises(UserError) as refused:
-        detect_architecture(renumbered(kept, number), "name")
-    told = str(refused.value)
+        detect_architecture(renumbered(remaining, number), "name")
+    message = str(refused.value)
     # Of the first of a kind nobody knows what its number would have been.
     if layer in ("conv2d", "batch_norm_relu") and above:
         name = re.sub(r"_\d+", r"_\\d+", name)
-    assert re.match(rf"{name} is missing", told), told
+    assert re.match(rf"{name} is missing", message), message
 
 
 @pytest.mark.parametrize("position", [0, 3, 57, 100, 120])
@@ -205,11 +205,13 @@ def test_first_variable_that_differs_is_named(position, name_kind):
     }.items():
         with pytest.raises(UserError) as refused:
             detect_architecture(changed, name_kind)
-        told = str(refused.value)
+        message = str(refused.value)
         shown = re.sub(r"(?<=/)batch_normalization", "(sync_)?batch_normalization", name)
-        assert re.match(shown + ("/more" if what == "not a variable" else "") + " ", told), told
-        assert what in told and "\n" not in told
-        assert "ResNet-18" in told
+        assert re.match(shown + ("/more" if what == "not a variable" else "") + " ", message), (
+            message
+        )
+        assert what in message and "\n" not in message
+        assert "ResNet-18" in message
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 3), (3, 3, 16, 0)])

@@ -81,11 +81,11 @@ def test_saved_model_that_cannot_be_called_is_refused(tmp_path):
         open_weights_file(tmp_path)
 
 
-@pytest.mark.parametrize("kept", [0, 100])
-def test_damaged_saved_model_is_refused(tmp_path, kept):
+@pytest.mark.parametrize("size", [0, 100])
+def test_damaged_saved_model_is_refused(tmp_path, size):
     path = reference_files.write_saved_model(tmp_path / "saved", NAMED)
     file = path / "saved_model.pb"
-    file.write_bytes(file.read_bytes()[:kept])
+    file.write_bytes(file.read_bytes()[:size])
     with pytest.raises(UserError, match=r"cannot be read: .*the file is damaged"):
         open_weights_file(path)
 
