@@ -39,12 +39,13 @@ def export_run(model_dir: str | Path, options: ExportOptions | None = None) -> P
         UserError: the run or checkpoint does not exist, or the output exists or cannot be written.
     """
     options = options or ExportOptions()
-    run = RunDir(Path(model_dir))
+    run = RunDir(model_dir)
     config, _ = run.read_config()
     is_saved_model = options.format.startswith("saved_model")
     if options.output:
         check_does_not_exist(options.output)
-        check_output_path(options.output, "output", is_file=not is_saved_model)
+        is_file = not is_saved_model
+        check_output_path(options.output, "output", is_file=is_file, has_checkpoints=is_saved_model)
     else:
         check_output_path(run.export_dir, "model_dir")
     model = load_model(model_dir, options.step)
@@ -81,12 +82,16 @@ def export_run(model_dir: str | Path, options: ExportOptions | None = None) -> P
         )
     if not options.output:
         prune_old_exports(run.export_dir, step, config.checkpoints.keep_hub_module_max)
-    code = textwrap.indent(load_snippet(options.format, str(output), model.encoder), "  ")
-    width = model.encoder.output_shape[-1]
-    logger.info(
-        f"exported to {output}; to use it:\n\n"
-        f"{code}  # float [N, {size}, {size}, 3] in [0, 1] → [N, {width}]\n"
+    features = f"float [N, {size}, {size}, 3] in [0, 1] → [N, {model.encoder.output_shape[-1]}]"
+    code = load_snippet(
+        options.format,
+        str(output),
+        model.encoder,
+        comment=f"  # {features}",
+        has_classifier="classifier" in card_arguments,
+        accepts_image_bytes=options.with_preprocessing,
     )
+    logger.info(f"exported to {output}; to use it:\n\n{textwrap.indent(code, '  ')}\n")
     return output
 
 

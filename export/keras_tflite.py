@@ -11,6 +11,7 @@ from simclr_tf.exporter.inference_copy import float32_inference_copy
 from simclr_tf.exporter.model_card import add_checksum
 from simclr_tf.exporter.saved_model import check_does_not_exist, export_saved_model
 from simclr_tf.utils.files import atomic_path, atomic_write
+from simclr_tf.utils.paths import user_path
 
 _QUANTIZATIONS = ("float32", "float16", "int8")
 
@@ -43,11 +44,12 @@ def export_keras(
         UserError: `output` exists or cannot be written, or the model is a subclass without a graph
             of layers.
     """
+    output = user_path(output)
     check_does_not_exist(output, overwrite)
     copy = float32_inference_copy(encoder)
     with atomic_path(output) as temporary:
         copy.save(temporary)
-    return _write_card(Path(output), model_card)
+    return _write_card(output, model_card)
 
 
 def export_tflite(
@@ -99,6 +101,7 @@ def export_tflite(
     """
     if quantization not in _QUANTIZATIONS:
         raise ValueError(f"quantization must be one of {', '.join(_QUANTIZATIONS)}")
+    output = user_path(output)
     check_does_not_exist(output, overwrite)
     with atomic_path(output) as temporary, tempfile.TemporaryDirectory() as directory:
         # A SavedModel gives input and output their names.
@@ -118,7 +121,7 @@ def export_tflite(
             images = calibration[:, np.newaxis]
             converter.representative_dataset = lambda: ({"images": image} for image in images)
         temporary.write_bytes(converter.convert())
-    return _write_card(Path(output), model_card)
+    return _write_card(output, model_card)
 
 
 def _write_card(output: Path, card: str) -> Path:

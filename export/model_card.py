@@ -1,6 +1,7 @@
 """Model card of an exported encoder."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ def make_model_card(
     parameters = sum(int(v.shape.num_elements()) for v in encoder.trainable_variables)
     size = f"{image_size}, {image_size}, 3"
     labels = f"with {num_labels:,} labels" if num_labels else "without labels"
+    code = load_snippet(
+        format,
+        "PATH",
+        encoder,
+        has_classifier=bool(classifier),
+        accepts_image_bytes=accepts_image_bytes,
+    )
     rows = [
         f"| `{name}` | `{strip_directories(value)}` |"
         for name, value in _flatten(settings).items()
@@ -87,7 +95,7 @@ square of 87.5 % of the shorter side; resize bicubically to {image_size} × {ima
 ## Use
 
 ```python
-{load_snippet(format, "PATH", encoder)}
+{code}
 ```
 {_FORMAT_NOTES[format]}{_ENCODED if accepts_image_bytes else ""}{_classify(classifier, class_names)}
 ## Evaluations
@@ -121,20 +129,44 @@ The kernels are stored in float16 and computed in float32: for inference, not fo
 }
 
 
-def load_snippet(format: str, path: str, encoder: keras.Model) -> str:
-    """Returns the lines of Python that load an export and compute `features`."""
+def load_snippet(
+    format: str,
+    path: str,
+    encoder: keras.Model,
+    *,
+    comment: str = "",
+    has_classifier: bool = False,
+    accepts_image_bytes: bool = False,
+) -> str:
+    """Returns the lines of Python that load an export and call what it has.
+
+    `comment` is that of the line that computes `features`.
+    """
+    name = json.dumps(path, ensure_ascii=not path.isprintable())
     if format == "keras":
         uses_keras_cv = any(type(x).__module__.startswith("keras_cv") for x in encoder.layers)
         return f"""import {"keras_cv, " if uses_keras_cv else ""}tf_keras
-encoder = tf_keras.models.load_model("{path}")
-features = encoder(images, training=False)"""
+encoder = tf_keras.models.load_model({name})
+features = encoder(images, training=False){comment}"""
     if format.startswith("tflite"):
         return f"""import tensorflow as tf
-encoder = tf.lite.Interpreter("{path}").get_signature_runner()
-features = encoder(images=images)["features"]"""
-    return f"""import tensorflow as tf
-encoder = tf.saved_model.load("{path}")
-features = encoder(images)"""
+encoder = tf.lite.Interpreter({name}).get_signature_runner()
+features = encoder(images=images)["features"]{comment}"""
+    lines = f"""import tensorflow as tf
+encoder = tf.saved_model.load({name})
+features = encoder(images){comment}"""
+    if has_classifier:
+        lines += """
+classes = encoder.signatures["classify"](images=tf.constant(images))["class_name"]"""
+    if accepts_image_bytes:
+        lines += """
+files = tf.constant([open("photo.jpg", "rb").read()])
+outputs = encoder.signatures["serving_encoded"](image_bytes=files)
+features = outputs["features"]"""
+        if has_classifier:
+            lines += """
+classes = outputs["class_name"]"""
+    return lines
 
 
 _ENCODED = """

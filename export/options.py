@@ -16,7 +16,10 @@ class ExportOptions(OptionGroup):
     """Options"""
 
     output: str | None = option(
-        None, "SavedModel directory or file to write. Default: RUN/export.", heading="Output"
+        None,
+        "SavedModel directory or file to write. Default: RUN/export.",
+        heading="Output",
+        is_path=True,
     )
     format: str = option(
         "saved_model",
@@ -36,7 +39,7 @@ class ExportOptions(OptionGroup):
         256, "For tflite_int8: number of training images that calibrate the value ranges.", min=1
     )
     data_dir: str = option(
-        "", "For tflite_int8: directory of the TFDS datasets. Default: the run's."
+        "", "For tflite_int8: directory of the TFDS datasets. Default: the run's.", is_path=True
     )
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from simclr_tf.exporter.image_bytes import decode_and_crop
 from simclr_tf.exporter.inference_copy import float32_inference_copy
 from simclr_tf.exporter.model_card import add_checksum
 from simclr_tf.utils.files import atomic_path, write_errors_name
+from simclr_tf.utils.paths import user_path
 
 WEIGHTS = "variables/variables.data-00000-of-00001"
 
@@ -87,6 +88,7 @@ def export_saved_model(
         UserError: `output` exists and `overwrite` is not set, it cannot be written, or a model is
             neither functional nor Sequential.
     """
+    output = user_path(output)
     check_does_not_exist(output, overwrite)
 
     def copy_model(model: keras.Model | None) -> keras.Model | None:
@@ -106,7 +108,7 @@ def export_saved_model(
         tf.saved_model.save(root, str(temporary), signatures=signatures)
         card = add_checksum(model_card, temporary, WEIGHTS)
         (temporary / "README.md").write_text(card, encoding="utf-8")
-    return Path(output)
+    return output
 
 
 def check_does_not_exist(output: str | Path, overwrite: bool = False) -> None:

@@ -75,6 +75,7 @@ class Distillation(Labels):
     teacher: str = option(
         "",
         "Teacher: a run of finetune or distill, or an exported SavedModel with a classifier.",
+        is_path=True,
     )
     distill_temperature: float = option(
         1.0,

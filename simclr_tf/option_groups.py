@@ -22,8 +22,9 @@ class Data(OptionGroup):
     dataset: str = option(
         "",
         "Training dataset: a TFDS name, folder:PATH (images at any depth) or shapes (built in).",
+        is_path=True,
     )
-    data_dir: str = option("", "Directory of TFDS datasets. Default: that of TFDS.")
+    data_dir: str = option("", "Directory of TFDS datasets. Default: that of TFDS.", is_path=True)
     train_split: str = option("train", "Training split; slices such as train[:90%] are allowed.")
     eval_split: str = option("validation", "Labeled test split of probes and evaluations.")
     storage_size: int = option(
@@ -123,6 +124,7 @@ class Encoder(OptionGroup):
         "pooling; a KerasCV preset by name (downloaded), or a directory that contains one. Python "
         "also accepts a functional Keras model, stored as keras:NAME.",
         added_in_later_version=True,
+        is_path=True,
     )
     preset_weights: bool = option(
         True,
@@ -324,6 +326,7 @@ class Monitoring(OptionGroup):
     probe_dataset: str = option(
         "",
         "Labeled dataset of the probes, with splits train and eval_split. Default: dataset.",
+        is_path=True,
     )
     eval_every_epochs: float = option(
         1.0,
@@ -337,7 +340,9 @@ class Monitoring(OptionGroup):
 class Checkpoints(OptionGroup):
     """Checkpoints"""
 
-    checkpoint: str = option("", "Run directory with the initial weights. Default: random weights.")
+    checkpoint: str = option(
+        "", "Run directory with the initial weights. Default: random weights.", is_path=True
+    )
     checkpoint_epochs: float = option(
         1.0, "Epochs between checkpoints.", exclusive_min=0, max=MAX_EPOCHS
     )

@@ -5,7 +5,6 @@ Python API, validation, config.json and the documentation are generated from it.
 """
 
 import dataclasses
-import difflib
 import math
 import numbers
 import operator
@@ -16,6 +15,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from simclr_tf.errors import UserError
+from simclr_tf.utils.paths import expand_paths
+from simclr_tf.utils.suggestions import suggest
 
 MAX_INT = 2**31 - 1
 
@@ -30,20 +31,22 @@ def option(
     exclusive_min: float | None = None,
     exclusive_max: float | None = None,
     heading: str = "",
+    is_path: bool = False,
     added_in_later_version: bool = False,
 ) -> Any:
     """Returns a dataclass field that is an option, listed in `--help` under a heading.
 
     The annotation of the field is its type: bool, int, float or str, or one of these `| None`. A
     list is a comma-separated str; Python callers may pass a sequence. Integers are at most
-    `MAX_INT` without a `max`. A config.json may lack an option that was `added_in_later_version`,
-    whose default must reproduce the earlier behavior.
+    `MAX_INT` without a `max`. With `is_path`, for a path or a value that may contain one, such as
+    `folder:PATH`, a leading `~` is the home directory. A config.json may lack an option that was
+    `added_in_later_version`, whose default must reproduce the earlier behavior.
     """
     limits = {"min": min, "max": max}
     limits |= {"exclusive_min": exclusive_min, "exclusive_max": exclusive_max}
     metadata = {
         **{"help": help, "choices": choices, "limits": limits, "heading": heading},
-        "added_in_later_version": added_in_later_version,
+        **{"is_path": is_path, "added_in_later_version": added_in_later_version},
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -112,6 +115,8 @@ def option_type(field: dataclasses.Field) -> type:
 def convert(field: dataclasses.Field, value: Any) -> Any:
     """Returns a value as the type of its option: paths and sequences as str, no NumPy scalars."""
     kind = option_type(field)
+    if field.metadata["is_path"]:
+        value = expand_paths(value)
     if value is None and types.NoneType in typing.get_args(field.type):
         return None
     is_bool = isinstance(value, bool) or type(value).__name__ in ("bool_", "bool")
@@ -177,12 +182,6 @@ def parse_choices(name: str, value: str, choices: Collection[str]) -> list[str]:
                 f"{suggest(part, choices)}"
             )
     return list(dict.fromkeys(parts))
-
-
-def suggest(name: str, known: Collection[str], prefix: str = "") -> str:
-    """Returns `. Fix: did you mean A or B?` for the closest known names, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f". Fix: did you mean {' or '.join(prefix + n for n in near)}?" if near else ""
 
 
 def check_known(names: Collection[str], known: Collection[str], owner: str) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,28 @@ def test_run_exports_a_model_with_the_same_features(run, images):
     exported = tf.saved_model.load(str(run.export()))
     floats = tf.constant(images[0][:4, :16, :16] / 255, tf.float32)
     np.testing.assert_allclose(exported(floats), run.encoder(floats, training=False), atol=1e-4)
+
+
+def test_functions_expand_the_home_directory(run, images, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(run.path.parent))
+    monkeypatch.chdir(tmp_path)
+    home_run = Path("~", run.path.name)
+    assert st.Run(home_run).path == run.path
+    assert int(st.load(str(home_run)).step) == 4
+    st.embed(home_run, dataset=images[0][:4], output="~/features")
+    assert (run.path.parent / "features" / "features.npy").exists()
+    with pytest.raises(st.UserError, match=f"{run.path.parent}/b holds no run"):
+        st.report(runs="~/run,~/b", output=Path("~/report.html"))
+    with pytest.raises(st.UserError, match=f"folder:{run.path.parent}/photos"):
+        st.pretrain("~/new", dataset=Path("folder:~/photos"), **TINY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_keyword_names_the_option_that_means_it():
+    with pytest.raises(st.UserError, match=r"batch_size: .* did you mean --train_batch_size"):
+        st.pretrain("run", dataset="shapes", batch_size=8)
+    with pytest.raises(st.UserError, match="did you mean --linear_learning_rate"):
+        st.evaluate("run", lr=8)
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ from simclr_tf.embedding.options import EmbedOptions
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.exporter.options import ExportOptions
-from simclr_tf.options import OptionSet, make_group, split_commas
+from simclr_tf.options import OptionSet, make_group
 from simclr_tf.reporting.options import ReportOptions
+from simclr_tf.utils.paths import split_paths
 from simclr_tf.weights_import.options import ImportOptions
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def evaluate(
     """
     settings = make_group(EvalOptions, options | {"dataset": dataset})
     if isinstance(model_dir, str):
-        model_dir = split_commas(model_dir)
+        model_dir = split_paths(model_dir)
     paths = [Path(p) for p in ([model_dir] if isinstance(model_dir, os.PathLike) else model_dir)]
     if bool(paths) == bool(encoder):
         raise UserError("expected either --model_dir=RUN or --encoder=SAVEDMODEL")
@@ -149,7 +150,7 @@ def export(model_dir: PathLike = "", **options: Any) -> Path:
 def report(
     model_dir: PathLike = "",
     *,
-    runs: Sequence[PathLike] = (),
+    runs: str | Sequence[PathLike] = (),
     output: PathLike | None = None,
     **options: Any,
 ) -> Path:
@@ -169,6 +170,8 @@ def report(
         The file.
     """
     settings = make_group(ReportOptions, options)
+    if isinstance(runs, str):
+        runs = split_paths(runs)
     if bool(model_dir) == bool(runs):
         raise UserError("expected either --model_dir=RUN or --runs=RUN,RUN")
 

@@ -41,10 +41,10 @@ class Run:
         model: "keras.Model | None" = None,
         is_chief: bool = True,
     ):
-        self.path = Path(path)
         self.is_chief = is_chief
         self.sources: tuple[Any, ...] = ()  # images from Python, for later calls
-        self._dir = RunDir(self.path)
+        self._dir = RunDir(path)
+        self.path: Path = self._dir.path
         self.config: PretrainConfig = self._dir.read_config()[0]
         if model is not None:
             self.model = model

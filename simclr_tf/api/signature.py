@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionSet, check_known, option_fields
 from simclr_tf.utils.log import show_progress
+from simclr_tf.utils.paths import expand_paths
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -34,7 +35,7 @@ def takes_options(
     The function gets the options that its caller sets, checked for unknown names. Its signature and
     its docstring list every option with its default, so that `help` and tab completion show them.
     An option that is also a parameter of the function is documented by the function. The docstring
-    also says that mistakes raise UserError.
+    also says that mistakes raise UserError. `~` is expanded in all paths.
 
     If the function has a parameter `labels`, its option `dataset` also takes images from Python.
     The function gets their name, under which they can be opened during the call. A `Run` that it
@@ -46,6 +47,7 @@ def takes_options(
         *parameters, _ = own.parameters.values()
         named = [parameter.name for parameter in parameters]
         keywords, documentation = [], ["Keyword Args:"]
+        paths = set(named)
         for option_set in option_sets:
             for field in option_fields(option_set.group):
                 if field.name in named:
@@ -53,6 +55,8 @@ def takes_options(
                 default = option_set.defaults.get(field.name, field.default)
                 keyword = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY)
                 keywords.append(keyword.replace(default=default, annotation=field.type))
+                if field.metadata["is_path"]:
+                    paths.add(field.name)
                 help_text = option_set.help.get(field.name, field.metadata["help"])
                 end = "" if default in ("", None) else f" Default: {default!r}."
                 documentation.append(f"    {field.name}: {help_text}{end}")
@@ -63,7 +67,11 @@ def takes_options(
             show_progress()
             check_known(kwargs, names, f"{function.__name__}()")
             sources = [s for a in (*args, *kwargs.values()) for s in getattr(a, "sources", ())]
-            given = {name: value for name, value in kwargs.items() if value is not None}
+            given = {
+                name: expand_paths(value) if name in paths else value
+                for name, value in kwargs.items()
+                if value is not None
+            }
             labels, dataset = given.pop("labels", None), given.get("dataset")
             if "labels" in names and not isinstance(dataset, str | os.PathLike | None):
                 from simclr_tf.data import from_python
@@ -81,7 +89,7 @@ def takes_options(
 
                 available = data.available(sources)
             with available:
-                result = function(*args, **given)  # type: ignore[arg-type]
+                result = function(*expand_paths(args), **given)  # type: ignore[arg-type]
             if sources and hasattr(result, "sources"):
                 result.sources = tuple(sources)
             return result

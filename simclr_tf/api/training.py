@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simclr_tf.api.run import Run
@@ -222,7 +221,11 @@ def _train(
     from simclr_tf.training.distribution import make_distribution
 
     distribution = distribution or make_distribution(devices)
-    flags = [f"--{name}={value}" for name, value in options.items() if value not in ("", None)]
+    flags = [
+        f"--{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"
+        for name, value in options.items()
+        if value not in ("", None)
+    ]
     with recorded_command(["simclr-tf", task.__name__, *flags]):
         model = task(config, run.model_dir, distribution, devices.steps_per_execution, **arguments)
     return Run(run.model_dir, model=model, is_chief=distribution.is_chief)
@@ -249,7 +252,7 @@ def _can_test_student(run: RunOptions, options: Options, config: DistillConfig) 
     from simclr_tf.models.teacher import load_teacher
 
     if run.mode == "eval":  # the teacher may no longer exist
-        class_names = RunDir(Path(run.model_dir)).read_config()[1].class_names
+        class_names = RunDir(run.model_dir).read_config()[1].class_names
     else:
         class_names = load_teacher(config.distillation.teacher).class_names
     try:

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from simclr_tf.config import Distillation, DistillConfig, FinetuneConfig, FineTuning, PretrainConfig
@@ -31,7 +30,7 @@ Options = Mapping[str, Any]  # the options that the caller sets, of any group
 class RunOptions(OptionGroup):
     """Run"""
 
-    model_dir: str = option("", "Run directory, created if it does not exist.")
+    model_dir: str = option("", "Run directory, created if it does not exist.", is_path=True)
     mode: str = option(
         "train",
         "train; train_then_eval: also evaluate and export the trained model; eval: only evaluate "
@@ -151,7 +150,7 @@ def finetune_config(options: Options) -> FinetuneConfig:
     checkpoint = checkpoints.checkpoint
     fine_tuning.check_start(checkpoint)
     if checkpoint:
-        source, _ = RunDir(Path(checkpoint)).read_config()
+        source, _ = RunDir(checkpoint).read_config()
         groups = _inherit_groups(source, _FINETUNE_INHERITS, options)
         for name in ("encoder", "projection_head"):
             _check_architecture(getattr(source, name), groups[name], checkpoint)
@@ -233,7 +232,7 @@ def _distill_groups(options: Options, teacher: str, checkpoint: str) -> dict[str
 
     The encoder is the checkpoint's, if there is one, else that of the teacher's run.
     """
-    teacher_run = RunDir(Path(teacher))
+    teacher_run = RunDir(teacher)
     if teacher_run.config_file.exists():
         base, _ = teacher_run.read_config()
     else:  # an exported model does not contain its data
@@ -241,7 +240,7 @@ def _distill_groups(options: Options, teacher: str, checkpoint: str) -> dict[str
     groups = _inherit_groups(base, ("data", "augmentation"), options)
     encoder = base.encoder
     if checkpoint:
-        encoder = RunDir(Path(checkpoint)).read_config()[0].encoder
+        encoder = RunDir(checkpoint).read_config()[0].encoder
     elif options.get("encoder") not in (None, encoder.encoder):  # sizes of another kind
         encoder = Encoder()
     else:  # the architecture of the teacher, but not its initial weights

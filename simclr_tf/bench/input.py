@@ -33,8 +33,10 @@ class Options(OptionGroup):
     image_size: int = option(224, "Side of the views; images are stored at 1.5 times that.", min=8)
     train_batch_size: int = option(256, "Images in a batch.", min=2)
     files: int = option(256, "JPEG files that are written and read repeatedly.", min=1)
-    dataset: str = option("", "Additional source: a TFDS name or folder:PATH.")
-    data_dir: str = option("", "Directory of prepared TFDS datasets. Default: TFDS's own.")
+    dataset: str = option("", "Additional source: a TFDS name or folder:PATH.", is_path=True)
+    data_dir: str = option(
+        "", "Directory of prepared TFDS datasets. Default: TFDS's own.", is_path=True
+    )
     train_split: str = option("train", "Split of --dataset; slices such as train[:90%] work.")
     repeats: int = option(5, "Rounds; each measures a source and its upper bound once.", min=1)
     seconds: float = option(3.0, "Duration of one measurement in seconds.", exclusive_min=0)

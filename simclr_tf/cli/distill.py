@@ -11,6 +11,6 @@ if eval_split has the teacher's classes, and exports encoder and classifier.
 """
 
 from simclr_tf.api.training import distill
-from simclr_tf.cli.flags import EVALUATION_NEXT, training_command
+from simclr_tf.cli.flags import evaluation_next, training_command
 
-define, run = training_command(distill, EVALUATION_NEXT)
+define, run = training_command(distill, evaluation_next)

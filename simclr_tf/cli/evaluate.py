@@ -17,6 +17,7 @@ from simclr_tf.api.results import evaluate
 from simclr_tf.cli.flags import Groups, define_command, explicit_options
 from simclr_tf.evaluation.options import EvalOptions, EvalSource
 from simclr_tf.options import OptionSet, make_group
+from simclr_tf.utils.paths import shell_join
 
 _SOURCE = (OptionSet.of(EvalSource),)
 
@@ -42,4 +43,5 @@ def run(values: flags.FlagValues) -> None:
 
         print(f"\n{format_run_table(source.model_dirs)}")
     elif source.model_dirs and not options.save_classifier:
-        print(f"next: simclr-tf export --model_dir={source.model_dirs[0]}")
+        first = source.model_dirs[0]
+        print(f"next: {shell_join(['simclr-tf', 'export', f'--model_dir={first}'])}")

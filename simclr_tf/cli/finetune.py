@@ -10,6 +10,6 @@ comes with its standard splits.
 """
 
 from simclr_tf.api.training import finetune
-from simclr_tf.cli.flags import EVALUATION_NEXT, IGNORED_REFERENCE_FLAGS, training_command
+from simclr_tf.cli.flags import IGNORED_REFERENCE_FLAGS, evaluation_next, training_command
 
-define, run = training_command(finetune, EVALUATION_NEXT, IGNORED_REFERENCE_FLAGS)
+define, run = training_command(finetune, evaluation_next, IGNORED_REFERENCE_FLAGS)

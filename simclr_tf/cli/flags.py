@@ -1,16 +1,18 @@
 """Flags generated from option groups, and the help and flagfiles of the commands."""
 
-import os
+import re
 import textwrap
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionSet, option_fields, option_type
+from simclr_tf.utils.paths import expand_user, user_path
 
 if TYPE_CHECKING:
     from simclr_tf.api.run import Run
@@ -29,7 +31,6 @@ Groups = dict[str, list[str]]  # names of flags by heading
 IGNORED_REFERENCE_FLAGS = (
     *("train_summary_steps", "variable_schema", "eval_name", "master", "eval_steps"),
 )
-EVALUATION_NEXT = "next: run the same command with --mode=eval to evaluate and export {path}"
 _TRAIN_MODES = ["pretrain", "finetune", "distill"]
 
 
@@ -59,15 +60,22 @@ def warn_ignored_flags(values: flags.FlagValues, names: Iterable[str]) -> None:
             print(f"note: --{name} has no effect here")
 
 
+class _PathParser(flags.ArgumentParser):
+    """Parses a path, whose leading `~` is the home directory."""
+
+    def parse(self, argument: str) -> str:
+        return expand_user(argument)
+
+
 def define_command(
     values: flags.FlagValues,
     option_sets: Iterable[OptionSet],
     inputs: Mapping[str, str] = types.MappingProxyType({}),
     outputs: Mapping[str, str] = types.MappingProxyType({}),
 ) -> Groups:
-    """Defines options, and text flags that name inputs and outputs, given with their help."""
+    """Defines options, and flags that are paths of inputs and outputs, given with their help."""
     for name, text in [*inputs.items(), *outputs.items()]:
-        flags.DEFINE_string(name, "", text, flag_values=values)
+        flags.DEFINE(_PathParser(), name, "", text, values, flags.ArgumentSerializer())
     groups = define_options(values, option_sets)
     first = [*inputs, *groups.pop("Input", [])]
     last = [*outputs, *groups.pop("Output", [])]
@@ -75,11 +83,13 @@ def define_command(
 
 
 def training_command(
-    function: "OptionFunction[Any, Run]", next_steps: str, ignored: Sequence[str] = ()
+    function: "OptionFunction[Any, Run]",
+    next_steps: Callable[[Path], str],
+    ignored: Sequence[str] = (),
 ) -> tuple[Callable[[flags.FlagValues], Groups], Callable[[flags.FlagValues], None]]:
     """Returns `define` and `run` of a training command.
 
-    It accepts the flags `ignored` without effect, and prints `next_steps` after training.
+    It accepts the flags `ignored` without effect, and prints `next_steps(run)` after training.
     """
     name = function.__name__
 
@@ -97,9 +107,14 @@ def training_command(
         warn_ignored_flags(values, ignored)
         trained = function(**explicit_options(values, function.option_sets))
         if values.mode == "train" and trained.is_chief:
-            print(next_steps.format(path=trained.path))
+            print(next_steps(trained.path))
 
     return define, run
+
+
+def evaluation_next(path: Path) -> str:
+    """Returns what follows the training of a classifier."""
+    return f"next: run the same command with --mode=eval to evaluate and export {path}"
 
 
 def check_subcommand(command: str, name: str, names: Collection[str]) -> None:
@@ -109,26 +124,57 @@ def check_subcommand(command: str, name: str, names: Collection[str]) -> None:
         raise UserError(f"simclr-tf {command}: expected one of {expected}, got {got}")
 
 
-def read_flagfiles(arguments: Sequence[str]) -> list[str]:
-    """Replaces the name of a shipped flagfile by its path.
+def read_flagfiles(arguments: Sequence[str], outer: tuple[Path, ...] = ()) -> list[str]:
+    """Replaces `--flagfile=FILE` by the flags in the file, which may name other files.
 
     `--flagfile=flags/NAME.flags` works in a checkout and, where the working directory has no such
-    file, finds the installed one.
+    file, finds the installed one. `outer` are the files in which the arguments are.
     """
-    replaced = []
-    for argument in arguments:
+    result, remaining = [], list(arguments)
+    while remaining and remaining[0] != "--":
+        argument = remaining.pop(0)
         flag, equals, path = argument.partition("=")
-        path = os.path.expanduser(path)
-        if flag in ("--flagfile", "-flagfile") and equals and not os.path.exists(path):
-            directory, name = os.path.split(path)
-            shipped = resources.files("simclr_tf.flags") / name
-            if directory not in ("", "flags") or not shipped.is_file():
-                names = sorted(f.name for f in resources.files("simclr_tf.flags").iterdir())
-                recipes = ", ".join(name for name in names if name.endswith(".flags"))
-                raise UserError(f"--flagfile={path}: expected an existing file or one of {recipes}")
-            argument = f"{flag}={shipped}"
-        replaced.append(argument)
-    return replaced
+        if flag not in ("--flagfile", "-flagfile"):
+            result.append(argument)
+            continue
+        if not equals:
+            path = remaining.pop(0) if remaining else ""
+        file = _find_flagfile(path)
+        if file in outer:
+            raise UserError(f"--flagfile={path}: includes itself. Fix: remove the line in {file}")
+        result += read_flagfiles(_read_flagfile(file), (*outer, file))
+    return result + remaining
+
+
+def _find_flagfile(path: str) -> Path:
+    file = user_path(path)
+    if path and file.exists():
+        return file.resolve()
+    folder: Any = resources.files("simclr_tf.flags")
+    if str(file.parent) not in (".", "flags") or not (folder / file.name).is_file():
+        recipes = ", ".join(sorted(f.name for f in folder.iterdir() if f.name.endswith(".flags")))
+        raise UserError(f"--flagfile={path}: expected an existing file or one of {recipes}")
+    return Path(folder / file.name)
+
+
+def _read_flagfile(file: Path) -> list[str]:
+    """Returns the flags in a file; Windows writes UTF-8 with a byte-order mark, or UTF-16."""
+    expected = f"--flagfile={file}: expected a text file with a --name=value in each line, got"
+    try:
+        data = file.read_bytes()
+        # Without a byte-order mark, text in UTF-16 begins with an ASCII character and a zero byte.
+        codec = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}.get(data[:2], "utf-8")
+        codec = "utf-16-le" if data[1:2] == b"\0" else "utf-16-be" if data[:1] == b"\0" else codec
+        # Names of files need not be UTF-8.
+        text = data.decode(codec, "surrogateescape" if codec == "utf-8" else "strict")
+    except OSError as error:
+        raise UserError(f"{expected}: {error.strerror}. Fix: choose another file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{expected}: {error}. Fix: save it as UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{expected}: a zero byte. Fix: save it as UTF-8")
+    lines = (line.strip() for line in re.split(r"[\r\n]", text.replace("\ufeff", "")))
+    return [line for line in lines if line and not line.startswith(("#", "//"))]
 
 
 def help_text(command: str, document: str | None, values: flags.FlagValues, groups: Groups) -> str:

@@ -13,8 +13,10 @@ from absl import flags
 from simclr_tf.cli.flags import help_text, read_flagfiles
 from simclr_tf.cli.startup import silence_tensorflow
 from simclr_tf.errors import UserError
-from simclr_tf.options import check_known, suggest
+from simclr_tf.options import check_known
 from simclr_tf.utils.log import show_progress
+from simclr_tf.utils.paths import expand_user
+from simclr_tf.utils.suggestions import suggest
 
 COMMANDS = (
     *("pretrain", "finetune", "distill", "evaluate", "study", "export", "import", "embed"),
@@ -82,7 +84,7 @@ def _run(argv: Sequence[str]) -> None:
     positional = _parse(values, [name, *read_flagfiles(arguments)])
     taken = []
     if hasattr(command, "POSITIONAL_DEFAULT"):
-        taken = [positional.pop(0) if positional else command.POSITIONAL_DEFAULT]
+        taken = [expand_user(positional.pop(0)) if positional else command.POSITIONAL_DEFAULT]
     if positional:
         raise UserError(f"{positional[0]}: not a flag. Fix: write flags as --name=value")
     command.run(values, *taken)

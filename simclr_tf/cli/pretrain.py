@@ -7,13 +7,22 @@ implementation keep their names, meaning and defaults.
   simclr-tf pretrain --dataset=folder:photos --image_size=96 --resnet_depth=18 --model_dir=runs/a
 """
 
+from pathlib import Path
+
 from simclr_tf.api.training import pretrain
 from simclr_tf.cli.flags import IGNORED_REFERENCE_FLAGS, training_command
+from simclr_tf.utils.paths import shell_join
 
-_NEXT_STEPS = """next: simclr-tf evaluate --model_dir={path}
-      tensorboard --logdir {path}/tensorboard"""
 _FINETUNE_ONLY_FLAGS = ("zero_init_logits_layer", "fine_tune_after_block", "ft_proj_selector")
 
+
+def _next_steps(path: Path) -> str:
+    evaluate = shell_join(["simclr-tf", "evaluate", f"--model_dir={path}"])
+    return (
+        f"next: {evaluate}\n      {shell_join(['tensorboard', '--logdir', path / 'tensorboard'])}"
+    )
+
+
 define, run = training_command(
-    pretrain, _NEXT_STEPS, (*IGNORED_REFERENCE_FLAGS, *_FINETUNE_ONLY_FLAGS)
+    pretrain, _next_steps, (*IGNORED_REFERENCE_FLAGS, *_FINETUNE_ONLY_FLAGS)
 )

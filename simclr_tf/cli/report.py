@@ -13,7 +13,6 @@ from absl import flags
 
 from simclr_tf.api.results import report
 from simclr_tf.cli.flags import Groups, define_command, explicit_options, warn_ignored_flags
-from simclr_tf.options import split_commas
 
 
 def define(values: flags.FlagValues) -> Groups:
@@ -26,8 +25,7 @@ def define(values: flags.FlagValues) -> Groups:
 
 
 def run(values: flags.FlagValues) -> None:
-    runs = split_commas(values.runs)
     explicit = explicit_options(values, report.option_sets)
-    if runs:
+    if values.runs:
         warn_ignored_flags(values, explicit)
-    report(values.model_dir, runs=runs, output=values.output, **explicit)
+    report(values.model_dir, runs=values.runs, output=values.output, **explicit)

@@ -9,7 +9,6 @@ studies; simclr-tf study NAME --help lists the flags of a study.
   simclr-tf study temperature --flagfile=flags/study_shapes.flags --output=runs/temperature
 """
 
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +27,7 @@ from simclr_tf.study.grid import (
     Study,
     StudyOptions,
 )
+from simclr_tf.utils.paths import shell_join
 
 # Image summaries of dozens of runs cost time and space.
 _DEFAULTS = {"pictures_every_epochs": 0.0}
@@ -81,7 +81,7 @@ class StudyCommand:
 
         from simclr_tf.study.runner import run_study
 
-        command = shlex.join(["simclr-tf", *sys.argv[1:]])
+        command = shell_join(["simclr-tf", *sys.argv[1:]])
         study_results = run_study(study, base, options, command=command)
         print(f"\n{study_results.table()}\n\nwritten to {options.output}")
         results = study_results.results

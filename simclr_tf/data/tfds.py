@@ -6,6 +6,7 @@ import copy
 import difflib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from simclr_tf.data.decoding import composite_on_white, resize_to_square
 from simclr_tf.data.in_memory import max_bytes_in_memory
 from simclr_tf.errors import UserError
 from simclr_tf.utils.files import format_bytes
+from simclr_tf.utils.paths import shell_join
 
 # Records wait encoded in the shuffle buffer, which holds all of a small dataset.
 _SHUFFLE_BYTES = 256 * 2**20
@@ -367,6 +369,8 @@ def _load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilde
     except tfds.core.DatasetNotFoundError as error:
         raise UserError(_unknown_dataset_message(dataset, data_dir)) from error
     except (ValueError, AssertionError, ImportError) as error:
+        if "Parsing builder name" in str(error):
+            raise UserError(_unknown_dataset_message(dataset, data_dir)) from None
         raise UserError(f"--dataset={dataset} cannot be opened: {_one_line(error)}") from error
     if builder.is_prepared():
         return builder
@@ -391,12 +395,20 @@ def _load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilde
 
 
 def _unknown_dataset_message(dataset: str, data_dir: str | None) -> str:
+    message = f"--dataset={dataset}: expected `shapes`, `folder:PATH` or the name of a TFDS dataset"
+    for path in (dataset, re.sub(r"^\w+[:=]\s*", "", dataset)):
+        if os.path.isdir(path):
+            return f"{message}. Fix: did you mean {shell_join([f'folder:{path}'])}?"
+        if os.path.isfile(path):
+            return (
+                f"{message}, got a file. Fix: use its folder, "
+                "or that of the unpacked archive, as folder:PATH"
+            )
     known = tfds.list_builders(with_community_datasets=False)
     suggestions = difflib.get_close_matches(dataset.lower(), known, cutoff=0.5)
     entries = tf.io.gfile.listdir(data_dir) if data_dir else []
     names = sorted(entry.rstrip("/") for entry in entries)
     local = [name for name in names if not name.startswith(".") and name != "downloads"]
-    message = f"--dataset={dataset}: expected `shapes`, `folder:PATH` or the name of a TFDS dataset"
     if suggestions:
         message += f"; similar names: {', '.join(suggestions)}"
     if local:

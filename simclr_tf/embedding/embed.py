@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -34,6 +33,7 @@ from simclr_tf.evaluation.load_encoder import (
 from simclr_tf.evaluation.splits import Splits
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import atomic_write, check_output_path, slugify
+from simclr_tf.utils.paths import shell_join, user_path
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +99,10 @@ def embed_run(
     Raises:
         UserError: the run, the data, the output or the query are invalid.
     """
-    run = RunDir(Path(model_dir))
+    run = RunDir(model_dir)
     config, _ = run.read_config()
     if output is not None:
+        output = user_path(output)
         check_output_path(output, "output")
     splits = Splits.from_config(config.data)
     encoder = encoder_from_run(model_dir)
@@ -132,6 +133,7 @@ def embed_saved_model(
             "--dataset is missing: expected the images to embed, because an export contains none"
         )
     if output is not None:
+        output = user_path(output)
         check_output_path(output, "output")
     loaded = encoder_from_saved_model(encoder)
     size = round(1.5 * loaded.image_size)  # as a run at that image size stores images
@@ -145,7 +147,7 @@ def embed_saved_model(
 
 def default_output_dir(model_dir: str | Path, options: EmbedOptions) -> Path:
     """Returns RUN/embeddings/DATASET-SPLIT-step-STEP."""
-    run = RunDir(Path(model_dir))
+    run = RunDir(model_dir)
     splits = _override(Splits.from_config(run.read_config()[0].data), options)
     dataset = splits.dataset
     if dataset.startswith(FOLDER_PREFIX):
@@ -169,7 +171,7 @@ def usage_hint(result: EmbedResult) -> str:
             load = f"table = pyarrow.parquet.read_table({name})"
             lines.append(f"  {load}  # id, label, features {shape}")
         elif path.name == "projector":
-            lines.append(f"  tensorboard --logdir {shlex.quote(str(path))}")
+            lines.append(f"  {shell_join(['tensorboard', '--logdir', path])}")
     return "\n".join(lines)
 
 

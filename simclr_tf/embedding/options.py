@@ -21,9 +21,11 @@ class EmbedOptions(OptionGroup):
         choices=("h", "projection"),
         heading="Input",
     )
-    dataset: str = _data("", "Dataset to embed. Default: the run's dataset.")
+    dataset: str = _data("", "Dataset to embed. Default: the run's dataset.", is_path=True)
     split: str = _data("", "Split to embed. Default: the run's train_split, otherwise train.")
-    data_dir: str = _data("", "Directory of TFDS datasets. Default: the run's data_dir.")
+    data_dir: str = _data(
+        "", "Directory of TFDS datasets. Default: the run's data_dir.", is_path=True
+    )
     skip_unreadable: bool = _data(
         False, "Skip files that are not images. Always on if the run was trained with it."
     )
@@ -44,6 +46,7 @@ class EmbedOptions(OptionGroup):
         "Query image of a nearest-neighbor search: an image file, or an ID or row number of the "
         "dataset.",
         heading="Search",
+        is_path=True,
     )
     neighbours: int = option(10, "Number of nearest neighbors to find.", min=1, heading="Search")
 

@@ -40,6 +40,7 @@ from simclr_tf.runs.load import load_model
 from simclr_tf.runs.results_file import Record
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import check_output_path
+from simclr_tf.utils.paths import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def evaluate_run(
     Raises:
         UserError: if the run, the data or the options are not usable.
     """
-    run = RunDir(Path(model_dir))
+    run = RunDir(model_dir)
     config, _ = run.read_config()
     check_output_path(run.path, "model_dir")
     if options.save_classifier and isinstance(config, CLASSIFIER_CONFIGS):
@@ -109,6 +110,7 @@ def evaluate_saved_model(
     Raises:
         UserError: if it is not a SavedModel of an image encoder, or the data are not usable.
     """
+    output = user_path(output)
     check_output_path(output, "output")
     exported = encoder_from_saved_model(encoder)
     for baseline in ("random", "supervised"):
@@ -119,7 +121,7 @@ def evaluate_saved_model(
             )
     # As a run at that image size stores images.
     splits = Splits("", "", "", storage_size=round(1.5 * exported.image_size))
-    return _evaluate_encoders(exported, {}, options, splits, Path(output))
+    return _evaluate_encoders(exported, {}, options, splits, output)
 
 
 def evaluate_classifier(
@@ -143,7 +145,7 @@ def evaluate_classifier(
     Raises:
         UserError: if the run has no classifier, or the data are not usable.
     """
-    run = RunDir(Path(model_dir))
+    run = RunDir(model_dir)
     config, plan = run.read_config()
     if not isinstance(config, CLASSIFIER_CONFIGS):
         raise UserError(
@@ -333,7 +335,7 @@ def check_supervised_baseline(run: RunDir, splits: Splits, options: EvalOptions)
 def check_runs(model_dirs: Sequence[str | Path]) -> None:
     """Raises UserError if a directory is not a run, or has no checkpoint."""
     for path in model_dirs:
-        run = RunDir(Path(path))
+        run = RunDir(path)
         run.read_config()
         run.checkpoint()
 

@@ -14,6 +14,7 @@ from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.build import build_encoder
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.utils.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class FrozenEncoder:
 
 def encoder_from_run(model_dir: str | Path) -> FrozenEncoder:
     """Loads the encoder of a run with the weights of its newest checkpoint."""
-    config, _ = RunDir(Path(model_dir)).read_config()
+    config, _ = RunDir(model_dir).read_config()
     return encoder_from_model(load_model(model_dir), config)
 
 
@@ -64,7 +65,7 @@ def untrained_encoder(config: PretrainConfig) -> tuple[keras.Model, str]:
 def encoder_from_saved_model(path: str | Path) -> FrozenEncoder:
     """Loads the encoder of a SavedModel of `simclr-tf export`."""
     try:
-        loaded = tf.saved_model.load(str(path))
+        loaded = tf.saved_model.load(user_path(path))
         spec = loaded.signatures["serving_default"].structured_input_signature[1]["images"]
         outputs = loaded.signatures["all_outputs"]
         fingerprint = hash_weights(loaded.variables)

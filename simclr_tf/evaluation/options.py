@@ -6,6 +6,7 @@ import math
 
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionGroup, option, parse_choices, split_commas
+from simclr_tf.utils.paths import split_paths
 
 PROTOCOLS = ("knn", "logistic", "linear", "probes")
 CLASSIFIER_PROTOCOLS = ("logistic", "linear")
@@ -22,11 +23,17 @@ _data, _protocol, _output = (
 class EvalSource(OptionGroup):
     """Input"""
 
-    model_dir: str = option("", "Run directory, or several, comma-separated.")
-    encoder: str = option(
-        "", "Exported SavedModel to evaluate instead of a run; requires output and dataset."
+    model_dir: str = option(
+        "",
+        "Run directory, or several, comma-separated (an existing name may have commas).",
+        is_path=True,
     )
-    output: str = _output("", "Directory for the results of an exported encoder.")
+    encoder: str = option(
+        "",
+        "Exported SavedModel to evaluate instead of a run; requires output and dataset.",
+        is_path=True,
+    )
+    output: str = _output("", "Directory for the results of an exported encoder.", is_path=True)
     table: bool = _output(
         False, "Print a Markdown table of all results of the runs; protocols may then be empty."
     )
@@ -34,7 +41,7 @@ class EvalSource(OptionGroup):
     @property
     def model_dirs(self) -> list[str]:
         """Run directories."""
-        return split_commas(self.model_dir)
+        return split_paths(self.model_dir)
 
     def check(self, options: "EvalOptions") -> None:
         """Raises UserError if these options contradict each other or `options`."""
@@ -63,9 +70,11 @@ class EvalOptions(OptionGroup):
     (20, 200)
     """
 
-    dataset: str = _data("", "Labeled dataset. Default: the run's dataset.")
+    dataset: str = _data("", "Labeled dataset. Default: the run's dataset.", is_path=True)
     datasets: str = _data(
-        "", "Comma-separated datasets for transfer, each with its standard splits and metric."
+        "",
+        "Comma-separated datasets for transfer, each with its standard splits and metric.",
+        is_path=True,
     )
     train_split: str = _data(
         "", "Training split. Default: the run's split, or the dataset's standard split."
@@ -78,7 +87,9 @@ class EvalOptions(OptionGroup):
         "Metric reported as `value`. Default: the dataset's standard metric.",
         choices=("", *METRICS),
     )
-    data_dir: str = _data("", "Directory of prepared TFDS datasets. Default: the run's directory.")
+    data_dir: str = _data(
+        "", "Directory of prepared TFDS datasets. Default: the run's directory.", is_path=True
+    )
     skip_unreadable: bool = _data(
         False, "Skip files that are not readable images; always on if the run has it."
     )
@@ -157,7 +168,7 @@ class EvalOptions(OptionGroup):
     @property
     def dataset_names(self) -> list[str]:
         """Datasets; empty for the run's dataset."""
-        return split_commas(self.datasets or self.dataset)
+        return [self.dataset] if self.dataset else split_paths(self.datasets)
 
     @property
     def protocol_names(self) -> list[str]:

@@ -45,7 +45,7 @@ def format_run_table(model_dirs: Sequence[str | Path]) -> str:
     """
     values: dict[_TableRow, list[tuple[int, float]]] = {}
     for path in model_dirs:
-        for row, value in _read_rows(RunDir(Path(path))).items():
+        for row, value in _read_rows(RunDir(path)).items():
             values.setdefault(row, []).append(value)
     if not values:
         names = ", ".join(str(path) for path in model_dirs)
@@ -151,7 +151,7 @@ def _find_pretraining(
     """
     step = None
     while isinstance(config, FinetuneConfig) and config.checkpoints.checkpoint:
-        run = RunDir(Path(config.checkpoints.checkpoint))
+        run = RunDir(config.checkpoints.checkpoint)
         try:
             (config, plan), step = run.read_config(), run.latest_step()
         except UserError:

@@ -11,6 +11,7 @@ from simclr_tf.evaluation.features import hash_weights
 from simclr_tf.models import Classifier
 from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
+from simclr_tf.utils.paths import user_path
 
 _HINT = (
     "Fix: choose a run of simclr-tf finetune or distill, or an export of one or of a run with "
@@ -33,7 +34,7 @@ def load_teacher(path: str | Path) -> Teacher:
 
     Its variables are created in the strategy in scope.
     """
-    run = RunDir(Path(path))
+    run = RunDir(path)
     return _from_run(run) if run.config_file.exists() else _from_saved_model(path)
 
 
@@ -56,7 +57,7 @@ def _from_run(run: RunDir) -> Teacher:
 
 def _from_saved_model(path: str | Path) -> Teacher:
     try:
-        loaded = tf.saved_model.load(str(path))
+        loaded = tf.saved_model.load(user_path(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise UserError(
             f"--teacher={path}: expected a run or a SavedModel ({str(error).splitlines()[0]}). "

@@ -13,6 +13,7 @@ from simclr_tf.reporting.run_info import RunInfo, load_run_info, summary_rows
 from simclr_tf.runs.results_file import Record, with_defaults
 from simclr_tf.runs.run_dir import RunDir, identity_settings
 from simclr_tf.utils.files import check_output_path, format_bytes
+from simclr_tf.utils.paths import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,10 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
         UserError: a directory is not a run or is repeated, a file is damaged, or the report cannot
             be written.
     """
-    paths = [Path(path) for path in model_dirs]
+    paths = [user_path(path) for path in model_dirs]
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("--runs: expected different runs, got one of them twice")
-    output = Path(output)
+    output = user_path(output)
     check_output_path(output, "output", is_file=True)
     infos = [load_run_info(RunDir(path)) for path in paths]
     runs = dict(zip(_short_names(paths), infos, strict=True))

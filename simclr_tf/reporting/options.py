@@ -11,7 +11,9 @@ from simclr_tf.options import OptionGroup, option
 class ReportOptions(OptionGroup):
     """Report"""
 
-    dataset: str = option("", "Dataset of the images. Default: the run's dataset.", heading="Data")
+    dataset: str = option(
+        "", "Dataset of the images. Default: the run's dataset.", heading="Data", is_path=True
+    )
     train_split: str = option(
         "",
         "Split searched for nearest neighbors. Default: the run's train_split, or train.",
@@ -23,7 +25,7 @@ class ReportOptions(OptionGroup):
         heading="Data",
     )
     data_dir: str = option(
-        "", "Directory of TFDS datasets. Default: the run's data_dir.", heading="Data"
+        "", "Directory of TFDS datasets. Default: the run's data_dir.", heading="Data", is_path=True
     )
     skip_unreadable: bool = option(
         False,

@@ -1,7 +1,6 @@
 """Settings, state, versions, hardware and duration of a run."""
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from simclr_tf.runs.results_file import Record, read_evaluations
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.runs.status import get_status
 from simclr_tf.utils.hardware import HardwareInfo, detect_hardware
+from simclr_tf.utils.paths import shell_join
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RunInfo:
     @property
     def command(self) -> str:
         """The command that started the run; "" for runs that did not record it."""
-        return shlex.join(self.run.read_command())
+        return shell_join(self.run.read_command())
 
 
 def load_run_info(run: RunDir) -> RunInfo:

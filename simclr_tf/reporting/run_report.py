@@ -31,6 +31,7 @@ from simclr_tf.runs.load import load_model
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.online_eval import make_view_grid
 from simclr_tf.utils.files import check_output_path, format_bytes
+from simclr_tf.utils.paths import user_path
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +57,10 @@ def report_run(
             written.
     """
     options = options or ReportOptions()
-    run = RunDir(Path(model_dir))
-    path = Path(output or run.report_file)
+    run = RunDir(model_dir)
+    path = user_path(output or run.report_file)
     if output:
-        check_output_path(output, "output", is_file=True)
+        check_output_path(path, "output", is_file=True)
     info = load_run_info(run)
     if not output:
         check_output_path(run.path, "model_dir")

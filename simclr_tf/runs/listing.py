@@ -14,6 +14,7 @@ from simclr_tf.runs.results_file import format_results, read_evaluations, with_d
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.runs.status import get_status
 from simclr_tf.utils.files import format_bytes
+from simclr_tf.utils.paths import shell_join
 from simclr_tf.utils.tables import format_table
 
 # Metrics of online evaluation with labeled images.
@@ -226,10 +227,8 @@ def format_run_details(details: RunDetails) -> str:
         ]
     else:
         parts.append("no metrics yet: the first row is logged after --log_every steps")
-    parts.append(
-        format_results(details.evaluations)
-        or f"no evaluations yet: simclr-tf evaluate --model_dir={summary.path}"
-    )
+    evaluate = shell_join(["simclr-tf", "evaluate", f"--model_dir={summary.path}"])
+    parts.append(format_results(details.evaluations) or f"no evaluations yet: {evaluate}")
     return "\n\n".join(parts)
 
 

@@ -36,7 +36,7 @@ def load_model(model_dir: str | Path, step: int | None = None) -> SimCLR | Class
     Raises:
         UserError: the run or checkpoint does not exist, or they do not match.
     """
-    run = RunDir(Path(model_dir))
+    run = RunDir(model_dir)
     model = build_model(*run.read_config())
     restore(model, run, step)
     return model

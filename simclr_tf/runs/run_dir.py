@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from simclr_tf.config import (
     to_json,
 )
 from simclr_tf.errors import UserError
-from simclr_tf.utils.files import atomic_write, slugify
+from simclr_tf.utils.files import atomic_write, check_checkpoint_path, slugify
 from simclr_tf.utils.hardware import detect_hardware
+from simclr_tf.utils.paths import shell_join, user_path
 
 _REPAIR_HINT = "Fix: restore a copy, or choose another --model_dir"
 
@@ -55,8 +57,8 @@ def recorded_command(command: Sequence[str]) -> Iterator[None]:
 class RunDir:
     """A run directory (`--model_dir`)."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = path = user_path(path)
         self.config_file = path / "config.json"
         self.metrics_file = path / "metrics.jsonl"
         self.state_file = path / "state.json"
@@ -104,6 +106,7 @@ class RunDir:
 
     def checkpoint(self, step: int | None = None) -> str:
         """Returns the checkpoint of a step, or the newest one."""
+        check_checkpoint_path(self.path, "model_dir")
         path = self.latest_checkpoint()
         if path is not None and step is not None:
             path = str(self.checkpoint_dir / f"step-{step}")
@@ -157,7 +160,7 @@ class RunDir:
             raise UserError(
                 f"{self.path} holds imported weights, whose training cannot be resumed. "
                 f"Fix: choose another --model_dir, with "
-                f"--checkpoint={self.path} to start from these weights"
+                f"{shell_join([f'--checkpoint={self.path}'])} to start from these weights"
             )
         if differing := self.diff_settings(config, plan):
             raise UserError(

@@ -153,7 +153,7 @@ class StudyOptions(OptionGroup):
     [0, 1, 2]
     """
 
-    output: str = option("", "Directory of the study; created if it does not exist.")
+    output: str = option("", "Directory of the study; created if it does not exist.", is_path=True)
     seeds: str = option("0", "Seeds, such as 0,1,2; each cell is trained once with each.")
     subset: str = option("", "Name of a smaller grid, such as small. Default: the whole grid.")
     cells: str = option("", "Names of single cells, as --list shows them: a,b.")

@@ -59,7 +59,7 @@ def run_study(
     gpus = len(tf.config.list_physical_devices("GPU"))
     tf.config.set_visible_devices([], "GPU")
     output = Path(options.output)
-    check_output_path(output, "output")
+    check_output_path(output, "output", has_checkpoints=True)
     cells = options.select_cells(study) if cells is None else cells
     trials = make_trials(cells, base, options.seed_list, output / "runs")
     evaluation = TrialEvaluation(

@@ -63,7 +63,7 @@ def fit(
     run's own; the run is one Keras epoch.
     """
     distribution = distribution or single_device()
-    run = RunDir(Path(model_dir))
+    run = RunDir(model_dir)
     with (
         track_status(run) as mark_started,
         peer_failure_as_user_error(distribution),
@@ -71,7 +71,7 @@ def fit(
     ):
         # 1. Open the data.
         check_trainable(task.config, distribution.num_replicas)
-        check_output_path(run.path, "model_dir")
+        check_output_path(run.path, "model_dir", has_checkpoints=True)
         if distribution.is_chief:
             check_not_running(run)
         is_resuming = run.latest_checkpoint() is not None

@@ -22,11 +22,16 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 _PROBE_ATTEMPTS = 3
 
 
-def check_output_path(path: str | Path, flag: str, *, is_file: bool = False) -> None:
+def check_output_path(
+    path: str | Path, flag: str, *, is_file: bool = False, has_checkpoints: bool = False
+) -> None:
     """Checks that an output directory or file can be created, by creating and removing one.
 
-    Raises UserError, which names the option `flag`, if the path is a URL or cannot be written to.
+    Raises UserError, which names the option `flag`, if the path is a URL or cannot be written to,
+    or if TensorFlow could not read checkpoints in it.
     """
+    if has_checkpoints:
+        check_checkpoint_path(path, flag)
     expected = f"a {'file' if is_file else 'directory'} that can be created and written to"
     if ":/" in str(path):  # a Path has merged the two slashes
         url = re.sub(":/+", "://", str(path))
@@ -47,6 +52,19 @@ def check_output_path(path: str | Path, flag: str, *, is_file: bool = False) -> 
                 f"--{flag}={path}: expected {expected}, got: {_reason(error)}. "
                 f"Fix: choose another --{flag}"
             ) from None
+
+
+def check_checkpoint_path(path: str | Path, flag: str) -> None:
+    """Raises UserError if TensorFlow, which reads paths of checkpoints as patterns, cannot read it.
+
+    It would also delete old checkpoints in other directories that match.
+    """
+    if found := set("*?[\\") & set(str(path)):
+        raise UserError(
+            f"--{flag}={path}: expected a path without * ? [ \\, which have a meaning in "
+            f"TensorFlow's paths, got {' '.join(sorted(found))}. Fix: choose another name, or give "
+            "a path relative to the working directory without them"
+        )
 
 
 def _probe(path: Path, is_file: bool) -> None:

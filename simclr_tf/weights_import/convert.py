@@ -16,6 +16,7 @@ from simclr_tf.models.build import build_model
 from simclr_tf.option_groups import Augmentation, ContrastiveLoss, Data
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import atomic_path, check_output_path, write_errors_name
+from simclr_tf.utils.paths import shell_join
 from simclr_tf.weights_import.detect import DetectedArchitecture, detect_architecture
 from simclr_tf.weights_import.options import ImportOptions
 from simclr_tf.weights_import.variables import Architecture
@@ -44,8 +45,8 @@ def import_run(
             written.
     """
     options = options or ImportOptions()
-    run = RunDir(Path(model_dir))
-    check_output_path(run.path, "model_dir")
+    run = RunDir(model_dir)
+    check_output_path(run.path, "model_dir", has_checkpoints=True)
     if run.path.exists() and any(run.path.iterdir()):
         problem = "holds a run already" if run.config_file.exists() else "is not empty"
         raise UserError(f"--model_dir={run.path} {problem}. Fix: choose a new directory")
@@ -135,5 +136,5 @@ def _log_summary(
         f"{run.path} is a run at step 0 for images of {image_size} pixels; "
         f"the file does not name its training data: {_DATASET} is assumed, set another --dataset "
         "in evaluate and finetune\n"
-        f"next: simclr-tf export --model_dir={run.path}"
+        f"next: {shell_join(['simclr-tf', 'export', f'--model_dir={run.path}'])}"
     )

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2, trackable_object_graph_pb2
 
 from simclr_tf.errors import UserError
+from simclr_tf.utils.paths import user_path
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
@@ -58,7 +59,7 @@ class WeightsFile:
 
 def open_weights_file(path: str | Path) -> WeightsFile:
     """Opens a SavedModel (its directory) or a TensorFlow checkpoint (PREFIX, or its directory)."""
-    path = Path(path)
+    path = user_path(path)
     try:
         return _saved_model(path) if (path / "saved_model.pb").is_file() else _checkpoint(path)
     except (DecodeError, IndexError, KeyError, ValueError, OSError, tf.errors.OpError) as error:

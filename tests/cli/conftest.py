@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.commands import TINY, output_of
 
@@ -35,3 +37,13 @@ def finetuning(pretrained, tmp_path_factory) -> tuple[Path, str]:
     flags = ["--labels_per_class=20", "--train_batch_size=40", "--train_steps=4", "--log_every=2"]
     start = [f"--checkpoint={pretrained}", f"--model_dir={path}"]
     return path, output_of("finetune", *start, *flags, "--ft_proj_selector=1", "--seed=3")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """A folder of two classes with eight images each."""
+    path = tmp_path_factory.mktemp("photos")
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (16, 20, 24, 3))):
+        (path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(path / "ab"[i % 2] / f"{i}.png")
+    return path

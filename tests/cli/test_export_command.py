@@ -1,6 +1,9 @@
 """`simclr-tf export`: any checkpoint, size and form, while the run is training too."""
 
+import contextlib
+import shutil
 import signal
+import textwrap
 
 import numpy as np
 import pytest
@@ -13,6 +16,35 @@ from tests.commands import TINY, error_of, output_of
 from tests.processes import finish, pretrain
 
 IMAGES = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
+
+
+def run_example(printed: str, directory) -> dict:
+    """Runs the lines after "to use it" where photo.jpg is; returns their variables."""
+    photo = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    (directory / "photo.jpg").write_bytes(tf.io.encode_jpeg(photo).numpy())
+    variables: dict = {"images": IMAGES}
+    with contextlib.chdir(directory):
+        exec(textwrap.dedent(printed.partition("to use it:\n\n")[2]), variables)
+    return variables
+
+
+def test_printed_example_shows_what_the_export_has(pretrained, tmp_path):
+    run = shutil.copytree(pretrained, tmp_path / 'a "run"')
+    command = ["export", f"--model_dir={run}"]
+    plain = run_example(output_of(*command), tmp_path)
+    assert plain["features"].shape == (3, 32) and "classes" not in plain
+    encoded = run_example(output_of(*command, "--with_preprocessing"), tmp_path)
+    assert encoded["features"].shape == (1, 32) and set(encoded["outputs"]) == {"features"}
+    head = AffineClassifier(np.ones((32, 2), np.float32), np.array([0, 9], np.float32))
+    fitted = FittedClassifier(head, ("a", "b"), "logistic", "shapes", 3)
+    fitted.save(RunDir(run).classifier_file)
+    classified = run_example(output_of(*command), tmp_path)
+    assert classified["features"].shape == (3, 32)
+    assert classified["classes"].numpy().tolist() == [b"b"] * 3
+    both = run_example(output_of(*command, "--with_preprocessing"), tmp_path)
+    assert both["features"].shape == (1, 32) and both["classes"].numpy().tolist() == [b"b"]
+    card = (run / "export" / "3" / "README.md").read_text(encoding="utf-8")
+    assert 'encoder.signatures["serving_encoded"](image_bytes=files)' in card
 
 
 @pytest.mark.slow

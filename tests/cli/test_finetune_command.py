@@ -15,6 +15,7 @@ from tests.processes import last_checkpoint
 def test_finetune_records_accuracy_and_exports_a_classifier(finetuning):
     path, output = finetuning
     assert "using 200 of 300 labels" in output
+    assert 'classes = encoder.signatures["classify"](images=tf.constant(images))' in output
     assert len((path / "labelled.csv").read_text("utf-8").splitlines()) == 201
     (record,) = json.loads((path / "evaluations.json").read_text(encoding="utf-8"))
     assert (record["protocol"], record["num_train"], record["step"]) == ("finetune", 200, 4)

@@ -1,12 +1,16 @@
 """Flags: help, defaults of the reference, flagfiles, and one line for each mistake."""
 
 import importlib
+import os
+from pathlib import Path
 
 import pytest
 from absl import flags as absl_flags
 
 from simclr_tf.cli import bench, pretrain
 from simclr_tf.cli import main as cli
+from simclr_tf.cli.flags import read_flagfiles
+from simclr_tf.options import OptionGroup, convert, option_fields, option_type
 from simclr_tf.study.experiments import STUDIES
 from tests.commands import error_of, output_of, run_command
 
@@ -89,6 +93,18 @@ def test_help_describes_the_command_and_lists_every_flag_by_group(words):
             "--crop_min_area=0.9: expected at most --crop_max_area=0.5",
         ),
         ("pretrain --dataset=shapes --batch_norm_decay=1", "expected a number below 1"),
+        ("pretrain --batch_size=8", "Fix: did you mean --train_batch_size or --eval_batch_size?"),
+        ("pretrain --dataset=shapes --optimizer=SGD", "Fix: did you mean momentum?"),
+        (
+            f"pretrain --dataset={os.path.dirname(__file__)} --model_dir=x",
+            f"folder:{os.path.dirname(__file__)}?",
+        ),
+        (
+            f"pretrain --dataset=Folder:{os.path.dirname(__file__)} --model_dir=x",
+            "Fix: did you mean folder:",
+        ),
+        (f"pretrain --dataset={__file__} --model_dir=x", "got a file. Fix: use its folder"),
+        ("pretrain --dataset=shapes --model_dir=x --workers=4", "or omit --workers"),
         ("pretrain --flagfile=nowhere.flags", "expected an existing file or one of cifar10.flags"),
         (
             "pretrain --flagfile=~/nowhere/cifar10.flags",
@@ -140,3 +156,90 @@ def test_shipped_flagfile_is_found_from_any_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     error = error_of("pretrain", "--flagfile=flags/quickstart.flags", "--temperature=0")
     assert "--temperature=0.0" in error  # the dataset is set, and the later flag won
+
+
+LINES = "--dataset=folder:Bücher\n# a comment\n\n  --temperature=0\n"
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "BOM + utf-16-be"]
+)
+def test_flagfile_is_read_in_every_encoding_of_windows(tmp_path, encoding, newline):
+    bom, _, encoding = encoding.rpartition(" + ")
+    data = (("\ufeff" if bom else "") + LINES.replace("\n", newline)).encode(encoding)
+    path = tmp_path / "my.flags"
+    path.write_bytes(data)
+    assert read_flagfiles([f"--flagfile={path}"]) == ["--dataset=folder:Bücher", "--temperature=0"]
+    assert "--temperature=0.0: expected" in error_of("pretrain", f"--flagfile={path}")
+
+
+def test_flagfile_may_name_files_that_are_not_utf_8(tmp_path):
+    (tmp_path / "my.flags").write_bytes(b"--dataset=folder:caf\xe9\n")
+    (flag,) = read_flagfiles(["--flagfile", f"{tmp_path}/my.flags"])
+    assert os.fsencode(flag) == b"--dataset=folder:caf\xe9"
+
+
+def test_flagfiles_include_others_and_later_flags_win(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "outer.flags").write_text("--seed=1\n--flagfile=~/inner.flags\n--seed=3\n")
+    (tmp_path / "inner.flags").write_text("--seed=2\n//--seed=4\n")
+    arguments = ["--a", "--flagfile=~/outer.flags", "--b", "--", "--flagfile=x"]
+    expected = ["--a", "--seed=1", "--seed=2", "--seed=3", "--b", "--", "--flagfile=x"]
+    assert read_flagfiles(arguments) == expected
+
+
+def test_unusable_flagfile_is_named(tmp_path):
+    (tmp_path / "a.flags").write_text(f"--flagfile={tmp_path}/b.flags\n")
+    (tmp_path / "b.flags").write_text(f"--flagfile={tmp_path}/a.flags\n")
+    (tmp_path / "zip.flags").write_bytes(b"PK\3\4\0\0\0")
+    (tmp_path / "odd.flags").write_bytes("--dataset=shapes".encode("utf-16")[:-1])
+    for name, problem in (
+        ("a.flags", "a.flags: includes itself. Fix: remove the line in"),
+        ("zip.flags", "zip.flags: expected a text file with a --name=value in each line, got"),
+        ("odd.flags", "odd.flags: expected a text file"),
+        ("", ": expected a text file with a --name=value in each line, got: Is a directory. Fix:"),
+    ):
+        assert problem in error_of("pretrain", f"--flagfile={tmp_path / name}")
+    assert "--flagfile=: expected an existing file" in error_of("pretrain", "--flagfile")
+
+
+# Options that are neither a path nor a value that may contain one, such as folder:PATH.
+NOT_PATHS = """
+baselines cells format gcp_project knn_k knn_temperature probe_transformations protocols replicas
+seeds split subset tpu_name tpu_zone train_split eval_split transformations width_multipliers
+workers batch_sizes forms precisions image_sizes
+"""
+
+
+def _subgroups(group: type) -> list[type]:
+    return [group, *(g for child in group.__subclasses__() for g in _subgroups(child))]
+
+
+def test_every_option_that_is_a_path_expands_the_home_directory(monkeypatch):
+    for words in SUBCOMMANDS:
+        output_of(*words, "--help")  # imports the options
+    monkeypatch.setenv("HOME", "/home/ann")
+    fields = [field for group in _subgroups(OptionGroup) for field in option_fields(group)]
+    texts = [f for f in fields if option_type(f) is str and not f.metadata["choices"]]
+    paths = [f for f in texts if convert(f, "~/a") == "/home/ann/a"]
+    assert all(convert(f, Path("~/a")) == "/home/ann/a" for f in paths)
+    assert {f.name for f in texts} - {f.name for f in paths} <= set(NOT_PATHS.split())
+    assert not {f.name for f in paths} & set(NOT_PATHS.split())
+
+
+def test_flags_of_inputs_and_outputs_expand_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    for words, names in (
+        (["embed"], ["model_dir", "encoder", "output"]),
+        (["report"], ["model_dir", "output"]),
+        (["export"], ["model_dir"]),
+        (["import"], ["checkpoint", "model_dir"]),
+        (["bench", "loss"], ["output"]),
+    ):
+        command = cli._load(words[0])
+        command = command.get_subcommand(*words[1:]) if words[1:] else command
+        values = absl_flags.FlagValues()
+        command.define(values)
+        values(["", *(f"--{name}=~/a" for name in names)])
+        assert [values[name].value for name in names] == ["/home/ann/a"] * len(names)

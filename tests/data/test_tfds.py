@@ -160,7 +160,7 @@ def test_tfds_errors_name_what_exists(data_dir, tmp_path):
         ("numbered", "validation", data_dir, r"train \(120\), test \(30\)"),
         ("numbered", "train[:300]", data_dir, r"train \(120\), test \(30\)"),
         ("cifar_10", "train", data_dir, "similar names: cifar10.* contains .*numbered"),
-        ("no such", "train", data_dir, "--dataset=no such cannot be opened"),
+        ("no such", "train", data_dir, "--dataset=no such: expected `shapes`"),
         ("numbered:2.0.0", "train", data_dir, "numbered:2.0.0"),
         ("numbered", "train", tmp_path / "none", "--data_dir=.*none is not a directory"),
     ]:

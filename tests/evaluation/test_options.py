@@ -66,6 +66,20 @@ def test_options_refuse_mistakes(options, message):
         EvalOptions(**options)
 
 
+def test_comma_of_an_existing_folder_is_part_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "cats,dogs").mkdir()
+    (tmp_path / "lr=1,k=2").mkdir()
+    names = ["folder:cats,dogs", "shapes"]
+    assert EvalOptions(datasets=names).dataset_names == names
+    assert EvalOptions(datasets="shapes,dtd").dataset_names == ["shapes", "dtd"]
+    (name,) = EvalOptions(dataset="folder:~/cats,dogs").dataset_names
+    assert name == f"folder:{tmp_path}/cats,dogs"
+    source = EvalSource(model_dir="~/lr=1,k=2,~/b")
+    assert source.model_dirs == [f"{tmp_path}/lr=1,k=2", f"{tmp_path}/b"]
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [

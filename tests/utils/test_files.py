@@ -175,6 +175,14 @@ def test_check_output_path_refuses_a_read_only_directory(tmp_path):
             os.seteuid(0)
 
 
+@pytest.mark.parametrize("name", ["a[1]", "runs/a*", "a?/b", "a\\b"])
+def test_check_output_path_refuses_patterns_for_checkpoints(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    check_output_path(name, "output")
+    with pytest.raises(UserError, match=r"^--model_dir=.*: expected a path without .*Fix: choose"):
+        check_output_path(name, "model_dir", has_checkpoints=True)
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (12_345_678, "12.3 MB"), (999_999, "1 MB")],
