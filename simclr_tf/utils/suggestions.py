@@ -41,7 +41,7 @@ _SYNONYMS = {
     "m mom": "momentum",
     "opt optim": "optimizer",
     "random_seed random_state": "seed",
-    "resume run run_path": "model_dir",
+    "run run_path": "model_dir",
     "nesterov sgd": "momentum",
     "t tau temp": "temperature",
     "teacher_path teacher_checkpoint": "teacher",
