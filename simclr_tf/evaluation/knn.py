@@ -12,6 +12,8 @@ import tensorflow as tf
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.protocols import Prediction, ProtocolInputs
 
+_MAX_DEFAULT_K, _MIN_DEFAULT_K = 200, 5
+
 
 @dataclass(frozen=True)
 class KNN:
@@ -23,11 +25,11 @@ class KNN:
     >>> KNN(k=(20, 200)).check(num_train=1000)
 
     Args:
-        k: numbers of neighbors.
+        k: numbers of neighbors; without any, `default_k` of the training labels.
         temperature: values of T, above 0.
     """
 
-    k: tuple[int, ...] = (200,)
+    k: tuple[int, ...] = ()
     temperature: tuple[float, ...] = (0.1,)
 
     name: ClassVar[str] = "knn"
@@ -49,12 +51,41 @@ class KNN:
     def predict(self, inputs: ProtocolInputs) -> list[Prediction]:
         """Classifies the test images with one search for neighbors."""
         train, predictions = inputs.train, []
-        similarity, nearest = nearest_neighbors(train.features, inputs.test.features, max(self.k))
-        for k, t in itertools.product(self.k, self.temperature):
+        ks = self.k or (default_k(train.labels),)
+        similarity, nearest = nearest_neighbors(train.features, inputs.test.features, max(ks))
+        for k, t in itertools.product(ks, self.temperature):
             labels = train.labels[nearest[:, :k]]
             scores = weighted_votes(similarity[:, :k], labels, inputs.num_classes, t)
-            predictions.append(Prediction(scores, f"k={k}, T={t:g}"))
+            warning = self._warning(k, _smallest_class(train.labels))
+            predictions.append(Prediction(scores, f"k={k}, T={t:g}", warning))
         return predictions
+
+    def _warning(self, k: int, smallest: int) -> str:
+        size = f"the smallest class has {smallest} training images"
+        if self.k and k > smallest:
+            return f"--knn_k={k}: {size}, so that larger classes outvote it"
+        if not self.k and k < _MAX_DEFAULT_K:
+            return f"k-NN uses k={k} instead of {_MAX_DEFAULT_K}, because {size}; see --knn_k"
+        return ""
+
+
+def default_k(labels: np.ndarray) -> int:
+    """Returns 200, or the size of the smallest class if that is less, but at least 5.
+
+    The classes of labels [N] or [N, C] that are smaller than k are outvoted by the larger ones.
+
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation.knn import default_k
+    >>> default_k(np.repeat([0, 1], [300, 12]))
+    12
+    """
+    return min(_MAX_DEFAULT_K, max(_MIN_DEFAULT_K, _smallest_class(labels)), len(labels))
+
+
+def _smallest_class(labels: np.ndarray) -> int:
+    """Returns the number of images of the smallest class that has any."""
+    counts = np.bincount(labels) if labels.ndim == 1 else labels.sum(axis=0)
+    return int(counts[counts > 0].min())
 
 
 def nearest_neighbors(

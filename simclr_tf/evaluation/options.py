@@ -106,7 +106,11 @@ class EvalOptions(OptionGroup):
         "Any of pca (of pixels), random (the untrained encoder), supervised (the encoder trained "
         "with labels for as many steps as the run, which takes as long).",
     )
-    knn_k: str = _protocol("200", "k-NN: number of neighbors, or several, comma-separated.")
+    knn_k: str | None = _protocol(
+        None,
+        "k-NN: number of neighbors, or several, comma-separated. Default: 200, or the size of the "
+        "smallest class if that is less, but at least 5.",
+    )
     knn_temperature: str = _protocol(
         "0.1", "k-NN: temperature T of the vote exp(cosine / T), or several, comma-separated."
     )
@@ -189,8 +193,8 @@ class EvalOptions(OptionGroup):
 
     @property
     def k_values(self) -> tuple[int, ...]:
-        """Numbers of neighbors."""
-        return tuple(_parse_numbers("knn_k", self.knn_k, int))
+        """Numbers of neighbors; empty for the default, which depends on the classes."""
+        return () if self.knn_k is None else tuple(_parse_numbers("knn_k", self.knn_k, int))
 
     @property
     def temperatures(self) -> tuple[float, ...]:

@@ -140,6 +140,7 @@ class ResultWriter:
         self._directory = directory
         self._file = directory / "evaluations.json"
         self._summary_writer: tf.summary.SummaryWriter | None = None
+        self._warnings: set[str] = set()
         self.records: list[Record] = []
 
     def add(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
@@ -147,8 +148,9 @@ class ResultWriter:
         record = evaluation.record()
         self.records.append(record)
         append_evaluations(self._file, [record])  # before it is shown
-        if evaluation.warning:
+        if evaluation.warning not in ("", *self._warnings):  # baselines have the same
             logger.warning(f"note: {evaluation.warning}")
+            self._warnings.add(evaluation.warning)
         name = _display_name(record)
         logger.info(
             f"{name}: {evaluation.metric} {evaluation.value:.4f} ({evaluation.seconds:.1f} s)"

@@ -100,11 +100,12 @@ class Splits:
         )
 
 
-def check_evaluation(data: Data, protocols: Sequence[EvaluationProtocol]) -> None:
-    """Checks that a run with these data options can be evaluated, before it is trained."""
+def check_evaluation(data: Data, protocols: Sequence[EvaluationProtocol]) -> ImageSource:
+    """Checks that a run can be evaluated, before it is trained; returns the training split."""
     splits = Splits.from_config(data)
     train, test = splits.open()
     check_splits(train, test, protocols, splits.context())
+    return train
 
 
 def check_splits(

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from simclr_tf.embedding.embedded_dataset import escape_control_chars
 from simclr_tf.embedding.nearest import nearest_others
 from simclr_tf.errors import UserError
-from simclr_tf.evaluation.knn import nearest_neighbors, weighted_votes
+from simclr_tf.evaluation.knn import default_k, nearest_neighbors, weighted_votes
 from simclr_tf.evaluation.metrics import confusion_matrix
 from simclr_tf.evaluation.results import PER_CLASS_FILE, read_confusion, result_dir
 from simclr_tf.reporting.embedded_split import EmbeddedSplit
@@ -32,7 +32,7 @@ _LATEST_METRICS = {
     "contrastive_accuracy": "contrastive accuracy",
     "loss": "loss",
 }
-_K, _TEMPERATURE = 200, 0.1
+_TEMPERATURE = 0.1
 _MAX_MATRIX_CLASSES = 200
 _MAX_CONFUSIONS = 20
 
@@ -142,7 +142,7 @@ def class_report_from_knn(bank: EmbeddedSplit, test: EmbeddedSplit | None) -> di
     leave_one_out = test is None
     if len(features) <= leave_one_out or not len(query_features):
         return None
-    k = min(_K, len(features) - leave_one_out)
+    k = min(default_k(labels), len(features) - leave_one_out)
     if leave_one_out:
         similarity, nearest = nearest_others(features, np.arange(len(features)), k)
     else:

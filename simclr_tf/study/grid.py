@@ -166,7 +166,12 @@ class StudyOptions(OptionGroup):
     num_replicas: int = option(
         0, "Replicas of every run: GPUs, or CPU devices without GPUs. 0: one device.", min=0
     )
-    knn_k: int = option(200, "Number of neighbors in k-NN.", min=1)
+    knn_k: int | None = option(
+        None,
+        "Number of neighbors in k-NN. Default: 200, or the size of the smallest class if that is "
+        "less, but at least 5.",
+        min=1,
+    )
     eval_batch_size: int = option(256, "Images per call of the encoder in evaluation.", min=1)
 
     def __post_init__(self):

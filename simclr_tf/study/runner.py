@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from simclr_tf import __version__
 from simclr_tf.config import PretrainConfig, to_json
 from simclr_tf.errors import UserError
@@ -67,7 +69,8 @@ def run_study(
     )
     workers = allocate_workers(options.processes, options.num_replicas, gpus)
     _check_settings(study, base, options, trials)
-    _check_data(base, evaluation, trials)
+    evaluation = _check_data(base, evaluation, trials)
+    options = dataclasses.replace(options, knn_k=evaluation.knn_k)
 
     note = f"waiting for another study that uses {output}"
     with directory_lock(output / "runs", lambda: logger.info(note)):
@@ -139,21 +142,27 @@ def _check_settings(
         check_trainable(trial.config, num_replicas or 1)
 
 
-def _check_data(base: PretrainConfig, evaluation: TrialEvaluation, trials: Sequence[Trial]) -> None:
-    """Raises UserError if the images are not suitable for training or evaluation."""
+def _check_data(
+    base: PretrainConfig, evaluation: TrialEvaluation, trials: Sequence[Trial]
+) -> TrialEvaluation:
+    """Returns the evaluation with a k; UserError if the images cannot be used."""
+    from simclr_tf.evaluation.knn import default_k
     from simclr_tf.evaluation.splits import check_evaluation
     from simclr_tf.training.base_task import open_training_data
     from simclr_tf.training.distribution import single_device
     from simclr_tf.training.schedule import make_plan
 
     config = base.resolve()
-    check_evaluation(config.data, evaluation.protocols)
+    labels = check_evaluation(config.data, evaluation.protocols).labels()
     train, _ = open_training_data(config)
     for trial in trials:
         try:
             make_plan(trial.config, train, single_device())
         except UserError as error:
             raise UserError(f"{trial.cell.name}: {error}") from None
+    k = evaluation.knn_k or default_k(np.maximum(labels, 0))
+    logger.info(f"k-NN with k={k}")
+    return dataclasses.replace(evaluation, knn_k=k)
 
 
 def _check_output(

@@ -80,7 +80,7 @@ class TrialEvaluation:
     """Evaluation that all trials of a study have in common."""
 
     columns: tuple[str, ...]  # in addition to knn and knn/random, named as in evaluations.json
-    knn_k: int
+    knn_k: int | None  # None until the data are known
     batch_size: int
     features_dir: Path  # cache for the features of untrained encoders, which many trials share
 
@@ -90,7 +90,8 @@ class TrialEvaluation:
         from simclr_tf.evaluation import KNN, Logistic
 
         has_logistic = any(column.partition("/")[0] == "logistic" for column in self.columns)
-        return [KNN((self.knn_k,)), *([Logistic()] if has_logistic else [])]
+        knn = KNN((self.knn_k,)) if self.knn_k else KNN()
+        return [knn, *([Logistic()] if has_logistic else [])]
 
     def expected_results(self, config: PretrainConfig) -> list[str]:
         """Returns the names of the results of a finished trial."""

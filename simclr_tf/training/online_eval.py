@@ -21,6 +21,7 @@ from simclr_tf.evaluation import (
     knn_predict,
     run_protocols,
 )
+from simclr_tf.evaluation.knn import default_k
 from simclr_tf.evaluation.load_encoder import encoder_from_model
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.multi_view import MultiViewModel
@@ -63,7 +64,7 @@ def probe_evaluator(
                 bank.labels,
                 queries.features,
                 num_classes,
-                k=min(200, bank.num_examples),
+                k=default_k(bank.labels),
             )
             knn_top1 = float(np.mean(predictions[:, 0] == queries.labels))
         ridge = make_pipeline(StandardScaler(), RidgeClassifier())

@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import Features
-from simclr_tf.evaluation.knn import KNN, knn_predict, nearest_neighbors
+from simclr_tf.evaluation.knn import KNN, default_k, knn_predict, nearest_neighbors
 from simclr_tf.evaluation.protocols import ProtocolInputs
 
 
@@ -101,6 +101,38 @@ def _inputs(train, labels, test, num_classes):
     return ProtocolInputs(
         Features(train, labels), Features(test, np.zeros(len(test), int)), num_classes
     )
+
+
+def _unbalanced(sizes=(250, 20, 12)):
+    """Classes of different sizes in different directions, and a query in each."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    directions = 1 + np.eye(len(sizes))
+    train = directions[labels] + rng.normal(scale=0.05, size=(len(labels), len(sizes)))
+    return train.astype(np.float32), labels, directions.astype(np.float32), len(sizes)
+
+
+def test_default_k_lets_small_classes_be_predicted():
+    inputs = _inputs(*_unbalanced())
+    (by_200,), (by_default,) = KNN((200,)).predict(inputs), KNN().predict(inputs)
+    assert list(by_200.scores.argmax(axis=1)) == [0, 0, 0]
+    assert by_200.warning.startswith("--knn_k=200: the smallest class has 12 training images")
+    assert list(by_default.scores.argmax(axis=1)) == [0, 1, 2]
+    assert by_default.setting == "k=12, T=0.1"
+    assert by_default.warning == (
+        "k-NN uses k=12 instead of 200, because the smallest class has 12 training images; "
+        "see --knn_k"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "k"), [((300, 400), 200), ((300, 0, 40), 40), ((300, 1), 5), ((1, 1), 2)]
+)
+def test_default_k_is_the_size_of_the_smallest_class_within_limits(sizes, k):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    assert default_k(labels) == k
+    assert default_k(np.eye(len(sizes), dtype=int)[labels]) == k
+    KNN().check(num_train=len(labels))  # whatever it is
 
 
 def test_several_labels_each_get_the_vote_of_a_neighbor():

@@ -230,5 +230,10 @@ def test_probes_ignore_images_without_label():
     half = ArraySource("half", images, np.where(np.arange(40) < 20, labels, -1), names)
     assert probe_evaluator(half, half, 16)(model) == probe_evaluator(known, known, 16)(model)
     none = ArraySource("none", images, np.full(40, -1), names)
+    # The small class is not outvoted by the large one.
+    labels = np.repeat([0, 1], [34, 6])
+    images[labels == 1] //= 4
+    unbalanced = ArraySource("unbalanced", images, labels, names)
+    assert probe_evaluator(unbalanced, unbalanced, 16)(model)["knn_top1"] > 0.9
     with pytest.raises(UserError, match="no image of none has a label"):
         probe_evaluator(known, none, 16)(model)
