@@ -1,5 +1,6 @@
 """Callbacks of every run: metrics, evaluations, checkpoints and the profiler."""
 
+import itertools
 import json
 import logging
 import tempfile
@@ -16,6 +17,7 @@ import tf_keras as keras
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
 from simclr_tf.models.multi_view import MultiViewModel
+from simclr_tf.runs.metrics_log import read_metrics
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.gradient_norms import GradientNormMonitor
@@ -45,10 +47,12 @@ class ScheduledEvaluator:
 class LoggingCallback(_FastCallback):
     """Writes metrics to metrics.jsonl, TensorBoard and the console, and runs the evaluators.
 
-    A row is due every `log_every` steps and whenever an evaluator is due. Its metrics are means
-    over the steps since the row before; they are summed on the device and fetched only here, by
-    all workers together. The chief writes them and runs the evaluators, if there are several
-    replicas on `eval_model`, a copy of the model on one device.
+    A row is due every `log_every` steps; its metrics are means over the steps since the one before.
+    There are also rows at the last step and where an evaluator returns metrics: so that few steps
+    make no spike, their means include the `log_every` steps of the regular row before. Metrics are
+    summed on the device and fetched only here, by all workers together. The chief writes them and
+    runs the evaluators, if there are several replicas on `eval_model`, a copy of the model on one
+    device.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class LoggingCallback(_FastCallback):
         self._evaluators, self._eval_model = evaluators, eval_model
         self._make_view_grid, self._norms = make_view_grid, norms
         self._display: _ProgressDisplay | None = None
+        self._regular_row: dict[str, float] | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._first = self._step = int(self.model.step.numpy())
@@ -77,6 +82,7 @@ class LoggingCallback(_FastCallback):
         if self._distribution.is_chief:
             self._tensorboard = TensorBoardWriter(self._run, self._step)
             self._display = _ProgressDisplay(self._step, self._plan.total_steps)
+            self._regular_row = self._last_regular_row()
         self._clock_start, self._clock_step = time.monotonic(), self._step
         self._is_timing = False
         self._sums = [metric.get_weights() for metric in self.model.metrics]
@@ -97,11 +103,22 @@ class LoggingCallback(_FastCallback):
         due_evaluators = [x.evaluator for x in self._evaluators if is_due(x.steps)]
         if self._display:
             self._display.advance(self._step)
-        row_due = is_due(self._log_every)
-        if due_evaluators or row_due:
-            self._log(due_evaluators, row_due)
+        is_regular = self._is_regular(before, self._step)
+        if due_evaluators or is_due(self._log_every):
+            self._log(due_evaluators, is_regular, is_regular or is_last)
         elif not self._is_timing:  # the first step was mostly compilation
             self._restart_clock()
+
+    def _is_regular(self, before, step):
+        return step // self._log_every > before // self._log_every
+
+    def _last_regular_row(self):
+        """Returns the row that a resumed run has written last at an interval of `log_every`."""
+        rows = [{"step": 0}, *read_metrics(self._run.metrics_file)]
+        pairs = [
+            (a, b) for a, b in itertools.pairwise(rows) if self._is_regular(a["step"], b["step"])
+        ]
+        return pairs[-1][1] if pairs else None
 
     def _restart_clock(self):
         if not self._is_timing and self._display:
@@ -109,16 +126,21 @@ class LoggingCallback(_FastCallback):
         self._is_timing = True
         self._clock_start, self._clock_step = time.monotonic(), self._step
 
-    def _log(self, due_evaluators, row_due):
+    def _log(self, due_evaluators, is_regular, row_due):
         # All workers come here together: reading a metric sums it over the replicas.
         row = {"step": self._step, "epoch": self._step / self._plan.steps_per_epoch}
-        row |= {metric.name: float(metric.result()) for metric in self.model.metrics}
+        means = {metric.name: float(metric.result()) for metric in self.model.metrics}
         seconds = time.monotonic() - self._clock_start
-        row["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         views = self.model.views_per_image * self._global_batch * (self._step - self._clock_step)
-        row["views_per_second"] = views / seconds
+        means["views_per_second"] = views / seconds
         raise_if_diverged(self.model)
-        self.model.reset_metrics()
+        if is_regular:
+            self.model.reset_metrics()
+            self._regular_row = row | means
+        elif self._regular_row:
+            means = self._average_with(self._regular_row, means)
+        row |= means
+        row["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         norms, trust_ratios = self._norms.latest() if row_due else ({}, np.empty(0))
         row |= norms
         if due_evaluators and self._distribution.num_replicas > 1:
@@ -127,11 +149,21 @@ class LoggingCallback(_FastCallback):
                 if self._eval_model:
                     self._eval_model.layers[i].set_weights(weights)
         if self._display:
-            self._write(row, due_evaluators, trust_ratios)
-        self._restart_clock()  # without the evaluators' time
+            self._write(row, due_evaluators, trust_ratios, row_due)
+        if is_regular or not self._is_timing:
+            self._restart_clock()
+        else:  # without the evaluators' time
+            self._clock_start = time.monotonic() - seconds
 
-    def _write(self, row, due_evaluators, trust_ratios):
-        failure = None
+    def _average_with(self, before, means):
+        weight = self._log_every / (self._log_every + self._step - before["step"])
+        return {
+            name: weight * before[name] + (1 - weight) * value if name in before else value
+            for name, value in means.items()
+        }
+
+    def _write(self, row, due_evaluators, trust_ratios, row_due):
+        failure, num_metrics = None, len(row)
         images: dict[str, np.ndarray] = {}
         for evaluate in due_evaluators:
             try:
@@ -143,15 +175,17 @@ class LoggingCallback(_FastCallback):
                 continue
             for name, value in results.items():
                 (images if isinstance(value, np.ndarray) else row)[name] = value
-        with self._run.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        row_due = row_due or failure or len(row) > num_metrics  # not for images alone
+        if row_due:
+            with self._run.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         if self._view_grid_due:
             name = "view_pairs" if self.model.views_per_image == 2 else "views"
             images[name] = self._make_view_grid(self.model)
             self._view_grid_due = False
         scalars = {name: value for name, value in row.items() if name not in ("step", "epoch")}
-        self._tensorboard.write(self._step, scalars, images, trust_ratios)
-        if self._display:
+        self._tensorboard.write(self._step, scalars if row_due else {}, images, trust_ratios)
+        if self._display and row_due:
             self._display.show(row)
         if failure:
             raise failure

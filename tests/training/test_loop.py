@@ -21,7 +21,16 @@ from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.online_eval import probe_evaluator, validation_loss_evaluator
 from simclr_tf.training.tasks import PretrainTask, pretrain
 from tests.processes import rows
-from tests.training.tiny import PLAN, TINY, WATCHED, AtStep, assert_equal_variables, changed
+from tests.training.tiny import (
+    PLAN,
+    TINY,
+    WATCHED,
+    AtStep,
+    CallbackError,
+    assert_equal_variables,
+    changed,
+    raise_error,
+)
 
 
 def test_metrics_have_every_promised_key_and_step(watched_run):
@@ -37,6 +46,32 @@ def test_metrics_have_every_promised_key_and_step(watched_run):
     # The rate of the last step: 12 steps, 3 of them warm-up, peak 0.1 · 32 / 256.
     last = WarmupCosine(0.0125, 3, 12)(11)
     assert lines[-1]["learning_rate"] == pytest.approx(float(last))
+
+
+def test_rows_of_probes_and_of_the_last_step_include_the_regular_row_before(tmp_path):
+    each, resumed = tmp_path / "each", tmp_path / "resumed"
+    pretrain(changed(monitoring={"log_every": 1}), each)
+    loss = [row["loss"] for row in rows(each)]
+    # An epoch is 8 steps: probes at the steps 6 and 10. The run is resumed between 4 and 6.
+    settings = changed(monitoring={"knn_every_epochs": 0.75})
+    with pytest.raises(CallbackError):
+        pretrain(settings, resumed, callbacks=[AtStep(5, raise_error)])
+    pretrain(settings, resumed)
+    lines = rows(resumed)
+    means = {4: loss[:4], 6: loss[:6], 8: loss[4:8], 10: loss[4:]}
+    assert [line["step"] for line in lines] == list(means)
+    for line, values in zip(lines, means.values(), strict=True):
+        assert line["loss"] == pytest.approx(np.mean(values), rel=1e-4)
+    assert ["knn_top1" in line for line in lines] == [False, True, False, True]
+
+
+def test_images_of_embeddings_add_no_row(tmp_path):
+    pretrain(changed(monitoring={"pictures_every_epochs": 0.75, "log_every": 10}), tmp_path)
+    assert [line["step"] for line in rows(tmp_path)] == [10]
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    assert [event.step for event in events.Tensors("similarity_matrix")] == [6, 10]
+    assert [event.step for event in events.Tensors("loss")] == [10]
 
 
 def test_tensorboard_shows_scalars_and_view_pairs(watched_run):
