@@ -36,6 +36,17 @@ class _FastCallback(keras.callbacks.Callback):
     _supports_tf_logs = True  # asks Keras not to fetch them at every step
 
 
+def untimed(
+    callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, steps: int
+) -> keras.callbacks.CallbackList:
+    """Returns callbacks for `fit` that Keras does not report as slow, as evaluations are."""
+    untimed_callbacks = keras.callbacks.CallbackList(
+        list(callbacks), add_history=True, model=model, verbose=0, epochs=1, steps=steps
+    )
+    untimed_callbacks._check_timing = False
+    return untimed_callbacks
+
+
 @dataclass(frozen=True)
 class ScheduledEvaluator:
     """An evaluator and the number of steps between its runs; it also runs at the last step."""

@@ -23,6 +23,7 @@ from simclr_tf.training.callbacks import (
     LoggingCallback,
     ProfileCallback,
     ScheduledEvaluator,
+    untimed,
 )
 from simclr_tf.training.distribution import DistributionContext, single_device
 from simclr_tf.training.gradient_norms import GradientNormMonitor
@@ -183,14 +184,15 @@ def fit(
                 return f"The run is saved at step {run.latest_step()}"
 
             logger.info("compiling the first step …")
+            steps = plan.total_steps - start
             try:
                 # One Keras epoch per run: epochs need not be whole numbers of steps.
                 model.fit(
                     distribution.strategy.distribute_datasets_from_function(input_fn),
                     epochs=1,
-                    steps_per_epoch=plan.total_steps - start,
+                    steps_per_epoch=steps,
                     verbose=0,
-                    callbacks=[metrics, *profile, checkpoints, *callbacks],
+                    callbacks=untimed([metrics, *profile, checkpoints, *callbacks], model, steps),
                 )
             except CheckpointWriteError:
                 raise

@@ -1,6 +1,7 @@
 """The training loop: metrics, callbacks, checkpoints and profile of whole runs."""
 
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -72,6 +73,12 @@ def test_images_of_embeddings_add_no_row(tmp_path):
     events.Reload()
     assert [event.step for event in events.Tensors("similarity_matrix")] == [6, 10]
     assert [event.step for event in events.Tensors("loss")] == [10]
+
+
+def test_slow_callback_is_not_reported_by_keras(tmp_path, caplog):
+    slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: time.sleep(0.1))
+    pretrain(changed(optimization={"train_steps": 7}), tmp_path, callbacks=[slow])
+    assert not [message for message in caplog.messages if "is slow" in message]
 
 
 def test_tensorboard_shows_scalars_and_view_pairs(watched_run):

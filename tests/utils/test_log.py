@@ -51,3 +51,15 @@ def test_show_progress_follows_the_current_stdout(capsys):
     show_progress()
     logging.getLogger("simclr_tf.module").warning("visible")
     assert capsys.readouterr().out == "visible\n"
+
+
+def test_descriptions_of_data_are_printed_once_in_a_command(capsys):
+    import logging
+
+    from simclr_tf.utils.log import show_progress
+
+    for _ in range(2):
+        show_progress()
+        for name in ("simclr_tf.data.folder", "simclr_tf.data.folder", "simclr_tf.training.loop"):
+            logging.getLogger(name).warning("40 images")
+        assert capsys.readouterr().out == "40 images\n" * 2
