@@ -132,6 +132,26 @@ class PretrainConfig:
         storage_size = self.data.storage_size or round(1.5 * size)
         return self.override({"data": {"storage_size": storage_size}, "encoder": {"stem": stem}})
 
+    @property
+    def probe_data(self) -> Data:
+        """The data of the probes during training."""
+        data, monitoring = self.data, self.monitoring
+        train_split = "train" if monitoring.probe_dataset else data.train_split
+        return dataclasses.replace(
+            data,
+            dataset=monitoring.probe_dataset or data.dataset,
+            train_split=monitoring.probe_train_split or train_split,
+            eval_split=monitoring.probe_eval_split or data.eval_split,
+        )
+
+    def labeled_data(self, has_labels: bool) -> Data:
+        """Returns the data of evaluations of a run whose training images have labels, or not.
+
+        It is that of the probes, unless the run has labels and the probes another dataset.
+        """
+        probe = self.probe_data
+        return self.data if has_labels and probe.dataset != self.data.dataset else probe
+
     def override(self, changes: Mapping[str, Mapping[str, Any]]) -> Self:
         """Returns the config with other values of options, by section and name."""
         sections = {

@@ -26,7 +26,7 @@ class Data(OptionGroup):
     )
     data_dir: str = option("", "Directory of TFDS datasets. Default: that of TFDS.", is_path=True)
     train_split: str = option("train", "Training split; slices such as train[:90%] are allowed.")
-    eval_split: str = option("validation", "Labeled test split of probes and evaluations.")
+    eval_split: str = option("validation", "Labeled test split of evaluations, and of probes.")
     storage_size: int = option(
         0,
         "Side in pixels to which images of varying size are resized when read; 0: 1.5 × "
@@ -325,8 +325,20 @@ class Monitoring(OptionGroup):
     )
     probe_dataset: str = option(
         "",
-        "Labeled dataset of the probes, with splits train and eval_split. Default: dataset.",
+        "Labeled dataset of the probes. Default: dataset. If dataset has no labels, evaluate and "
+        "report use it, too.",
         is_path=True,
+    )
+    probe_train_split: str = option(
+        "",
+        "Split to which the probes are fitted. Default: train of probe_dataset, if that is set, "
+        "otherwise train_split.",
+        added_in_later_version=True,
+    )
+    probe_eval_split: str = option(
+        "",
+        "Split on which the probes are tested. Default: eval_split.",
+        added_in_later_version=True,
     )
     eval_every_epochs: float = option(
         1.0,

@@ -84,18 +84,22 @@ def pretrain(
 
     from simclr_tf.evaluation.evaluate import evaluate_run, make_protocols
     from simclr_tf.evaluation.options import EvalOptions
-    from simclr_tf.evaluation.splits import check_evaluation
+    from simclr_tf.evaluation.splits import Splits, check_evaluation
     from simclr_tf.exporter.export_run import export_run
     from simclr_tf.training import tasks
 
     if run.mode == "train_then_eval":
-        check_evaluation(config.resolve().data, make_protocols(EvalOptions()))
+        check_evaluation(Splits.labeled(config.resolve()), make_protocols(EvalOptions()))
     trained = _train(
         tasks.pretrain, config, run, devices, options, callbacks=callbacks, encoder=custom_encoder
     )
     if run.mode != "train" and trained.is_chief:
-        names = (*_EVAL_DATA, "train_split")
-        data = {name: options[name] for name in names if name in options}
+        data = {}
+        if run.mode == "eval":  # otherwise the run has just stored them
+            saved = vars(trained.config.data)
+            changed = {name for name, value in vars(config.data).items() if value != saved[name]}
+            names = changed & {*_EVAL_DATA, "train_split"} & set(options)
+            data = {name: options[name] for name in names}
         evaluate_run(run.model_dir, EvalOptions(**data, eval_batch_size=run.eval_batch_size))
         export_run(run.model_dir)
     return trained
@@ -139,11 +143,11 @@ def finetune(
     run = make_group(RunOptions, {"mode": "train_then_eval"} | options)
     config, devices = finetune_config(options), make_group(Distribution, options)
 
-    from simclr_tf.evaluation.splits import check_evaluation
+    from simclr_tf.evaluation.splits import Splits, check_evaluation
     from simclr_tf.training import tasks
 
     if run.mode == "train_then_eval":
-        check_evaluation(config.resolve().data, ())
+        check_evaluation(Splits.from_config(config.resolve().data), ())
     fit_batch = "train_batch_size" not in options
     trained = _train(
         tasks.finetune, config, run, devices, options, callbacks=callbacks, fit_batch=fit_batch

@@ -67,7 +67,7 @@ CROP_AND_FLIP: dict[str, Any] = {
 _FREE_ARCHITECTURE_OPTIONS = ("global_bn", "batch_norm_decay", "preset_weights")
 # Options without effect if there is no contrastive loss.
 _PRETRAIN_ONLY = tuple(field.name for field in option_fields(ContrastiveLoss))
-_PROBES = ("knn_every_epochs", "probe_dataset")
+_PROBES = ("knn_every_epochs", "probe_dataset", "probe_train_split", "probe_eval_split")
 
 _FINETUNE_INHERITS = ("data", "augmentation", "encoder", "projection_head", "contrastive_loss")
 # The paper's protocol [v1 B.5]: Nesterov 0.9, 0.05·B/256, no warm-up, no decay.

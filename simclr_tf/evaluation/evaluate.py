@@ -66,13 +66,18 @@ def evaluate_run(
         UserError: if the run, the data or the options are not usable.
     """
     run = RunDir(model_dir)
-    config, _ = run.read_config()
+    config, plan = run.read_config()
     check_output_path(run.path, "model_dir")
     if options.save_classifier and isinstance(config, CLASSIFIER_CONFIGS):
         raise UserError(
             f"--save_classifier: {run.path} exports its own classifier. Fix: omit the option"
         )
-    run_splits = Splits.from_config(config.data)
+    run_splits = Splits.labeled(config, plan)
+    if run_splits.dataset != config.data.dataset and not options.dataset_names:
+        logger.info(
+            f"note: {config.data.dataset} has no labels: evaluating on {run_splits.dataset}, the "
+            "--probe_dataset of the run"
+        )
     trained = encoder_from_run(model_dir)
     supervised_records: list[Record] = []
     supervised_splits = run_splits.override(options, run_splits.dataset)

@@ -153,7 +153,8 @@ class ResultWriter:
             self._warnings.add(evaluation.warning)
         name = _display_name(record)
         logger.info(
-            f"{name}: {evaluation.metric} {evaluation.value:.4f} ({evaluation.seconds:.1f} s)"
+            f"{name}: {evaluation.metric} {evaluation.value:.4f} on {evaluation.dataset} "
+            f"{evaluation.test_split} ({evaluation.seconds:.1f} s)"
         )
         # One writer, because each creates a file.
         self._summary_writer = self._summary_writer or tf.summary.create_file_writer(

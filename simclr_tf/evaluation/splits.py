@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.data import ImageSource, open_source
 from simclr_tf.data.label_subset import sample_labeled
 from simclr_tf.errors import UserError
@@ -46,6 +47,21 @@ class Splits:
             data.skip_unreadable,
             lookup_transfer_dataset(data.dataset).metric,
         )
+
+    @classmethod
+    def labeled(cls, config: PretrainConfig, plan: TrainingPlan | None = None) -> "Splits":
+        """Returns the splits on which a run is evaluated, as `PretrainConfig.labeled_data`.
+
+        Without a plan, the training images are opened to find whether they have labels.
+        """
+        own = cls.from_config(config.data)
+        if config.monitoring.probe_dataset in ("", config.data.dataset):
+            has_labels = True
+        elif plan is None:
+            has_labels = bool(own.open_split(own.train_split).class_names)
+        else:
+            has_labels = plan.num_classes is not None
+        return cls.from_config(config.labeled_data(has_labels))
 
     def override(self, options: EvalOptions, dataset: str) -> "Splits":
         """Returns the splits of a dataset.
@@ -100,9 +116,8 @@ class Splits:
         )
 
 
-def check_evaluation(data: Data, protocols: Sequence[EvaluationProtocol]) -> ImageSource:
+def check_evaluation(splits: Splits, protocols: Sequence[EvaluationProtocol]) -> ImageSource:
     """Checks that a run can be evaluated, before it is trained; returns the training split."""
-    splits = Splits.from_config(data)
     train, test = splits.open()
     check_splits(train, test, protocols, splits.context())
     return train

@@ -47,7 +47,10 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
         notes=[f"{name}: {note}" for name, info in runs.items() for note in info.notes],
         tables=tables,
         plots=plots,
-        curves=plot_runs_curves({name: info.rows for name, info in runs.items()}),
+        curves=plot_runs_curves(
+            {name: info.rows for name, info in runs.items()},
+            {name: info.probed for name, info in runs.items()},
+        ),
         differing=_differing_settings(runs),
         summary_rows=_summary_table(runs),
         commands={name: info.command for name, info in runs.items()},

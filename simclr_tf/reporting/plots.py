@@ -1,6 +1,7 @@
 """Interactive plots: results as bars, metrics as curves, the embedding as a map."""
 
 import math
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,14 +16,14 @@ from threadpoolctl import threadpool_limits
 from simclr_tf.evaluation.knn import l2_normalize_rows
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, sprite_uri
 from simclr_tf.reporting.html import LEGEND, Plot, Table, escape_for_plotly
-from simclr_tf.runs.metrics_log import Row
+from simclr_tf.runs.metrics_log import ENCODER_PROBES, Row
 
 MISSING = "–"  # table cell without a value
 
 # Metrics that share a plot; every other metric has its own.
 _GROUPS = {
     "Loss": ("loss", "validation_loss", "linear_loss", "distillation_loss", "labelled_loss"),
-    "Probes of the encoder": ("knn_top1", "linear_probe_top1"),
+    "Probes of the encoder": ENCODER_PROBES,
     "Training accuracy": (
         *("contrastive_accuracy", "validation_contrastive_accuracy", "linear_accuracy"),
         *("accuracy", "agreement", "validation_accuracy", "validation_agreement"),
@@ -76,24 +77,33 @@ def bar_plot(name: str, title: str, table: Table, axis: str) -> Plot:
     return Plot(name, title, label, figure, table)
 
 
-def plot_run_curves(rows: Sequence[Row]) -> list[Plot]:
-    """Plots the metrics of a run, related ones together."""
+def plot_run_curves(rows: Sequence[Row], probed: str = "") -> list[Plot]:
+    """Plots the metrics of a run, related ones together; the probes name their data."""
     names = _metric_names(rows)
     groups = {title: [n for n in members if n in names] for title, members in _GROUPS.items()}
     grouped = [name for members in groups.values() for name in members]
     groups |= {_title(name): [name] for name in names if name not in grouped}
     return [
-        _plot_curves(title, {name: (rows, name) for name in members})
+        _plot_curves(
+            f"{title}: {probed}" if probed and members[0] in ENCODER_PROBES else title,
+            {name: (rows, name) for name in members},
+        )
         for title, members in groups.items()
         if members
     ]
 
 
-def plot_runs_curves(runs: Mapping[str, Sequence[Row]]) -> list[Plot]:
-    """Plots every metric, with a curve per run that has it."""
+def plot_runs_curves(
+    runs: Mapping[str, Sequence[Row]], probed: Mapping[str, str] = types.MappingProxyType({})
+) -> list[Plot]:
+    """Plots every metric, with a curve per run that has it; the probes name their data."""
+
+    def label(run: str, name: str) -> str:
+        return f"{run}: {probed[run]}" if probed and name in ENCODER_PROBES else run
+
     names = _metric_names([row for rows in runs.values() for row in rows])
     return [
-        _plot_curves(_title(name), {run: (rows, name) for run, rows in runs.items()})
+        _plot_curves(_title(name), {label(run, name): (rows, name) for run, rows in runs.items()})
         for name in names
     ]
 

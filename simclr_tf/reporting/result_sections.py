@@ -18,7 +18,7 @@ from simclr_tf.reporting.embedded_split import EmbeddedSplit
 from simclr_tf.reporting.html import Plot, Table, escape_for_plotly
 from simclr_tf.reporting.plots import MISSING, bar_plot, parse_percent, without_probes
 from simclr_tf.reporting.run_info import RunInfo
-from simclr_tf.runs.metrics_log import has_finite_value
+from simclr_tf.runs.metrics_log import ENCODER_PROBES, has_finite_value
 from simclr_tf.runs.results_file import Record, ResultTable, group_into_tables, with_defaults
 
 # The most informative metrics first.
@@ -41,10 +41,10 @@ def headline(info: RunInfo) -> dict[str, Any]:
     """Summarizes evaluations.json and the metrics of a run, newest first.
 
     Returns {"cards": (value, name, details) of the most important values, "plot": Plot of the
-    newest results on the run's dataset or None, "tables": (title, Table) of the others}.
+    newest results on the run's labeled data or None, "tables": (title, Table) of the others}.
     """
     tables = group_into_tables(info.records)[::-1]
-    tables.sort(key=lambda table: table.dataset != info.config.data.dataset)
+    tables.sort(key=lambda table: table.dataset != info.labeled_data.dataset)
     cards: list[tuple[str, str, str]] = []
     plot = None
     shown = without_probes(_encoder_first(tables[0])) if tables else None
@@ -55,7 +55,8 @@ def headline(info: RunInfo) -> dict[str, Any]:
         row = next((row for row in info.rows[::-1] if has_finite_value(row, name)), None)
         if row:
             value = f"{row[name]:.3f}" if name == "loss" else f"{100 * row[name]:.1f} %"
-            cards.append((value, title, f"step {row['step']:,}"))
+            where = f"{info.probed}, " if name in ENCODER_PROBES else ""
+            cards.append((value, title, f"{where}step {row['step']:,}"))
     # The plot includes a table of its values, which lacks nothing but probes.
     plot_is_complete = (
         plot is not None and shown is not None and len(shown.rows) == len(tables[0].rows) - 1

@@ -8,6 +8,7 @@ from typing import Any
 from simclr_tf import __version__
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
+from simclr_tf.option_groups import Data
 from simclr_tf.options import option_fields
 from simclr_tf.reporting.html import Table
 from simclr_tf.runs.metrics_log import Row, read_metrics
@@ -44,6 +45,16 @@ class RunInfo:
         where = f"at step {step:,} of {total:,}, epoch {step / self.plan.steps_per_epoch:.4g}"
         why = f" ({state.reason})" if state.reason and state.name != "running" else ""
         return f"{state.name} {where}{why}"
+
+    @property
+    def labeled_data(self) -> Data:
+        """The data on which the run is evaluated by default."""
+        return self.config.labeled_data(self.plan.num_classes is not None)
+
+    @property
+    def probed(self) -> str:
+        """Dataset and test split of the probes during training."""
+        return f"{self.config.probe_data.dataset} {self.config.probe_data.eval_split}"
 
     @property
     def command(self) -> str:

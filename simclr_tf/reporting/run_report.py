@@ -66,6 +66,10 @@ def report_run(
         check_output_path(run.path, "model_dir")
     notes = list(info.notes)
     splits = _resolve_splits(options, Splits.from_config(info.config.data))
+    labeled = splits
+    if not options.dataset and info.labeled_data.dataset != splits.dataset:
+        probe_options = dataclasses.replace(options, train_split="", eval_split="")
+        labeled = _resolve_splits(probe_options, Splits.from_config(info.labeled_data))
     train = _open(splits, splits.train_split, notes)
     test = None
     if train is not None and splits.test_split != splits.train_split:
@@ -76,8 +80,8 @@ def report_run(
         ("views", "map", "nearby", "positives", "duplicates", "classes")
     )
     if info.step is not None:
-        own_records = [record for record in info.records if record["dataset"] == splits.dataset]
-        content["classes"] = class_report_from_evaluations(run.path, own_records, info.step)
+        records = [record for record in info.records if record["dataset"] == labeled.dataset]
+        content["classes"] = class_report_from_evaluations(run.path, records, info.step)
     if train is not None:
         try:
             logger.info(f"views of {train.name}")
@@ -86,6 +90,8 @@ def report_run(
                 _add_embedding_sections(content, info, options, splits, (train, test), model)
         except UserError as error:
             notes.append(f"Sections that need the images are incomplete: {error}")
+    if model is not None and not content["classes"] and labeled.dataset != splits.dataset:
+        content["classes"] = _classes_of_probe_data(info, options, labeled, model, notes)
 
     size = write_page(
         path,
@@ -94,7 +100,7 @@ def report_run(
         info=info,
         notes=notes,
         headline=headline(info),
-        curves=plot_run_curves(info.rows),
+        curves=plot_run_curves(info.rows, info.probed),
         summary_rows=summary_rows(info),
         settings=settings_tables(info.config),
         size_hint="lower --map_images",
@@ -102,6 +108,29 @@ def report_run(
     )
     logger.info(f"report: {path} ({format_bytes(size)})")
     return path
+
+
+def _classes_of_probe_data(
+    info: RunInfo,
+    options: ReportOptions,
+    splits: Splits,
+    model: SimCLR | Classifier,
+    notes: list[str],
+) -> dict[str, Any] | None:
+    """Reports classes of the labeled dataset of the probes, for a run without labels."""
+    encoder, embedded = encoder_from_model(model, info.config), []
+    for split in (splits.train_split, splits.test_split):
+        if (source := _open(splits, split, notes)) is None:
+            return None
+        logger.info(f"features of up to {options.images:,} images of {source.name}")
+        try:
+            embedded.append(
+                embed_split(encoder, source, source.name, options.images, info.run.features_dir)
+            )
+        except UserError as error:
+            notes.append(f"The classes of {source.name} are missing: {error}")
+            return None
+    return class_report_from_knn(*embedded)
 
 
 def _resolve_splits(options: ReportOptions, run_splits: Splits) -> Splits:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.errors import UserError
-from simclr_tf.runs.metrics_log import Row, has_finite_value, read_metrics
+from simclr_tf.runs.metrics_log import ENCODER_PROBES, Row, has_finite_value, read_metrics
 from simclr_tf.runs.results_file import format_results, read_evaluations, with_defaults
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.runs.status import get_status
@@ -18,21 +19,26 @@ from simclr_tf.utils.paths import shell_join
 from simclr_tf.utils.tables import format_table
 
 # Metrics of online evaluation with labeled images.
-_PROBES = ("knn_top1", "linear_probe_top1", "validation_accuracy", "validation_agreement")
+_PROBES = (*ENCODER_PROBES, "validation_accuracy", "validation_agreement")
 # Protocols that evaluate the run's encoder on the classes of its dataset.
 _PROTOCOLS = ("knn", "logistic", "linear", "finetune", "distill")
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """An accuracy in [0, 1] and the step at which it was measured."""
+    """An accuracy in [0, 1] and the step at which it was measured.
+
+    `dataset` is that of a probe on other images than the run's.
+    """
 
     name: str
     value: float
     step: int
+    dataset: str = ""
 
     def __str__(self):
-        return f"{self.name} {100 * self.value:.1f}"
+        where = f" on {self.dataset}" if self.dataset else ""
+        return f"{self.name} {100 * self.value:.1f}{where}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,21 +119,28 @@ def _summarize(run: RunDir) -> RunSummary:
         saved_step=saved,
         total_steps=plan.total_steps,
         epoch=0.0 if plan.is_imported else step / plan.steps_per_epoch,
-        best_probe=_best_probe(rows, run, data.dataset),
+        best_probe=_best_probe(rows, run, config, plan),
         size=_total_bytes(run.path),
     )
 
 
-def _best_probe(rows: list[Row], run: RunDir, dataset: str) -> Probe | None:
+def _best_probe(
+    rows: list[Row], run: RunDir, config: PretrainConfig, plan: TrainingPlan
+) -> Probe | None:
+    def name_if_other(dataset: str) -> str:
+        return "" if dataset == config.data.dataset else dataset
+
+    probed = config.probe_data.dataset
+    evaluated = config.labeled_data(plan.num_classes is not None).dataset
     probes = [
-        Probe(name, row[name], row["step"])
+        Probe(name, row[name], row["step"], name_if_other(probed) if name in ENCODER_PROBES else "")
         for row in rows
         for name in _PROBES
         if has_finite_value(row, name)
     ] or [
-        Probe(record["protocol"], record["value"], record["step"])
+        Probe(record["protocol"], record["value"], record["step"], name_if_other(evaluated))
         for record in map(with_defaults, read_evaluations(run.evaluations_file))
-        if record["protocol"] in _PROTOCOLS and record["dataset"] == dataset
+        if record["protocol"] in _PROTOCOLS and record["dataset"] == evaluated
     ]
     return max(probes, key=lambda probe: probe.value, default=None)
 

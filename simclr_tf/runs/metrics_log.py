@@ -10,6 +10,8 @@ from simclr_tf.utils.files import atomic_write
 
 Row = dict[str, Any]
 
+ENCODER_PROBES = ("knn_top1", "linear_probe_top1")  # measured on `PretrainConfig.probe_data`
+
 
 def read_metrics(path: Path) -> list[Row]:
     """Returns the rows in order, each with "step" and "epoch"; empty if the file does not exist.

@@ -30,6 +30,7 @@ _REPAIR_HINT = "Fix: restore a copy, or choose another --model_dir"
 _MUTABLE_ON_RESUME = {
     *("data.data_dir", "data.skip_unreadable"),
     *("monitoring.log_every", "monitoring.knn_every_epochs", "monitoring.probe_dataset"),
+    *("monitoring.probe_train_split", "monitoring.probe_eval_split"),
     *("monitoring.profile", "monitoring.pictures_every_epochs", "monitoring.eval_every_epochs"),
     *("checkpoints.checkpoint_epochs", "checkpoints.checkpoint_steps", "data.eval_split"),
     *("checkpoints.keep_checkpoint_max", "checkpoints.keep_hub_module_max"),

@@ -147,13 +147,13 @@ def _check_data(
 ) -> TrialEvaluation:
     """Returns the evaluation with a k; UserError if the images cannot be used."""
     from simclr_tf.evaluation.knn import default_k
-    from simclr_tf.evaluation.splits import check_evaluation
+    from simclr_tf.evaluation.splits import Splits, check_evaluation
     from simclr_tf.training.base_task import open_training_data
     from simclr_tf.training.distribution import single_device
     from simclr_tf.training.schedule import make_plan
 
     config = base.resolve()
-    labels = check_evaluation(config.data, evaluation.protocols).labels()
+    labels = check_evaluation(Splits.from_config(config.data), evaluation.protocols).labels()
     train, _ = open_training_data(config)
     for trial in trials:
         try:

@@ -116,10 +116,12 @@ class PretrainTask(TrainingTask):
 
     def _probe_evaluator(self, run: RunDir) -> Evaluator:
         config = self.config
-        splits = Splits.from_config(config.data)
-        if dataset := config.monitoring.probe_dataset:
-            splits = dataclasses.replace(splits, dataset=dataset, train_split="train")
-        train, test = splits.open()
+        splits = Splits.from_config(config.probe_data)
+        try:
+            train, test = splits.open()
+        except UserError as error:
+            names = "probe_dataset, --probe_train_split, --probe_eval_split"
+            raise UserError(f"probes (--knn_every_epochs, --{names}): {error}") from None
         for source in (train, test):
             if problem := _label_problem(source):
                 raise UserError(
@@ -127,6 +129,10 @@ class PretrainTask(TrainingTask):
                     f"{problem}. Fix: set --probe_dataset to a labeled dataset, or "
                     "--knn_every_epochs=0"
                 )
+        logger.info(
+            f"probes: fitted to {train.num_examples} images of {train.name}, tested on "
+            f"{test.num_examples} of {test.name}"
+        )
         return probe_evaluator(train, test, config.augmentation.image_size, run)
 
     def _copy_weights(self, source: Any, model: SimCLR) -> None:
@@ -281,6 +287,7 @@ def supervised_baseline_config(
 ) -> FinetuneConfig:
     """Returns the supervised baseline of a pretraining run, with the same number of steps."""
     data = {
+        "dataset": splits.dataset,
         "train_split": splits.train_split,
         "eval_split": splits.test_split,
         "data_dir": splits.data_dir,

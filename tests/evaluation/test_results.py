@@ -93,7 +93,7 @@ def test_writer_logs_results_and_warnings(tmp_path, caplog):
     writer.add(_evaluation(np.eye(2, 1001), [0, 5]), [f"class {i}" for i in range(1001)])
     assert caplog.messages == [
         "note: slow",
-        "knn (k=2): top-1 0.5000 (1.0 s)",
+        "knn (k=2): top-1 0.5000 on shapes test (1.0 s)",
         "note: no confusion matrix is written for 1,001 classes",
     ]
     writer.add(_evaluation(np.eye(2), [0, 1]), ("a", "b"))

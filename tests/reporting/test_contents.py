@@ -270,7 +270,10 @@ def test_a_probe_that_was_not_due_in_the_last_row_is_shown_with_its_step():
     rows = [{"step": 1, "epoch": 0.1, "loss": 2.0, "knn_top1": 0.3}]
     rows += [{"step": 2, "epoch": 0.2, "loss": 1.5, "knn_top1": float("nan")}]
     found, _ = cards([], rows)
-    assert found == [("30.0 %", "k-NN during training", "step 1"), ("1.500", "loss", "step 2")]
+    assert found == [
+        ("30.0 %", "k-NN during training", "shapes test[:60], step 1"),
+        ("1.500", "loss", "step 2"),
+    ]
 
 
 def test_results_with_fewer_labels_have_their_own_row():
@@ -289,4 +292,5 @@ def test_results_with_fewer_labels_have_their_own_row():
 
 def test_related_metrics_share_a_plot():
     row = {"step": 1, "epoch": 0.5, "loss": 2.0, "knn_top1": 0.5, "linear_probe_top1": 0.4}
-    assert [plot.title for plot in plot_run_curves([row])] == ["Loss", "Probes of the encoder"]
+    titles = [plot.title for plot in plot_run_curves([row], "shapes test")]
+    assert titles == ["Loss", "Probes of the encoder: shapes test"]
