@@ -58,6 +58,26 @@ def test_train_then_eval_evaluates_and_exports(tmp_path):
 
 
 @pytest.mark.slow
+def test_train_then_eval_without_labels_uses_the_probe_dataset(tmp_path):
+    draw = np.random.default_rng(0)
+    for i in range(40):
+        folder = tmp_path / "photos"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (20, 20, 3), np.uint8)).save(folder / f"{i}.png")
+    run, photos = tmp_path / "run", f"--dataset=folder:{tmp_path / 'photos'}"
+    flags = [photos, "--train_split=train", "--train_steps=1", f"--model_dir={run}"]
+    probes = ["--probe_dataset=shapes", "--probe_train_split=train[:60]"]
+    error = error_of("pretrain", *TINY, *flags, "--mode=train_then_eval")
+    assert "no split 'test'" in error and not run.exists()
+    output = output_of("pretrain", *TINY, *flags, *probes, "--mode=train_then_eval")
+    assert output.count("60 + 100 images of shapes") == 1
+    assert output.count(f"folder:{tmp_path / 'photos'}: ") == 1
+    assert {record["dataset"] for record in _records(run)} == {"shapes"}
+    again = output_of("pretrain", *TINY, *flags, *probes, "--mode=eval")
+    assert "60 + 100 images of shapes" in again
+
+
+@pytest.mark.slow
 def test_cifar10_command_of_the_reference_runs(tmp_path, cifar_data_dir):
     command = """
     --train_mode=pretrain --train_batch_size=512 --train_epochs=1000 --learning_rate=1.0

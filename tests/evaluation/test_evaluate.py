@@ -15,6 +15,7 @@ from simclr_tf.evaluation import EvalOptions, evaluate_run, extract_features
 from simclr_tf.evaluation.evaluate import check_supervised_baseline
 from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models.build import build_model
+from simclr_tf.runs.listing import summarize_run
 from simclr_tf.runs.results_file import read_evaluations
 from simclr_tf.runs.run_dir import RunDir
 
@@ -28,6 +29,16 @@ CONFIG = config.PretrainConfig(
 PLAN = config.TrainingPlan(100, 10, 4, 0, 12.5, 0.1)
 
 
+def write_run(path, settings, plan, model) -> RunDir:
+    """Writes a run with the weights of a model."""
+    run = RunDir(path)
+    run.write_config(settings, plan)
+    checkpoint = tf.train.Checkpoint(model=model)
+    directory = str(run.checkpoint_dir)
+    tf.train.CheckpointManager(checkpoint, directory, 1, checkpoint_name="step").save(4)
+    return run
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run whose encoder kernels differ from their initial values and whose head is zero."""
@@ -37,12 +48,31 @@ def run(tmp_path_factory):
     for variable in model.projection_head.trainable_variables:
         if len(variable.shape) > 1:
             variable.assign(tf.zeros_like(variable))
-    run = RunDir(tmp_path_factory.mktemp("evaluate") / "run")
-    run.write_config(CONFIG, PLAN)
-    checkpoint = tf.train.Checkpoint(model=model)
-    directory = str(run.checkpoint_dir)
-    tf.train.CheckpointManager(checkpoint, directory, 1, checkpoint_name="step").save(4)
-    return run
+    return write_run(tmp_path_factory.mktemp("evaluate") / "run", CONFIG, PLAN, model)
+
+
+def test_run_without_labels_is_evaluated_on_its_probe_dataset(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "simclr_tf")
+    photos = f"folder:{tmp_path / 'photos'}"
+    probe = {"probe_dataset": "shapes", "probe_train_split": "train[:60]"}
+    # The test split is that of the probes; the run's own images have none.
+    settings = CONFIG.override(
+        {"data": {"dataset": photos, "train_split": "train"}, "monitoring": probe}
+    )
+    plan = dataclasses.replace(PLAN, num_classes=None)
+    run = write_run(tmp_path / "run", settings, plan, build_model(settings, plan))
+    (record,) = evaluate_run(run.path, EvalOptions(protocols="knn"))
+    assert record["dataset"] == "shapes" and (record["num_train"], record["num_test"]) == (60, 50)
+    assert (
+        f"note: {photos} has no labels: evaluating on shapes, the --probe_dataset of the run"
+        in (caplog.messages)
+    )
+    assert any("on shapes test[:50] (" in message for message in caplog.messages)
+    summary = summarize_run(run.path)
+    assert str(summary.best_probe) == f"knn {100 * record['top1']:.1f} on shapes"
+    # Other data are still a choice.
+    with pytest.raises(UserError, match="folder, but"):
+        evaluate_run(run.path, EvalOptions(protocols="knn", dataset=photos))
 
 
 def test_evaluate_run_with_a_zero_head_finds_nothing_in_the_projection(run):

@@ -60,6 +60,21 @@ def test_classes_of_an_evaluation_equal_its_files(shapes_run):
     assert class_report_from_evaluations(shapes_run, records, 2) is None  # of other weights
 
 
+def test_a_run_without_labels_shows_the_classes_of_its_probe_dataset(tmp_path):
+    draw = np.random.default_rng(0)
+    for i in range(12):
+        picture(draw, tmp_path / "photos" / f"{i}.png", i % 3)
+    probes = {"probe_dataset": "shapes", "probe_eval_split": "test[:60]"}
+    probes["probe_train_split"] = "train[:120]"
+    settings = tiny(f"folder:{tmp_path / 'photos'}").override({"monitoring": probes})
+    run = write_run(tmp_path / "run", settings, num_classes=None)
+    page = _report(run.path, "--images=50")
+    assert _sections(page) == ALL | {"classes"}
+    assert "50 images of shapes test[:60], classified by 50 images of shapes train" in page
+    assert "<small>shapes test[:60], step 3</small>" in page
+    assert "The images of &#39;validation&#39; are not available" in page  # of its own images
+
+
 @pytest.mark.slow
 def test_a_folder_without_labels_has_clusters_and_no_classes(tmp_path):
     draw = np.random.default_rng(0)

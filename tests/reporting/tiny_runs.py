@@ -40,11 +40,15 @@ def tiny(dataset: str, kind=config.PretrainConfig, **sections) -> config.Pretrai
 
 
 def write_run(
-    path: Path, settings: config.PretrainConfig, steps: int = STEPS, weights: bool = True
+    path: Path,
+    settings: config.PretrainConfig,
+    steps: int = STEPS,
+    weights: bool = True,
+    num_classes: int | None = 10,
 ) -> RunDir:
     """Writes a run of 120 images of 10 classes as training leaves it, with initial weights."""
     run, classes = RunDir(path), tuple(f"class {i}" for i in range(10))
-    plan = config.TrainingPlan(120, 10, steps, 0, 15.0, 0.1, class_names=classes)
+    plan = config.TrainingPlan(120, num_classes, steps, 0, 15.0, 0.1, class_names=classes)
     run.write_config(settings, plan)
     if weights:
         model = build_model(settings, plan)

@@ -167,10 +167,11 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
         assert getattr(settings, section) == getattr(before, section)
     held_out = changed(before, data={"validation_fraction": 0.25})
     assert supervised_baseline_config(held_out, plan, splits).data.validation_fraction == 0
-    # On other splits too it has the run's number of steps, not its epochs.
-    fewer = dataclasses.replace(splits, train_split="train[:10%]")
+    # On other data too it has the run's number of steps, not its epochs.
+    fewer = dataclasses.replace(splits, dataset="cifar10", train_split="train[:10%]")
     settings = supervised_baseline_config(before, plan, fewer)
     assert settings.optimization.train_steps == plan.total_steps
+    assert (settings.data.dataset, settings.data.train_split) == ("cifar10", "train[:10%]")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from simclr_tf.errors import UserError
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
 from simclr_tf.training.schedule import check_same_sharding
-from simclr_tf.training.tasks import pretrain
+from simclr_tf.training.tasks import PretrainTask, pretrain
 from tests.optional import needs
 from tests.processes import rows
 from tests.training.tiny import (
@@ -223,6 +223,27 @@ def test_probes_of_several_labels_per_image_are_refused(tmp_path, several, probe
     with pytest.raises(UserError, match=message):
         pretrain(settings, tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_probes_use_their_own_splits(tmp_path, log):
+    splits = {"probe_train_split": "train[:40]", "probe_eval_split": "test[:20]"}
+    settings = changed(
+        data={"eval_split": "validation"}, monitoring={"knn_every_epochs": 1.0, **splits}
+    )
+    run = RunDir(tmp_path)
+    task = PretrainTask(settings)
+    task.open_data()
+    (probe,) = task.evaluators(PLAN, run)
+    assert probe.steps == 8
+    assert log.messages == [
+        "probes: fitted to 40 images of shapes train[:40], tested on 20 of shapes test[:20]"
+    ]
+    wrong = changed(settings, monitoring={"probe_eval_split": "", "probe_dataset": "shapes"})
+    message = r"probes \(.*--probe_eval_split\): --dataset=shapes has no split 'validation'"
+    task = PretrainTask(wrong)
+    task.open_data()
+    with pytest.raises(UserError, match=message):
+        task.evaluators(PLAN, run)
 
 
 @pytest.mark.slow
