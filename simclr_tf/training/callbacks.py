@@ -145,8 +145,9 @@ class LoggingCallback(_FastCallback):
         views = self.model.views_per_image * self._global_batch * (self._step - self._clock_step)
         means["views_per_second"] = views / seconds
         raise_if_diverged(self.model)
-        if is_regular:
+        if row_due:
             self.model.reset_metrics()
+        if is_regular:
             self._regular_row = row | means
         elif self._regular_row:
             means = self._average_with(self._regular_row, means)
