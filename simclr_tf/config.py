@@ -136,11 +136,13 @@ class PretrainConfig:
     def probe_data(self) -> Data:
         """The data of the probes during training."""
         data, monitoring = self.data, self.monitoring
-        train_split = "train" if monitoring.probe_dataset else data.train_split
+        if monitoring.probe_dataset:  # without the other options of the training images
+            names = ("eval_split", "data_dir", "storage_size", "skip_unreadable")
+            reading = {name: getattr(data, name) for name in names}
+            data = Data(monitoring.probe_dataset, **reading)
         return dataclasses.replace(
             data,
-            dataset=monitoring.probe_dataset or data.dataset,
-            train_split=monitoring.probe_train_split or train_split,
+            train_split=monitoring.probe_train_split or data.train_split,
             eval_split=monitoring.probe_eval_split or data.eval_split,
         )
 
