@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simclr_tf.errors import UserError
+from simclr_tf.evaluation import EvalOptions, make_protocols
+from simclr_tf.evaluation.splits import Splits, check_evaluation
 from tests.commands import TINY, error_of, output_of
 
 
@@ -46,6 +49,13 @@ def test_exported_encoder_is_evaluated_like_its_run(run_dir, tmp_path):
     output_of("evaluate", f"--model_dir={run_dir}", "--protocols=knn")
     (of_export,), of_run = _records(tmp_path), _records(run_dir)[-1]
     assert of_export["top1"] == pytest.approx(of_run["top1"], abs=0.011)  # one image of 100
+
+
+def test_training_on_fewer_images_than_the_default_k_can_be_evaluated():
+    splits = Splits("shapes", "train[:120]", "test[:50]")
+    check_evaluation(splits, make_protocols(EvalOptions()))
+    with pytest.raises(UserError, match="--knn_k=200: expected 1 to 120"):
+        check_evaluation(splits, make_protocols(EvalOptions(knn_k=200)))
 
 
 @pytest.mark.slow
