@@ -13,3 +13,7 @@ class UserError(Exception):
         Traceback (most recent call last):
         simclr_tf.errors.UserError: --validation_fraction=0.9: expected a number of at most 0.5
     """
+
+
+class RunStopped(SystemExit):
+    """A signal has ended a run, whose newest checkpoint is complete."""

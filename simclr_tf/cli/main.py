@@ -1,10 +1,12 @@
 """The command line: `simclr-tf COMMAND [flags]`."""
 
+import contextlib
 import importlib
 import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,16 +14,18 @@ from absl import flags
 
 from simclr_tf.cli.flags import help_text, read_flagfiles
 from simclr_tf.cli.startup import silence_tensorflow
-from simclr_tf.errors import UserError
+from simclr_tf.errors import RunStopped, UserError
 from simclr_tf.options import check_known
 from simclr_tf.utils.log import show_progress
-from simclr_tf.utils.paths import expand_user
+from simclr_tf.utils.paths import expand_user, shell_join
+from simclr_tf.utils.signals import watch_signals
 from simclr_tf.utils.suggestions import suggest
 
 COMMANDS = (
     *("pretrain", "finetune", "distill", "evaluate", "study", "export", "import", "embed"),
     *("runs", "show", "report", "bench"),
 )
+_MAX_SECONDS_TO_INTERRUPT = 8.0
 _USAGE = """SimCLR: contrastive learning of visual representations without labels.
 
 usage: simclr-tf COMMAND [--flag=value ...]
@@ -47,9 +51,6 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"simclr-tf: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("simclr-tf: interrupted", file=sys.stderr)
-        return 130
     return 0
 
 
@@ -57,7 +58,44 @@ def console() -> None:
     """The installed command `simclr-tf`."""
     if "--verbose" not in sys.argv:
         silence_tensorflow()
-    sys.exit(main(sys.argv[1:]))
+    try:
+        with watch_signals(_end_soon):
+            status = main(sys.argv[1:])
+    except (KeyboardInterrupt, RunStopped) as stop:
+        if isinstance(stop, KeyboardInterrupt):
+            _print_interrupted()
+        # A regular end would wait for the files that are being read, perhaps forever. Until here,
+        # the traceback keeps what reads them.
+        _exit_at_once(getattr(stop, "code", 128 + signal.SIGINT))
+    sys.exit(status)
+
+
+def _end_soon(number: int, is_repeated: bool) -> None:
+    """Ends the process 8 s after Ctrl-C, if Python has not had the opportunity to do so."""
+
+    def end():
+        _print_interrupted()
+        _exit_at_once(128 + number)
+
+    if number == signal.SIGINT and not is_repeated:
+        timer = threading.Timer(_MAX_SECONDS_TO_INTERRUPT, end)
+        timer.daemon = True
+        timer.start()
+
+
+def _print_interrupted() -> None:
+    command = shell_join(["simclr-tf", *sys.argv[1:]])
+    print(
+        f"simclr-tf: interrupted. To continue, run the same command again: {command}",
+        file=sys.stderr,
+    )
+
+
+def _exit_at_once(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 def _run(argv: Sequence[str]) -> None:

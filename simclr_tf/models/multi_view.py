@@ -1,6 +1,7 @@
 """Base class of the trained models: view generation, gradient update, step counter, metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ class MultiViewModel(keras.Model):
         self.step = _step_counter("step", 0)
         # Step of the first loss that was not finite, or -1: recorded without a wait for the device.
         self.first_bad_step = _step_counter("first_bad_step", -1)
+        # The context in which `fit` waits for a batch, if the wait is separate from the step.
+        self.input_wait: Callable[[], AbstractContextManager[None]] | None = None
         self._means = {name: keras.metrics.Mean(name=name) for name in metric_names}
         # `fit` returns the logs of the first replica instead of a sum over replicas.
         self.distribute_reduction_method = "first"
@@ -62,6 +65,32 @@ class MultiViewModel(keras.Model):
             x = _batches_from_arrays(x, y, batch_size or 32, kwargs.pop("shuffle", True), self.seed)
             y = batch_size = None
         return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Callable[[Any], Any]:
+        """Separates the wait for a batch from the step, so that a cancelled wait changes nothing.
+
+        The updates of a step that need no batch, such as its counter, would not wait for one.
+        """
+        input_wait, keras_function = self.input_wait, super().make_train_function(force)
+        step_of_iterator = getattr(keras_function, "python_function", None)  # None: eager, or ours
+        if input_wait is None or step_of_iterator is None or self._steps_per_execution > 1:
+            return keras_function
+
+        @tf.function
+        def fetch(iterator):
+            return next(iterator)
+
+        @tf.function(reduce_retracing=True)
+        def step_of_batch(batch):
+            return step_of_iterator(iter((batch,)))
+
+        def train_function(iterator):
+            with input_wait():
+                batch = fetch(iterator)
+            return step_of_batch(batch)
+
+        self.train_function = train_function
+        return train_function
 
     def make_views(
         self,

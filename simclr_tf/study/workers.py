@@ -27,6 +27,7 @@ from tqdm import tqdm
 from simclr_tf.errors import UserError
 from simclr_tf.study.trial import Trial, TrialEvaluation, train_and_evaluate
 from simclr_tf.utils.log import show_progress
+from simclr_tf.utils.signals import catch_signals, signal_name
 
 logger = logging.getLogger(__name__)
 
@@ -151,12 +152,10 @@ def run_trials(
 
     After a signal, it raises SystemExit once the running trials have saved.
     """
-    from simclr_tf.training.interruption import catch_signals
-
     waiting, pool = deque(trials), [_Worker(resources) for resources in workers]
     start, total = time.monotonic(), num_finished + len(trials)
     cost_done, cost_left = 0.0, sum(trial.cost for trial in trials)
-    with catch_signals() as received:
+    with catch_signals(_log_signal) as received:
         try:
             while not received:
                 for worker in pool:
@@ -194,6 +193,11 @@ def run_trials(
         f"stopped: {num_finished} of {total} runs are finished. Run the same command to resume"
     )
     raise SystemExit(128 + received[0])
+
+
+def _log_signal(number: int, is_repeated: bool) -> None:
+    if not is_repeated:
+        logger.info(f"{signal_name(number)}: the study stops as soon as its current runs are saved")
 
 
 def _initialize_worker(resources: Resources) -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.config import PretrainConfig, TrainingPlan
-from simclr_tf.errors import UserError
+from simclr_tf.errors import RunStopped, UserError
 from simclr_tf.models.multi_view import MultiViewModel
 from simclr_tf.runs.metrics_log import read_metrics
 from simclr_tf.runs.run_dir import RunDir
@@ -289,6 +289,7 @@ class CheckpointCallback(_FastCallback):
         )
         self._total, self._stop_signal = plan.total_steps, stop_signal
         self._directory = str(run.checkpoint_dir)
+        self._scratch_dir = None
         if not distribution.is_chief:
             self._scratch_dir = tempfile.TemporaryDirectory(prefix="simclr_tf-")
             self._directory = self._scratch_dir.name
@@ -309,7 +310,12 @@ class CheckpointCallback(_FastCallback):
         if is_due or self._step == self._total or signal:
             self.save()
         if signal:
-            raise SystemExit(128 + signal)
+            raise RunStopped(128 + signal)
+
+    def close(self) -> None:
+        """Removes the directory of a worker that keeps no checkpoint."""
+        if self._scratch_dir:
+            self._scratch_dir.cleanup()
 
     def save(self) -> None:
         """Saves the model between any two steps; CheckpointWriteError if the file system fails."""

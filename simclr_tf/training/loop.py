@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.data import READ_ERRORS, find_undecodable_image, train_batches
-from simclr_tf.errors import UserError
+from simclr_tf.errors import RunStopped, UserError
 from simclr_tf.models.build import build_model
 from simclr_tf.runs.load import restore
 from simclr_tf.runs.metrics_log import truncate_metrics
@@ -29,9 +29,12 @@ from simclr_tf.training.distribution import DistributionContext, single_device
 from simclr_tf.training.gradient_norms import GradientNormMonitor
 from simclr_tf.training.image_summaries import EmbeddingSummaries
 from simclr_tf.training.interruption import (
-    catch_signals,
+    InputWait,
+    input_options,
     is_peer_failure,
+    log_resumption,
     peer_failure_as_user_error,
+    stop_on_signals,
     synchronized_stop_signal,
 )
 from simclr_tf.training.online_eval import make_view_grid
@@ -161,13 +164,14 @@ def fit(
             eval_model=build_model(config, plan) if needs_copy else None,
         )
         profile = [ProfileCallback(run.tensorboard_dir)] if config.monitoring.profile else []
-        with catch_signals() as received:
+        model.input_wait = input_wait = InputWait()
+        with stop_on_signals(input_wait) as received:
             stop_signal = synchronized_stop_signal(received, distribution)
             checkpoints = CheckpointCallback(run, config, plan, stop_signal, distribution)
 
             # 6. Train.
             def input_fn(context: tf.distribute.InputContext) -> tf.data.Dataset:
-                return train_batches(
+                batches = train_batches(
                     task.train,
                     batch_size=batch_size,
                     seed=seed,
@@ -176,6 +180,7 @@ def fit(
                     worker_index=context.input_pipeline_id,
                     num_replicas=distribution.num_replicas // context.num_input_pipelines,
                 )
+                return batches.with_options(input_options())
 
             def save_and_describe() -> str:
                 """Saves the run, if this process can do so alone; names the newest checkpoint."""
@@ -196,9 +201,20 @@ def fit(
                 )
             except CheckpointWriteError:
                 raise
+            except RunStopped:
+                checkpoints.close()
+                log_resumption(run, plan.total_steps)
+                raise
             except UserError as error:  # of an evaluator; a diverged model is not saved
                 raise UserError(f"{error}. {save_and_describe()}") from error
             except tf.errors.OpError as error:
+                if input_wait.is_cancelled:
+                    logger.warning("note: the images of the next step did not arrive in time")
+                    if distribution.num_workers == 1 and int(model.step.numpy()) > start:
+                        checkpoints.save()
+                    checkpoints.close()
+                    log_resumption(run, plan.total_steps)
+                    raise RunStopped(128 + received[0]) from error
                 if not isinstance(error, READ_ERRORS) and not is_peer_failure(error):
                     raise
                 # tf.data reads ahead, and raises an error as soon as it has it.
@@ -226,7 +242,8 @@ def fit(
                 for callback in (metrics, *profile):
                     callback.close()
             if received:  # in the last step, too late to stop before the end
-                raise SystemExit(128 + received[0])
+                log_resumption(run, plan.total_steps)
+                raise RunStopped(128 + received[0])
             step = int(model.step.numpy())
             if step < plan.total_steps:  # a callback has set `stop_training`
                 checkpoints.save()

@@ -105,6 +105,11 @@ def test_stopped_evaluation_resumes(pretrained, tmp_path, number, status):
             process.send_signal(number)
     ended, _, errors = finish(process)
     assert ended == status and "Traceback" not in errors
+    if number == signal.SIGINT:
+        assert errors.splitlines()[-1] == (
+            "simclr-tf: interrupted. To continue, run the same command again: "
+            f"simclr-tf evaluate --model_dir={run} {' '.join(flags)}"
+        )
     (before,) = _records(run)
     output_of(*command)
     after = _records(run)

@@ -14,6 +14,31 @@ def test_first_line_of_a_command_is_its_own(tmp_path):
     assert errors.startswith("simclr-tf: error: ") and errors.count("\n") == 1
 
 
+BLOCKED = """
+import hashlib, signal, threading
+from simclr_tf.cli import main
+main._MAX_SECONDS_TO_INTERRUPT = 0.5
+main._run = lambda argv: hashlib.pbkdf2_hmac("sha256", b"", b"", 2**30)  # minutes
+threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT)).start()
+main.console()
+"""
+
+
+def test_command_that_does_not_return_to_python_is_interrupted():
+    result = subprocess.run(
+        [sys.executable, "-c", BLOCKED, "embed", "--model_dir=my run"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 130
+    assert result.stderr.splitlines() == [
+        "simclr-tf: interrupted. To continue, run the same command again: "
+        "simclr-tf embed '--model_dir=my run'"
+    ]
+
+
 # After the command, which does not need it, TensorFlow is imported: a package that logs this line.
 LOGGED = "2026-01-01 tensorflow/core: no driver\n"
 CODE = """
