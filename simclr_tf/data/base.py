@@ -91,6 +91,11 @@ class ImageSource(abc.ABC):
     def record_id(self, record: tf.Tensor) -> tf.Tensor:
         """Returns int64 IDs that distinguish records of different images; runs in a map."""
 
+    def with_storage_size(self, size: int) -> ImageSource:
+        """Returns the images resized to another square; itself if it does not resize images."""
+        del size
+        return self
+
     def describe(self, record: tf.Tensor) -> str:
         """Returns the name of a record (an eager tensor) for a message."""
         return f"an image of {self.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import warnings
@@ -78,6 +79,11 @@ class FolderSource(IndexedSource):
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
         labels = [] if self._labels is None else [self.labels()]
         return content_hash(files, self.image_shape, *labels)
+
+    def with_storage_size(self, size: int) -> FolderSource:
+        source = copy.copy(self)
+        source.image_shape = (size, size, 3)
+        return source
 
     def describe(self, record: tf.Tensor) -> str:
         return os.fsdecode(self._paths[record].numpy())

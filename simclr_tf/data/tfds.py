@@ -147,6 +147,13 @@ class TFDSSource(ImageSource):
             decoded["label"] = self._read_label(example)
         return decoded
 
+    def with_storage_size(self, size: int) -> ImageSource:
+        if self._resize_to is None:
+            return self
+        source = copy.copy(self)
+        source._resize_to, source.image_shape = size, (size, size, 3)
+        return source
+
     def record_id(self, record: tf.Tensor) -> tf.Tensor:
         # A hash of the example, because a record does not contain its position.
         return tf.strings.to_hash_bucket_fast(record, 2**63 - 1)
@@ -264,6 +271,8 @@ class TFDSSource(ImageSource):
 class _InMemoryTFDSSource(IndexedSource):
     """Encoded examples of a TFDS dataset in memory."""
 
+    _parent: ImageSource
+
     def __init__(self, parent: TFDSSource, records: list[bytes], positions: np.ndarray):
         self.name = f"{parent.name} ({len(records)} images)"
         self.class_names, self.multi_label = parent.class_names, parent.multi_label
@@ -274,6 +283,12 @@ class _InMemoryTFDSSource(IndexedSource):
 
     def decode(self, record: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._parent.decode(tf.gather(self._records, record))
+
+    def with_storage_size(self, size: int) -> ImageSource:
+        source = copy.copy(self)
+        source._parent = self._parent.with_storage_size(size)
+        source.image_shape = source._parent.image_shape
+        return source
 
     def labels(self) -> np.ndarray:
         return self._parent.labels()[self._positions][self.indices]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from simclr_tf.augment import eval_transform, to_uint8
 from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image
@@ -68,6 +69,32 @@ class EmbeddedDataset:
         count = max(1, min(self.max_block_rows, fitting))
         for start in range(0, len(self), count):
             yield np.arange(start, min(start + count, len(self)))
+
+
+def load_pictures(
+    source: ImageSource, positions: np.ndarray, max_side: int
+) -> dict[int, np.ndarray]:
+    """Returns whole images in their proportions, {position: uint8 [H, W, 3]}.
+
+    Originals of varying size are reduced to `max_side`; images of one size are unchanged.
+    """
+    order = np.unique(positions)
+    pictures: list[np.ndarray] = []
+    source = source.with_storage_size(max_side)
+    with decode_errors_name_image(source):
+        for batch in batches_at(source, order, _BATCH_SIZE).as_numpy_iterator():
+            aspects = batch.get("aspect", np.ones(len(batch["image"])))
+            pictures += map(_restore_proportions, batch["image"], aspects)
+    return dict(zip(order.tolist(), pictures, strict=True))
+
+
+def _restore_proportions(square: np.ndarray, aspect: float) -> np.ndarray:
+    """Reduces one side of an image that was resized to a square, with its original aspect."""
+    if aspect == 1:
+        return square
+    height, width, _ = square.shape
+    size = max(1, round(width * min(1, aspect))), max(1, round(height * min(1, 1 / aspect)))
+    return np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BICUBIC))
 
 
 def evenly_spaced_sample(count: int, max_count: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +13,15 @@ import tensorflow as tf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from simclr_tf.data import ImageSource, batches_at, decode_errors_name_image, sequential_batches
+from simclr_tf.data import ImageSource, sequential_batches
 from simclr_tf.data.base import ArraySource
-from simclr_tf.data.decoding import (
-    UnreadableImageError,
-    check_image_header,
-    decode_rgb,
-    resize_to_square,
+from simclr_tf.data.decoding import UnreadableImageError, check_image_header, decode_rgb
+from simclr_tf.data.folder import FolderSource
+from simclr_tf.embedding.embedded_dataset import (
+    EmbeddedDataset,
+    escape_control_chars,
+    load_pictures,
 )
-from simclr_tf.embedding.embedded_dataset import EmbeddedDataset, escape_control_chars
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import knn
 from simclr_tf.evaluation.features import FeatureExtractor
@@ -29,7 +30,8 @@ from simclr_tf.utils.tables import format_table
 
 _IDS_PER_BLOCK = 2**14
 _COLUMNS = 6
-_MAX_CAPTION_CHARS = 22
+_MAX_SIDE = 256  # pixels of an image in the plot
+_LINE_CHARS, _MAX_LINES = 24, 6  # of a caption
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def _open_image_file(path: str, source: ImageSource, storage_size: int) -> Image
     resizes = "aspect" in sequential_batches(source, 1).element_spec
     if not resizes and tuple(image.shape) == source.image_shape:
         return ArraySource(path, image.numpy()[np.newaxis])
-    square, aspect = resize_to_square(image, storage_size)
-    return ArraySource(path, square.numpy()[np.newaxis], aspects=aspect.numpy()[np.newaxis])
+    directory, name = os.path.split(path)
+    return FolderSource(path, directory, [name], storage_size)
 
 
 def nearest_neighbors(
@@ -146,22 +148,25 @@ def plot_neighbors(
     dataset: EmbeddedDataset, query: Query, neighbors: Sequence[Neighbor], path: Path
 ) -> None:
     """Writes a plot: the query, then its neighbors with similarity, label and ID."""
-    images = _load_images(dataset.source, [neighbor.position for neighbor in neighbors])
+    positions = np.array([neighbor.position for neighbor in neighbors])
+    images = load_pictures(dataset.source, positions, _MAX_SIDE)
     source = dataset.source if query.image is None else query.image
-    (first,) = _load_images(source, [query.position or 0]).values()
-    tiles = [(first, f"query\n{_truncate_left(query.name)}")]
+    (first,) = load_pictures(source, np.array([query.position or 0]), _MAX_SIDE).values()
+    tiles = [(first, f"query\n{_wrap(query.name)}")]
     for neighbor in neighbors:
         lines = [f"{neighbor.similarity:.4f}", neighbor.class_name, neighbor.id]
-        caption = "\n".join(_truncate_left(line) for line in lines if line)
+        caption = "\n".join(_wrap(line) for line in lines if line)
         tiles.append((images[neighbor.position], caption))
 
     columns = min(_COLUMNS, len(tiles))
     num_rows = math.ceil(len(tiles) / columns)
-    figure = Figure(figsize=(1.9 * columns, 2.4 * num_rows), layout="constrained")
+    caption_height = 0.14 * max(caption.count("\n") + 1 for _, caption in tiles)  # inches
+    size = (1.9 * columns, (1.9 + caption_height) * num_rows)
+    figure = Figure(figsize=size, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    for number, ((image, aspect), caption) in enumerate(tiles, 1):
+    for number, (image, caption) in enumerate(tiles, 1):
         axes = figure.add_subplot(num_rows, columns, number)
-        axes.imshow(image, aspect=1 / aspect)  # in the original's proportions
+        axes.imshow(image)
         axes.set_axis_off()
         # File names are arbitrary: a dollar sign does not start a formula.
         axes.set_title(caption, parse_math=False, fontsize=8)
@@ -170,17 +175,9 @@ def plot_neighbors(
         canvas.print_png(temporary)
 
 
-def _load_images(
-    source: ImageSource, positions: Sequence[int]
-) -> dict[int, tuple[np.ndarray, float]]:
-    """Returns stored images uint8 [H, W, 3], and by which factor the originals are wider."""
-    order = np.unique(positions)
-    with decode_errors_name_image(source):
-        (batch,) = batches_at(source, order, len(order))
-    images = batch["image"].numpy()
-    aspects = batch["aspect"].numpy() if "aspect" in batch else np.ones(len(images))
-    return dict(zip(order.tolist(), zip(images, aspects.tolist(), strict=True), strict=True))
-
-
-def _truncate_left(text: str) -> str:
-    return text if len(text) <= _MAX_CAPTION_CHARS else f"…{text[1 - _MAX_CAPTION_CHARS :]}"
+def _wrap(text: str) -> str:
+    """Breaks a caption into lines; of a very long one, the middle is left out."""
+    lines = textwrap.wrap(text, _LINE_CHARS, break_on_hyphens=False, drop_whitespace=False)
+    if len(lines) > _MAX_LINES:
+        lines = [*lines[:2], "…", *lines[3 - _MAX_LINES :]]
+    return "\n".join(lines)

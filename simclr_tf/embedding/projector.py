@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _TENSOR_NAME = "features"
 _MAX_SPRITE_SIDE = 8192  # pixels; the largest texture that all browsers support
-_TILE = 64
+_DECODED_SIDE = 160  # pixels, of images that vary in size
 _BATCH_SIZE = 256
 
 
@@ -56,7 +56,10 @@ def write_projector(dataset: EmbeddedDataset, directory: Path, max_images: int =
 
 
 def make_sprite(
-    dataset: EmbeddedDataset, positions: np.ndarray, max_side: int = _MAX_SPRITE_SIDE
+    dataset: EmbeddedDataset,
+    positions: np.ndarray,
+    max_side: int = _MAX_SPRITE_SIDE,
+    max_tile: int = 64,
 ) -> tuple[np.ndarray, int]:
     """Makes one large image of thumbnails, row by row in ceil(√n) columns for n `positions`.
 
@@ -64,12 +67,13 @@ def make_sprite(
     thumbnail in pixels.
     """
     columns = math.isqrt(len(positions) - 1) + 1
-    tile = min(_TILE, max_side // columns, *dataset.source.image_shape[:2])
+    source = dataset.source.with_storage_size(_DECODED_SIDE)
+    tile = min(max_tile, max_side // columns, *source.image_shape[:2])
     lines = -(-len(positions) // columns)
     sprite = np.full((lines * tile, columns * tile, 3), 255, np.uint8)
     index = 0
-    with decode_errors_name_image(dataset.source):
-        for batch in batches_at(dataset.source, positions, _BATCH_SIZE):
+    with decode_errors_name_image(source):
+        for batch in batches_at(source, positions, _BATCH_SIZE):
             images = eval_transform(batch["image"], tile, batch.get("aspect"))
             for image in to_uint8(images):
                 y, x = (tile * i for i in divmod(index, columns))

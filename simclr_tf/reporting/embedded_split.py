@@ -12,15 +12,16 @@ from simclr_tf.embedding.embedded_dataset import (
     EmbeddedDataset,
     escape_control_chars,
     evenly_spaced_sample,
+    load_pictures,
 )
 from simclr_tf.embedding.projector import make_sprite
 from simclr_tf.evaluation.features import FeatureExtractor, FeatureStore
 from simclr_tf.evaluation.load_encoder import FrozenEncoder
 
 _BATCH_SIZE = 256
-_MAX_THUMBNAIL_SIDE = 96
+_MAX_PICTURE_SIDE = 160
 _MAX_SPRITE_BYTES = 3_000_000
-_MIN_TILE = 16
+_MIN_TILE, _MAX_TILE = 16, 128
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ class EmbeddedSplit:
         """Returns the positions of at most `max_count` images."""
         return evenly_spaced_sample(len(self), max_count)
 
-    def thumbnails(self, positions: np.ndarray, size: int | None = None) -> dict[int, np.ndarray]:
-        """Returns images as the encoder receives them, uint8 [S, S, 3], by position."""
-        default = min(_MAX_THUMBNAIL_SIDE, *self.rows.source.image_shape[:2])
-        return self.rows.images(positions, size or default)
+    def pictures(self, positions: np.ndarray) -> dict[int, np.ndarray]:
+        """Returns whole images in their proportions, uint8 [H, W, 3], by position."""
+        return load_pictures(self.rows.source, positions, _MAX_PICTURE_SIDE)
 
 
 def embed_split(
@@ -92,7 +92,7 @@ def sprite_uri(rows: EmbeddedDataset, positions: np.ndarray) -> tuple[str, int]:
 
     Thumbnails are halved until the JPEG takes at most 3 MB.
     """
-    sprite, tile = make_sprite(rows, positions)
+    sprite, tile = make_sprite(rows, positions, max_tile=_MAX_TILE)
     columns = sprite.shape[1] // tile
     uri = jpeg_data_uri(sprite, 85)
     while len(uri) > _MAX_SPRITE_BYTES * 4 // 3 and tile % 2 == 0 and tile > _MIN_TILE:

@@ -1,4 +1,4 @@
-"""Report sections that show images: nearest neighbors, positive pairs, near-duplicates.
+"""Report sections that show images: nearest neighbors and positive pairs.
 
 The sections are dictionaries that the templates read. An image that cannot be read is a UserError.
 """
@@ -14,7 +14,7 @@ from simclr_tf.augment import eval_transform, to_uint8, view_seed
 from simclr_tf.data import batches_at, decode_errors_name_image
 from simclr_tf.embedding.nearest import nearest_others
 from simclr_tf.evaluation.features import FeatureExtractor, trace_per_shape
-from simclr_tf.evaluation.knn import l2_normalize_rows, nearest_neighbors
+from simclr_tf.evaluation.knn import nearest_neighbors
 from simclr_tf.losses import l2_normalize
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, jpeg_data_uri
@@ -24,8 +24,6 @@ _NUM_QUERIES = 8
 _NUM_NEIGHBORS = 6
 _NUM_PAIRS = 12
 _BATCH_SIZE = 128
-_MAX_CANDIDATES = 100  # pairs whose pixels are compared
-_PIXEL_TOLERANCE = 1.0  # mean absolute difference of uint8 below which two images are the same
 
 
 def find_nearest_neighbors(
@@ -52,19 +50,19 @@ def find_nearest_neighbors(
             bank.rows.features, test.rows.features[queries], count
         )
     by_pixels = np.argsort(distances, axis=0, kind="stable")[:count].T
-    thumbnails = bank.thumbnails(np.concatenate([by_features.ravel(), by_pixels.ravel()]))
-    query_thumbnails = query_split.thumbnails(queries)
+    pictures = bank.pictures(np.concatenate([by_features.ravel(), by_pixels.ravel()]))
+    query_pictures = query_split.pictures(queries)
     rows = []
     for i, query in enumerate(queries.tolist()):
         query_class = _class_name(query_split, query)
         row = {
-            "query": _picture(query_split, query, query_thumbnails),
+            "query": _picture(query_split, query, query_pictures),
             "by_features": [
-                _picture(bank, position, thumbnails, f"cosine {cosine:.3f}", query_class)
+                _picture(bank, position, pictures, f"cosine {cosine:.3f}", query_class)
                 for position, cosine in zip(by_features[i].tolist(), similarity[i], strict=True)
             ],
             "by_pixels": [
-                _picture(bank, j, thumbnails, f"distance {distances[j, i]:.2f}", query_class)
+                _picture(bank, j, pictures, f"distance {distances[j, i]:.2f}", query_class)
                 for j in by_pixels[i].tolist()
             ],
         }
@@ -104,7 +102,7 @@ def _class_name(split: EmbeddedSplit, position: int) -> str | None:
 def _picture(
     split: EmbeddedSplit,
     position: int,
-    thumbnails: dict[int, np.ndarray],
+    pictures: dict[int, np.ndarray],
     value: str = "",
     query_class: str | None = None,
 ) -> dict[str, Any]:
@@ -112,7 +110,7 @@ def _picture(
     group = _class_name(split, position) or ""
     (name,) = split.rows.image_ids(np.array([position]))
     return {
-        "uri": jpeg_data_uri(thumbnails[position]),
+        "uri": jpeg_data_uri(pictures[position]),
         "name": name,
         "group": group,
         "value": value,
@@ -120,10 +118,8 @@ def _picture(
     }
 
 
-def _pair(
-    images: Sequence[np.ndarray], names: Sequence[str], value: str, note: str = ""
-) -> dict[str, Any]:
-    return {"uris": [*map(jpeg_data_uri, images)], "names": names, "value": value, "note": note}
+def _pair(images: Sequence[np.ndarray], names: Sequence[str], value: str) -> dict[str, Any]:
+    return {"uris": [*map(jpeg_data_uri, images)], "names": names, "value": value, "note": ""}
 
 
 def score_positive_pairs(
@@ -211,56 +207,3 @@ def _plot_histogram(positive: np.ndarray, negative: np.ndarray, images: str) -> 
     label = f"Histogram of the cosines of pairs, {images}. {medians}."
     table = Table(("pairs", "number", "5th percentile", "median", "95th percentile"), rows)
     return Plot("positives", "Similarity of views", label, figure, table)
-
-
-def find_duplicates(splits: list[EmbeddedSplit], image_size: int) -> dict[str, Any]:
-    """Finds the pairs of images with the largest cosine similarity within and across splits.
-
-    Returns {"pairs": the most similar ones, "compared": number of pairs whose pixels were compared,
-    "same": of these with nearly the same pixels, "across": with an image in each split, "images"}.
-    """
-    features = np.concatenate([split.rows.features for split in splits])
-    images = " and ".join(map(str, splits))
-    if len(features) < 2:
-        return {"pairs": [], "compared": 0, "same": 0, "across": 0, "images": images}
-    indices = np.arange(len(features))
-    partner = nearest_others(features, indices, 1)[1][:, 0]
-    pairs = np.unique(np.sort(np.stack([indices, partner], axis=1), axis=1), axis=0)
-    unit = l2_normalize_rows(features)
-    cosines = np.einsum("nd,nd->n", unit[pairs[:, 0]], unit[pairs[:, 1]])
-    best = np.argsort(-cosines, kind="stable")[:_MAX_CANDIDATES]
-    pairs, cosines = pairs[best], cosines[best]
-
-    starts = np.cumsum([0, *map(len, splits)])
-    pixels: dict[int, np.ndarray] = {}
-    names: dict[int, str] = {}
-    for split, start in zip(splits, starts, strict=False):
-        local = np.unique(pairs[(pairs >= start) & (pairs < start + len(split))])
-        if not len(local):
-            continue
-        thumbnails = split.thumbnails(local - start, image_size)
-        pixels |= {position + int(start): image for position, image in thumbnails.items()}
-        names |= dict(zip(local.tolist(), split.rows.image_ids(local - start), strict=True))
-    differences = [
-        float(np.abs(pixels[a].astype(np.float32) - pixels[b]).mean()) for a, b in pairs.tolist()
-    ]
-    across = (pairs[:, 0] < starts[1]) & (pairs[:, 1] >= starts[1])
-    shown = [
-        _pair(
-            (pixels[a], pixels[b]),
-            (names[a], names[b]),
-            f"cosine {cosine:.4f}, pixels differ by {difference:.1f} of 255",
-            "in both splits" if is_across else "",
-        )
-        for (a, b), cosine, difference, is_across in zip(
-            pairs.tolist()[:_NUM_PAIRS], cosines, differences, across, strict=False
-        )
-    ]
-    same = sum(difference < _PIXEL_TOLERANCE for difference in differences)
-    return {
-        "pairs": shown,
-        "compared": len(pairs),
-        "same": same,
-        "across": int(across.sum()),
-        "images": images,
-    }

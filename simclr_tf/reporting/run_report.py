@@ -12,13 +12,10 @@ from simclr_tf.evaluation.load_encoder import encoder_from_model
 from simclr_tf.evaluation.splits import Splits
 from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.build import build_model
+from simclr_tf.reporting.duplicates import find_duplicates
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, embed_split, jpeg_data_uri
 from simclr_tf.reporting.html import write_page
-from simclr_tf.reporting.image_sections import (
-    find_duplicates,
-    find_nearest_neighbors,
-    score_positive_pairs,
-)
+from simclr_tf.reporting.image_sections import find_nearest_neighbors, score_positive_pairs
 from simclr_tf.reporting.options import ReportOptions
 from simclr_tf.reporting.plots import make_embedding_map, plot_run_curves
 from simclr_tf.reporting.result_sections import (
@@ -87,7 +84,7 @@ def report_run(
             logger.info(f"views of {train.name}")
             content["views"] = _views(info, train, model)
             if model is not None:
-                _add_embedding_sections(content, info, options, splits, (train, test), model)
+                _add_embedding_sections(content, info, options, splits, (train, test), model, path)
         except UserError as error:
             notes.append(f"Sections that need the images are incomplete: {error}")
     if model is not None and not content["classes"] and labeled.dataset != splits.dataset:
@@ -190,6 +187,7 @@ def _add_embedding_sections(
     splits: Splits,
     sources: tuple[ImageSource, ImageSource | None],
     model: SimCLR | Classifier,
+    report_path: Path,
 ) -> None:
     """Adds the sections that need features to the content, one by one."""
     encoder = encoder_from_model(model, info.config)
@@ -213,5 +211,6 @@ def _add_embedding_sections(
     }
     logger.info("positive pairs and near-duplicates")
     content["positives"] = score_positive_pairs(model, bank, options.map_images)
-    content["duplicates"] = find_duplicates([bank, *([test] if test else [])], size)
+    csv_path = report_path.with_name(f"{report_path.stem}-duplicates.csv")
+    content["duplicates"] = find_duplicates([bank, *([test] if test else [])], size, csv_path)
     content["classes"] = content["classes"] or class_report_from_knn(bank, test)

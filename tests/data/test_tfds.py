@@ -124,6 +124,9 @@ def test_tfds_resizes_images_of_varying_size(tmp_path):
     assert set(batch) == {"image", "aspect"}
     np.testing.assert_allclose(batch["aspect"], [8.0, 20 / 30])
     assert [np.unique(image).tolist() for image in batch["image"]] == [[90], [10]]
+    for images in (source, source.subset(np.arange(2))):  # encoded in files, and in memory
+        (batch,) = sequential_batches(images.with_storage_size(30), 2)
+        assert batch["image"].shape == (2, 30, 30, 3) and images.image_shape == (16, 16, 3)
 
 
 def test_tfds_converts_gray_and_alpha_to_rgb(tmp_path):

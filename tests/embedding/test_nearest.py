@@ -141,16 +141,50 @@ def test_the_plot_has_a_tile_per_image(folder, tmp_path):
     assert len(table.splitlines()) == 8 and r"new\nline.png" in table
 
 
-def test_the_plot_has_the_right_caption_at_each_image(tmp_path, monkeypatch):
+@pytest.fixture
+def drawn(monkeypatch):
+    """(images, titles) of the plots that are drawn."""
     from matplotlib.axes import Axes
 
-    embedded = random_dataset(30)
     shown, titles = [], []
     imshow, set_title = Axes.imshow, Axes.set_title
     monkeypatch.setattr(Axes, "imshow", lambda s, i, **k: shown.append(i) or imshow(s, i, **k))
     monkeypatch.setattr(
         Axes, "set_title", lambda s, t, **k: titles.append(t) or set_title(s, t, **k)
     )
+    return shown, titles
+
+
+def test_the_plot_shows_originals_reduced_and_names_that_differ(tmp_path, drawn):
+    """The names begin and end alike; the images are stored as squares of 24 px."""
+    rng = np.random.default_rng(0)
+    names = [f"holiday photos of 2021/IMG_{i}_edited-final version.png" for i in range(3)]
+    for name, (width, height) in zip(names, [(600, 300), (200, 500), (300, 300)], strict=True):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        coarse.resize((width, height), Image.Resampling.NEAREST).save(tmp_path / name)
+    embedded = _embedded(open_source(f"folder:{tmp_path}", "train", storage_size=24))
+    query = resolve_query(str(tmp_path / names[0]), embedded.source, 24)
+    plot_neighbors(
+        embedded, query, nearest_neighbors(embedded, query, EXTRACT, 3), tmp_path / "n.png"
+    )
+    shown, titles = drawn
+    order = [title.replace("\n", "")[-len(names[0]) :] for title in titles]
+    assert sorted(order[1:]) == names and titles[0].replace("\n", "").endswith(
+        names[0].rpartition("/")[2]
+    )
+    shapes = dict(zip(order[1:], (image.shape for image in shown[1:]), strict=True))
+    assert [shapes[name] for name in names] == [(128, 256, 3), (256, 102, 3), (256, 256, 3)]
+    assert shown[0].shape == (128, 256, 3)
+    # Edges are as sharp as in the original: hardly any pixel is a mixture of its colors.
+    original = Image.open(tmp_path / names[2]).resize((256, 256), Image.Resampling.BICUBIC)
+    difference = np.abs(np.asarray(original, float) - shown[1 + order[1:].index(names[2])])
+    assert difference.mean() < 1
+
+
+def test_the_plot_has_the_right_caption_at_each_image(tmp_path, drawn):
+    embedded = random_dataset(30)
+    shown, titles = drawn
     found = nearest_neighbors(embedded, Query("29", 29), EXTRACT, 5)
     plot_neighbors(embedded, Query("29", 29), found, tmp_path / "nearest.png")
     positions = [29, *(n.position for n in found)]

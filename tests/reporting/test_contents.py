@@ -7,17 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from simclr_tf.augment import eval_transform, view_seed
 from simclr_tf.config import TrainingPlan
+from simclr_tf.data import open_source
 from simclr_tf.data.base import ArraySource
 from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
 from simclr_tf.evaluation.load_encoder import FrozenEncoder
 from simclr_tf.models.build import build_model
 from simclr_tf.reporting.comparison import result_tables
+from simclr_tf.reporting.duplicates import find_duplicates
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, embed_split, sprite_uri
 from simclr_tf.reporting.image_sections import (
-    find_duplicates,
     find_nearest_neighbors,
     score_positive_pairs,
 )
@@ -26,6 +28,7 @@ from simclr_tf.reporting.result_sections import class_report_from_knn, headline
 from simclr_tf.reporting.run_info import RunInfo
 from simclr_tf.runs.run_dir import RunDir
 from tests.embedded_datasets import random_dataset as random_rows
+from tests.embedded_datasets import random_images
 from tests.reporting.tiny_runs import tiny
 
 INFO = RunInfo(
@@ -78,9 +81,10 @@ def test_neighbors_equal_a_search_one_by_one(apart):
 def test_planted_duplicates_are_found_within_and_across_splits():
     train, test = embedded_split(count=30), embedded_split("test", count=20)
     images = train.rows.source.images
-    images[9] = images[4]
+    half = np.tile([[1], [0]], (16, 1)).astype(np.uint8)[..., np.newaxis]  # of the rows
+    images[9] = images[4] ^ half  # nearly the same pixels: not a copy
     train.rows.features[9] = 2 * train.rows.features[4]  # the same direction
-    test.rows.source.images[3] = images[7]
+    test.rows.source.images[3] = images[7] ^ half
     test.rows.features[3] = train.rows.features[7]
     # The two sets were drawn alike: the rest of one is made anew.
     draw, others = np.random.default_rng(1), [i for i in range(20) if i != 3]
@@ -90,8 +94,56 @@ def test_planted_duplicates_are_found_within_and_across_splits():
     notes = {pair["names"]: pair["note"] for pair in found["pairs"][:2]}
     assert notes == {("4", "9"): "", ("7", "3"): "in both splits"}
     assert found["same"] == 2
-    assert found["pairs"][0]["value"] == "cosine 1.0000, pixels differ by 0.0 of 255"
+    assert found["pairs"][0]["value"] == "cosine 1.0000, pixels differ by 0.5 of 255"
     assert found["images"] == "30 images of train and 20 images of test"
+    assert found["copies"] == [] and found["num_copies"] == 0
+
+
+def test_exact_copies_are_grouped_before_near_duplicates(tmp_path):
+    """Copies fill all twelve places of the near-duplicates unless they are left out."""
+    images = random_images(60, 24)
+    names = [f"{i}.png" for i in range(60)]
+    for first in range(0, 39, 3):  # 13 groups of three
+        images[first + 1 : first + 3] = images[first]
+    images[50] = images[49] ^ 2
+    source = ArraySource("a", images, image_ids=lambda chosen: [names[i] for i in chosen])
+    pixels = images.reshape(60, -1).astype(np.float32) - 128
+    pixels[50] = pixels[49] + np.random.default_rng(0).normal(size=pixels[49].shape)
+    rows = EmbeddedDataset(source, pixels, np.full(60, -1))
+    split = EmbeddedSplit(rows, "train", 60)
+    found = find_duplicates([split, _one_image(images[3])], 24, tmp_path / "d.csv")
+    assert (found["num_copies"], found["num_groups"]) == (27, 13)
+    group = found["copies"][0]  # the largest
+    assert group["names"] == ["3.png", "4.png", "5.png", "0"] and group["value"] == "4 copies"
+    assert group["note"] == "in both splits" and found["copies"][1]["note"] == ""
+    assert len(found["copies"]) == 12
+    assert found["pairs"][0]["names"] == ("49.png", "50.png")
+    text = (tmp_path / "d.csv").read_text(encoding="utf-8").splitlines()
+    assert text[0] == "kind,cosine,pixel_difference,split_a,image_a,split_b,image_b"
+    assert text[1:4] == [
+        f"copy,1.0000,0.00,train,3.png,{name}" for name in ("train,4.png", "train,5.png", "test,0")
+    ]
+    assert sum(line.startswith("copy,") for line in text) == 27
+    assert text[28].startswith("similar,0.99") and text[28].endswith("train,49.png,train,50.png")
+
+
+def _one_image(image) -> EmbeddedSplit:
+    pixels = image.reshape(1, -1).astype(np.float32) - 128
+    source = ArraySource("b", image[np.newaxis])
+    return EmbeddedSplit(EmbeddedDataset(source, pixels, np.array([-1])), "test", 1)
+
+
+def test_pictures_are_reduced_originals_in_their_proportions(tmp_path):
+    for i, (width, height) in enumerate([(400, 200), (100, 300), (300, 300)]):
+        pixels = np.random.default_rng(i).integers(0, 256, (height, width, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    source = open_source(f"folder:{tmp_path}", "train", storage_size=16)
+    rows = EmbeddedDataset(source, np.eye(3, dtype=np.float32), np.full(3, -1))
+    pictures = EmbeddedSplit(rows, "train", 3).pictures(np.arange(3))
+    shapes = dict(
+        zip(source.image_ids(np.arange(3)), (p.shape for p in pictures.values()), strict=True)
+    )
+    assert shapes == {"0.png": (80, 160, 3), "1.png": (160, 53, 3), "2.png": (160, 160, 3)}
 
 
 @pytest.mark.slow
