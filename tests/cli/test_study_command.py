@@ -142,6 +142,7 @@ def test_interrupted_study_saves_its_run(tmp_path, number, status):
     process.send_signal(number)
     code, text, errors = finish(process)
     assert code == status, errors
+    assert "the study stops as soon as its current runs are saved" in text
     assert "stopped: 0 of 2 runs are finished. Run the same command to resume" in text
     assert "Traceback" not in errors
     assert 5 <= last_checkpoint(tmp_path / "runs" / "normalized-0.1-0") < 5000

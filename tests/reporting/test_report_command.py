@@ -44,6 +44,8 @@ def test_a_run_with_evaluations_shows_them(shapes_run, capsys):
     assert f"<b>{100 * best:.1f} %</b>" in page
     assert "20 of 60 images of test[:60], by their features" in page
     assert "50 of 120 images of train[:120] and 50 of 60 images of test[:60]" in page
+    csv = (shapes_run / "report-duplicates.csv").read_text(encoding="utf-8")
+    assert "<code>report-duplicates.csv</code>" in page and csv.startswith("kind,cosine,")
     assert "--width_multiplier" in page and "TensorFlow 2" in page
 
 
