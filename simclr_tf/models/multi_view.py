@@ -67,7 +67,7 @@ class MultiViewModel(keras.Model):
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Callable[[Any], Any]:
-        """Separates the wait for a batch from the step, so that a cancelled wait changes nothing.
+        """Separates the wait for a batch from the step, so that a canceled wait changes nothing.
 
         The updates of a step that need no batch, such as its counter, would not wait for one.
         """

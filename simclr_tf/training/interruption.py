@@ -27,7 +27,7 @@ class InputWait:
         self._cancellation = cancellation.CancellationManager()
         self._lock = threading.Lock()
         self._is_waiting = False
-        self.is_cancelled = False
+        self.was_ended = False
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
@@ -42,10 +42,10 @@ class InputWait:
                 self._is_waiting = False
 
     def cancel(self) -> bool:
-        """Ends the wait with a CancelledError; False if the run does not wait."""
+        """Ends the wait with an error; False if the run does not wait."""
         with self._lock:
             if self._is_waiting:
-                self.is_cancelled = True
+                self.was_ended = True
                 self._cancellation.start_cancel()
             return self._is_waiting
 

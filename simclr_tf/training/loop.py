@@ -208,7 +208,7 @@ def fit(
             except UserError as error:  # of an evaluator; a diverged model is not saved
                 raise UserError(f"{error}. {save_and_describe()}") from error
             except tf.errors.OpError as error:
-                if input_wait.is_cancelled:
+                if input_wait.was_ended:
                     logger.warning("note: the images of the next step did not arrive in time")
                     if distribution.num_workers == 1 and int(model.step.numpy()) > start:
                         checkpoints.save()
