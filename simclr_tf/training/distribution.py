@@ -261,10 +261,9 @@ def check_addresses(source: str, addresses: Sequence[str]) -> None:
     for address in addresses:
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise UserError(
-                f"{source}: expected host:port of every worker process, got {address!r}. Fix: list "
-                f"them, or omit {source}: one process uses all GPUs and all processor cores"
-            )
+            hint = ". Fix: list every worker process, or omit --workers: one uses all cores"
+            hint = hint if source == "--workers" else ""
+            raise UserError(f"{source}: expected host:port, got {address!r}{hint}")
     if len(set(addresses)) < len(addresses):
         raise UserError(f"{source}: an address occurs twice. Fix: use one address per worker")
 
