@@ -208,7 +208,7 @@ def test_unusable_flagfile_is_named(tmp_path):
 NOT_PATHS = """
 baselines cells format gcp_project knn_k knn_temperature probe_transformations protocols replicas
 seeds split subset tpu_name tpu_zone train_split eval_split transformations width_multipliers
-workers batch_sizes forms precisions image_sizes
+workers batch_sizes forms precisions image_sizes probe_eval_split probe_train_split
 """
 
 
