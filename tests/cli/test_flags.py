@@ -219,17 +219,17 @@ def _subgroups(group: type) -> list[type]:
 def test_every_option_that_is_a_path_expands_the_home_directory(monkeypatch):
     for words in SUBCOMMANDS:
         output_of(*words, "--help")  # imports the options
-    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("HOME", "/home/someone")
     fields = [field for group in _subgroups(OptionGroup) for field in option_fields(group)]
     texts = [f for f in fields if option_type(f) is str and not f.metadata["choices"]]
-    paths = [f for f in texts if convert(f, "~/a") == "/home/ann/a"]
-    assert all(convert(f, Path("~/a")) == "/home/ann/a" for f in paths)
+    paths = [f for f in texts if convert(f, "~/a") == "/home/someone/a"]
+    assert all(convert(f, Path("~/a")) == "/home/someone/a" for f in paths)
     assert {f.name for f in texts} - {f.name for f in paths} <= set(NOT_PATHS.split())
     assert not {f.name for f in paths} & set(NOT_PATHS.split())
 
 
 def test_flags_of_inputs_and_outputs_expand_the_home_directory(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("HOME", "/home/someone")
     for words, names in (
         (["embed"], ["model_dir", "encoder", "output"]),
         (["report"], ["model_dir", "output"]),
@@ -242,4 +242,4 @@ def test_flags_of_inputs_and_outputs_expand_the_home_directory(monkeypatch):
         values = absl_flags.FlagValues()
         command.define(values)
         values(["", *(f"--{name}=~/a" for name in names)])
-        assert [values[name].value for name in names] == ["/home/ann/a"] * len(names)
+        assert [values[name].value for name in names] == ["/home/someone/a"] * len(names)

@@ -12,15 +12,18 @@ from simclr_tf.utils.paths import expand_paths, expand_user, shell_join, split_p
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("path", "expanded"),
     [
-        *(("~", "/home/ann"), ("~/runs/a", "/home/ann/runs/a")),
-        *(("folder:~/photos", "folder:/home/ann/photos"), ("keras_cv:~/p", "keras_cv:/home/ann/p")),
+        *(("~", "/home/someone"), ("~/runs/a", "/home/someone/runs/a")),
+        *(
+            ("folder:~/photos", "folder:/home/someone/photos"),
+            ("keras_cv:~/p", "keras_cv:/home/someone/p"),
+        ),
         # As in a shell, other names are files.
         *(("a~", "a~"), ("a/~/b", "a/~/b"), ("./~", "./~"), ("~nobody-there/b", "~nobody-there/b")),
         *(("", ""), ("cifar10", "cifar10"), ("gs://bucket/~", "gs://bucket/~")),
@@ -32,13 +35,13 @@ def test_leading_tilde_is_the_home_directory(path, expanded):
 
 
 def test_path_objects_are_expanded():
-    assert user_path(Path("~/runs")) == Path("/home/ann/runs")
+    assert user_path(Path("~/runs")) == Path("/home/someone/runs")
 
 
 def test_paths_in_sequences_are_expanded_and_other_values_unchanged():
     array = object()
     values = ["~/a", Path("~/b"), Path("c"), 3, array]
-    expected = ["/home/ann/a", Path("/home/ann/b"), Path("c"), 3, array]
+    expected = ["/home/someone/a", Path("/home/someone/b"), Path("c"), 3, array]
     assert expand_paths(values) == expand_paths(tuple(values)) == expected
 
 
@@ -50,7 +53,7 @@ def test_comma_separates_paths_unless_it_belongs_to_an_existing_name(tmp_path):
     assert split_paths("a,lr=0.1,epochs=9,c") == ["a", "lr=0.1,epochs=9", "c"]
     assert split_paths("shapes,folder:photos, new") == ["shapes", "folder:photos, new"]
     assert split_paths("missing,lr=0.1") == ["missing", "lr=0.1"]
-    assert split_paths("~/x,~/y") == ["/home/ann/x", "/home/ann/y"]
+    assert split_paths("~/x,~/y") == ["/home/someone/x", "/home/someone/y"]
     assert split_paths("") == split_paths(",") == []
 
 
