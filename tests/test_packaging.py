@@ -166,7 +166,7 @@ except UserError as error:
 
 def test_no_file_names_a_place_on_someones_machine():
     # Only where it begins a path ("host/home/x" is none); "someone" is the docs' example.
-    place = re.compile(rb"(?<![\w./~-])/(?:home|root|Users|work)/(?!someone/)[\w.]+")
+    place = re.compile(rb"(?<![\w./~-])/(?:home|root|Users|work)/(?!someone\b)[\w.]+")
     named = [
         f"{path.relative_to(ROOT)}: {match.group().decode()}"
         for path in repository_files()
