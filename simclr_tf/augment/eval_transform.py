@@ -56,5 +56,12 @@ def _center_squares(height, width, aspect, fraction):
 
 
 def to_uint8(images: tf.Tensor | np.ndarray) -> np.ndarray:
-    """Converts images in [0, 1], of any shape, to uint8."""
+    """Converts images in [0, 1], of any shape, to uint8.
+
+    Example:
+    >>> import numpy as np
+    >>> from simclr_tf.augment import to_uint8
+    >>> to_uint8(np.array([0.0, 0.5, 1.0]))
+    array([  0, 128, 255], dtype=uint8)
+    """
     return np.rint(255 * np.asarray(images)).astype(np.uint8)

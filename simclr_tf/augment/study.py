@@ -46,6 +46,13 @@ class NamedTransforms:
 
     Raises:
         ValueError: a name is unknown or given twice.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> from simclr_tf.augment import NamedTransforms, view_seed
+    >>> augment = NamedTransforms(16, ["color", "sobel"])
+    >>> augment(tf.zeros([2, 20, 20, 3], tf.uint8), view_seed(0, 1, 0)).shape
+    TensorShape([2, 16, 16, 3])
     """
 
     def __init__(

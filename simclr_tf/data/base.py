@@ -27,6 +27,12 @@ class ImageSource(abc.ABC):
             1 (present), 0 (absent) or -1 (present but not evaluated: VOC's difficult objects).
         image_shape: (height, width, 3) of a decoded image.
         decodes_batches: whether `decode` takes a batch of records instead of one.
+
+    Example:
+    >>> from simclr_tf.data import open_source
+    >>> source = open_source("shapes", "test[:20]")
+    >>> source.num_examples, source.image_shape, len(source.class_names)
+    (20, (32, 32, 3), 10)
     """
 
     name: str
@@ -163,6 +169,14 @@ class ArraySource(IndexedSource):
 
     Attributes:
         images: uint8 [N, H, W, 3], of which the split has those at `indices`.
+
+    Example:
+    >>> import numpy as np
+    >>> from simclr_tf.data import ArraySource
+    >>> images = np.zeros([3, 8, 8, 3], np.uint8)
+    >>> source = ArraySource("mine", images, np.array([0, 1, 0]), ("a", "b"))
+    >>> source.num_examples, source.labels()
+    (3, array([0, 1, 0]))
     """
 
     decodes_batches = True

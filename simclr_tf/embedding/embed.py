@@ -98,6 +98,10 @@ def embed_run(
 
     Raises:
         UserError: the run, the data, the output or the query are invalid.
+
+    Example:
+    >>> from simclr_tf.embedding import embed_run
+    >>> features, ids, labels = embed_run("runs/first")  # doctest: +SKIP
     """
     run = RunDir(model_dir)
     config, _ = run.read_config()
@@ -127,6 +131,11 @@ def embed_saved_model(
 
     Raises:
         UserError: the encoder, the data, the output or the query are invalid.
+
+    Example:
+    >>> from simclr_tf.embedding import EmbedOptions, embed_saved_model
+    >>> options = EmbedOptions(dataset="folder:photos", split="train")
+    >>> result = embed_saved_model("runs/first/export/780", options)  # doctest: +SKIP
     """
     if source is None and not options.dataset:
         raise UserError(

@@ -64,6 +64,11 @@ def evaluate_run(
 
     Raises:
         UserError: if the run, the data or the options are not usable.
+
+    Example:
+    >>> from simclr_tf.evaluation import EvalOptions, evaluate_run
+    >>> options = EvalOptions(protocols="knn", baselines="pca")
+    >>> records = evaluate_run("runs/first", options)  # doctest: +SKIP
     """
     run = RunDir(model_dir)
     config, plan = run.read_config()
@@ -114,6 +119,11 @@ def evaluate_saved_model(
 
     Raises:
         UserError: if it is not a SavedModel of an image encoder, or the data are not usable.
+
+    Example:
+    >>> from simclr_tf.evaluation import EvalOptions, evaluate_saved_model
+    >>> options = EvalOptions(dataset="shapes", protocols="knn")
+    >>> evaluate_saved_model("runs/first/export/780", "results", options)  # doctest: +SKIP
     """
     output = user_path(output)
     check_output_path(output, "output")
@@ -149,6 +159,10 @@ def evaluate_classifier(
 
     Raises:
         UserError: if the run has no classifier, or the data are not usable.
+
+    Example:
+    >>> from simclr_tf.evaluation import evaluate_classifier
+    >>> (record,) = evaluate_classifier("runs/tuned")  # doctest: +SKIP
     """
     run = RunDir(model_dir)
     config, plan = run.read_config()

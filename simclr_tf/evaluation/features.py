@@ -35,6 +35,12 @@ class Features:
         features: float32 [N, D], possibly memory-mapped.
         labels: int64 [N], -1 for images without a label; or, where images have several classes,
             [N, C] of 1 (present), 0 (absent) and -1 (present but excluded from the metric).
+
+    Example:
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation import Features
+    >>> Features(np.eye(3, dtype=np.float32), np.array([0, 1, 1])).num_examples
+    3
     """
 
     features: np.ndarray

@@ -31,6 +31,10 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
     Raises:
         UserError: a directory is not a run or is repeated, a file is damaged, or the report cannot
             be written.
+
+    Example:
+    >>> from simclr_tf.reporting import report_runs
+    >>> report_runs(["runs/a", "runs/b"], "comparison.html")  # doctest: +SKIP
     """
     paths = [user_path(path) for path in model_dirs]
     if len({path.resolve() for path in paths}) < len(paths):

@@ -52,6 +52,10 @@ def report_run(
     Raises:
         UserError: the directory is not a run, one of its files is damaged, or the report cannot be
             written.
+
+    Example:
+    >>> from simclr_tf.reporting import report_run
+    >>> report_run("runs/first", output="report.html")  # doctest: +SKIP
     """
     options = options or ReportOptions()
     run = RunDir(model_dir)

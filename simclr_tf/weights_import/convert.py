@@ -43,6 +43,10 @@ def import_run(
     Raises:
         UserError: the file contains no such model, or `model_dir` is not empty or cannot be
             written.
+
+    Example:
+    >>> from simclr_tf.weights_import import import_run
+    >>> import_run("pretrained/saved_model", "runs/imported")  # doctest: +SKIP
     """
     options = options or ImportOptions()
     run = RunDir(model_dir)
