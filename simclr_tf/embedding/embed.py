@@ -157,7 +157,8 @@ def embed_saved_model(
 def default_output_dir(model_dir: str | Path, options: EmbedOptions) -> Path:
     """Returns RUN/embeddings/DATASET-SPLIT-step-STEP."""
     run = RunDir(model_dir)
-    splits = _override(Splits.from_config(run.read_config()[0].data), options)
+    data = run.read_config()[0].data
+    splits = Splits.from_config(data).with_data(options, train_split=options.split)
     dataset = splits.dataset
     if dataset.startswith(FOLDER_PREFIX):
         dataset = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser().resolve().name
@@ -184,18 +185,6 @@ def usage_hint(result: EmbedResult) -> str:
     return "\n".join(lines)
 
 
-def _override(splits: Splits, options: EmbedOptions) -> Splits:
-    """Returns the splits of a run with those of `options` as `train_split` and data options."""
-    is_own = options.dataset in ("", splits.dataset)
-    return dataclasses.replace(
-        splits,
-        dataset=options.dataset or splits.dataset,
-        train_split=options.split or (splits.train_split if is_own else "train"),
-        data_dir=options.data_dir or splits.data_dir,
-        skip_unreadable=options.skip_unreadable or splits.skip_unreadable,
-    )
-
-
 def _embed(
     encoder: FrozenEncoder,
     options: EmbedOptions,
@@ -205,7 +194,7 @@ def _embed(
     source: ImageSource | None,
 ) -> EmbedResult:
     output_fn, identity = _select_representation(encoder, options.representation)
-    splits = _override(default_splits, options)
+    splits = default_splits.with_data(options, train_split=options.split)
     if source is None:
         source = splits.open_split(splits.train_split)
     query = None

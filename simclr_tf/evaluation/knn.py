@@ -73,18 +73,21 @@ def default_k(labels: np.ndarray) -> int:
     """Returns 200, or the size of the smallest class if that is less, but at least 5.
 
     The classes of labels [N] or [N, C] that are smaller than k are outvoted by the larger ones.
+    Images of label -1 do not count.
 
     >>> import numpy as np
     >>> from simclr_tf.evaluation.knn import default_k
     >>> default_k(np.repeat([0, 1], [300, 12]))
     12
     """
+    if labels.ndim == 1:
+        labels = labels[labels >= 0]
     return min(_MAX_DEFAULT_K, max(_MIN_DEFAULT_K, _smallest_class(labels)), len(labels))
 
 
 def _smallest_class(labels: np.ndarray) -> int:
     """Returns the number of images of the smallest class that has any."""
-    counts = np.bincount(labels) if labels.ndim == 1 else labels.sum(axis=0)
+    counts = np.bincount(labels) if labels.ndim == 1 else (labels == 1).sum(axis=0)
     return int(counts[counts > 0].min())
 
 

@@ -81,6 +81,21 @@ class Splits:
             skip_unreadable=options.skip_unreadable or self.skip_unreadable,
         )
 
+    def with_data(self, options: Any, *, train_split: str = "", test_split: str = "") -> "Splits":
+        """Returns the splits of `options.dataset`, opened with the data options of both.
+
+        Splits that are "" are those of this object, or of another dataset "train" and "test".
+        """
+        default = self if options.dataset in ("", self.dataset) else Splits("", "train", "test")
+        return dataclasses.replace(
+            self,
+            dataset=options.dataset or self.dataset,
+            train_split=train_split or default.train_split,
+            test_split=test_split or default.test_split,
+            data_dir=options.data_dir or self.data_dir,
+            skip_unreadable=options.skip_unreadable or self.skip_unreadable,
+        )
+
     def open_split(self, split: str) -> ImageSource:
         """Opens a split of the dataset."""
         return open_source(

@@ -1,6 +1,5 @@
 """Report section of exact copies and near-duplicates, and the CSV file of their pairs."""
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from simclr_tf.data.base import content_hash
 from simclr_tf.embedding.nearest import nearest_others
 from simclr_tf.evaluation.knn import l2_normalize_rows
 from simclr_tf.reporting.embedded_split import EmbeddedSplit, jpeg_data_uri
-from simclr_tf.utils.files import pluralize, write_csv
+from simclr_tf.reporting.image_sections import make_pair
+from simclr_tf.utils.files import write_csv
 
 _NUM_SHOWN = 12
 _MAX_NAMES = 6  # of one group of copies
@@ -75,12 +75,12 @@ def find_duplicates(
         "num_copies": sum(len(group) - 1 for group in groups),
         "num_groups": len(groups),
         "pairs": [
-            {
-                "uris": [jpeg_data_uri(pictures[position]) for position in pair],
-                "names": tuple(name for _, name in joined.names(pair)),
-                "value": f"cosine {cosine:.4f}, pixels differ by {difference:.1f} of 255",
-                "note": "in both splits" if is_across else "",
-            }
+            make_pair(
+                [pictures[position] for position in pair],
+                tuple(name for _, name in joined.names(pair)),
+                f"cosine {cosine:.4f}, pixels differ by {difference:.1f} of 255",
+                "in both splits" if is_across else "",
+            )
             for pair, cosine, difference, is_across in zip(
                 shown_pairs.tolist(), cosines, differences, across, strict=False
             )
@@ -95,14 +95,13 @@ def find_duplicates(
 
 def _show_group(joined: "_Joined", group: list[int], picture: np.ndarray) -> dict[str, Any]:
     names = joined.names(group)
-    counts = Counter(split for split, _ in names)
     more = len(names) - _MAX_NAMES
     shown = [name for _, name in names[:_MAX_NAMES]] + ([f"and {more:,} more"] if more > 0 else [])
     return {
         "uri": jpeg_data_uri(picture),
         "names": shown,
-        "value": pluralize(len(names), "copy").replace("copys", "copies"),
-        "note": "in both splits" if len(counts) > 1 else "",
+        "value": f"{len(names):,} copies",
+        "note": "in both splits" if len({split for split, _ in names}) > 1 else "",
     }
 
 

@@ -118,8 +118,11 @@ def _picture(
     }
 
 
-def _pair(images: Sequence[np.ndarray], names: Sequence[str], value: str) -> dict[str, Any]:
-    return {"uris": [*map(jpeg_data_uri, images)], "names": names, "value": value, "note": ""}
+def make_pair(
+    images: Sequence[np.ndarray], names: Sequence[str], value: str, note: str = ""
+) -> dict[str, Any]:
+    """Returns two images with their caption."""
+    return {"uris": [*map(jpeg_data_uri, images)], "names": names, "value": value, "note": note}
 
 
 def score_positive_pairs(
@@ -163,7 +166,7 @@ def score_positive_pairs(
     description = f"{len(positions):,} of {split.total:,} images of {split.split}"
     names = split.rows.image_ids(np.array([position for _, position, _ in worst]))
     pairs = [
-        _pair(views, (name,), f"cosine {cosine:.3f}")
+        make_pair(views, (name,), f"cosine {cosine:.3f}")
         for (cosine, _, views), name in zip(worst, names, strict=True)
     ]
     plot = _plot_histogram(positive, negative, description)

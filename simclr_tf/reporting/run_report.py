@@ -1,12 +1,11 @@
 """HTML report of one run."""
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
 
 from simclr_tf.augment import to_uint8
-from simclr_tf.data import ImageSource, open_source
+from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.load_encoder import encoder_from_model
 from simclr_tf.evaluation.splits import Splits
@@ -66,11 +65,12 @@ def report_run(
     if not output:
         check_output_path(run.path, "model_dir")
     notes = list(info.notes)
-    splits = _resolve_splits(options, Splits.from_config(info.config.data))
+    splits = Splits.from_config(info.config.data).with_data(
+        options, train_split=options.train_split, test_split=options.eval_split
+    )
     labeled = splits
     if not options.dataset and info.labeled_data.dataset != splits.dataset:
-        probe_options = dataclasses.replace(options, train_split="", eval_split="")
-        labeled = _resolve_splits(probe_options, Splits.from_config(info.labeled_data))
+        labeled = Splits.from_config(info.labeled_data).with_data(options)
     train = _open(splits, splits.train_split, notes)
     test = None
     if train is not None and splits.test_split != splits.train_split:
@@ -134,28 +134,9 @@ def _classes_of_probe_data(
     return class_report_from_knn(*embedded)
 
 
-def _resolve_splits(options: ReportOptions, run_splits: Splits) -> Splits:
-    """Returns the run's data with that of `options` in its place."""
-    same = options.dataset in ("", run_splits.dataset)
-    return dataclasses.replace(
-        run_splits,
-        dataset=options.dataset or run_splits.dataset,
-        train_split=options.train_split or (run_splits.train_split if same else "train"),
-        test_split=options.eval_split or (run_splits.test_split if same else "test"),
-        data_dir=options.data_dir or run_splits.data_dir,
-        skip_unreadable=options.skip_unreadable or run_splits.skip_unreadable,
-    )
-
-
 def _open(splits: Splits, split: str, notes: list[str]) -> ImageSource | None:
     try:
-        return open_source(
-            splits.dataset,
-            split,
-            data_dir=splits.data_dir or None,
-            storage_size=splits.storage_size,
-            skip_unreadable=splits.skip_unreadable,
-        )
+        return splits.open_split(split)
     except UserError as error:
         notes.append(f"The images of {split!r} are not available: {error}")
         return None

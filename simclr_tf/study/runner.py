@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from simclr_tf import __version__
 from simclr_tf.config import PretrainConfig, to_json
 from simclr_tf.errors import UserError
@@ -160,7 +158,7 @@ def _check_data(
             make_plan(trial.config, train, single_device())
         except UserError as error:
             raise UserError(f"{trial.cell.name}: {error}") from None
-    k = evaluation.knn_k or default_k(np.maximum(labels, 0))
+    k = evaluation.knn_k or default_k(labels)
     logger.info(f"k-NN with k={k}")
     return dataclasses.replace(evaluation, knn_k=k)
 

@@ -61,8 +61,8 @@ def check_checkpoint_path(path: str | Path, flag: str) -> None:
     """
     if found := set("*?[\\") & set(str(path)):
         raise UserError(
-            f"--{flag}={path}: expected a path without * ? [ \\, which have a meaning in "
-            f"TensorFlow's paths, got {' '.join(sorted(found))}. Fix: choose another name, or give "
+            f"--{flag}={path}: expected a path without * ? [ \\, which TensorFlow "
+            f"takes for patterns, got {' '.join(sorted(found))}. Fix: choose another name, or give "
             "a path relative to the working directory without them"
         )
 

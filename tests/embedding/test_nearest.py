@@ -156,7 +156,7 @@ def drawn(monkeypatch):
 
 
 def test_the_plot_shows_originals_reduced_and_names_that_differ(tmp_path, drawn):
-    """The names begin and end alike; the images are stored as squares of 24 px."""
+    """The names have the same start and end; the images are stored as squares of 24 px."""
     rng = np.random.default_rng(0)
     names = [f"holiday photos of 2021/IMG_{i}_edited-final version.png" for i in range(3)]
     for name, (width, height) in zip(names, [(600, 300), (200, 500), (300, 300)], strict=True):

@@ -132,6 +132,7 @@ def test_default_k_is_the_size_of_the_smallest_class_within_limits(sizes, k):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     assert default_k(labels) == k
     assert default_k(np.eye(len(sizes), dtype=int)[labels]) == k
+    assert default_k(np.append(labels, [-1] * 300)) == k  # without a label
     KNN().check(num_train=len(labels))  # whatever it is
 
 

@@ -96,6 +96,14 @@ class BlockedReads:
             os.close(pipe)
 
 
+def wait_until_steps_end(current_step):
+    """Waits until the images that were read before they were blocked have been used."""
+    step = -1
+    while step < current_step():
+        step = current_step()
+        time.sleep(1)  # nothing signals that no step comes; a step takes milliseconds
+
+
 def test_run_without_images_stops_after_the_last_whole_step(tmp_path, log, monkeypatch):
     """The images are blocked in the middle of a run, which resumes as an unbroken one."""
     monkeypatch.setattr(interruption, "_PATIENCE", 0.5)
@@ -110,10 +118,7 @@ def test_run_without_images_stops_after_the_last_whole_step(tmp_path, log, monke
     models = []
 
     def interrupt():
-        step = -1
-        while step < int(models[0].step.numpy()):
-            step = int(models[0].step.numpy())
-            time.sleep(1)  # longer than any step with images
+        wait_until_steps_end(lambda: int(models[0].step.numpy()))
         interrupted_at.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -131,6 +136,7 @@ def test_run_without_images_stops_after_the_last_whole_step(tmp_path, log, monke
         reads.release()
     step = int(models[0].step.numpy())
     assert stop.value.code == 143 and run.latest_step() == step < 24
+    assert "note: the images of the next step did not arrive in time" in log.messages
     assert log.messages[-1].startswith(f"stopped: step {step} of 24 is saved in {run.path}. To")
     whole = tasks.pretrain(settings, tmp_path / "whole")
     tiny.assert_equal_variables(tasks.pretrain(settings, run.path), whole)
@@ -142,13 +148,14 @@ def test_command_ends_while_reads_are_blocked(tmp_path):
     reads = BlockedReads(tmp_path / "photos")
     data = (f"--dataset=folder:{tmp_path / 'photos'}", "--train_split=train", "--warmup_epochs=0")
     run, steps = tmp_path / "my run", ("--train_steps=100000", "--train_batch_size=8")
+    steps += ("--log_every=1",)
     process = pretrain(run, *TINY, *data, *steps)
     try:
         for line in process.stdout:
             if line.startswith("step 10/"):
                 break
         reads.block()
-        time.sleep(2)  # longer than the steps whose images have been read
+        wait_until_steps_end(lambda: rows(run)[-1]["step"])
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         status, output, _ = finish(process)
@@ -158,6 +165,7 @@ def test_command_ends_while_reads_are_blocked(tmp_path):
         reads.release()
     assert status == 130
     assert "Ctrl-C: the run stops after this step" in output
+    assert "note: the images of the next step did not arrive in time" in output
     last = output.splitlines()[-1]
     assert last.startswith(f"stopped: step {last_checkpoint(run)} of 100000 is saved in {run}. To")
     assert f"'--model_dir={run}'" in last
