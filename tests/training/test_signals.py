@@ -90,7 +90,8 @@ class BlockedReads:
             file = path.with_suffix(".new")
             file.write_bytes(contents)
             file.replace(path)
-        for pipe in self._pipes:
+        while self._pipes:
+            pipe = self._pipes.pop()
             with contextlib.suppress(OSError):  # no reader waits
                 os.close(os.open(f"/proc/self/fd/{pipe}", os.O_WRONLY | os.O_NONBLOCK))
             os.close(pipe)
@@ -121,18 +122,21 @@ def test_run_without_images_stops_after_the_last_whole_step(tmp_path, log, monke
         wait_until_steps_end(lambda: int(models[0].step.numpy()))
         interrupted_at.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
+        if not stopped.wait(20):  # otherwise a run that does not stop would not end the test
+            reads.release()
 
     def block(model):
         models.append(model)
         reads.block()
         threading.Thread(target=interrupt).start()
 
-    interrupted_at, run = [], RunDir(tmp_path / "run")
+    interrupted_at, stopped, run = [], threading.Event(), RunDir(tmp_path / "run")
     try:
         with pytest.raises(SystemExit) as stop:
             tasks.pretrain(settings, run.path, callbacks=[tiny.AtStep(3, block)])
         assert time.monotonic() - interrupted_at[0] < 10
     finally:
+        stopped.set()
         reads.release()
     step = int(models[0].step.numpy())
     assert stop.value.code == 143 and run.latest_step() == step < 24
