@@ -6,6 +6,7 @@ and defaults.
 """
 
 import dataclasses
+from typing import Any
 
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionGroup, option, option_fields
@@ -13,6 +14,7 @@ from simclr_tf.options import OptionGroup, option, option_fields
 ADDED_IN_LATER_VERSION = {"added_in_later_version": True}
 MAX_IMAGE_SIZE = 2**14
 MAX_EPOCHS = 1e6
+MAX_PIXELS = 178_956_970  # Pillow's: a file of a few kilobytes can claim gigabytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,29 @@ class Data(OptionGroup):
         max=MAX_IMAGE_SIZE,
     )
     cache_dataset: bool = option(False, "Decode the training images once and cache them in memory.")
+    labels: str = option(
+        "auto",
+        "auto: the labels of the dataset, for folder:PATH its class folders; none: no labels, as "
+        "for photos in subfolders that are not classes.",
+        choices=("auto", "none"),
+        added_in_later_version=True,
+    )
     skip_unreadable: bool = option(
-        False, "Skip files that are not readable images, and log their number."
+        False,
+        "Skip files and subfolders that cannot be read, and log their number. All files are "
+        "decoded once; a run continues without images that have become unreadable.",
+    )
+    duplicates: str = option(
+        "keep",
+        "Links and exact copies of other images of a folder: keep, or drop all but the first.",
+        choices=("keep", "drop"),
+        added_in_later_version=True,
+    )
+    max_pixels: int = option(
+        MAX_PIXELS,
+        "Maximum pixels of an image file; larger ones count as unreadable.",
+        min=1,
+        added_in_later_version=True,
     )
     validation_fraction: float = option(
         0.0, "Fraction of the training images held out for a validation loss.", min=0, max=0.5
@@ -49,6 +72,12 @@ class Data(OptionGroup):
                 "--dataset is missing: expected a TFDS name, folder:PATH or shapes. Fix: set it, "
                 "or start with --flagfile=flags/quickstart.flags"
             )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments of `open_source` that apply to every split."""
+        names = ("data_dir", "storage_size", "labels", "skip_unreadable", "duplicates")
+        return {name: getattr(self, name) for name in (*names, "max_pixels")}
 
 
 # Names of `augment.NamedTransforms`, which apply to one of the two views.

@@ -19,6 +19,7 @@ from simclr_tf.utils.paths import expand_paths
 from simclr_tf.utils.suggestions import suggest
 
 MAX_INT = 2**31 - 1
+FOLDER_PREFIX = "folder:"
 
 
 def option(
@@ -62,6 +63,8 @@ class OptionGroup:
         for field in option_fields(self):
             value = convert(field, getattr(self, field.name))
             validate(field, value)
+            if field.name in ("dataset", "probe_dataset"):
+                value = absolute_dataset(value)
             object.__setattr__(self, field.name, value)
 
 
@@ -165,6 +168,14 @@ def validate(field: dataclasses.Field, value: Any) -> None:
         if limit is not None and not holds(value, limit):
             shown = limit if isinstance(limit, int) else f"{limit:g}"
             raise UserError(f"--{field.name}={value}: expected {kind} {words} {shown}")
+
+
+def absolute_dataset(dataset: str) -> str:
+    """Returns `folder:PATH` with an absolute path, which is valid everywhere; others unchanged."""
+    path = dataset.removeprefix(FOLDER_PREFIX)
+    if path in ("", dataset):
+        return dataset
+    return FOLDER_PREFIX + os.path.abspath(os.path.expanduser(path))
 
 
 def split_commas(value: str) -> list[str]:

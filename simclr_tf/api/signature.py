@@ -61,6 +61,7 @@ def takes_options(
                 end = "" if default in ("", None) else f" Default: {default!r}."
                 documentation.append(f"    {field.name}: {help_text}{end}")
         names = [*named, *(keyword.name for keyword in keywords)]
+        options = {field.name for s in option_sets for field in option_fields(s.group)}
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R_co:
@@ -72,8 +73,11 @@ def takes_options(
                 for name, value in kwargs.items()
                 if value is not None
             }
-            labels, dataset = given.pop("labels", None), given.get("dataset")
-            if "labels" in names and not isinstance(dataset, str | os.PathLike | None):
+            dataset = given.get("dataset")
+            # An array; a text is the option of that name.
+            is_option = "labels" in options and isinstance(given.get("labels"), str)
+            labels = None if is_option else given.pop("labels", None)
+            if "labels" in named and not isinstance(dataset, str | os.PathLike | None):
                 from simclr_tf.data import from_python
 
                 sources.append(from_python(dataset, labels))

@@ -63,7 +63,8 @@ def pretrain(
         model_dir: Run directory, created if it does not exist.
         dataset: TFDS name, `folder:PATH` (images at any depth), `shapes` (built in), uint8 images
             `[N, H, W, 3]`, or a finite `tf.data.Dataset` of such images.
-        labels: int `[N]` from 0, for an array of images; optional.
+        labels: int `[N]` from 0, for an array of images; for another dataset `auto`, its labels
+            (for a folder those of its class folders), or `none`.
         encoder: `resnet`, `keras_cv:PRESET`, or a functional `keras.Model`, images → `[N, D]`,
             which is trained from its weights. The run stores its architecture.
         callbacks: Keras callbacks, called after the run's own. The run is one Keras epoch, so use
@@ -75,7 +76,7 @@ def pretrain(
     Raises:
         SystemExit: 143 after SIGTERM, 130 after SIGINT, with a checkpoint of the last step.
     """
-    options |= {"model_dir": model_dir, "dataset": dataset}
+    options |= {"model_dir": model_dir, "dataset": dataset, "labels": labels}
     custom_encoder = None if isinstance(encoder, str | os.PathLike) else encoder
     if custom_encoder is None:
         options["encoder"] = encoder

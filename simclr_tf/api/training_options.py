@@ -18,7 +18,14 @@ from simclr_tf.option_groups import (
     Optimization,
     ProjectionHead,
 )
-from simclr_tf.options import OptionGroup, OptionSet, make_group, option, option_fields
+from simclr_tf.options import (
+    OptionGroup,
+    OptionSet,
+    absolute_dataset,
+    make_group,
+    option,
+    option_fields,
+)
 from simclr_tf.runs.run_dir import RunDir
 
 logger = logging.getLogger(__name__)
@@ -212,7 +219,8 @@ def _inherit_groups(
 
     bases = {name: getattr(source, name) for name in names}
     dataset = options.get("dataset")
-    if dataset and dataset != source.data.dataset:  # the run's splits do not apply to it
+    # The run's splits do not apply to another dataset.
+    if dataset and absolute_dataset(str(dataset)) != source.data.dataset:
         known = lookup_transfer_dataset(str(dataset))
         bases["data"] = dataclasses.replace(
             bases["data"],
@@ -220,6 +228,7 @@ def _inherit_groups(
             eval_split=known.test_split or "test",
             validation_fraction=0.0,
         )
+    bases["data"] = dataclasses.replace(bases["data"], labels="auto")  # which it may now need
     bases["augmentation"] = dataclasses.replace(bases["augmentation"], **CROP_AND_FLIP)
     size = options.get("image_size")
     if size and size != source.augmentation.image_size:  # resolved again for the new size

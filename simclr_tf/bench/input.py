@@ -93,12 +93,7 @@ def _open(options, case, folder):
         paths = [os.path.join(folder, name) for name in names]
         source = FolderSource(case, folder, names, data.storage_size)
         return source, decode_only_dataset(paths, options.train_batch_size)
-    opened = open_source(
-        data.dataset,
-        data.train_split,
-        data_dir=data.data_dir or None,
-        storage_size=data.storage_size,
-    )
+    opened = open_source(data.dataset, data.train_split, **data.reading)
     return opened, None
 
 

@@ -270,30 +270,35 @@ def decode_records(
 
 
 def split_indices(
-    dataset: str, split: str, sizes: Mapping[str, int]
+    dataset: str, split: str, sizes: Mapping[str, int], note: str = ""
 ) -> list[tuple[str, np.ndarray]]:
     """Resolves a split (see `resolve_split`) to (name, int64 indices) for every part of the sum."""
     infos = [tfds.core.SplitInfo(name, [size], 0) for name, size in sizes.items()]
-    parts = resolve_split(dataset, split, tfds.core.splits.SplitDict(infos))
+    parts = resolve_split(dataset, split, tfds.core.splits.SplitDict(infos), note)
     return [(name, np.arange(start, stop)) for name, start, stop in parts]
 
 
 def resolve_split(
-    dataset: str, split: str, infos: tfds.core.splits.SplitDict
+    dataset: str, split: str, infos: tfds.core.splits.SplitDict, note: str = ""
 ) -> list[tuple[str, int, int]]:
-    """Resolves a split in TFDS's syntax (`train[:9%]+test`) to (name, start, stop) of its parts."""
+    """Resolves a split in TFDS's syntax (`train[:9%]+test`) to (name, start, stop) of its parts.
+
+    `note` ends its errors.
+    """
     available = ", ".join(f"{name} ({info.num_examples:,})" for name, info in infos.items())
     try:
         instructions = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
     except (ValueError, NotImplementedError) as error:
         raise UserError(
             f"--dataset={dataset} has no split {split!r}: expected {available}, a slice such as "
-            f"{next(iter(infos))}[:90%], or a sum"
+            f"{next(iter(infos))}[:90%], or a sum{note}"
         ) from error
     parts = []
     for part in instructions:
         stop = infos[part.splitname].num_examples if part.to is None else part.to
         parts.append((part.splitname, part.from_ or 0, stop))
     if not any(stop > start for _, start, stop in parts):
-        raise UserError(f"split {split!r} of --dataset={dataset} is empty: expected {available}")
+        raise UserError(
+            f"split {split!r} of --dataset={dataset} is empty: expected {available}{note}"
+        )
     return parts

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import os
+import stat
+import struct
 from collections.abc import Iterator
+from typing import Any, BinaryIO
 
+import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from simclr_tf.data.base import ImageSource, record_stream
 from simclr_tf.errors import UserError
-
-# Pillow's limit against decompression bombs: a file of a few kilobytes can claim gigabytes.
-MAX_PIXELS = 178_956_970
+from simclr_tf.option_groups import MAX_PIXELS
 
 # Errors that TensorFlow raises for a file that is damaged, truncated or missing.
 READ_ERRORS = (
@@ -23,7 +27,13 @@ READ_ERRORS = (
     tf.errors.PermissionDeniedError,
 )
 
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+_PLUGINS: dict[bytes, Any] = {
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"GIF8": GifImagePlugin.GifImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
+}
 _WHITE = 255.0
 
 
@@ -31,8 +41,12 @@ class UnreadableImageError(ValueError):
     """The file is not a readable image; the message is a predicate of its name."""
 
 
-def check_image_header(path: str) -> None:
-    """Raises `UnreadableImageError` or OSError if the header shows that a file is not decodable."""
+def check_image_header(path: str, max_pixels: int = MAX_PIXELS) -> int:
+    """Returns the number of pixels in the header of an image file.
+
+    Raises `UnreadableImageError` or OSError if the header shows that it is not decodable.
+    """
+    _require_regular_file(path)
     with open(path, "rb") as file:
         header = file.read(54)
         # TensorFlow 2.21's decoder corrupts the memory of the process on some animations.
@@ -43,11 +57,8 @@ def check_image_header(path: str) -> None:
             )
         file.seek(0)
         try:
-            with Image.open(file, formats=_FORMATS) as image:
-                (width, height), mode = image.size, image.mode
-        except Image.DecompressionBombError:
-            raise UnreadableImageError(f"claims more than {MAX_PIXELS:,} pixels") from None
-        except Image.UnidentifiedImageError:
+            (width, height), mode = _open_image(file, header)
+        except (SyntaxError, IndexError, TypeError, struct.error):
             raise UnreadableImageError(
                 "is not a JPEG, PNG, GIF, BMP or WebP image, or its header is damaged"
                 if header
@@ -55,10 +66,56 @@ def check_image_header(path: str) -> None:
             ) from None
         except Exception as error:  # of any type, from any of Pillow's parsers
             raise UnreadableImageError(f"has a damaged header ({error})") from None
-    if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise UnreadableImageError(f"claims {width}x{height} pixels; the limit is {MAX_PIXELS:,}")
+    if width < 1 or height < 1:
+        raise UnreadableImageError(f"claims {width}x{height} pixels")
+    if width * height > max_pixels:
+        raise UnreadableImageError(
+            f"claims more than {max_pixels:,} pixels: {width:,} x {height:,}. Fix: allow "
+            f"--max_pixels={width * height}"
+        )
     if header.startswith(b"BM"):
         _refuse_bmp_variants(header, mode)
+    return width * height
+
+
+def has_end(beginning: bytes, end: bytes, size: int) -> bool:
+    """Returns False unless the size of a file, or the marker at its end, shows that it is complete.
+
+    `beginning` and `end` are its first and last bytes. Padding with zeros at the end is allowed,
+    other bytes after the marker are not: only decoding can tell such files.
+    """
+    end = end.rstrip(b"\0")
+    if beginning.startswith(b"\xff\xd8"):
+        return end.endswith(b"\xff\xd9")
+    if beginning.startswith(b"\x89PNG"):
+        return end.endswith(b"IEND\xae\x42\x60\x82")
+    if beginning.startswith(b"GIF"):
+        return end.endswith(b";")
+    if beginning.startswith(b"RIFF"):
+        return size >= 8 + int.from_bytes(beginning[4:8], "little")
+    offset, width, height = (
+        int.from_bytes(beginning[start : start + 4], "little", signed=True)
+        for start in (10, 18, 22)
+    )
+    row = (width * int.from_bytes(beginning[28:30], "little") + 31) // 32 * 4
+    return size >= offset + row * abs(height)
+
+
+def _require_regular_file(path: str) -> None:
+    """Raises UnreadableImageError for a named pipe, whose opening waits forever, and the like."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a named pipe" if stat.S_ISFIFO(mode) else "a socket or a device"
+        raise UnreadableImageError(f"is {kind}, not a regular file")
+
+
+def _open_image(file: BinaryIO, header: bytes) -> tuple[tuple[int, int], str]:
+    """Returns ((width, height), mode) from the header by Pillow, without Pillow's pixel limit."""
+    for magic, plugin in _PLUGINS.items():
+        if header.startswith(magic):
+            image: Any = plugin(file)
+            return image.size, image.mode
+    raise SyntaxError
 
 
 def _refuse_bmp_variants(header: bytes, mode: str) -> None:
@@ -83,7 +140,7 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG, PNG, BMP, WebP or GIF (its first frame) file to uint8 RGB [H, W, 3].
 
     Transparent pixels are composited on white, except in BMP, where the fourth byte is mostly
-    padding, and GIF. EXIF orientation is not applied.
+    padding. EXIF orientation is not applied.
     """
     magic = tf.strings.substr(contents, 0, 4)
 
@@ -104,11 +161,33 @@ def decode_rgb(contents: tf.Tensor) -> tf.Tensor:
             (magic == b"\x89PNG", lambda: decode_png(contents)),
             (first_two == b"BM", bmp),
             (magic == b"RIFF", webp),
+            (magic == b"GIF8", lambda: composite_on_white(_decode_gif(contents))),
         ],
         default=lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
         exclusive=True,
     )
     return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_gif(contents: tf.Tensor) -> tf.Tensor:
+    """Decodes the first frame on its canvas, which may be larger, to uint8 RGBA [H, W, 4].
+
+    TensorFlow returns the frame alone, and its colors below transparency.
+    """
+
+    def decode(contents: bytes) -> np.ndarray:
+        try:
+            image: Any = GifImagePlugin.GifImageFile(io.BytesIO(contents))
+            left, top, right, bottom = image.tile[0][1]
+            canvas = np.zeros((image.height, image.width, 4), np.uint8)  # transparent
+            frame = np.asarray(image.convert("RGBA"))
+            canvas[top:bottom, left:right] = frame[top:bottom, left:right]
+            return canvas
+        except Exception as error:  # a ValueError becomes InvalidArgumentError
+            raise ValueError(f"damaged GIF: {error}") from None
+
+    image = tf.numpy_function(decode, [contents], tf.uint8, stateful=False)
+    return tf.ensure_shape(image, [None, None, 4])
 
 
 def decode_png(contents: tf.Tensor) -> tf.Tensor:

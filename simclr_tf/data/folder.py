@@ -5,38 +5,33 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import warnings
-from collections import Counter
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
-from pathlib import PurePath
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from simclr_tf.data.base import IndexedSource, content_hash, host_constant, split_indices
-from simclr_tf.data.decoding import (
-    UnreadableImageError,
-    check_image_header,
-    decode_rgb,
-    resize_to_square,
+from simclr_tf.data.decoding import decode_rgb, resize_to_square
+from simclr_tf.data.file_check import check_files, find_copies
+from simclr_tf.data.folder_layout import (
+    EXTENSIONS,
+    FolderLayout,
+    list_names,
+    printable,
+    read_layout,
 )
 from simclr_tf.errors import UserError
-from simclr_tf.utils.progress import Progress
-
-FOLDER_PREFIX = "folder:"
-SPLITS = ("train", "validation", "test")
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
-
-# Reading headers waits for the disk or the network, not for the processor.
-_THREADS = 4 * (os.cpu_count() or 1)
+from simclr_tf.options import FOLDER_PREFIX
+from simclr_tf.utils.files import pluralize
 
 logger = logging.getLogger(__name__)
 
 
 class FolderSource(IndexedSource):
-    """Image files, relative to a root folder, resized to a square when they are read."""
+    """Image files, relative to a root folder, resized to a square when they are read.
+
+    `content` are hashes of all files, uint64.
+    """
 
     def __init__(
         self,
@@ -46,11 +41,13 @@ class FolderSource(IndexedSource):
         storage_size: int,
         labels: np.ndarray | None = None,
         class_names: tuple[str, ...] | None = None,
+        content: Sequence[int] = (),
     ):
         self.name = name
         self.class_names = class_names
         self.image_shape = (storage_size, storage_size, 3)
         self._root = root
+        self.content = np.array(content, np.uint64)
         self._paths = host_constant([os.fsencode(os.path.join(root, file)) for file in files])
         self._labels = None if labels is None else host_constant(labels)
         self._set_indices(np.arange(len(files)))
@@ -85,19 +82,32 @@ class FolderSource(IndexedSource):
         source.image_shape = (size, size, 3)
         return source
 
+    def reordered(self, indices: np.ndarray) -> FolderSource:
+        """Returns the files at these indices, in this order, as often as they occur."""
+        part = copy.copy(self)
+        part._set_indices(indices)
+        return part
+
     def describe(self, record: tf.Tensor) -> str:
         return os.fsdecode(self._paths[record].numpy())
 
 
 def open_folder(
-    path: str, split: str, storage_size: int | None, skip_unreadable: bool
+    path: str,
+    split: str,
+    storage_size: int | None,
+    *,
+    skip_unreadable: bool,
+    max_pixels: int,
+    drop_duplicates: bool,
+    labels: bool,
 ) -> FolderSource:
     """Opens a split of a folder of images, as `open_source` describes it.
 
-    Subfolders `train`, `validation` and `test` are the splits; without any of them, everything is
-    `train`. The images have classes if every image of a split lies in a subfolder of it and there
-    are at least two; all splits share one numbering of classes. The stored order is a fixed
-    permutation of the sorted paths, so that a slice such as `train[:90%]` contains every class.
+    `read_layout` finds splits and classes; all splits share one numbering of classes. The images
+    have classes if every image of a split lies in a class folder and there are at least two. The
+    stored order is a fixed permutation of the sorted paths, so that a slice such as `train[:90%]`
+    contains every class.
     """
     dataset, root = FOLDER_PREFIX + path, os.path.expanduser(path)
     if not os.path.isdir(root):
@@ -106,90 +116,63 @@ def open_folder(
         raise UserError(
             f"--dataset={dataset}: expected storage_size, the side to which images are resized"
         )
-    layout = _read_layout(root)
+    layout = read_layout(root)
+    ignored = layout.describe_ignored()
+    if layout.unreadable and not skip_unreadable:
+        first = min(layout.unreadable)
+        raise UserError(
+            f"{os.path.normpath(os.path.join(root, first))} cannot be opened "
+            f"({layout.unreadable[first]}); {pluralize(len(layout.unreadable), 'subfolder')} of "
+            f"--dataset={dataset} cannot be read. Fix: change the permissions or pass "
+            "--skip_unreadable"
+        )
     if not layout.splits:
         raise UserError(
             f"--dataset={dataset} contains no images: expected files that end in "
-            f"{', '.join(EXTENSIONS)}"
+            f"{', '.join(EXTENSIONS)}{ignored}"
         )
     splits = {name: _shuffled(paths) for name, paths in layout.splits.items()}
 
-    # Resolved twice, because percentages refer to the readable files.
-    used = dict.fromkeys(name for name, _ in split_indices(dataset, split, _split_sizes(splits)))
+    # Resolved twice, because percentages refer to the files that are used.
+    used = dict.fromkeys(
+        name for name, _ in split_indices(dataset, split, _split_sizes(splits), ignored)
+    )
     checked = [file for name in used for file in splits[name]]
-    unreadable = _find_unreadable(root, checked, skip_unreadable)
+    checks = check_files(root, checked, skip_unreadable, max_pixels)
+    unreadable = {file: check.reason for file, check in checks.items() if check.reason}
     if unreadable and not skip_unreadable:
         first = min(unreadable)
         raise UserError(
             f"{os.path.join(root, first)} {unreadable[first]}; {len(unreadable)} of {len(checked)} "
-            "files cannot be read. Fix: remove them or pass --skip_unreadable."
+            f"files cannot be read{ignored}. Fix: remove them or pass --skip_unreadable."
         )
+    copies: dict[str, str] = {}
     for name in used:
         splits[name] = [file for file in splits[name] if file not in unreadable]
-    _log_summary(dataset, layout, _split_sizes(splits), unreadable)
-    parts = split_indices(dataset, split, _split_sizes(splits))
+        found = find_copies(root, {file: checks[file] for file in splits[name]})
+        copies |= found
+        if drop_duplicates:
+            splits[name] = [file for file in splits[name] if file not in found]
+    classes, no_classes = layout.classes(splits) if labels else ({}, "--labels=none")
+    names = list_names(set(classes.values()))
+    found_classes = (
+        f"{len(set(classes.values())):,} classes from subfolders ({names})"
+        if classes
+        else f"no classes ({no_classes})"
+    )
+    _log_summary(dataset, layout, splits, found_classes, unreadable, copies, drop_duplicates)
+    parts = split_indices(dataset, split, _split_sizes(splits), ignored)
     files = [splits[name][index] for name, indices in parts for index in indices]
 
-    class_index = {name: i for i, name in enumerate(_class_names(layout, splits))}
-    folders = [_class_folder(layout, file) for file in files]
-    labels, names = None, None
-    if set(folders) <= set(class_index):
-        labels = np.array([class_index[folder] for folder in folders])
-        names = tuple(class_index)
-    return FolderSource(f"{dataset} {split}", root, files, storage_size, labels, names)
-
-
-class _Layout(NamedTuple):
-    """Contents of a folder."""
-
-    splits: dict[str, list[str]]  # sorted paths, relative to the folder, if a split has any
-    ignored: Counter[str]  # number of files of every other extension
-    has_split_folders: bool
-    num_outside_splits: int  # number of images
-
-
-def _read_layout(root: str) -> _Layout:
-    """Walks a folder, following links once; hidden files and folders are skipped."""
-    images, ignored, visited = [], Counter[str](), set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            subfolders.clear()
-            continue
-        visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in files:
-            extension = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
-                continue
-            if extension in EXTENSIONS:
-                images.append(os.path.relpath(os.path.join(folder, name), root))
-            else:
-                ignored[extension or "without extension"] += 1
-    images.sort()
-    splits = {split: [p for p in images if PurePath(p).parts[0] == split] for split in SPLITS}
-    has_split_folders = any(os.path.isdir(os.path.join(root, split)) for split in SPLITS)
-    if not has_split_folders:
-        splits = {"train": images}
-    splits = {split: paths for split, paths in splits.items() if paths}
-    num_outside = len(images) - sum(map(len, splits.values()))
-    return _Layout(splits, ignored, has_split_folders, num_outside)
-
-
-def _class_folder(layout: _Layout, path: str) -> str:
-    """Returns the class folder of a relative path, "" if the file lies in none."""
-    parts = PurePath(path).parts[layout.has_split_folders : -1]
-    return parts[0] if parts else ""
-
-
-def _class_names(layout: _Layout, splits: dict[str, list[str]]) -> list[str]:
-    """Returns the names of all class folders of splits whose every image lies in one."""
-    names: set[str] = set()
-    for paths in splits.values():
-        folders = {_class_folder(layout, path) for path in paths}
-        if "" not in folders:
-            names |= folders
-    return sorted(names) if len(names) > 1 else []
+    folders = [layout.class_folder(file) for file in files]
+    content = [checks[file].content for file in files]
+    source_name = f"{dataset} {split}"
+    if not set(folders) <= set(classes):
+        return FolderSource(source_name, root, files, storage_size, content=content)
+    class_names = tuple(dict.fromkeys(classes.values()))
+    class_index = {name: class_names.index(classes[name]) for name in classes}
+    numbers = np.array([class_index[folder] for folder in folders])
+    return FolderSource(source_name, root, files, storage_size, numbers, class_names, content)
 
 
 def _shuffled(paths: list[str]) -> list[str]:
@@ -201,52 +184,38 @@ def _split_sizes(splits: dict[str, list[str]]) -> dict[str, int]:
     return {name: len(paths) for name, paths in splits.items()}
 
 
-def _find_unreadable(root: str, files: list[str], decode: bool) -> dict[str, str]:
-    """Returns the files that cannot be read, with the reason; checks headers or decodes too."""
-
-    def check(file: str) -> str | None:
-        return _unreadable_reason(os.path.join(root, file), decode)
-
-    unreadable: dict[str, str] = {}
-    description = "decoding every image" if decode else "reading image headers"
-    with (
-        ThreadPool(_THREADS) as pool,
-        Progress(description, len(files), "files") as progress,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")  # Pillow's, of damaged metadata and large images
-        for i, reason in enumerate(pool.imap(check, files, chunksize=16)):
-            if reason:
-                unreadable[files[i]] = reason
-            progress.update(i + 1)
-    return unreadable
-
-
-def _unreadable_reason(path: str, decode: bool) -> str | None:
-    try:
-        check_image_header(path)
-        if decode:
-            with tf.device("CPU:0"):
-                decode_rgb(tf.io.read_file(os.fsencode(path)))
-    except UnreadableImageError as error:
-        return str(error)
-    except OSError as error:
-        return f"cannot be opened ({error.strerror})"
-    except tf.errors.InvalidArgumentError:
-        return "has the header of an image but cannot be decoded"
-    return None
-
-
 def _log_summary(
-    dataset: str, layout: _Layout, sizes: dict[str, int], unreadable: dict[str, str]
+    dataset: str,
+    layout: FolderLayout,
+    splits: dict[str, list[str]],
+    classes: str,
+    unreadable: dict[str, str],
+    copies: dict[str, str],
+    drop_duplicates: bool,
 ) -> None:
-    line = f"{dataset}: " + ", ".join(f"{size:,} images in {name}" for name, size in sizes.items())
+    parts = []
+    for name, files in splits.items():
+        folders = layout.split_folders.get(name, [])
+        origin = "" if folders in ([], [name]) else f" (folder {list_names(folders)})"
+        parts.append(f"{pluralize(len(files), 'image')} in {name}{origin}")
+    line = f"{dataset}: {', '.join(parts)}; {classes}"
     if unreadable:
         first = min(unreadable)
-        line += f"; skipped {len(unreadable):,} unreadable, the first: {first} {unreadable[first]}"
-    if layout.ignored:
-        ignored = ", ".join(f"{count:,} {kind}" for kind, count in layout.ignored.most_common())
-        line += f"; ignored {ignored}"
-    if layout.num_outside_splits:
-        line += f"; {layout.num_outside_splits:,} images outside the split folders are not used"
+        line += (
+            f"; skipped {len(unreadable):,} unreadable, the first: {printable(first)} "
+            f"{unreadable[first]}"
+        )
+    if layout.unreadable:
+        count = pluralize(len(layout.unreadable), "unreadable subfolder")
+        line += f"; skipped {count}: {list_names(layout.unreadable)}"
+    if copies:
+        first = min(copies)
+        verb = "dropped" if drop_duplicates else "found"
+        line += f"; {verb} {pluralize(len(copies), 'duplicate')}, links and exact copies such as "
+        line += f"{printable(first)} of {printable(copies[first])}"
+        line += "" if drop_duplicates else " (--duplicates=drop drops them)"
+    line += layout.describe_ignored()
+    if unused := layout.unused.total():
+        line += f"; not used: {pluralize(unused, 'image')} outside the split folders, in "
+        line += list_names(layout.unused)
     logger.info(line)

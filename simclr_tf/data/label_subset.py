@@ -66,3 +66,16 @@ def mask_labels(source: ImageSource, positions: np.ndarray) -> ImageSource:
     # Copies of the copy, such as a worker's files, inherit it.
     masked.decode = decode  # type: ignore[method-assign]
     return masked
+
+
+def drop_labels(source: ImageSource) -> ImageSource:
+    """Returns the same images without labels."""
+    unlabeled = copy.copy(source)
+    unlabeled.class_names, unlabeled.multi_label = None, False
+
+    def decode(record: tf.Tensor) -> dict[str, tf.Tensor]:
+        decoded = source.decode(record)
+        return {name: value for name, value in decoded.items() if name != "label"}
+
+    unlabeled.decode = decode  # type: ignore[method-assign]
+    return unlabeled

@@ -5,7 +5,7 @@ import functools
 import math
 
 from simclr_tf.errors import UserError
-from simclr_tf.options import OptionGroup, option, parse_choices, split_commas
+from simclr_tf.options import OptionGroup, absolute_dataset, option, parse_choices, split_commas
 from simclr_tf.utils.paths import split_paths
 
 PROTOCOLS = ("knn", "logistic", "linear", "probes")
@@ -172,7 +172,9 @@ class EvalOptions(OptionGroup):
     @property
     def dataset_names(self) -> list[str]:
         """Datasets; empty for the run's dataset."""
-        return [self.dataset] if self.dataset else split_paths(self.datasets)
+        if self.dataset:
+            return [self.dataset]
+        return [absolute_dataset(dataset) for dataset in split_paths(self.datasets)]
 
     @property
     def protocol_names(self) -> list[str]:

@@ -14,7 +14,7 @@ from simclr_tf.evaluation.options import EvalOptions
 from simclr_tf.evaluation.protocols import EvaluationProtocol
 from simclr_tf.evaluation.results import EvalContext
 from simclr_tf.evaluation.transfer_datasets import lookup_transfer_dataset
-from simclr_tf.option_groups import Data
+from simclr_tf.option_groups import MAX_PIXELS, Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Splits:
     storage_size: int | None = None
     skip_unreadable: bool = False
     metric: str = "top-1"
+    labels: str = "auto"
+    duplicates: str = "keep"
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def from_config(cls, data: Data) -> "Splits":
@@ -42,10 +45,8 @@ class Splits:
             data.dataset,
             data.train_split,
             data.eval_split,
-            data.data_dir,
-            data.storage_size,
-            data.skip_unreadable,
-            lookup_transfer_dataset(data.dataset).metric,
+            metric=lookup_transfer_dataset(data.dataset).metric,
+            **data.reading,
         )
 
     @classmethod
@@ -79,6 +80,7 @@ class Splits:
             metric=options.metric or standard.metric,
             data_dir=options.data_dir or self.data_dir,
             skip_unreadable=options.skip_unreadable or self.skip_unreadable,
+            labels="auto" if options.dataset_names else self.labels,
         )
 
     def with_data(self, options: Any, *, train_split: str = "", test_split: str = "") -> "Splits":
@@ -97,13 +99,16 @@ class Splits:
         )
 
     def open_split(self, split: str) -> ImageSource:
-        """Opens a split of the dataset."""
+        """Opens one split."""
         return open_source(
             self.dataset,
             split,
-            data_dir=self.data_dir or None,
+            data_dir=self.data_dir,
             storage_size=self.storage_size,
+            labels=self.labels,
             skip_unreadable=self.skip_unreadable,
+            duplicates=self.duplicates,
+            max_pixels=self.max_pixels,
         )
 
     def open(self) -> tuple[ImageSource, ImageSource]:

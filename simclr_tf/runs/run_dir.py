@@ -20,6 +20,7 @@ from simclr_tf.config import (
     to_json,
 )
 from simclr_tf.errors import UserError
+from simclr_tf.options import FOLDER_PREFIX
 from simclr_tf.utils.files import atomic_write, check_checkpoint_path, slugify
 from simclr_tf.utils.hardware import detect_hardware
 from simclr_tf.utils.paths import shell_join, user_path
@@ -28,7 +29,7 @@ _REPAIR_HINT = "Fix: restore a copy, or choose another --model_dir"
 
 # Settings that may change when a run is resumed, because they do not affect the trained weights.
 _MUTABLE_ON_RESUME = {
-    *("data.data_dir", "data.skip_unreadable"),
+    *("data.data_dir", "data.skip_unreadable", "data.max_pixels"),
     *("monitoring.log_every", "monitoring.knn_every_epochs", "monitoring.probe_dataset"),
     *("monitoring.probe_train_split", "monitoring.probe_eval_split"),
     *("monitoring.profile", "monitoring.pictures_every_epochs", "monitoring.eval_every_epochs"),
@@ -66,6 +67,7 @@ class RunDir:
         self.lock_file = path / ".lock"  # locked by the training process
         self.evaluations_file = path / "evaluations.json"
         self.labeled_images_file = path / "labelled.csv"
+        self.image_list_file = path / "images.npz"  # of a folder
         self.classifier_file = path / "classifier.npz"
         self.report_file = path / "report.html"
         self.checkpoint_dir = path / "checkpoints"
@@ -172,7 +174,12 @@ class RunDir:
 
     def diff_settings(self, config: PretrainConfig, plan: TrainingPlan) -> list[str]:
         """Returns descriptions of the settings in which this run differs from another one."""
-        old, new = identity_settings(*self.read_config()), identity_settings(config, plan)
+        old_config, old_plan = self.read_config()
+        old, new = identity_settings(old_config, old_plan), identity_settings(config, plan)
+        # Images of a folder are identified by their contents; `match_images` compares them.
+        datasets = (old_config.data.dataset, config.data.dataset)
+        if self.image_list_file.exists() and all(d.startswith(FOLDER_PREFIX) for d in datasets):
+            del old["--dataset"]
         return [
             f"{name} (was {old[name]}, now {new[name]})"
             for name in old

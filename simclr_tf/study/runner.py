@@ -152,7 +152,7 @@ def _check_data(
 
     config = base.resolve()
     labels = check_evaluation(Splits.from_config(config.data), evaluation.protocols).labels()
-    train, _ = open_training_data(config)
+    _, train, _ = open_training_data(config)
     for trial in trials:
         try:
             make_plan(trial.config, train, single_device())

@@ -7,7 +7,9 @@ import numpy as np
 import tf_keras as keras
 
 from simclr_tf.config import PretrainConfig, TrainingPlan
-from simclr_tf.data import ImageSource, open_source
+from simclr_tf.data import ArraySource, ImageSource, load_into_memory, open_source
+from simclr_tf.data.folder import FolderSource
+from simclr_tf.data.image_list import match_images
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.features import hash_weights
 from simclr_tf.models.build import build_model, resolve_encoder
@@ -31,6 +33,7 @@ class TrainingTask:
     `open_data` complete it.
     """
 
+    folder: FolderSource | None  # all images of the training split, set by open_data
     train: ImageSource  # set by open_data
     held_out: ImageSource | None  # for validation
 
@@ -46,9 +49,13 @@ class TrainingTask:
         resumed = run.read_config()[0].encoder if run else None
         self.config = resolve_encoder(self.config, resumed, self._encoder)
 
-    def open_data(self) -> None:
-        """Opens the training and validation images; UserError if the task cannot use them."""
-        self.train, self.held_out = open_training_data(self.config)
+    def open_data(self, run: RunDir | None = None) -> None:
+        """Opens the training and validation images, those of a run if it is resumed.
+
+        Raises:
+            UserError: the task cannot use them.
+        """
+        self.folder, self.train, self.held_out = open_training_data(self.config, run)
 
     def complete_plan(self, plan: TrainingPlan) -> TrainingPlan:
         """Returns the plan with what the training images alone do not determine."""
@@ -103,20 +110,31 @@ class TrainingTask:
         """Writes files besides config.json to the run directory."""
 
 
-def open_training_data(config: PretrainConfig) -> tuple[ImageSource, ImageSource | None]:
-    """Opens the training and the validation images, if there are any, of a resolved config."""
+def open_training_data(
+    config: PretrainConfig, run: RunDir | None = None
+) -> tuple[FolderSource | None, ImageSource, ImageSource | None]:
+    """Opens the images of a resolved config, in the order of a run that is resumed.
+
+    Returns:
+        All of them, if they are a folder's; those for training, and those for validation, if any.
+    """
     data = config.data
-    source = open_source(
-        data.dataset,
-        data.train_split,
-        data_dir=data.data_dir or None,
-        storage_size=data.storage_size,
-        skip_unreadable=data.skip_unreadable,
-        cache=data.cache_dataset,
-    )
+    source = open_source(data.dataset, data.train_split, **data.reading)
+    folder = source if isinstance(source, FolderSource) else None
+    if folder is not None and run is not None and run.image_list_file.exists():
+        before = run.read_config()[0].data
+        # Other selections are differences of settings, which `check_resumable` names.
+        if (before.train_split, before.duplicates) == (data.train_split, data.duplicates):
+            source = match_images(run.image_list_file, folder, may_lack=data.skip_unreadable)
+            if before.dataset != data.dataset:
+                logger.warning(
+                    f"note: --dataset was {before.dataset}, now its images are in {data.dataset}"
+                )
+    if data.cache_dataset and not isinstance(source, ArraySource):
+        source = load_into_memory(source)
     if not data.validation_fraction:
-        return source, None
-    return source.holdout(data.validation_fraction, config.optimization.seed)
+        return folder, source, None
+    return folder, *source.holdout(data.validation_fraction, config.optimization.seed)
 
 
 def write_labeled_list(run: RunDir, source: ImageSource, labeled: np.ndarray) -> None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf.data import READ_ERRORS, find_undecodable_image, train_batches
+from simclr_tf.data.image_list import save_image_list
 from simclr_tf.errors import RunStopped, UserError
 from simclr_tf.models.build import build_model
 from simclr_tf.runs.load import restore
@@ -80,7 +81,7 @@ def fit(
             check_not_running(run)
         is_resuming = run.latest_checkpoint() is not None
         task.resolve_encoder(run if is_resuming else None)
-        task.open_data()
+        task.open_data(run if is_resuming else None)
         logger.info(distribution.describe(task.config.optimization.train_batch_size))
         if not distribution.is_chief:
             package_logger = logging.getLogger("simclr_tf")
@@ -143,6 +144,8 @@ def fit(
             mark_started(start)
             run.write_config(config, plan)
             task.write_extra_files(run)
+            if task.folder is not None and not (is_resuming and run.image_list_file.exists()):
+                save_image_list(run.image_list_file, task.folder)
             truncate_metrics(run.metrics_file, start)
         if start >= plan.total_steps:
             logger.info(f"{run.path} is finished: {start} steps")
@@ -227,9 +230,8 @@ def fit(
                 if explained is None:
                     raise
                 raise UserError(
-                    f"{explained}. {save_and_describe()}. Fix: replace the image and run the same "
-                    "command again; or, without the image, start another --model_dir with "
-                    f"--checkpoint={run.path}"
+                    f"{explained} {save_and_describe()}. Run the same command again with it to "
+                    "continue without the image"
                 ) from error
             except Exception:  # of a user's callback, between two steps
                 if int(model.step.numpy()) > start:

@@ -85,8 +85,8 @@ def distill(
 class PretrainTask(TrainingTask):
     """Contrastive pretraining, mostly without labels."""
 
-    def open_data(self) -> None:
-        super().open_data()
+    def open_data(self, run: RunDir | None = None) -> None:
+        super().open_data(run)
         source, loss = self.train, self.config.contrastive_loss
         if loss.loss == "supcon":
             problem = _label_problem(source)
@@ -151,8 +151,8 @@ class FineTuneTask(TrainingTask):
         super().__init__(config)
         self._num_replicas_to_fit = num_replicas_to_fit
 
-    def open_data(self) -> None:
-        super().open_data()
+    def open_data(self, run: RunDir | None = None) -> None:
+        super().open_data(run)
         source, data, settings = self.train, self.config.data, self.config.finetuning
         if not source.class_names or source.multi_label:
             raise UserError(
@@ -198,7 +198,7 @@ class FineTuneTask(TrainingTask):
 class DistillTask(TrainingTask):
     """Distillation of a teacher's predictions into an encoder with a linear classifier."""
 
-    def open_data(self) -> None:
+    def open_data(self, run: RunDir | None = None) -> None:
         settings, size = self.config.distillation, self.config.augmentation.image_size
         self.teacher = load_teacher(settings.teacher)
         if self.teacher.image_size != size:
@@ -206,7 +206,7 @@ class DistillTask(TrainingTask):
                 f"--image_size={size}: expected {self.teacher.image_size}, the image size of the "
                 f"teacher {settings.teacher}. Fix: set --image_size={self.teacher.image_size}"
             )
-        super().open_data()
+        super().open_data(run)
         logger.info(
             f"the teacher {settings.teacher} predicts {len(self.teacher.class_names)} classes, at "
             f"temperature {settings.distill_temperature:g}"

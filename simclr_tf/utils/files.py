@@ -113,7 +113,9 @@ def atomic_write(path: str | Path, contents: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(contents.encode() if isinstance(contents, str) else contents)
+                if isinstance(contents, str):  # perhaps with names that are not UTF-8
+                    contents = contents.encode(errors="backslashreplace")
+                file.write(contents)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -135,7 +135,9 @@ def test_folder_finds_files_by_extension_at_any_depth(tmp_path, log):
     assert source.class_names is None
     assert set(_all(source)) == {"image", "aspect"}
     (line,) = log.messages
-    assert "4 images in train; ignored 2 .txt, 1 .json, 1 without extension" in line
+    assert "4 images in train; no classes (" in line
+    for part in ("2 .txt", "1 .json", "1 without extension", "1 hidden,", "1 hidden folders"):
+        assert part in f"{line},"
 
 
 def test_folder_reads_splits_and_classes_from_subfolders(tmp_path, log):
@@ -148,7 +150,7 @@ def test_folder_reads_splits_and_classes_from_subfolders(tmp_path, log):
     assert train.class_names == test.class_names == ("ant", "bee", "cat", "dog")
     assert sorted(train.labels()) == [0, 2, 2, 3]
     assert sorted(test.labels()) == [1, 3]
-    assert "1 images outside the split folders" in log.text
+    assert "not used: 1 image outside the split folders, in elsewhere" in log.text
     assert _open(tmp_path, "validation").class_names is None
     mixed = _open(tmp_path, "train+validation")
     assert mixed.class_names is None and "label" not in _all(mixed)
@@ -199,7 +201,7 @@ def test_folder_names_a_file_that_is_not_an_image(tmp_path, log, name, content, 
     with pytest.raises(UserError, match=f"{tmp_path / name} {reason}.* 1 of 2 .*--skip_unreadable"):
         _open(tmp_path)
     assert _open(tmp_path, skip_unreadable=True).num_examples == 1
-    skipped = f"1 images in train; skipped 1 unreadable, the first: {name} {reason}"
+    skipped = f"1 image in train; no classes .*; skipped 1 unreadable, the first: {name} {reason}"
     assert re.search(skipped, log.text)
 
 
@@ -228,11 +230,12 @@ def test_folder_reads_a_header_after_long_metadata(tmp_path):
 
 @pytest.fixture
 def with_a_truncated_file(tmp_path):
-    """Thirty good images and one with a valid header whose pixels are truncated."""
+    """Thirty good images and one with a valid header and end whose pixels are truncated."""
     for i in range(30):
         _save(tmp_path, f"{i}.png")
     victim = _save(tmp_path, "cut.png", _noise(64, 64))
-    victim.write_bytes(victim.read_bytes()[:5000])
+    contents = victim.read_bytes()
+    victim.write_bytes(contents[:5000] + contents[-12:])
     return tmp_path, victim
 
 
