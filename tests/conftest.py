@@ -25,6 +25,14 @@ tf.config.set_logical_device_configuration(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _user_cache(tmp_path_factory):
+    """Tests and their processes leave the user's cache alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def mirrored() -> Callable[[int], tf.distribute.Strategy]:
     """Make a MirroredStrategy over the first logical CPU devices: `mirrored(replicas)`."""

@@ -121,7 +121,7 @@ def _check_file(path: str, file: str, decode: bool, max_pixels: int, store: "_St
     key = content = 0
     try:
         stat = os.stat(path)
-        key = _hash(file, stat.st_size, stat.st_mtime_ns)
+        key = _hash(os.fsencode(file) + b"\0%d %d" % (stat.st_size, stat.st_mtime_ns))
         known = store.checks.get(key)
         if known and known.pixels <= max_pixels and known.is_decoded >= decode:
             return known
@@ -130,7 +130,7 @@ def _check_file(path: str, file: str, decode: bool, max_pixels: int, store: "_St
             beginning = opened.read(_END_BYTES)
             opened.seek(max(0, stat.st_size - _END_BYTES))
             end = opened.read()
-        content = _hash(stat.st_size, beginning, end)
+        content = _hash(b"%d " % stat.st_size + beginning + end)
         decode = decode or not has_end(beginning, end, stat.st_size)
         if decode:
             with tf.device("CPU:0"):
@@ -149,8 +149,8 @@ def _check_file(path: str, file: str, decode: bool, max_pixels: int, store: "_St
     return FileCheck(content, pixels, decode, key)
 
 
-def _hash(*parts: object) -> int:
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little")
+def _hash(contents: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(contents).digest()[:8], "little")
 
 
 class _Store:
@@ -158,7 +158,7 @@ class _Store:
 
     def __init__(self, root: str):
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        name = f"{_hash(os.path.realpath(root), __version__):016x}.npz"
+        name = f"{_hash(os.fsencode(os.path.realpath(root)) + __version__.encode()):016x}.npz"
         self._path = Path(cache) / "simclr_tf" / "files" / name
         self.checks: dict[int, FileCheck] = {}
         with contextlib.suppress(Exception), np.load(self._path) as file:

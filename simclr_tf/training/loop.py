@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,9 @@ def fit(
                 ),
                 "their settings or their images": config_checksum(
                     task.config, plan, steps_per_execution
+                ),
+                "the files of their images": (
+                    zlib.crc32(task.folder.content.tobytes()) if task.folder is not None else 0
                 ),
                 "the weights of their encoder": task.encoder_checksum(),
             }

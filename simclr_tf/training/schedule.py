@@ -11,6 +11,7 @@ from simclr_tf.config import DistillConfig, FinetuneConfig, PretrainConfig, Trai
 from simclr_tf.data import ImageSource
 from simclr_tf.errors import UserError
 from simclr_tf.optimizers import check_available, peak_learning_rate
+from simclr_tf.options import FOLDER_PREFIX
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.training.distribution import DistributionContext
 
@@ -108,7 +109,11 @@ def check_same_sharding(run: RunDir, plan: TrainingPlan, train: ImageSource) -> 
 
 def config_checksum(config: PretrainConfig, plan: TrainingPlan, steps_per_execution: int) -> int:
     """Returns a checksum of everything that must be equal on all workers."""
-    config = config.override({"data": {"data_dir": ""}, "monitoring": {"profile": False}})
+    data = {"data_dir": ""}
+    if config.data.dataset.startswith(FOLDER_PREFIX):  # it may lie elsewhere on each machine
+        data["dataset"] = FOLDER_PREFIX
+    monitoring = {"profile": False, "probe_dataset": ""}  # of the chief alone
+    config = config.override({"data": data, "monitoring": monitoring})
     document = [to_json(config), to_json(plan), steps_per_execution]
     return zlib.crc32(json.dumps(document).encode())
 
