@@ -106,6 +106,9 @@ class ImageSource(abc.ABC):
         """Returns the name of a record (an eager tensor) for a message."""
         return f"an image of {self.name}"
 
+    def forget_checks(self) -> None:  # noqa: B027
+        """Makes the next start read images again that are remembered as readable."""
+
     def shard_by_file(self, num_workers: int, worker_index: int) -> ImageSource | None:
         """Returns this worker's part of the files, or None if single records are sharded."""
         return None

@@ -245,6 +245,7 @@ def find_undecodable_image(
             source.decode(record)
             name = unidentified
     except READ_ERRORS as error:
+        source.forget_checks()  # such as of a disk with errors, where files do not change
         return UserError(
             f"{name} cannot be decoded ({_decode_reason(error)}). Fix: remove or replace it; for a "
             "folder, --skip_unreadable skips such files."

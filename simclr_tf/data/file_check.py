@@ -102,6 +102,12 @@ def find_copies(root: str, checks: dict[str, FileCheck]) -> dict[str, str]:
     return copies
 
 
+def forget_checks(root: str) -> None:
+    """Removes the stored results of a folder."""
+    with contextlib.suppress(OSError):
+        _store_path(root).unlink()
+
+
 def _content_hash(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -157,9 +163,7 @@ class _Store:
     """Results for the readable files of a folder in the user's cache, by their key."""
 
     def __init__(self, root: str):
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        name = f"{_hash(os.fsencode(os.path.realpath(root)) + __version__.encode()):016x}.npz"
-        self._path = Path(cache) / "simclr_tf" / "files" / name
+        self._path = _store_path(root)
         self.checks: dict[int, FileCheck] = {}
         with contextlib.suppress(Exception), np.load(self._path) as file:
             rows = zip(*(file[name].tolist() for name in FileCheck._fields[:4]), strict=True)
@@ -175,3 +179,9 @@ class _Store:
         arrays = zip(FileCheck._fields, columns, types, strict=False)
         with contextlib.suppress(UserError):
             save_npz(self._path, **{name: np.array(x, dtype) for name, x, dtype in arrays})
+
+
+def _store_path(root: str) -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    name = _hash(os.fsencode(os.path.realpath(root)) + __version__.encode())
+    return Path(cache) / "simclr_tf" / "files" / f"{name:016x}.npz"

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from simclr_tf.data.base import IndexedSource, content_hash, host_constant, split_indices
 from simclr_tf.data.decoding import decode_rgb, resize_to_square
-from simclr_tf.data.file_check import check_files, find_copies
+from simclr_tf.data.file_check import check_files, find_copies, forget_checks
 from simclr_tf.data.folder_layout import (
     EXTENSIONS,
     FolderLayout,
@@ -87,6 +87,9 @@ class FolderSource(IndexedSource):
         part = copy.copy(self)
         part._set_indices(indices)
         return part
+
+    def forget_checks(self) -> None:
+        forget_checks(self._root)
 
     def describe(self, record: tf.Tensor) -> str:
         return os.fsdecode(self._paths[record].numpy())

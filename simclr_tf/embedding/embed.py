@@ -199,7 +199,8 @@ def _embed(
         source = splits.open_split(splits.train_split)
     query = None
     if options.nearest:
-        query = resolve_query(options.nearest, source, splits.storage_size or encoder.image_size)
+        size = splits.storage_size or encoder.image_size
+        query = resolve_query(options.nearest, source, size, splits.max_pixels)
         if options.neighbours > source.num_examples:
             raise UserError(
                 f"--neighbours={options.neighbours}: expected at most {source.num_examples:,}, the "

@@ -25,6 +25,7 @@ from simclr_tf.embedding.embedded_dataset import (
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import knn
 from simclr_tf.evaluation.features import FeatureExtractor
+from simclr_tf.option_groups import MAX_PIXELS
 from simclr_tf.utils.files import atomic_path
 from simclr_tf.utils.tables import format_table
 
@@ -53,7 +54,9 @@ class Neighbor:
     class_name: str | None
 
 
-def resolve_query(query: str, source: ImageSource, storage_size: int) -> Query:
+def resolve_query(
+    query: str, source: ImageSource, storage_size: int, max_pixels: int = MAX_PIXELS
+) -> Query:
     """Finds the query image that a user names: a row number, image file or ID, in this order.
 
     `storage_size` is the side in pixels to which `source` resizes images of varying size.
@@ -68,7 +71,7 @@ def resolve_query(query: str, source: ImageSource, storage_size: int) -> Query:
     path = os.path.expanduser(query)
     if os.path.isfile(path):
         name = escape_control_chars(os.path.basename(path))
-        return Query(name, image=_open_image_file(path, source, storage_size))
+        return Query(name, image=_open_image_file(path, source, storage_size, max_pixels))
     for start in range(0, source.num_examples, _IDS_PER_BLOCK):
         positions = np.arange(start, min(start + _IDS_PER_BLOCK, source.num_examples))
         for position, name in zip(positions, source.image_ids(positions), strict=True):
@@ -81,10 +84,12 @@ def resolve_query(query: str, source: ImageSource, storage_size: int) -> Query:
     )
 
 
-def _open_image_file(path: str, source: ImageSource, storage_size: int) -> ImageSource:
+def _open_image_file(
+    path: str, source: ImageSource, storage_size: int, max_pixels: int
+) -> ImageSource:
     """Reads the image as `source` would store it."""
     try:
-        check_image_header(path)
+        check_image_header(path, max_pixels)
         image = decode_rgb(tf.io.read_file(os.fsencode(path)))
     except (UnreadableImageError, OSError, tf.errors.OpError) as error:
         is_described = isinstance(error, UnreadableImageError)

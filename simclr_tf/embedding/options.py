@@ -29,6 +29,9 @@ class EmbedOptions(OptionGroup):
     skip_unreadable: bool = _data(
         False, "Skip files that are not images. Always on if the run was trained with it."
     )
+    max_pixels: int | None = _data(
+        None, "Maximum pixels of an image file. Default: the run's.", min=1
+    )
     eval_batch_size: int = _data(256, "Images per call of the encoder.", min=1, max=2**20)
     format: str = option(
         "npy", f"Output formats, comma-separated: {', '.join(FORMATS)}.", heading="Output"

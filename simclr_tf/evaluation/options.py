@@ -93,6 +93,9 @@ class EvalOptions(OptionGroup):
     skip_unreadable: bool = _data(
         False, "Skip files that are not readable images; always on if the run has it."
     )
+    max_pixels: int | None = _data(
+        None, "Maximum pixels of an image file. Default: the run's.", min=1
+    )
     label_fraction: float = _data(
         1.0, "Fraction of the training labels to use, of each class.", min=1e-6, max=1.0
     )

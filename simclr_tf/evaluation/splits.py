@@ -80,6 +80,7 @@ class Splits:
             metric=options.metric or standard.metric,
             data_dir=options.data_dir or self.data_dir,
             skip_unreadable=options.skip_unreadable or self.skip_unreadable,
+            max_pixels=options.max_pixels or self.max_pixels,
             labels="auto" if options.dataset_names else self.labels,
         )
 
@@ -95,7 +96,7 @@ class Splits:
             train_split=train_split or default.train_split,
             test_split=test_split or default.test_split,
             data_dir=options.data_dir or self.data_dir,
-            skip_unreadable=options.skip_unreadable or self.skip_unreadable,
+            skip_unreadable=options.skip_unreadable or self.skip_unreadable,            max_pixels=options.max_pixels or self.max_pixels,
         )
 
     def open_split(self, split: str) -> ImageSource:

@@ -32,6 +32,9 @@ class ReportOptions(OptionGroup):
         "Skip files that are not images. Always on if the run was trained with it.",
         heading="Data",
     )
+    max_pixels: int | None = option(
+        None, "Maximum pixels of an image file. Default: the run's.", min=1, heading="Data"
+    )
     map: str = option(
         "pca",
         "Embedding map next to PCA: umap (requires the extra umap) or tsne; pca for PCA alone.",

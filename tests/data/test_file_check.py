@@ -175,9 +175,11 @@ def test_image_of_a_gif_is_its_canvas(tmp_path):
     assert (image[5, 4] != 255).any()
 
 
-def test_truncated_gif_is_an_error_of_reading(tmp_path):
+def test_error_of_reading_makes_the_next_start_read_again(tmp_path, cache):
     path = _save(tmp_path, "a.gif")
     source = _open(tmp_path)
+    assert list(cache.rglob("*.npz"))
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UserError, match=r"a\.gif cannot be decoded"):
+    with pytest.raises(UserError, match=r"a\.gif cannot be decoded \(damaged GIF"):
         load_into_memory(source)
+    assert not list(cache.rglob("*.npz"))
