@@ -175,18 +175,21 @@ def _decode_gif(contents: tf.Tensor) -> tf.Tensor:
     TensorFlow returns the frame alone, and its colors below transparency.
     """
 
-    def decode(contents: bytes) -> np.ndarray:
+    def decode(contents: Any) -> np.ndarray:
+        contents = contents if isinstance(contents, bytes) else contents.item()  # eager
         try:
             image: Any = GifImagePlugin.GifImageFile(io.BytesIO(contents))
             left, top, right, bottom = image.tile[0][1]
-            canvas = np.zeros((image.height, image.width, 4), np.uint8)  # transparent
             frame = np.asarray(image.convert("RGBA"))
-            canvas[top:bottom, left:right] = frame[top:bottom, left:right]
-            return canvas
-        except Exception as error:  # a ValueError becomes InvalidArgumentError
-            raise ValueError(f"damaged GIF: {error}") from None
+        except Exception:  # of any type, from Pillow's parser
+            return np.zeros((0, 0, 4), np.uint8)
+        canvas = np.zeros_like(frame)  # transparent
+        canvas[top:bottom, left:right] = frame[top:bottom, left:right]
+        return canvas
 
     image = tf.numpy_function(decode, [contents], tf.uint8, stateful=False)
+    # An exception would have another type in eager execution than in a graph.
+    tf.debugging.assert_positive(tf.size(image), "damaged GIF")
     return tf.ensure_shape(image, [None, None, 4])
 
 

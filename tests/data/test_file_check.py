@@ -42,7 +42,7 @@ def test_truncated_file_is_found_at_the_start(tmp_path, kind, fraction):
     path = _save(tmp_path, f"cut.{kind}")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(fraction * len(whole))])
-    with pytest.raises(UserError, match=rf"cut\.{kind} .*its end is missing; 1 of 2"):
+    with pytest.raises(UserError, match=rf"cut\.{kind} .*(its end|decoder object).*; 1 of 2"):
         _open(tmp_path)
     assert _open(tmp_path, skip_unreadable=True).num_examples == 1
     path.write_bytes(whole)
