@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf import __version__
 from simclr_tf.data.decoding import (
     UnreadableImageError,
     check_image_header,
@@ -30,6 +29,7 @@ from simclr_tf.utils.progress import Progress
 _THREADS = 4 * (os.cpu_count() or 1)
 _END_BYTES = 4096  # read at the beginning and at the end of a file
 _SLOW_READ = 5.0  # seconds
+_STORE_VERSION = b"1"  # changes with the checks
 
 logger = logging.getLogger(__name__)
 
@@ -183,5 +183,5 @@ class _Store:
 
 def _store_path(root: str) -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    name = _hash(os.fsencode(os.path.realpath(root)) + __version__.encode())
+    name = _hash(os.fsencode(os.path.realpath(root)) + _STORE_VERSION)
     return Path(cache) / "simclr_tf" / "files" / f"{name:016x}.npz"
