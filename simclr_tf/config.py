@@ -137,7 +137,7 @@ class PretrainConfig:
         """The data of the probes during training."""
         data, monitoring = self.data, self.monitoring
         if monitoring.probe_dataset:  # without the other options of the training images
-            names = ("eval_split", "data_dir", "storage_size", "skip_unreadable")
+            names = ("eval_split", "data_dir", "storage_size", "skip_unreadable", "max_pixels")
             reading = {name: getattr(data, name) for name in names}
             data = Data(monitoring.probe_dataset, **reading)
         return dataclasses.replace(

@@ -96,7 +96,8 @@ class Splits:
             train_split=train_split or default.train_split,
             test_split=test_split or default.test_split,
             data_dir=options.data_dir or self.data_dir,
-            skip_unreadable=options.skip_unreadable or self.skip_unreadable,            max_pixels=options.max_pixels or self.max_pixels,
+            skip_unreadable=options.skip_unreadable or self.skip_unreadable,
+            max_pixels=options.max_pixels or self.max_pixels,
         )
 
     def open_split(self, split: str) -> ImageSource:
