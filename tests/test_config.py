@@ -170,7 +170,8 @@ def test_every_integer_option_has_an_upper_bound():
                     group(**required.get(group, {}), **{field.name: 10**20 - 1})
 
 
-def test_options_are_stored_as_plain_python_values():
+def test_options_are_stored_as_plain_python_values(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     data = config.Data(dataset=Path("folder:photos"), storage_size=np.int64(24))
-    assert (data.dataset, type(data.storage_size)) == ("folder:photos", int)
+    assert (data.dataset, type(data.storage_size)) == (f"folder:{tmp_path}/photos", int)
     assert config.from_json(config.Data, json.loads(json.dumps(config.to_json(data)))) == data

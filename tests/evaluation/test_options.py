@@ -71,8 +71,8 @@ def test_comma_of_an_existing_folder_is_part_of_its_name(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "cats,dogs").mkdir()
     (tmp_path / "lr=1,k=2").mkdir()
-    names = ["folder:cats,dogs", "shapes"]
-    assert EvalOptions(datasets=names).dataset_names == names
+    names = EvalOptions(datasets=["folder:cats,dogs", "shapes"]).dataset_names
+    assert names == [f"folder:{tmp_path}/cats,dogs", "shapes"]
     assert EvalOptions(datasets="shapes,dtd").dataset_names == ["shapes", "dtd"]
     (name,) = EvalOptions(dataset="folder:~/cats,dogs").dataset_names
     assert name == f"folder:{tmp_path}/cats,dogs"
