@@ -80,14 +80,17 @@ class SimCLRAugment:
         self.grayscale = grayscale
         self.vectorized = vectorized
         # Compiled here, so that every caller gets the several times faster version.
-        self._batched_fn = tf.function(self._transform_batch, jit_compile=True)
+        self._batched_fn = tf.function(self._transform_batch, jit_compile=True, autograph=False)
         per_image = PerImagePolicy(
             image_size, color_jitter_strength, use_blur, brightness, flip, grayscale
         )
-        self._per_image_fn = tf.function(per_image.transform_images, jit_compile=True)
+        self._per_image_fn = tf.function(
+            per_image.transform_images, jit_compile=True, autograph=False
+        )
         # A graph, whose parts run in parallel.
-        self._multicore_fn = tf.function(self._split_across_cores)
+        self._multicore_fn = tf.function(self._split_across_cores, autograph=False)
 
+    @tf.autograph.experimental.do_not_convert  # has no control flow to convert
     def __call__(
         self,
         images: tf.Tensor,

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from simclr_tf.data import ImageSource, sequential_batches
 from simclr_tf.data.base import ArraySource
@@ -26,6 +24,7 @@ from simclr_tf.errors import UserError
 from simclr_tf.evaluation import knn
 from simclr_tf.evaluation.features import FeatureExtractor
 from simclr_tf.option_groups import MAX_PIXELS
+from simclr_tf.utils.figures import new_figure
 from simclr_tf.utils.files import atomic_path
 from simclr_tf.utils.tables import format_table
 
@@ -167,8 +166,7 @@ def plot_neighbors(
     num_rows = math.ceil(len(tiles) / columns)
     caption_height = 0.14 * max(caption.count("\n") + 1 for _, caption in tiles)  # inches
     size = (1.9 * columns, (1.9 + caption_height) * num_rows)
-    figure = Figure(figsize=size, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = new_figure(*size)
     for number, (image, caption) in enumerate(tiles, 1):
         axes = figure.add_subplot(num_rows, columns, number)
         axes.imshow(image)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import tensorflow as tf
-from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from simclr_tf.data import ImageSource
@@ -39,6 +38,8 @@ class PCAEncoder:
         # One thread, as in logistic.py.
         with threadpool_limits(1, "blas"):
             dims = min(dims, *pixels.shape)
+            from sklearn.decomposition import PCA
+
             pca = PCA(dims, svd_solver="randomized", random_state=seed).fit(pixels)
         self._mean = tf.constant(pca.mean_, tf.float32)
         self._components = tf.constant(pca.components_, tf.float32)

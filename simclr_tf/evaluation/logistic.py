@@ -1,17 +1,15 @@
 """Multinomial logistic regression on frozen features ([v1] §B.8)."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import tensorflow as tf
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from simclr_tf.errors import UserError
@@ -20,6 +18,10 @@ from simclr_tf.evaluation.linear import LinearHead, shuffled_batches
 from simclr_tf.evaluation.metrics import METRIC_FUNCTIONS
 from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, ProtocolInputs
 from simclr_tf.training.schedule import resolve_steps
+
+if TYPE_CHECKING:  # scikit-learn is imported where it is used: training starts without it
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
 
 # The paper's 45 values of L2 [v1 §B.8].
 L2_SWEEP = tuple(np.logspace(-6, 5, 45).tolist())
@@ -95,9 +97,9 @@ class Logistic:
         train: Features,
         num_classes: int,
         l2: float,
-        start: "StandardizedClassifier | None" = None,
+        start: StandardizedClassifier | None = None,
         seed: int = 0,
-    ) -> "StandardizedClassifier":
+    ) -> StandardizedClassifier:
         """Fits a classifier, from the solution of an earlier fit on the same rows if given."""
         scaler = start.scaler if start else _fit_scaler(train.features)
         if self.solver == "adam":
@@ -134,9 +136,12 @@ class Logistic:
         train: Features,
         num_classes: int,
         l2: float,
-        start: "StandardizedClassifier | None",
+        start: StandardizedClassifier | None,
         scaler: StandardScaler,
-    ) -> "StandardizedClassifier":
+    ) -> StandardizedClassifier:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
         scaled = scaler.transform(train.features)
         # With several labels a model for each: OneVsRestClassifier would fit clones, which start
         # at zero.
@@ -171,10 +176,10 @@ class Logistic:
         train: Features,
         num_classes: int,
         l2: float,
-        start: "StandardizedClassifier | None",
+        start: StandardizedClassifier | None,
         scaler: StandardScaler,
         seed: int,
-    ) -> "StandardizedClassifier":
+    ) -> StandardizedClassifier:
         count, dims = train.features.shape
         batch = min(_ADAM_BATCH, count)
         steps = resolve_steps(count, batch, epochs=self.adam_epochs)
@@ -192,6 +197,8 @@ class Logistic:
 
 def _train_val_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the training rows, ascending and of at least two classes, and the held-out rows."""
+    from sklearn.model_selection import train_test_split
+
     rows, count = np.arange(len(labels)), math.ceil(_VAL_FRACTION * len(labels))
     forced_train, stratify = rows[:0], None
     if labels.ndim == 1:
@@ -207,6 +214,8 @@ def _train_val_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndar
 
 def _fit_scaler(features: np.ndarray) -> StandardScaler:
     """Fits mean and deviation block by block, because features may be memory-mapped."""
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler()
     for start in range(0, len(features), _BLOCK_ROWS):
         scaler.partial_fit(features[start : start + _BLOCK_ROWS])

@@ -6,12 +6,10 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.metrics import (
@@ -22,7 +20,11 @@ from simclr_tf.evaluation.metrics import (
 )
 from simclr_tf.evaluation.protocols import AffineClassifier
 from simclr_tf.runs.results_file import Record, append_evaluations, format_results
+from simclr_tf.utils.figures import new_figure
 from simclr_tf.utils.files import atomic_path, save_npz, slugify, truncate_filename, write_csv
+
+if TYPE_CHECKING:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 logger = logging.getLogger(__name__)
 
@@ -266,11 +268,12 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> np.ndarray
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _draw_confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> FigureCanvasAgg:
+def _draw_confusion(
+    matrix: np.ndarray, class_names: Sequence[str], title: str
+) -> "FigureCanvasAgg":
     count = len(class_names)
     side = min(14.0, 4.0 + 0.35 * count)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = new_figure(side + 1, side)
     axes = figure.add_subplot()
     fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)

@@ -9,10 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from simclr_tf import __version__
@@ -171,6 +167,11 @@ def _fit_mlp(
     train_features: np.ndarray, train_labels: np.ndarray, test_features: np.ndarray, seed: int
 ) -> tuple[np.ndarray, str]:
     """Returns the scores of the test images, and a warning or ""."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     mlp = MLPClassifier((_HIDDEN_WIDTH,), early_stopping=True, random_state=seed, max_iter=100)
     model = make_pipeline(StandardScaler(), mlp)
     # One thread, as in logistic.py.

@@ -1,7 +1,7 @@
 """Base class of the trained models: view generation, gradient update, step counter, metrics."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -210,6 +210,17 @@ def _batches_from_arrays(images, labels, batch_size, shuffle, seed):
     if shuffle:
         dataset = dataset.shuffle(len(images), seed=seed)
     return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+
+
+@contextmanager
+def eager_functions() -> Iterator[None]:
+    """Runs functions eagerly in its body: the views of few images take less time than compiling."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def static_batch_size(batch: Any) -> int:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from simclr_tf.study.results import CellSummary, StudyResults
+from simclr_tf.utils.figures import new_figure
 from simclr_tf.utils.files import atomic_write
 
 
@@ -25,8 +24,7 @@ def plot_study(results: StudyResults, path: Path) -> None:
         at = study.at(summary.cell)
         title = ", ".join(f"{axis} {x}" for axis, x in at.items() if axis not in shown)
         panels.setdefault(title, []).append(summary)
-    figure = Figure(figsize=(6.4 * len(panels), 4.8), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = new_figure(6.4 * len(panels), 4.8)
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=study.plot.kind != "heat map")
     legend: dict[str, Any] = {}
     for axes, (title, members) in zip(grid[0], panels.items(), strict=True):

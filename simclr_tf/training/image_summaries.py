@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from simclr_tf.data import ImageSource, batches_at
 from simclr_tf.data.base import ArraySource, IndexedSource
@@ -17,7 +15,8 @@ from simclr_tf.embedding.projector import write_projector
 from simclr_tf.evaluation import FeatureExtractor
 from simclr_tf.losses import l2_normalize
 from simclr_tf.models import SimCLR
-from simclr_tf.models.multi_view import MultiViewModel
+from simclr_tf.models.multi_view import MultiViewModel, eager_functions
+from simclr_tf.utils.figures import new_figure
 
 _NUM_QUERIES, _NUM_NEIGHBORS = 10, 8
 _TILE_SIDE = 64
@@ -126,7 +125,8 @@ def similarity_matrix(model: MultiViewModel, rows: EmbeddedDataset, size: int = 
     """
     positions = evenly_spaced_sample(len(rows), size)
     (batch,) = batches_at(rows.source, positions, len(positions))
-    views = model.make_views(batch, 0, offset=0)
+    with eager_functions():
+        views = model.make_views(batch, 0, offset=0)
     project = model if isinstance(model, SimCLR) else model.encoder
     z = l2_normalize(tf.cast(project(views, training=False), tf.float32)).numpy()
     order = np.arange(len(positions))
@@ -136,8 +136,7 @@ def similarity_matrix(model: MultiViewModel, rows: EmbeddedDataset, size: int = 
 
 
 def _plot_matrix(matrix):
-    figure = Figure(figsize=(5, 4.2), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = new_figure(5, 4.2)
     axes = figure.add_subplot()
     image = axes.imshow(matrix, vmin=-1, vmax=1, cmap="RdBu_r")
     figure.colorbar(image, label="cosine similarity")

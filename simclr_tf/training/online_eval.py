@@ -6,9 +6,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from sklearn.linear_model import RidgeClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from simclr_tf.data import ImageSource, decode_errors_name_image, sequential_batches, train_batches
@@ -24,7 +21,7 @@ from simclr_tf.evaluation import (
 from simclr_tf.evaluation.knn import default_k
 from simclr_tf.evaluation.load_encoder import encoder_from_model
 from simclr_tf.models import Classifier, SimCLR
-from simclr_tf.models.multi_view import MultiViewModel
+from simclr_tf.models.multi_view import MultiViewModel, eager_functions
 from simclr_tf.models.teacher import Teacher
 from simclr_tf.runs.run_dir import RunDir
 
@@ -67,6 +64,11 @@ def probe_evaluator(
                 k=default_k(bank.labels),
             )
             knn_top1 = float(np.mean(predictions[:, 0] == queries.labels))
+        # Imported here: training starts without the seconds that it takes.
+        from sklearn.linear_model import RidgeClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         ridge = make_pipeline(StandardScaler(), RidgeClassifier())
         # With few cores, the threads of BLAS and TensorFlow wait for each other.
         with threadpool_limits(1, "blas"):
@@ -150,7 +152,8 @@ def make_view_grid(source: ImageSource, seed: int) -> Callable[[MultiViewModel],
     def plot(model: MultiViewModel) -> np.ndarray:
         with decode_errors_name_image(source):
             (batch,) = train_batches(source, batch_size=count, seed=seed, start_step=0, num_steps=1)
-        views = np.split(model.make_views(batch, 0).numpy(), model.views_per_image)
+        with eager_functions():
+            views = np.split(model.make_views(batch, 0).numpy(), model.views_per_image)
         tiles = np.concatenate(views, axis=2)  # [16, S, V·S, 3]: an image's views side by side
         rows = [np.concatenate(list(row), axis=1) for row in np.array_split(tiles, min(4, count))]
         width = max(row.shape[1] for row in rows)
