@@ -21,7 +21,12 @@ from simclr_tf.options import OptionGroup, option, option_fields
 
 @dataclasses.dataclass(frozen=True)
 class Labels(OptionGroup):
-    """Labels"""
+    """Labels
+
+    >>> from simclr_tf.config import Labels
+    >>> Labels(labels_per_class=10).label_fraction
+    1.0
+    """
 
     label_fraction: float = option(
         1.0, "Fraction of the labels that is used, of each class.", exclusive_min=0, max=1
@@ -33,7 +38,12 @@ class Labels(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class FineTuning(Labels):
-    """Fine-tuning"""
+    """Fine-tuning
+
+    >>> from simclr_tf.config import FineTuning
+    >>> FineTuning(fine_tune_after_block=4, label_fraction=0.1).views_per_image
+    1
+    """
 
     ft_proj_selector: int = option(
         0,
@@ -70,7 +80,12 @@ class FineTuning(Labels):
 
 @dataclasses.dataclass(frozen=True)
 class Distillation(Labels):
-    """Distillation"""
+    """Distillation
+
+    >>> from simclr_tf.config import Distillation
+    >>> Distillation(teacher="runs/tuned", distill_temperature=0.1).distill_alpha
+    1.0
+    """
 
     teacher: str = option(
         "",
@@ -110,7 +125,13 @@ class Distillation(Labels):
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
-    """Settings of a pretraining run, except its directory."""
+    """Settings of a pretraining run, except its directory.
+
+    >>> from simclr_tf.config import PretrainConfig
+    >>> from simclr_tf.option_groups import Augmentation, Data
+    >>> PretrainConfig(Data("shapes"), Augmentation(image_size=32)).resolve().encoder.stem
+    'cifar'
+    """
 
     task: ClassVar[str] = "pretrain"
 
@@ -183,7 +204,14 @@ class PretrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig(PretrainConfig):
-    """Settings of a fine-tuning run: those of pretraining and the use of labels."""
+    """Settings of a fine-tuning run: those of pretraining and the use of labels.
+
+    >>> from simclr_tf.config import FinetuneConfig, FineTuning
+    >>> from simclr_tf.option_groups import Data
+    >>> config = FinetuneConfig(Data("shapes"), finetuning=FineTuning(from_scratch=True))
+    >>> config.checkpoints.checkpoint
+    ''
+    """
 
     task: ClassVar[str] = "finetune"
 
@@ -209,6 +237,12 @@ class DistillConfig(PretrainConfig):
     """Settings of a distillation run: those of pretraining and the teacher.
 
     Its encoder has no projection head: `projection_head` and `contrastive_loss` have no effect.
+
+    >>> from simclr_tf.config import DistillConfig, Distillation
+    >>> from simclr_tf.option_groups import Data
+    >>> teacher = Distillation(teacher="runs/tuned", distill_temperature=0.1)
+    >>> DistillConfig(Data("shapes"), distillation=teacher).distillation.distill_alpha
+    1.0
     """
 
     task: ClassVar[str] = "distill"

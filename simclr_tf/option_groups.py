@@ -19,7 +19,12 @@ MAX_PIXELS = 178_956_970  # Pillow's: a file of a few kilobytes can claim gigaby
 
 @dataclasses.dataclass(frozen=True)
 class Data(OptionGroup):
-    """Training images"""
+    """Training images
+
+    >>> from simclr_tf.option_groups import Data
+    >>> Data("shapes", eval_split="test").train_split
+    'train'
+    """
 
     dataset: str = option(
         "",
@@ -86,7 +91,12 @@ TRANSFORMATIONS = ("crop", "cutout", "color", "sobel", "noise", "blur", "rotatio
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(OptionGroup):
-    """Augmentation"""
+    """Augmentation
+
+    >>> from simclr_tf.option_groups import Augmentation
+    >>> Augmentation(image_size=32, transformations="crop,color").transformation_names
+    ('crop', 'color')
+    """
 
     image_size: int = option(224, "Side of the views in pixels.", min=8, max=MAX_IMAGE_SIZE)
     color_jitter_strength: float = option(
@@ -145,7 +155,12 @@ class Augmentation(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class Encoder(OptionGroup):
-    """Encoder"""
+    """Encoder
+
+    >>> from simclr_tf.option_groups import Encoder
+    >>> Encoder(resnet_depth=18, stem="cifar").describe()
+    'ResNet-18 × 1 (cifar stem)'
+    """
 
     encoder: str = option(
         "resnet",
@@ -224,7 +239,12 @@ _RESNET_ONLY = ("resnet_depth", "width_multiplier", "stem", "sk_ratio", "se_rati
 
 @dataclasses.dataclass(frozen=True)
 class ProjectionHead(OptionGroup):
-    """Projection head"""
+    """Projection head
+
+    >>> from simclr_tf.option_groups import ProjectionHead
+    >>> ProjectionHead(num_proj_layers=2).proj_out_dim
+    128
+    """
 
     proj_head_mode: str = option(
         "nonlinear", "Kind of projection head.", choices=("none", "linear", "nonlinear")
@@ -235,7 +255,12 @@ class ProjectionHead(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveLoss(OptionGroup):
-    """Contrastive loss"""
+    """Contrastive loss
+
+    >>> from simclr_tf.option_groups import ContrastiveLoss
+    >>> ContrastiveLoss(loss="margin", margin=0.4).temperature
+    0.1
+    """
 
     loss: str = option(
         "nt_xent",
@@ -280,7 +305,12 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Optimization(OptionGroup):
-    """Optimization"""
+    """Optimization
+
+    >>> from simclr_tf.option_groups import Optimization
+    >>> Optimization(optimizer="adam", learning_rate=1e-3).train_batch_size
+    512
+    """
 
     train_batch_size: int = option(
         512, "Global batch size in images; each gives two views.", min=2, max=2**24
@@ -330,7 +360,12 @@ class Optimization(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class Monitoring(OptionGroup):
-    """Monitoring"""
+    """Monitoring
+
+    >>> from simclr_tf.option_groups import Monitoring
+    >>> Monitoring(knn_every_epochs=5).pictures_every_epochs
+    10.0
+    """
 
     log_every: int = option(50, "Steps between rows of metrics.", min=1)
     knn_every_epochs: float = option(
@@ -379,7 +414,12 @@ class Monitoring(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoints(OptionGroup):
-    """Checkpoints"""
+    """Checkpoints
+
+    >>> from simclr_tf.option_groups import Checkpoints
+    >>> Checkpoints(checkpoint_epochs=10).keep_checkpoint_max
+    5
+    """
 
     checkpoint: str = option(
         "", "Run directory with the initial weights. Default: random weights.", is_path=True
@@ -400,7 +440,12 @@ class Checkpoints(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class Distribution(OptionGroup):
-    """Devices and workers"""
+    """Devices and workers
+
+    >>> from simclr_tf.option_groups import Distribution
+    >>> Distribution(num_replicas=2).strategy
+    'auto'
+    """
 
     strategy: str = option(
         "auto",

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,36 @@ def modules() -> list[str]:
             if "examples" not in parts and parts[-1] != "__main__":
                 names.append(".".join((package, *(p for p in parts if p != "__init__"))))
     return names
+
+
+def members(module) -> list[str]:
+    """Returns the names that autodoc lists for a module."""
+    own = [n for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__]
+    return getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+
+
+def documented() -> dict[str, object]:
+    """Returns the functions and classes of the API page by name."""
+    found = {}
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for kind, target, text in re.findall(r"\.\. auto(\w+):: (\S+)((?:\n {3}:.*)*)", page):
+        package, _, name = target.rpartition(".")
+        names = [name]
+        if kind == "module":
+            package, options = target, dict(re.findall(r":([\w-]+): (.*)", text))
+            module = importlib.import_module(package)
+            names = options["members"].split(", ") if "members" in options else members(module)
+            names = set(names) - set(options.get("exclude-members", "").split(", "))
+        found |= {f"{package}.{n}": getattr(importlib.import_module(package), n) for n in names}
+    return {name: value for name, value in found.items() if callable(value)}
+
+
+def test_every_documented_function_and_class_has_an_example_that_runs():
+    names = documented()
+    assert len(names) > 100
+    assert {name for name, value in names.items() if ">>> " not in (value.__doc__ or "")} == set()
+    tested = set(modules())
+    assert {name for name, value in names.items() if value.__module__ not in tested} == set()
 
 
 @pytest.mark.parametrize("name", modules())

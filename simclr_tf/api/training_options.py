@@ -111,8 +111,8 @@ def _option_sets(
         elif name in inherits:
             defaults: dict[str, Any] = dict.fromkeys(f.name for f in option_fields(group))
             defaults |= CROP_AND_FLIP if name == "augmentation" else {}
-            title = (group.__doc__ or "").strip()
-            sets.append(OptionSet(f"{title} (default: that of {source})", group, defaults))
+            title = f"{OptionSet.of(group).heading} (default: that of {source})"
+            sets.append(OptionSet(title, group, defaults))
         elif group not in (ProjectionHead, ContrastiveLoss):
             sets.append(OptionSet.of(group))
     return (*sets, OptionSet.of(Distribution))

@@ -155,6 +155,11 @@ class RandAugment:
     they come from TensorFlow's global generators, partly with a seed that cannot be set. Views, and
     therefore runs, are not reproducible.
 
+    >>> import simclr_tf as st
+    >>> encoder = st.models.ResNet(18, stem="cifar")
+    >>> policy = st.augment.RandAugment(image_size=32)
+    >>> model = st.models.SimCLR(encoder, st.models.ProjectionHead(), policy)
+
     Args:
         image_size: side of the views, in pixels.
         crop_area: limits of the crop's fraction of the image area.

@@ -45,6 +45,16 @@ _OUTPUT_NAMES = ("features.npy", "ids.csv", "features.parquet", "projector")
 class EmbedResult:
     """Features of a dataset. Unpacks as `features, ids, labels = result`.
 
+    >>> import numpy as np
+    >>> import simclr_tf as st
+    >>> from simclr_tf.embedding import EmbedResult
+    >>> from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
+    >>> source = st.data.open_source("shapes", "test[:2]")
+    >>> dataset = EmbeddedDataset(source, np.zeros((2, 8), np.float32), source.labels())
+    >>> features, ids, labels = EmbedResult(dataset)
+    >>> features.shape, len(ids), labels.shape
+    ((2, 8), 2, (2,))
+
     Attributes:
         dataset: features, images, IDs and labels, for access in blocks.
         output: the directory of the written files; None if none were written.

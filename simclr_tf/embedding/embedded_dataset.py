@@ -19,6 +19,14 @@ _UNSAFE = re.compile(r"[\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 class EmbeddedDataset:
     """Features of a source, row by row.
 
+    >>> import numpy as np
+    >>> import simclr_tf as st
+    >>> from simclr_tf.embedding.embedded_dataset import EmbeddedDataset
+    >>> source = st.data.open_source("shapes", "test[:2]")
+    >>> dataset = EmbeddedDataset(source, np.zeros((2, 8), np.float32), source.labels())
+    >>> dataset.images(np.array([1]), size=16)[1].shape
+    (16, 16, 3)
+
     Attributes:
         source: the images.
         features: float32 [N, D], possibly memory-mapped.

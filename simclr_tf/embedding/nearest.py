@@ -45,7 +45,12 @@ class Query:
 
 @dataclass(frozen=True)
 class Neighbor:
-    """A row of the dataset; `class_name` is None for a dataset without labels."""
+    """A row of the dataset; `class_name` is None for a dataset without labels.
+
+    >>> from simclr_tf.embedding.nearest import Neighbor
+    >>> Neighbor(position=3, similarity=0.9, id="b/3.png", class_name="b").class_name
+    'b'
+    """
 
     position: int
     similarity: float

@@ -13,7 +13,12 @@ _data = functools.partial(option, heading="Data")
 
 @dataclasses.dataclass(frozen=True)
 class EmbedOptions(OptionGroup):
-    """Embedding"""
+    """Embedding
+
+    >>> from simclr_tf.embedding import EmbedOptions
+    >>> EmbedOptions(format="npy,projector").formats
+    ('npy', 'projector')
+    """
 
     representation: str = option(
         "h",

@@ -224,7 +224,15 @@ def _fit_scaler(features: np.ndarray) -> StandardScaler:
 
 @dataclass(frozen=True)
 class StandardizedClassifier:
-    """A linear classifier of standardized features, and the warning of its fit."""
+    """A linear classifier of standardized features, and the warning of its fit.
+
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation import Features, Logistic
+    >>> features = Features(np.array([[0.0], [1.0]], np.float32), np.array([0, 1]))
+    >>> classifier = Logistic().fit(features, num_classes=2, l2=0.1)
+    >>> classifier.logits(features.features).argmax(axis=1)
+    array([0, 1])
+    """
 
     scaler: StandardScaler
     kernel: np.ndarray

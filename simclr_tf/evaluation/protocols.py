@@ -17,6 +17,14 @@ from simclr_tf.utils.files import save_npz
 class ProtocolInputs:
     """Frozen features of two splits, and the training images and encoder behind them.
 
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation import KNN, Features
+    >>> from simclr_tf.evaluation.protocols import ProtocolInputs
+    >>> features = Features(np.eye(2, dtype=np.float32), np.array([0, 1]))
+    >>> inputs = ProtocolInputs(train=features, test=features, num_classes=2)
+    >>> KNN(k=(1,)).predict(inputs)[0].scores.argmax(axis=1)
+    array([0, 1])
+
     Attributes:
         train: training features; labels in [0, num_classes), or [N, C] of 0 and 1.
         test: test features; labels as in `Features`.
@@ -41,7 +49,14 @@ class ProtocolInputs:
 
 @dataclass(frozen=True)
 class AffineClassifier:
-    """A linear classifier: logits [N, C] = features [N, D] @ kernel [D, C] + bias [C], float32."""
+    """A linear classifier: logits [N, C] = features [N, D] @ kernel [D, C] + bias [C], float32.
+
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation.protocols import AffineClassifier
+    >>> classifier = AffineClassifier(kernel=np.eye(2), bias=np.ones(2))
+    >>> np.array([[3.0, 4.0]]) @ classifier.kernel + classifier.bias
+    array([[4., 5.]])
+    """
 
     kernel: np.ndarray
     bias: np.ndarray
@@ -50,6 +65,11 @@ class AffineClassifier:
 @dataclass(frozen=True)
 class Prediction:
     """Predictions of a protocol for all test images.
+
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation.protocols import Prediction
+    >>> Prediction(scores=np.array([[0.1, 0.9]]), setting="k=1").scores.argmax(axis=1)
+    array([1])
 
     Attributes:
         scores: float [M, C], higher for more likely classes.
@@ -78,7 +98,25 @@ class Prediction:
 
 
 class EvaluationProtocol(Protocol):
-    """A method that is fitted to the features of one split and predicts another."""
+    """A method that is fitted to the features of one split and predicts another.
+
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation import Features
+    >>> from simclr_tf.evaluation.protocols import Prediction, ProtocolInputs
+    >>> class MostFrequentClass:
+    ...     name = "most frequent class"
+    ...
+    ...     def check(self, num_train):
+    ...         pass
+    ...
+    ...     def predict(self, inputs):
+    ...         counts = np.bincount(inputs.train.labels, minlength=inputs.num_classes)
+    ...         return [Prediction(np.tile(counts, (len(inputs.test.features), 1)))]
+    >>> features = Features(np.zeros((3, 1), np.float32), np.array([0, 1, 1]))
+    >>> inputs = ProtocolInputs(train=features, test=features, num_classes=2)
+    >>> MostFrequentClass().predict(inputs)[0].scores.argmax(axis=1)
+    array([1, 1, 1])
+    """
 
     @property
     def name(self) -> str:
@@ -94,6 +132,15 @@ class EvaluationProtocol(Protocol):
 @dataclass(frozen=True)
 class FittedClassifier:
     """A fitted linear classifier with the metadata that its export needs.
+
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from simclr_tf.evaluation.protocols import AffineClassifier, FittedClassifier
+    >>> classifier = AffineClassifier(kernel=np.eye(2), bias=np.zeros(2))
+    >>> path = Path("classifier.npz")
+    >>> FittedClassifier(classifier, ("circle", "cross"), "logistic", "shapes", 100).save(path)
+    >>> FittedClassifier.load(path).class_names
+    ('circle', 'cross')
 
     Attributes:
         classifier: classifier of features [N, D].

@@ -39,6 +39,10 @@ _MAX_TICK_LABELS = 60
 class EvalContext:
     """Data, encoder step and settings that the evaluations of an encoder share.
 
+    >>> from simclr_tf.evaluation import EvalContext
+    >>> EvalContext("shapes", "train", "test", seed=1).describe("k=20")
+    'k=20, seed 1'
+
     Attributes:
         dataset: dataset name.
         train_split: split that protocols are fitted to.
@@ -73,6 +77,13 @@ class Evaluation:
     `top1`, `top5` and `value`, which is of `metric`, are fractions in [0, 1]; with several labels
     per image, `top1` is the fraction of images whose best-scored class is one of them. `seconds` is
     the wall-clock time, including the extraction of features that were not cached.
+
+    >>> import numpy as np
+    >>> from simclr_tf.evaluation import EvalContext, make_evaluation
+    >>> fields = dict(protocol="knn", num_train=5, seconds=0.1, setting="k=1")
+    >>> context, labels = EvalContext("shapes", "train", "test"), np.array([0, 1])
+    >>> make_evaluation(context, np.eye(2), labels, **fields).record()["top1"]
+    1.0
     """
 
     protocol: str

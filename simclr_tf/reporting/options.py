@@ -9,7 +9,12 @@ from simclr_tf.options import OptionGroup, option
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions(OptionGroup):
-    """Report"""
+    """Report
+
+    >>> from simclr_tf.reporting.options import ReportOptions
+    >>> ReportOptions(map="tsne").map_images
+    2000
+    """
 
     dataset: str = option(
         "", "Dataset of the images. Default: the run's dataset.", heading="Data", is_path=True

@@ -57,7 +57,12 @@ def recorded_command(command: Sequence[str]) -> Iterator[None]:
 
 
 class RunDir:
-    """A run directory (`--model_dir`)."""
+    """A run directory (`--model_dir`).
+
+    >>> from simclr_tf.runs.run_dir import RunDir
+    >>> RunDir("runs/photos").checkpoint_dir.as_posix()
+    'runs/photos/checkpoints'
+    """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = path = user_path(path)

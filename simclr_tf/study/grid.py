@@ -16,7 +16,13 @@ class RelativeValue:
 
 @dataclasses.dataclass(frozen=True)
 class ScaledBy(RelativeValue):
-    """A multiple of the base's value."""
+    """A multiple of the base's value.
+
+    >>> from simclr_tf.study.grid import Cell, ScaledBy
+    >>> cell = Cell(("long",), {"train_epochs": ScaledBy(2)})
+    >>> str(cell.overrides["train_epochs"])
+    '×2'
+    """
 
     factor: float
 
@@ -64,6 +70,10 @@ class Cell:
 class PlotSpec:
     """Layout of a study's plot.
 
+    >>> from simclr_tf.study.grid import PlotSpec
+    >>> PlotSpec("lines", x="epochs", by="batch size").by
+    'batch size'
+
     Attributes:
         kind: "bars", one for each cell, in groups along `x`; "lines" over `x`; "heat map", with
             the averages of its rows.
@@ -79,6 +89,19 @@ class PlotSpec:
 @dataclasses.dataclass(frozen=True)
 class Study:
     """One of the paper's experiments, at any budget.
+
+    >>> from simclr_tf.study.grid import Cell, PlotSpec, Study
+    >>> study = Study(
+    ...     name="heads",
+    ...     title="projection heads",
+    ...     source="figure 8",
+    ...     axes=("head",),
+    ...     cells=[Cell((mode,), {"proj_head_mode": mode}) for mode in ("none", "linear")],
+    ...     plot=PlotSpec("bars", x="head"),
+    ...     paper_finding="a nonlinear head is best.",
+    ... )
+    >>> [cell.name for cell in study.select_cells(names=["linear"])]
+    ['linear']
 
     Attributes:
         name: on the command line.

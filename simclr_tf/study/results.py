@@ -31,6 +31,16 @@ _TITLES = {
 class TrialResult:
     """Results of a trial.
 
+    >>> from pathlib import Path
+    >>> from simclr_tf.config import PretrainConfig
+    >>> from simclr_tf.option_groups import Data
+    >>> from simclr_tf.study.grid import Cell
+    >>> from simclr_tf.study.results import TrialResult
+    >>> from simclr_tf.study.trial import Trial
+    >>> trial = Trial(Cell(("adam",), {}), 0, PretrainConfig(Data("shapes")), Path("adam-0"))
+    >>> TrialResult(trial, {"knn": 0.41, "knn/random": 0.4}).has_learned
+    False
+
     Attributes:
         trial: the trial.
         values: accuracies in [0, 1] and others, by name; None if the trial is not finished.
@@ -51,7 +61,22 @@ class TrialResult:
 
 @dataclasses.dataclass(frozen=True)
 class CellSummary:
-    """Results of a cell over its seeds."""
+    """Results of a cell over its seeds.
+
+    >>> from pathlib import Path
+    >>> from simclr_tf.config import PretrainConfig
+    >>> from simclr_tf.option_groups import Data
+    >>> from simclr_tf.study.grid import Cell
+    >>> from simclr_tf.study.results import CellSummary, TrialResult
+    >>> from simclr_tf.study.trial import Trial
+    >>> cell, config = Cell(("adam",), {}), PretrainConfig(Data("shapes"))
+    >>> results = [
+    ...     TrialResult(Trial(cell, seed, config, Path(f"adam-{seed}")), {"knn": knn})
+    ...     for seed, knn in enumerate((0.5, 0.6))
+    ... ]
+    >>> CellSummary(cell, results).format("knn")
+    '55.0 ± 7.1'
+    """
 
     cell: Cell
     results: Sequence[TrialResult]
@@ -83,6 +108,14 @@ class CellSummary:
 @dataclasses.dataclass(frozen=True)
 class StudyResults:
     """Results of a study so far.
+
+    >>> from simclr_tf.config import PretrainConfig
+    >>> from simclr_tf.option_groups import Data
+    >>> from simclr_tf.study.experiments import STUDIES
+    >>> from simclr_tf.study.results import StudyResults
+    >>> study = STUDIES["losses"]
+    >>> StudyResults(study, PretrainConfig(Data("shapes")), "", []).columns
+    ['knn', 'knn/random', 'logistic']
 
     Attributes:
         study: the study.

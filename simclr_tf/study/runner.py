@@ -36,6 +36,14 @@ def run_study(
     Worker processes import the calling program, which therefore needs
     `if __name__ == "__main__":`.
 
+    >>> from simclr_tf.config import PretrainConfig
+    >>> from simclr_tf.option_groups import Data
+    >>> from simclr_tf.study.experiments import STUDIES
+    >>> from simclr_tf.study.grid import StudyOptions
+    >>> from simclr_tf.study.runner import run_study
+    >>> base, options = PretrainConfig(Data("shapes")), StudyOptions("runs/losses", seeds="0,1")
+    >>> print(run_study(STUDIES["losses"], base, options).table())  # doctest: +SKIP
+
     Args:
         study: one of `simclr_tf.study.experiments.STUDIES`, or another one.
         base: settings that the cells override.

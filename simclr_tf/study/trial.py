@@ -31,6 +31,15 @@ _TRAINING_METRICS = ("contrastive_accuracy", "contrastive_entropy")  # in metric
 class Trial:
     """A run of a cell with one seed.
 
+    >>> from pathlib import Path
+    >>> from simclr_tf.config import PretrainConfig
+    >>> from simclr_tf.option_groups import Data
+    >>> from simclr_tf.study.grid import Cell
+    >>> from simclr_tf.study.trial import Trial
+    >>> cell, config = Cell(("adam",), {"optimizer": "adam"}), PretrainConfig(Data("shapes"))
+    >>> Trial(cell, seed=0, config=config, path=Path("runs/study/adam-0")).name
+    'adam-0'
+
     Attributes:
         cell: of the study's grid.
         seed: of the run.

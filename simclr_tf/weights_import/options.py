@@ -7,7 +7,12 @@ from simclr_tf.options import OptionGroup, option
 
 @dataclasses.dataclass(frozen=True)
 class ImportOptions(OptionGroup):
-    """Options"""
+    """Options
+
+    >>> from simclr_tf.weights_import.options import ImportOptions
+    >>> ImportOptions(image_size=96).image_size
+    96
+    """
 
     image_size: int | None = option(
         None,
