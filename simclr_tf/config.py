@@ -113,7 +113,7 @@ class Distillation(Labels):
         if not self.teacher:
             raise UserError(
                 "--teacher is missing: expected a run of finetune or distill, or an exported "
-                "SavedModel with a classifier"
+                "SavedModel with a classifier. Fix: set it"
             )
         if self.distill_alpha == 1 and (self.label_fraction < 1 or self.labels_per_class):
             raise UserError(
@@ -222,13 +222,15 @@ class FinetuneConfig(PretrainConfig):
         if self.augmentation.transformations and self.finetuning.views_per_image != 2:
             raise UserError(
                 f"--transformations={self.augmentation.transformations}: expected "
-                "--views_per_image=2 with it, because only the second view is transformed"
+                "--views_per_image=2 with it, because only the second view is transformed, got "
+                f"{self.finetuning.views_per_image}. Fix: set --views_per_image=2"
             )
         after = self.finetuning.fine_tune_after_block
         if self.encoder.encoder != "resnet" and 0 <= after < 4:
             raise UserError(
                 f"--fine_tune_after_block={after}: expected -1 (all layers) or 4 (only the "
-                f"classifier) with --encoder={self.encoder.encoder}, which has no block groups"
+                f"classifier) with --encoder={self.encoder.encoder}, which has no block "
+                "groups. Fix: use one of them"
             )
 
 

@@ -149,7 +149,7 @@ class Augmentation(OptionGroup):
         if self.crop_min_area > self.crop_max_area:
             raise UserError(
                 f"--crop_min_area={self.crop_min_area:g}: expected at most "
-                f"--crop_max_area={self.crop_max_area:g}"
+                f"--crop_max_area={self.crop_max_area:g}. Fix: change one of them"
             )
 
 
@@ -197,13 +197,15 @@ class Encoder(OptionGroup):
             self._check_other_encoder()
         if self.resnet_depth not in (18, 34, 50, 101, 152, 200):
             raise UserError(
-                f"--resnet_depth={self.resnet_depth}: expected one of 18, 34, 50, 101, 152, 200"
+                f"--resnet_depth={self.resnet_depth}: expected one of 18, 34, 50, 101, 152, 200, "
+                f"got {self.resnet_depth}"
             )
 
     def _check_other_encoder(self) -> None:
         if not self.preset and not self.keras_model:
             raise UserError(
-                f"--encoder={self.encoder}: expected resnet or keras_cv:PRESET_OR_DIRECTORY"
+                f"--encoder={self.encoder}: expected resnet or keras_cv:PRESET_OR_DIRECTORY, got "
+                f"{self.encoder!r}"
             )
         for field in option_fields(self):
             value = getattr(self, field.name)
@@ -296,7 +298,7 @@ class ContrastiveLoss(OptionGroup):
         if self.loss.endswith("semi_hard") and self.margin == 0:
             raise UserError(
                 f"--margin=0: expected a number above 0 for --loss={self.loss}, because no "
-                "negative is semi-hard without a margin"
+                "negative is semi-hard without a margin. Fix: raise --margin"
             )
 
 

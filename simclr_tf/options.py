@@ -154,12 +154,13 @@ def validate(field: dataclasses.Field, value: Any) -> None:
         return
     kind = "an integer" if option_type(field) is int else "a number"
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"--{field.name}={value}: expected a finite number")
+        raise UserError(f"--{field.name}={value}: expected a finite number, got {value}")
     choices, limits = field.metadata["choices"], dict(field.metadata["limits"])
     if choices and value not in choices:
         expected = ", ".join(choice or "''" for choice in choices)
         raise UserError(
-            f"--{field.name}={value}: expected one of {expected}{suggest(str(value), choices)}"
+            f"--{field.name}={value}: expected one of {expected}, got {value!r}"
+            f"{suggest(str(value), choices)}"
         )
     if kind == "an integer" and limits["max"] is None:
         limits["max"] = MAX_INT
@@ -167,7 +168,7 @@ def validate(field: dataclasses.Field, value: Any) -> None:
         limit = limits[key]
         if limit is not None and not holds(value, limit):
             shown = limit if isinstance(limit, int) else f"{limit:g}"
-            raise UserError(f"--{field.name}={value}: expected {kind} {words} {shown}")
+            raise UserError(f"--{field.name}={value}: expected {kind} {words} {shown}, got {value}")
 
 
 def absolute_dataset(dataset: str) -> str:

@@ -100,6 +100,30 @@ DOCUMENTS = files("*.md", "docs/*.md", "docs/*.ipynb")
 OTHERS = files("flags/*.flags", "simclr_tf/**/templates/*", "Makefile", ".ci/run", "pyproject.toml")
 
 
+def messages(path: Path) -> list[tuple[int, str]]:
+    """Returns (line, source of the message) of the errors for users that a file raises."""
+    nodes = [node for node in ast.walk(ast.parse(prose(path))) if isinstance(node, ast.Call)]
+    errors = [n for n in nodes if isinstance(n.func, ast.Name) and n.func.id == "UserError"]
+    return [(n.lineno, " ".join(map(ast.unparse, n.args))) for n in errors]
+
+
+# Messages that are made elsewhere, or to which the caller adds the fix.
+MESSAGES_WITH_A_FIX = re.compile(
+    r"Fix: |expected\W.*\bgot\b|_HINT\}|_SET\}|_EITHER\}|\{hint\}|^\w+(\.reason|\(.*\))?$"
+    r"|\{error\}(\. \{save_and_describe\(\)\})?'$|missing or unknown|\{problem\}"
+)
+
+
+def test_errors_for_users_say_what_was_expected_and_got_or_name_a_fix():
+    found = [(path, *message) for path in CODE for message in messages(path)]
+    assert len(found) > 150
+    assert [
+        f"{name_of(path)}:{line}: {text}"
+        for path, line, text in found
+        if not MESSAGES_WITH_A_FIX.search(text)
+    ] == []
+
+
 def test_docstrings_start_with_a_noun_or_verb_phrase():
     assert [
         f"{name_of(path)}: {name}"

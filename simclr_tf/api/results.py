@@ -15,6 +15,9 @@ from simclr_tf.reporting.options import ReportOptions
 from simclr_tf.utils.paths import split_paths
 from simclr_tf.weights_import.options import ImportOptions
 
+_EITHER = "expected either --model_dir=RUN or --encoder=SAVEDMODEL"
+_SET = "Fix: set it"
+
 if TYPE_CHECKING:
     from simclr_tf.api.run import Run
     from simclr_tf.embedding.embed import EmbedResult
@@ -61,7 +64,7 @@ def evaluate(
         model_dir = split_paths(model_dir)
     paths = [Path(p) for p in ([model_dir] if isinstance(model_dir, os.PathLike) else model_dir)]
     if bool(paths) == bool(encoder):
-        raise UserError("expected either --model_dir=RUN or --encoder=SAVEDMODEL")
+        raise UserError(f"{_EITHER}, got {'both' if encoder else 'neither'}")
 
     from simclr_tf.evaluation.evaluate import check_runs, evaluate_run, evaluate_saved_model
     from simclr_tf.exporter.export_run import export_run
@@ -69,7 +72,9 @@ def evaluate(
 
     if encoder:
         if not (output and settings.dataset_names):
-            raise UserError(f"--encoder={encoder}: expected --output=DIR and --dataset with it")
+            raise UserError(
+                f"--encoder={encoder}: expected --output=DIR and --dataset with it. Fix: set both"
+            )
         return list(map(dict, evaluate_saved_model(Path(encoder), Path(output), settings)))
     check_runs(paths)
     records = []
@@ -110,10 +115,10 @@ def embed(
     """
     settings = make_group(EmbedOptions, options | {"dataset": dataset})
     if bool(model_dir) == bool(encoder):
-        raise UserError("expected either --model_dir=RUN or --encoder=SAVEDMODEL")
+        raise UserError(f"{_EITHER}, got {'both' if encoder else 'neither'}")
 
     if encoder and not dataset:
-        raise UserError(f"--encoder={encoder}: expected --dataset with it")
+        raise UserError(f"--encoder={encoder}: expected --dataset with it. {_SET}")
 
     from simclr_tf.embedding.embed import embed_run, embed_saved_model
 
@@ -128,7 +133,8 @@ def export(model_dir: PathLike = "", **options: Any) -> Path:
     Example:
         >>> import simclr_tf as st
         >>> path = st.export("runs/photos")  # doctest: +SKIP
-        >>> encoder = tf.saved_model.load(path)  # doctest: +SKIP
+        >>> import tensorflow as tf
+        >>> encoder = tf.saved_model.load(str(path))  # doctest: +SKIP
         >>> features = encoder(images)  # float [N, S, S, 3] in [0, 1]  # doctest: +SKIP
 
     Args:
@@ -139,7 +145,9 @@ def export(model_dir: PathLike = "", **options: Any) -> Path:
     """
     settings = make_group(ExportOptions, options)
     if not model_dir:
-        raise UserError("--model_dir is missing: expected the run whose encoder is exported")
+        raise UserError(
+            f"--model_dir is missing: expected the run whose encoder is exported. {_SET}"
+        )
 
     from simclr_tf.exporter.export_run import export_run
 
@@ -173,13 +181,17 @@ def report(
     if isinstance(runs, str):
         runs = split_paths(runs)
     if bool(model_dir) == bool(runs):
-        raise UserError("expected either --model_dir=RUN or --runs=RUN,RUN")
+        got = "both" if runs else "neither"
+        raise UserError(f"expected either --model_dir=RUN or --runs=RUN,RUN, got {got}")
 
     from simclr_tf.reporting import report_run, report_runs
 
     if runs:
         if len(runs) < 2 or not output:
-            raise UserError("--runs: expected two or more runs and --output=FILE")
+            raise UserError(
+                f"--runs: expected two or more runs and --output=FILE, got {len(runs)} and "
+                f"--output={output or ''}"
+            )
         return report_runs([Path(run) for run in runs], Path(output))
     return report_run(Path(model_dir), settings, Path(output) if output else None)
 
@@ -204,9 +216,9 @@ def import_weights(checkpoint: PathLike = "", model_dir: PathLike = "", **option
     """
     settings = make_group(ImportOptions, options)
     if not checkpoint:
-        raise UserError("--checkpoint is missing: expected the SavedModel or checkpoint to import")
+        raise UserError(f"--checkpoint is missing: expected the weights to import. {_SET}")
     if not model_dir:
-        raise UserError("--model_dir is missing: expected the run directory to create")
+        raise UserError(f"--model_dir is missing: expected the run directory to create. {_SET}")
 
     from simclr_tf.api.run import Run
     from simclr_tf.weights_import import import_run

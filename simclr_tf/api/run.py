@@ -25,7 +25,7 @@ class Run:
     Example:
         >>> import simclr_tf as st
         >>> run = st.Run("runs/photos")  # doctest: +SKIP
-        >>> run.encoder(images, training=False)  # doctest: +SKIP
+        >>> features = run.encoder(images, training=False)  # doctest: +SKIP
 
     Args:
         path: the run directory.

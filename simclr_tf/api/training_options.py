@@ -49,7 +49,9 @@ class RunOptions(OptionGroup):
     def __post_init__(self):
         super().__post_init__()
         if not self.model_dir:
-            raise UserError("--model_dir is missing: expected the directory of the run")
+            raise UserError(
+                "--model_dir is missing: expected the directory of the run. Fix: set it"
+            )
 
 
 GROUPS: dict[str, type[OptionGroup]] = {

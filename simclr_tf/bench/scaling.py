@@ -45,7 +45,7 @@ class Options(OptionGroup):
             if self.train_batch_size % count:
                 raise UserError(
                     f"--train_batch_size={self.train_batch_size}: expected a multiple of the "
-                    f"{count} replicas in --replicas={self.replicas}"
+                    f"{count} replicas in --replicas={self.replicas}. Fix: change one of them"
                 )
 
     def pretrain_config(self) -> PretrainConfig:

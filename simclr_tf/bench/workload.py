@@ -26,7 +26,7 @@ def parse_list(name: str, text: str, convert: Callable[[str], Any], expected: st
     except ValueError:
         values = []
     if not values:
-        raise UserError(f"--{name}={text}: expected {expected}, separated by commas")
+        raise UserError(f"--{name}={text}: expected {expected}, separated by commas, got {text!r}")
     return list(dict.fromkeys(values))
 
 

@@ -28,7 +28,10 @@ def define(values: flags.FlagValues) -> Groups:
 def run(values: flags.FlagValues) -> None:
     # A run has both, and Python may omit the output.
     if values.encoder and not values.model_dir and not (values.output and values.dataset):
-        raise UserError(f"--encoder={values.encoder}: expected --output=DIR and --dataset with it")
+        raise UserError(
+            f"--encoder={values.encoder}: expected --output=DIR and --dataset with it. Fix: set "
+            "both"
+        )
     explicit = explicit_options(values, embed.option_sets)
     options = EmbedOptions(**explicit)
 

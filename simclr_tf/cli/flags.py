@@ -121,7 +121,10 @@ def check_subcommand(command: str, name: str, names: Collection[str]) -> None:
     """Raises UserError unless the first argument of a command is one of its subcommands."""
     if name not in names:
         expected, got = ", ".join(names), name or "none"
-        raise UserError(f"simclr-tf {command}: expected one of {expected}, got {got}")
+        raise UserError(
+            f"simclr-tf {command}: expected one of {expected}, got {got}. Fix: simclr-tf "
+            f"{command} --help describes them"
+        )
 
 
 def read_flagfiles(arguments: Sequence[str], outer: tuple[Path, ...] = ()) -> list[str]:
@@ -153,7 +156,9 @@ def _find_flagfile(path: str) -> Path:
     folder: Any = resources.files("simclr_tf.flags")
     if str(file.parent) not in (".", "flags") or not (folder / file.name).is_file():
         recipes = ", ".join(sorted(f.name for f in folder.iterdir() if f.name.endswith(".flags")))
-        raise UserError(f"--flagfile={path}: expected an existing file or one of {recipes}")
+        raise UserError(
+            f"--flagfile={path}: expected an existing file or one of {recipes}, got {path!r}"
+        )
     return Path(folder / file.name)
 
 

@@ -106,8 +106,8 @@ def _run(argv: Sequence[str]) -> None:
         return
     name, *arguments = argv
     if name not in COMMANDS:
-        expected = f"{', '.join(COMMANDS)}{suggest(name, COMMANDS)}"
-        raise UserError(f"{name}: no such command, expected one of {expected}")
+        hint = suggest(name, COMMANDS) or ". Fix: see simclr-tf --help"
+        raise UserError(f"expected one of the commands {', '.join(COMMANDS)}, got {name!r}{hint}")
     command: Any = _load(name)
     if hasattr(command, "get_subcommand") and arguments[:1] not in (["--help"], ["-h"]):
         command = command.get_subcommand(arguments[0] if arguments else "")
@@ -140,4 +140,6 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     except flags.Error as error:
         if isinstance(error, flags.UnrecognizedFlagError):
             check_known([error.flagname], list(values), f"simclr-tf {argv[0]}")
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(
+            f"{' '.join(str(error).split())}. Fix: see simclr-tf {argv[0]} --help"
+        ) from None

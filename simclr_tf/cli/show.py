@@ -28,7 +28,8 @@ def define(values: flags.FlagValues) -> dict[str, list[str]]:
 def run(values: flags.FlagValues, path: str) -> None:
     if not path:
         raise UserError(
-            "simclr-tf show: expected a run directory, such as simclr-tf show runs/quickstart"
+            "simclr-tf show: expected a run directory, got none. Fix: name it, such as "
+            "simclr-tf show runs/quickstart"
         )
 
     from simclr_tf.runs.listing import format_run_details, read_run_details

@@ -294,7 +294,7 @@ def resolve_split(
     except (ValueError, NotImplementedError) as error:
         raise UserError(
             f"--dataset={dataset} has no split {split!r}: expected {available}, a slice such as "
-            f"{next(iter(infos))}[:90%], or a sum{note}"
+            f"{next(iter(infos))}[:90%], or a sum{note}. Fix: name one of them"
         ) from error
     parts = []
     for part in instructions:
@@ -302,6 +302,7 @@ def resolve_split(
         parts.append((part.splitname, part.from_ or 0, stop))
     if not any(stop > start for _, start, stop in parts):
         raise UserError(
-            f"split {split!r} of --dataset={dataset} is empty: expected {available}{note}"
+            f"split {split!r} of --dataset={dataset} is empty: expected {available}{note}. Fix: use a "
+            "larger slice"
         )
     return parts

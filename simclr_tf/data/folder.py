@@ -114,10 +114,14 @@ def open_folder(
     """
     dataset, root = FOLDER_PREFIX + path, os.path.expanduser(path)
     if not os.path.isdir(root):
-        raise UserError(f"--dataset={dataset}: expected a folder, but {root} does not exist")
+        raise UserError(
+            f"--dataset={dataset}: expected a folder, but {root} does not exist. Fix: check the "
+            "path"
+        )
     if storage_size is None:
         raise UserError(
-            f"--dataset={dataset}: expected storage_size, the side to which images are resized"
+            f"--dataset={dataset}: expected storage_size, the side to which images are "
+            "resized. Fix: pass it"
         )
     layout = read_layout(root)
     ignored = layout.describe_ignored()
@@ -132,7 +136,7 @@ def open_folder(
     if not layout.splits:
         raise UserError(
             f"--dataset={dataset} contains no images: expected files that end in "
-            f"{', '.join(EXTENSIONS)}{ignored}"
+            f"{', '.join(EXTENSIONS)}{ignored}. Fix: choose the folder that contains them"
         )
     splits = {name: _shuffled(paths) for name, paths in layout.splits.items()}
 

@@ -232,7 +232,9 @@ def _read_dataset(dataset: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray | No
     try:
         return np.concatenate(images), np.concatenate(labels) if labels else None
     except ValueError as error:
-        raise UserError(f"labels: expected one integer per image ({error}).") from None
+        raise UserError(
+            f"labels: expected one integer per image, got other shapes ({error})."
+        ) from None
 
 
 def _image_and_label(element: Any) -> tuple[Any, ...]:

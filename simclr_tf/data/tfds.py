@@ -347,7 +347,7 @@ def open_tfds(
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise UserError(
             f"--dataset={dataset}: expected file format tfrecord, got "
-            f"{builder.info.file_format.value} in {builder.data_path}"
+            f"{builder.info.file_format.value} in {builder.data_path}. Fix: prepare it as tfrecord"
         )
     infos = builder.info.splits
     resolve_split(dataset, split, infos)
@@ -386,7 +386,10 @@ def _load_builder(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilde
     except (ValueError, AssertionError, ImportError) as error:
         if "Parsing builder name" in str(error):
             raise UserError(_unknown_dataset_message(dataset, data_dir)) from None
-        raise UserError(f"--dataset={dataset} cannot be opened: {_one_line(error)}") from error
+        raise UserError(
+            f"--dataset={dataset} cannot be opened: {_one_line(error)}. Fix: check its name and "
+            "config, or install what it needs"
+        ) from error
     if builder.is_prepared():
         return builder
     versions = list_all_versions(builder.data_path.parent)
@@ -428,7 +431,7 @@ def _unknown_dataset_message(dataset: str, data_dir: str | None) -> str:
         message += f"; similar names: {', '.join(suggestions)}"
     if local:
         message += f"; {data_dir} contains {', '.join(local)}"
-    return message
+    return f"{message}. Fix: check the name"
 
 
 def _one_line(error: BaseException) -> str:

@@ -144,12 +144,13 @@ def embed_saved_model(
 
     Example:
     >>> from simclr_tf.embedding import EmbedOptions, embed_saved_model
-    >>> options = EmbedOptions(dataset="folder:photos", split="train")
+    >>> options = EmbedOptions(dataset="folder:new", split="train")
     >>> result = embed_saved_model("runs/first/export/780", options)  # doctest: +SKIP
     """
     if source is None and not options.dataset:
         raise UserError(
-            "--dataset is missing: expected the images to embed, because an export contains none"
+            "--dataset is missing: expected the images to embed, because an export contains none. "
+            "Fix: set it"
         )
     if output is not None:
         output = user_path(output)
@@ -214,7 +215,7 @@ def _embed(
         if options.neighbours > source.num_examples:
             raise UserError(
                 f"--neighbours={options.neighbours}: expected at most {source.num_examples:,}, the "
-                f"number of images in {source.name}"
+                f"number of images in {source.name}. Fix: lower it"
             )
     extract = FeatureExtractor(
         output_fn, encoder.image_size, options.eval_batch_size, cache_dir, identity

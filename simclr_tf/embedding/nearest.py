@@ -69,7 +69,7 @@ def resolve_query(
         if int(query) >= source.num_examples:
             raise UserError(
                 f"--nearest={query}: expected a row from 0 to {source.num_examples - 1} of "
-                f"{source.name}, or an image file"
+                f"{source.name}, or an image file. Fix: name one of them"
             )
         return Query(escape_control_chars(source.image_ids(np.array([int(query)]))[0]), int(query))
     path = os.path.expanduser(query)
@@ -84,7 +84,8 @@ def resolve_query(
     example = escape_control_chars(source.image_ids(np.array([0]))[0])
     raise UserError(
         f"--nearest={escape_control_chars(query)}: expected an image file, an ID of {source.name} "
-        f"such as {example}, or a row from 0 to {source.num_examples - 1}"
+        f"such as {example}, or a row from 0 to {source.num_examples - 1}. Fix: "
+        "name one of them"
     )
 
 

@@ -63,7 +63,9 @@ class EmbedOptions(OptionGroup):
         super().__post_init__()
         for name in self.formats or ("",):
             if name not in FORMATS:
-                raise UserError(f"--format={self.format}: expected any of {', '.join(FORMATS)}")
+                raise UserError(
+                    f"--format={self.format}: expected any of {', '.join(FORMATS)}, got {name!r}"
+                )
 
     @property
     def formats(self) -> tuple[str, ...]:

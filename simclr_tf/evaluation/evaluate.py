@@ -123,7 +123,8 @@ def evaluate_saved_model(
     Example:
     >>> from simclr_tf.evaluation import EvalOptions, evaluate_saved_model
     >>> options = EvalOptions(dataset="shapes", protocols="knn")
-    >>> evaluate_saved_model("runs/first/export/780", "results", options)  # doctest: +SKIP
+    >>> export = "runs/first/export/780"
+    >>> records = evaluate_saved_model(export, "results", options)  # doctest: +SKIP
     """
     output = user_path(output)
     check_output_path(output, "output")

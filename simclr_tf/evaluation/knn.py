@@ -45,7 +45,8 @@ class KNN:
         for temperature in self.temperature:
             if not 0 < temperature < float("inf"):
                 raise UserError(
-                    f"--knn_temperature={temperature}: expected a finite number above 0"
+                    f"--knn_temperature={temperature}: expected a finite number above 0, "
+                    f"got {temperature}"
                 )
 
     def predict(self, inputs: ProtocolInputs) -> list[Prediction]:

@@ -46,17 +46,21 @@ class EvalSource(OptionGroup):
     def check(self, options: "EvalOptions") -> None:
         """Raises UserError if these options contradict each other or `options`."""
         if bool(self.model_dir) == bool(self.encoder):
-            raise UserError("expected either --model_dir=RUN or --encoder=SAVEDMODEL")
+            got = "both" if self.encoder else "neither"
+            raise UserError(f"expected either --model_dir=RUN or --encoder=SAVEDMODEL, got {got}")
         if self.model_dir and not self.model_dirs:
-            raise UserError(f"--model_dir={self.model_dir}: expected the path of a run")
+            raise UserError(
+                f"--model_dir={self.model_dir}: expected the path of a run, got {self.model_dir!r}"
+            )
         if self.encoder and not (self.output and options.dataset_names):
             raise UserError(
-                f"--encoder={self.encoder}: expected --output=DIR and --dataset with it"
+                f"--encoder={self.encoder}: expected --output=DIR and --dataset with it. Fix: set "
+                "both"
             )
         if self.encoder and options.save_classifier:
             raise UserError("--save_classifier: expected --model_dir, got --encoder")
         if not options.protocol_names and (self.encoder or not self.table):
-            raise UserError(f"--protocols is empty: expected any of {', '.join(PROTOCOLS)}")
+            raise UserError(f"--protocols: expected any of {', '.join(PROTOCOLS)}, got none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +213,9 @@ class EvalOptions(OptionGroup):
 
 def _parse_numbers(option_name: str, value: str, kind: type) -> list:
     kind_name = "integers" if kind is int else "numbers"
-    expected = f"--{option_name}={value}: expected positive {kind_name} separated by commas"
+    expected = (
+        f"--{option_name}={value}: expected positive {kind_name} separated by commas, got {value!r}"
+    )
     try:
         numbers = [kind(part) for part in split_commas(value)]
     except ValueError:

@@ -30,6 +30,7 @@ BACKBONES = (
     *("ResNetBackbone", "ResNetV2Backbone", "ViTDetBackbone"),
 )
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_SAVE = "Fix: save the preset with KerasCV"
 _KEYS = {"module", "class_name", "config", "registered_name", "weights"}
 
 
@@ -162,7 +163,8 @@ def _load_preset(preset: str, weights: bool) -> Any:
         if not os.path.isdir(path):
             raise _preset_error(
                 preset,
-                f"expected a directory or a KerasCV preset for one of {', '.join(BACKBONES)}",
+                f"expected a directory or a KerasCV preset for one of {', '.join(BACKBONES)}. Fix: "
+                "check the name",
             )
         backbone_class, has_weights = _read_preset_dir(preset, Path(path))
     if weights and not has_weights:
@@ -205,13 +207,18 @@ def _read_preset_dir(preset: str, path: Path) -> tuple[Any, bool]:
         # Keras would execute other keys, such as a serialized loss.
         unexpected = sorted(set(document) - _KEYS)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        problem = f"not a KerasCV preset ({_CONFIG}: {first_line(error)})"
+        problem = f"not a KerasCV preset ({_CONFIG}: {first_line(error)}). {_SAVE}"
         raise _preset_error(preset, problem) from None
     if unexpected:
-        raise _preset_error(preset, f"{_CONFIG} must not have {', '.join(unexpected)}")
+        raise _preset_error(
+            preset,
+            f"expected only {', '.join(sorted(_KEYS))} in {_CONFIG}, got {', '.join(unexpected)}",
+        )
     backbone_class = _supported_backbone_class(preset, name)
     if registered is not backbone_class:
-        raise _preset_error(preset, f"{_CONFIG} registers {name} under the name of another class")
+        raise _preset_error(
+            preset, f"{_CONFIG} registers {name} under the name of another class. {_SAVE}"
+        )
     if weights is not None and (
         weights != os.path.basename(str(weights)) or not (path / weights).is_file()
     ):
@@ -254,7 +261,9 @@ def _json_config(preset: str, config: Any) -> dict[str, Any]:
 
     unexpected = sorted(key for key, value in config.items() if not is_plain(value))
     if unexpected:
-        raise _preset_error(preset, f"{', '.join(unexpected)} must be plain values in {_CONFIG}")
+        raise _preset_error(
+            preset, f"{', '.join(unexpected)} must be plain values in {_CONFIG}. {_SAVE}"
+        )
     return json.loads(json.dumps(config))
 
 
@@ -263,7 +272,7 @@ def _preset_error(preset: str, problem: str) -> UserError:
 
 
 def _build_error(preset: str, name: str, error: Exception) -> UserError:
-    return _preset_error(preset, f"KerasCV cannot build this {name}: {first_line(error)}")
+    return _preset_error(preset, f"KerasCV cannot build this {name}: {first_line(error)}. {_SAVE}")
 
 
 def first_line(error: Exception) -> str:

@@ -34,7 +34,7 @@ def report_runs(model_dirs: Sequence[str | Path], output: str | Path) -> Path:
 
     Example:
     >>> from simclr_tf.reporting import report_runs
-    >>> report_runs(["runs/a", "runs/b"], "comparison.html")  # doctest: +SKIP
+    >>> path = report_runs(["runs/a", "runs/b"], "comparison.html")  # doctest: +SKIP
     """
     paths = [user_path(path) for path in model_dirs]
     if len({path.resolve() for path in paths}) < len(paths):

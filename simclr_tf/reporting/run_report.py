@@ -54,7 +54,7 @@ def report_run(
 
     Example:
     >>> from simclr_tf.reporting import report_run
-    >>> report_run("runs/first", output="report.html")  # doctest: +SKIP
+    >>> path = report_run("runs/first", output="report.html")  # doctest: +SKIP
     """
     options = options or ReportOptions()
     run = RunDir(model_dir)

@@ -207,7 +207,7 @@ def read_run_details(path: Path, metric: str = "loss") -> RunDetails:
     if rows and not points:
         names = dict.fromkeys(name for row in rows for name in row)
         available = ", ".join(name for name in names if name not in ("step", "epoch"))
-        raise UserError(f"--metric={metric}: expected one of {available}")
+        raise UserError(f"--metric={metric}: expected one of {available}, got {metric!r}")
     last = None
     if rows:  # JSON has no other numbers
         last = {k: v if has_finite_value(rows[-1], k) else None for k, v in rows[-1].items()}

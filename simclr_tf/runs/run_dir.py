@@ -121,7 +121,7 @@ class RunDir:
             if not Path(f"{path}.index").exists():
                 raise UserError(
                     f"--step={step}: expected one of the steps in {self.checkpoint_dir}: "
-                    f"{', '.join(map(str, self._checkpoint_steps()))}"
+                    f"{', '.join(map(str, self._checkpoint_steps()))}. Fix: choose one of them"
                 )
         if path is None:
             raise UserError(

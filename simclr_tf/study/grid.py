@@ -144,7 +144,9 @@ class Study:
         """
         if subset and subset not in self.subsets:
             expected = f"one of {', '.join(self.subsets)}" if self.subsets else "no subset"
-            raise UserError(f"--subset={subset}: expected {expected} in this study")
+            raise UserError(
+                f"--subset={subset}: expected {expected} in this study. Fix: see --list"
+            )
         restriction = self.subsets[subset] if subset else {}
         cells = [
             cell
@@ -215,7 +217,7 @@ class StudyOptions(OptionGroup):
                     f"--seeds={self.seeds}: expected integers from 0 to 2^31 - 1, got {seed!r}"
                 )
         if not seeds:
-            raise UserError("--seeds is empty: expected comma-separated integers, such as 0,1,2")
+            raise UserError("--seeds: expected comma-separated integers, such as 0,1,2, got none")
         return list(dict.fromkeys(map(int, seeds)))
 
     def select_cells(self, study: Study) -> list[Cell]:

@@ -62,7 +62,7 @@ def run_study(
 
     show_progress()
     if not options.output:
-        raise UserError("--output is missing: expected the directory of the study")
+        raise UserError("--output is missing: expected the directory of the study. Fix: set it")
     # The GPUs are for the worker processes.
     gpus = len(tf.config.list_physical_devices("GPU"))
     tf.config.set_visible_devices([], "GPU")
@@ -136,14 +136,14 @@ def _check_settings(
     if study.needs_replicas and num_replicas < 2:
         raise UserError(
             f"--num_replicas={num_replicas}: expected at least 2 (GPUs, or CPU devices), because "
-            f"{study.name} compares replicas"
+            f"{study.name} compares replicas. Fix: --num_replicas=2"
         )
     for trial in trials:
         batch = trial.config.optimization.train_batch_size
         if num_replicas and batch % num_replicas:
             raise UserError(
                 f"--num_replicas={num_replicas}: expected a divisor of the batch size of "
-                f"{trial.cell.name}, {batch}"
+                f"{trial.cell.name}, {batch}. Fix: change one of them"
             )
         check_trainable(trial.config, num_replicas or 1)
 

@@ -45,6 +45,12 @@ class Resources:
     num_replicas: int = 0  # of every trial, on these devices; 0: one device
 
 
+def _too_many(name: str, value: int, limit: int, kind: str) -> UserError:
+    return UserError(
+        f"--{name}={value}: expected at most {limit}, the number of {kind}. Fix: --{name}={limit}"
+    )
+
+
 def allocate_workers(processes: int, num_replicas: int, gpus: int) -> list[Resources]:
     """Divides the machine among worker processes: a GPU each, or without GPUs part of the cores."""
     if gpus:
@@ -55,20 +61,23 @@ def allocate_workers(processes: int, num_replicas: int, gpus: int) -> list[Resou
                     "uses all GPUs. Fix: omit one of the two"
                 )
             if num_replicas > gpus:
-                raise UserError(f"--num_replicas={num_replicas}: only {gpus} GPUs are visible")
+                raise _too_many("num_replicas", num_replicas, gpus, "visible GPUs")
             return [Resources(num_replicas=num_replicas)]
         if processes > gpus:
-            raise UserError(f"--processes={processes}: only {gpus} GPUs are visible")
+            raise _too_many("processes", processes, gpus, "visible GPUs")
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(number) for number in range(gpus)]
         return [Resources(gpus=name) for name in names[: processes or gpus]]
     if processes < 2:
         return [Resources(num_replicas=num_replicas)]
     if not hasattr(os, "sched_setaffinity"):
-        raise UserError(f"--processes={processes}: this system cannot assign cores to processes")
+        raise UserError(
+            f"--processes={processes}: expected 1, because this system cannot assign cores to "
+            "processes. Fix: omit it"
+        )
     cores = sorted(os.sched_getaffinity(0))
     if processes > len(cores):
-        raise UserError(f"--processes={processes}: only {len(cores)} cores are available")
+        raise _too_many("processes", processes, len(cores), "available cores")
     shares = [tuple(cores[k::processes]) for k in range(processes)]
     return [Resources(share, num_replicas=num_replicas) for share in shares]
 

@@ -204,7 +204,10 @@ def _multi_worker(options: Distribution) -> DistributionContext:
         strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except (RuntimeError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the cluster {','.join(workers)} did not start: {reason}") from None
+        raise UserError(
+            f"the cluster {','.join(workers)} did not start: {reason}. Fix: start all workers "
+            "again with the same flags"
+        ) from None
     name = (
         f"worker {index} of {len(workers)}, {pluralize(strategy.num_replicas_in_sync, 'replica')}"
     )

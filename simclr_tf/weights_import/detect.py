@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 _NameFn = Callable[[Variable], str]  # canonical name in a graph, or key in a checkpoint
 
 _V2_RATIO = 0.0625  # SimCLR v2's of selective kernels
-_HINT = "Only complete models of the authors' TF2 code can be imported"
+_HINT = "Fix: choose a complete model of the authors' TF2 code"
 _KINDS = (
     *("conv2d_fixed_padding", "conv2d", "batch_norm_relu", "batch_normalization", "dense"),
     *("bottleneck_block", "residual_block", "sk__conv2d", "se__layer"),

@@ -118,8 +118,8 @@ def _make_file(
     for name, key in keys.items():
         if types[key] != tf.float32:
             raise UserError(
-                f"{name} is of type {types[key].name}, expected float32. Only complete models "
-                "of the authors' TF2 code can be imported"
+                f"{name} is of type {types[key].name}, expected float32. Fix: choose a "
+                "complete model of the authors' TF2 code"
             )
     named_shapes = {name: shapes[key] for name, key in keys.items()}
     return WeightsFile(kind, name_kind, named_shapes, skipped, keys, reader)

@@ -11,6 +11,7 @@ from PIL import Image
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import EvalOptions, make_protocols
 from simclr_tf.evaluation.splits import Splits, check_evaluation
+from simclr_tf.runs.metrics_log import read_metrics
 from tests.commands import TINY, error_of, output_of
 
 
@@ -89,6 +90,14 @@ def test_train_then_eval_without_labels_uses_the_probe_dataset(tmp_path, caplog)
     caplog.clear()
     output_of("pretrain", *TINY, *flags, *probes, "--mode=eval")
     assert "60 + 100 images of shapes" in caplog.text
+
+
+@pytest.mark.slow
+def test_color_jitter_of_the_command_changes_the_views(pretrained, tmp_path):
+    """The shared run has the default strength 1; this one differs in nothing else."""
+    output_of("pretrain", *TINY, "--color_jitter_strength=0", f"--model_dir={tmp_path}")
+    without, shared = (read_metrics(path / "metrics.jsonl")[0] for path in (tmp_path, pretrained))
+    assert abs(without["loss"] - shared["loss"]) > 1e-3
 
 
 @pytest.mark.slow

@@ -1,12 +1,15 @@
 """`simclr-tf distill`, and SimCLR v2's three steps one after another."""
 
 import json
+import signal
 
 import pytest
 
+import simclr_tf
 from simclr_tf.runs.run_dir import RunDir
 from tests.commands import TINY, error_of, exported_accuracy, output_of
-from tests.processes import last_checkpoint
+from tests.processes import finish, last_checkpoint, python, signal_at
+from tests.training.tiny import assert_equal_variables, reproducible_rows
 
 SHORT = ["--train_batch_size=64", "--train_steps=4", "--warmup_epochs=0", "--log_every=2"]
 
@@ -46,6 +49,26 @@ def test_export_teaches_another_encoder_on_other_images(teacher, tmp_path):
     assert (tmp_path / "export" / "4" / "saved_model.pb").exists()
     flags += ["--mode=eval", "--teacher=gone", "--eval_split=test[:50]"]
     assert "distill (T=1): top-1" in output_of("distill", *flags)
+
+
+@pytest.mark.slow
+def test_terminated_command_resumes_and_ends_as_an_unbroken_one(teacher, tmp_path):
+    flags = [f"--teacher={teacher}", "--train_steps=40", "--train_batch_size=32", "--log_every=5"]
+
+    def start(name):
+        path = f"--model_dir={tmp_path / name}"
+        return python("-m", "simclr_tf", "distill", path, *flags, "--mode=train")
+
+    whole, broken = start("whole"), start("broken")
+    signal_at(broken, 10, signal.SIGTERM)
+    assert finish(broken)[0] == 143
+    assert 10 <= last_checkpoint(tmp_path / "broken") < 40
+    status, output, errors = finish(start("broken"))
+    assert status == 0, errors
+    assert "resuming" in output and "next: run the same command with --mode=eval" in output
+    assert finish(whole)[0] == 0
+    assert_equal_variables(*(simclr_tf.load(tmp_path / name) for name in ("broken", "whole")))
+    assert reproducible_rows(tmp_path / "broken") == reproducible_rows(tmp_path / "whole")
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_help_describes_the_command_and_lists_every_flag_by_group(words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("pretain", "pretain: no such command, expected one of pretrain, finetune"),
+        ("pretain", "expected one of the commands pretrain, finetune"),
         ("pretrain --model_dir=x", "flags/quickstart.flags"),
         ("pretrain --dataset=shapes", "--model_dir is missing"),
         ("pretrain --datset=shapes", "datset"),

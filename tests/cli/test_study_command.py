@@ -255,7 +255,7 @@ def test_supervised_randaugment_head_and_replica_cells_run(tmp_path):
         ("head", ["--subset=big"], "--subset=big: expected one of small"),
         ("head", ["--cells=none"], "--cells: expected any of none-that_of_h, linear-32"),
         ("head", ["--seeds=0,x"], "--seeds=0,x: expected integers from 0 to 2^31 - 1, got 'x'"),
-        ("head", ["--seeds="], "--seeds is empty"),
+        ("head", ["--seeds="], "--seeds: expected comma-separated integers"),
         ("head", ["--seed=3"], "--seed=3: expected --seeds in a study. Fix: --seeds=3"),
         ("head", ["--dataset=shapes"], "--output is missing"),
         ("head", ["--output=x"], "--dataset is missing"),

@@ -56,6 +56,11 @@ def test_shapes_errors_name_the_existing_splits(split):
         open_source("shapes", split)
 
 
+def knn_accuracy(train, labels, test, test_labels, k) -> float:
+    knn = KNeighborsClassifier(k, weights=lambda d: np.exp((1 - d) / 0.1), metric="cosine")
+    return knn.fit(train, labels).score(test, test_labels)
+
+
 @pytest.mark.slow
 def test_shapes_classes_are_not_separable_by_pixels():
     train, labels = render_split("train", 3_000)
@@ -63,9 +68,36 @@ def test_shapes_classes_are_not_separable_by_pixels():
     train, test = (x.reshape(len(x), -1).astype(np.float32) / 255 for x in (train, test))
     pca = PCA(256, svd_solver="randomized", iterated_power=2, random_state=0).fit(train)
     train, test = pca.transform(train), pca.transform(test)
-    knn = KNeighborsClassifier(200, weights=lambda d: np.exp((1 - d) / 0.1), metric="cosine")
-    assert knn.fit(train, labels).score(test, test_labels) < 0.35
+    assert knn_accuracy(train, labels, test, test_labels, k=200) < 0.35
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     logistic = LogisticRegression(max_iter=50, tol=1e-2)
     logistic.fit((train - mean) / deviation, labels)
     assert logistic.score((test - mean) / deviation, test_labels) < 0.3
+
+
+def radial_profiles(images: np.ndarray) -> np.ndarray:
+    """Distributions of the shapes around their centers, whatever color, place, size and angle."""
+    images = images.astype(np.float32) / 255
+    edges = [images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]]
+    background = np.median(np.concatenate(edges, axis=1), axis=1)[:, None, None]
+    distance = np.abs(images - background).sum(axis=-1)
+    masks = distance > 0.5 * np.quantile(distance, 0.98, axis=(1, 2), keepdims=True)
+    y, x = np.mgrid[:32, :32]
+    profiles = []
+    for mask in masks:
+        dy, dx = y - y[mask].mean(), x - x[mask].mean()
+        ring = np.minimum(10 * np.hypot(dy, dx) / np.sqrt(mask.sum()), 11).astype(int)
+        angle = np.floor((np.arctan2(dy, dx) + np.pi) / (2 * np.pi) * 24).astype(int) % 24
+        inside, count = np.zeros((12, 24)), np.zeros((12, 24))
+        np.add.at(inside, (ring, angle), mask)
+        np.add.at(count, (ring, angle), 1)
+        polar = inside / np.maximum(count, 1)
+        profiles.append(np.abs(np.fft.rfft(polar, axis=1))[:, :8].ravel())
+    return np.stack(profiles)
+
+
+def test_shapes_classes_are_separable_by_outline():
+    train, labels = render_split("train", 1_000)
+    test, test_labels = render_split("test", 300)
+    train, test = radial_profiles(train), radial_profiles(test)
+    assert knn_accuracy(train, labels, test, test_labels, k=20) > 0.9

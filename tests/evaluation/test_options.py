@@ -92,7 +92,7 @@ def test_comma_of_an_existing_folder_is_part_of_its_name(tmp_path, monkeypatch):
             {"dataset": "c", "save_classifier": True},
             "--save_classifier: expected --model_dir",
         ),
-        ({"model_dir": "a"}, {"protocols": ""}, "--protocols is empty"),
+        ({"model_dir": "a"}, {"protocols": ""}, "--protocols: expected any of knn"),
     ],
 )
 def test_source_refuses_contradictions(source, options, message):

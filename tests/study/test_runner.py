@@ -170,7 +170,9 @@ def test_workers_share_cores_or_gpus(monkeypatch):
     assert allocate_workers(0, 0, 0) == allocate_workers(1, 0, 0) == [Resources()]
     expected = [Resources((0, 4, 7), None, 4), Resources((2, 5), None, 4)]
     assert allocate_workers(2, 4, 0) == expected
-    with pytest.raises(UserError, match="--processes=6: only 5 cores"):
+    with pytest.raises(
+        UserError, match="--processes=6: expected at most 5, the number of available cores"
+    ):
         allocate_workers(6, 0, 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert allocate_workers(0, 0, 3) == [Resources(gpus=gpu) for gpu in "012"]
@@ -178,7 +180,9 @@ def test_workers_share_cores_or_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
     assert allocate_workers(0, 0, 2) == [Resources(gpus="5"), Resources(gpus="3")]
     assert allocate_workers(0, 2, 2) == [Resources(num_replicas=2)]
-    with pytest.raises(UserError, match="--processes=3: only 2 GPUs"):
+    with pytest.raises(
+        UserError, match="--processes=3: expected at most 2, the number of visible GPUs"
+    ):
         allocate_workers(3, 0, 2)
     with pytest.raises(UserError, match="omit one of the two"):
         allocate_workers(2, 2, 2)
