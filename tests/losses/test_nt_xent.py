@@ -168,7 +168,7 @@ def test_half_precision_is_computed_in_float32(dtype):
 @pytest.mark.parametrize(
     ("normalize", "length", "tolerance"),
     # float16 has neither a squared norm of 1.1e7 nor exp(1 / 0.05), nor the logit 73,728 in
-    # float32 (rounded to 1/128) where nothing is normalised.
+    # float32 (rounded to 1/128) where nothing is normalized.
     [(True, 300.0, 1e-5), (False, 5.366563, 0.02)],
 )
 def test_half_precision_overflows_nowhere(dtype, normalize, length, tolerance):

@@ -171,7 +171,7 @@ def test_microbatches_on_replicas_share_the_statistics_of_a_microbatch(mirrored)
     plain = build(normed_parts, linear=False)
     # Images 0 to 5 are the first replica's.
     losses = transcribed(plain, [[0, 1, 6, 7], [2, 3, 8, 9], [4, 5, 10, 11]], rate=0.1, steps=3)
-    # Synchronised, a variance is E[x²] − E[x]², which loses digits, with one piece as with many.
+    # Synchronized, a variance is E[x²] − E[x]², which loses digits, with one piece as with many.
     np.testing.assert_allclose([step["loss"] for step in found], losses, rtol=1e-6)
     assert_same(weights_of(model), weights_of(plain), rtol=1e-6, atol=1e-6)
 
