@@ -123,7 +123,7 @@ def resolve_steps(
 ) -> int:
     """Converts a duration, at least 0, to steps: `steps` if above 0, else floor(N·E/B)."""
     if steps < 0 or epochs < 0:
-        raise ValueError(f"expected durations of at least 0, got epochs {epochs}, steps {steps}")
+        raise UserError(f"expected durations of at least 0, got epochs {epochs}, steps {steps}")
     if steps:
         return steps
     # Rounding N/B first would lose up to E steps. The billionth is for fractions such as 0.29,

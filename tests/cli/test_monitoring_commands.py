@@ -331,7 +331,7 @@ def test_runs_and_show_start_without_tensorflow_and_name_missing_runs(tmp_path):
     assert output_of("runs", tmp_path, "--json") == "[]\n"
     for arguments, message in (
         (["runs", tmp_path / "nowhere"], "no such directory"),
-        (["show"], "expected a run directory, such as simclr-tf show runs/quickstart"),
+        (["show"], "expected a run directory, got none. Fix: name it, such as"),
         (["show", "a", "b"], "b: not a flag"),
     ):
         assert message in error_of(*arguments)
