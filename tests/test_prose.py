@@ -115,7 +115,7 @@ def messages(path: Path) -> list[tuple[int, str]]:
 # Messages that are made elsewhere, or to which the caller adds the fix.
 MESSAGES_WITH_A_FIX = re.compile(
     r"Fix: |expected\W.*\bgot\b|_HINT\}|_SET\}|_EITHER\}|\{hint\}|^\w+(\.reason|\(.*\))?$"
-    r"|\{error\}(\. \{save_and_describe\(\)\})?'$|missing or unknown|\{problem\}"
+    r"|\{error\}(\. \{save_and_describe\(\)\})?'$|missing or unknown|\{(problem|explained)\}"
 )
 
 

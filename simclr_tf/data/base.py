@@ -302,7 +302,7 @@ def resolve_split(
         parts.append((part.splitname, part.from_ or 0, stop))
     if not any(stop > start for _, start, stop in parts):
         raise UserError(
-            f"split {split!r} of --dataset={dataset} is empty: expected {available}{note}. Fix: use a "
-            "larger slice"
+            f"split {split!r} of --dataset={dataset} is empty: expected {available}{note}. Fix: "
+            "use a larger slice"
         )
     return parts

@@ -113,7 +113,9 @@ def _content_hash(path: str) -> bytes:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}). Fix: change its permissions, or remove it"
+        ) from None
 
 
 def _report_slow_reads(began: dict[str, float], reported: set[str]) -> None:
