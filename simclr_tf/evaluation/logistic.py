@@ -20,8 +20,8 @@ from simclr_tf.evaluation.protocols import AffineClassifier, Prediction, Protoco
 from simclr_tf.training.schedule import resolve_steps
 
 if TYPE_CHECKING:  # scikit-learn is imported where it is used: training starts without it
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
+    import sklearn.linear_model
+    import sklearn.preprocessing
 
 # The paper's 45 values of L2 [v1 §B.8].
 L2_SWEEP = tuple(np.logspace(-6, 5, 45).tolist())
@@ -137,7 +137,7 @@ class Logistic:
         num_classes: int,
         l2: float,
         start: StandardizedClassifier | None,
-        scaler: StandardScaler,
+        scaler: sklearn.preprocessing.StandardScaler,
     ) -> StandardizedClassifier:
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
@@ -177,7 +177,7 @@ class Logistic:
         num_classes: int,
         l2: float,
         start: StandardizedClassifier | None,
-        scaler: StandardScaler,
+        scaler: sklearn.preprocessing.StandardScaler,
         seed: int,
     ) -> StandardizedClassifier:
         count, dims = train.features.shape
@@ -212,7 +212,7 @@ def _train_val_split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndar
     return np.sort(np.concatenate([forced_train, train])), val
 
 
-def _fit_scaler(features: np.ndarray) -> StandardScaler:
+def _fit_scaler(features: np.ndarray) -> sklearn.preprocessing.StandardScaler:
     """Fits mean and deviation block by block, because features may be memory-mapped."""
     from sklearn.preprocessing import StandardScaler
 
@@ -234,10 +234,10 @@ class StandardizedClassifier:
     array([0, 1])
     """
 
-    scaler: StandardScaler
+    scaler: sklearn.preprocessing.StandardScaler
     kernel: np.ndarray
     bias: np.ndarray
-    models: tuple[LogisticRegression, ...] = ()
+    models: tuple[sklearn.linear_model.LogisticRegression, ...] = ()
     warning: str = ""
 
     def logits(self, features: np.ndarray) -> np.ndarray:
@@ -252,7 +252,7 @@ class StandardizedClassifier:
 
 
 def _binary_coefficients(
-    models: Sequence[LogisticRegression], train: Features
+    models: Sequence[sklearn.linear_model.LogisticRegression], train: Features
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns kernel [D, C] and bias [C] of one regression per class."""
     kernel = np.zeros((train.features.shape[1], len(models)))
@@ -264,7 +264,9 @@ def _binary_coefficients(
     return kernel, bias
 
 
-def _coefficients(model: LogisticRegression, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _coefficients(
+    model: sklearn.linear_model.LogisticRegression, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns kernel [D, C] and bias [C] of all classes, including those absent from training."""
     coefficients, intercepts, present = model.coef_, model.intercept_, model.classes_
     if len(coefficients) == 1:  # for two classes scikit-learn stores the difference
