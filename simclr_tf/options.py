@@ -9,6 +9,7 @@ import math
 import numbers
 import operator
 import os
+import sys
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -184,16 +185,42 @@ def split_commas(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-def parse_choices(name: str, value: str, choices: Collection[str]) -> list[str]:
+def parse_choices(
+    name: str, value: str, choices: Collection[str], *, required: bool = False
+) -> list[str]:
     """Returns the different parts of the comma-separated value of an option; checks them."""
     parts = split_commas(value)
-    for part in parts:
+    for part in parts or [""] * required:
         if part not in choices:
             raise UserError(
                 f"--{name}={value}: expected any of {', '.join(choices)}, got {part!r}"
                 f"{suggest(part, choices)}"
             )
     return list(dict.fromkeys(parts))
+
+
+def parse_ints(name: str, value: str, min: int = 1) -> list[int]:
+    """Returns the different integers of a comma-separated option, such as 1,2,4."""
+    return _parse_numbers(name, value, int, f"integers from {min} to 2^31 - 1", min)
+
+
+def parse_floats(name: str, value: str) -> list[float]:
+    """Returns the different positive numbers of a comma-separated option, such as 1,0.25."""
+    return _parse_numbers(name, value, float, "positive numbers", math.ulp(0))
+
+
+def _parse_numbers(name: str, value: str, kind: type, expected: str, min: float) -> list[Any]:
+    numbers = []
+    for part in split_commas(value) or [""]:
+        try:
+            numbers.append(kind(part))
+        except ValueError:
+            numbers.append(math.nan)
+        if not min <= numbers[-1] <= (MAX_INT if kind is int else sys.float_info.max):
+            raise UserError(
+                f"--{name}={value}: expected {expected}, separated by commas, got {part!r}"
+            )
+    return list(dict.fromkeys(numbers))
 
 
 def check_known(names: Collection[str], known: Collection[str], owner: str) -> None:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from simclr_tf.bench import harness
-from simclr_tf.bench.workload import SMALL_IMAGE_MAX, paper_augmentation, parse_ints, random_images
-from simclr_tf.options import OptionGroup, option
+from simclr_tf.bench.workload import SMALL_IMAGE_MAX, paper_augmentation, random_images
+from simclr_tf.options import OptionGroup, option, parse_ints
 from simclr_tf.utils.hardware import HardwareInfo
 
 

@@ -17,8 +17,7 @@ from typing import Any
 import psutil
 
 from simclr_tf.bench import harness
-from simclr_tf.bench.workload import parse_choices, parse_ints
-from simclr_tf.options import OptionGroup, option
+from simclr_tf.options import OptionGroup, option, parse_choices, parse_ints
 from simclr_tf.utils.files import format_bytes
 from simclr_tf.utils.hardware import HardwareInfo
 
@@ -40,7 +39,7 @@ class Options(OptionGroup):
 
     def sizes_and_forms(self) -> list[tuple[int, str]]:
         sizes = parse_ints("batch_sizes", self.batch_sizes, min=2)
-        forms = parse_choices("forms", self.forms, ("dense", "blocks"))
+        forms = parse_choices("forms", self.forms, ("dense", "blocks"), required=True)
         return list(itertools.product(sizes, forms))
 
     def cases(self, hardware: HardwareInfo) -> dict[str, tuple[int, str]]:

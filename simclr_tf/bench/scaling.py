@@ -14,11 +14,11 @@ import time
 from typing import Any
 
 from simclr_tf.bench import harness
-from simclr_tf.bench.workload import dummy_plan, parse_ints, pretrain_config
+from simclr_tf.bench.workload import dummy_plan, pretrain_config
 from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.option_groups import PRECISIONS, Augmentation, Distribution
-from simclr_tf.options import OptionGroup, option
+from simclr_tf.options import OptionGroup, option, parse_ints
 from simclr_tf.utils.files import format_bytes, pluralize
 from simclr_tf.utils.hardware import HardwareInfo
 

@@ -23,7 +23,7 @@ from simclr_tf.bench import harness, workload
 from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
 from simclr_tf.option_groups import PRECISIONS
-from simclr_tf.options import option
+from simclr_tf.options import option, parse_choices
 from simclr_tf.utils.hardware import HardwareInfo, detect_hardware
 
 # Forward, and as much again for the gradients of the inputs and of the weights.
@@ -80,7 +80,7 @@ class Options(workload.WidthOptions):
 
     @property
     def precision_list(self) -> list[str]:
-        return workload.parse_choices("precisions", self.precisions, PRECISIONS)
+        return parse_choices("precisions", self.precisions, PRECISIONS, required=True)
 
     def pretrain_config(self, width: float, precision: str) -> PretrainConfig:
         """Returns the run whose step is measured."""

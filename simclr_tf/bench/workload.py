@@ -1,62 +1,20 @@
-"""Workloads of the benchmarks: the paper's settings at a size, random images, list options.
+"""Workloads of the benchmarks: the paper's settings at a size, random images.
 
 TensorFlow is imported where it is used, because the command's own process must not load it.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from simclr_tf.config import PretrainConfig, TrainingPlan
-from simclr_tf.errors import UserError
 from simclr_tf.option_groups import Augmentation, Data, Encoder, Optimization
-from simclr_tf.options import OptionGroup, option, split_commas
+from simclr_tf.options import OptionGroup, option, parse_floats
 from simclr_tf.utils.hardware import HardwareInfo
 
 NUM_CLASSES = 10
 SMALL_IMAGE_MAX = 32  # up to this side, in pixels, the recipe is that of CIFAR-10
-
-
-def parse_list(name: str, text: str, convert: Callable[[str], Any], expected: str) -> list[Any]:
-    """Parses a comma-separated option without duplicates; `convert` raises ValueError."""
-    try:
-        values = [convert(item) for item in split_commas(text)]
-    except ValueError:
-        values = []
-    if not values:
-        raise UserError(f"--{name}={text}: expected {expected}, separated by commas, got {text!r}")
-    return list(dict.fromkeys(values))
-
-
-def parse_ints(name: str, text: str, min: int = 1) -> list[int]:
-    """Parses an option such as 1,2,4."""
-
-    def convert(item):
-        if not item.isdecimal() or not min <= int(item) < 2**31:
-            raise ValueError(item)
-        return int(item)
-
-    return parse_list(name, text, convert, f"integers of at least {min}")
-
-
-def parse_floats(name: str, text: str) -> list[float]:
-    """Parses an option such as 1,0.25."""
-
-    def convert(item):
-        value = float(item)
-        if not 0 < value < float("inf"):
-            raise ValueError(item)
-        return value
-
-    return parse_list(name, text, convert, "positive numbers")
-
-
-def parse_choices(name: str, text: str, allowed: tuple[str, ...]) -> list[str]:
-    """Parses an option such as dense,blocks."""
-    expected = f"some of {', '.join(allowed)}"
-    return parse_list(name, text, lambda item: allowed[allowed.index(item)], expected)
 
 
 @dataclasses.dataclass(frozen=True)

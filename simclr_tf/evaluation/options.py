@@ -2,10 +2,17 @@
 
 import dataclasses
 import functools
-import math
 
 from simclr_tf.errors import UserError
-from simclr_tf.options import OptionGroup, absolute_dataset, option, parse_choices, split_commas
+from simclr_tf.options import (
+    OptionGroup,
+    absolute_dataset,
+    option,
+    parse_choices,
+    parse_floats,
+    parse_ints,
+    split_commas,
+)
 from simclr_tf.utils.paths import split_paths
 
 PROTOCOLS = ("knn", "logistic", "linear", "probes")
@@ -203,23 +210,9 @@ class EvalOptions(OptionGroup):
     @property
     def k_values(self) -> tuple[int, ...]:
         """Numbers of neighbors; empty for the default, which depends on the classes."""
-        return () if self.knn_k is None else tuple(_parse_numbers("knn_k", self.knn_k, int))
+        return () if self.knn_k is None else tuple(parse_ints("knn_k", self.knn_k))
 
     @property
     def temperatures(self) -> tuple[float, ...]:
         """Temperatures of the k-NN vote."""
-        return tuple(_parse_numbers("knn_temperature", self.knn_temperature, float))
-
-
-def _parse_numbers(option_name: str, value: str, kind: type) -> list:
-    kind_name = "integers" if kind is int else "numbers"
-    expected = (
-        f"--{option_name}={value}: expected positive {kind_name} separated by commas, got {value!r}"
-    )
-    try:
-        numbers = [kind(part) for part in split_commas(value)]
-    except ValueError:
-        raise UserError(expected) from None
-    if not numbers or not all(0 < number < math.inf for number in numbers):
-        raise UserError(expected)
-    return numbers
+        return tuple(parse_floats("knn_temperature", self.knn_temperature))

@@ -7,7 +7,7 @@ from typing import Any
 
 from simclr_tf.config import PretrainConfig
 from simclr_tf.errors import UserError
-from simclr_tf.options import OptionGroup, option, split_commas
+from simclr_tf.options import OptionGroup, option, parse_ints, split_commas
 
 
 class RelativeValue:
@@ -210,15 +210,7 @@ class StudyOptions(OptionGroup):
         Raises:
             UserError: if there is none, or one is not an integer from 0 to 2^31 - 1.
         """
-        seeds = split_commas(self.seeds)
-        for seed in seeds:
-            if not seed.isdecimal() or int(seed) >= 2**31:
-                raise UserError(
-                    f"--seeds={self.seeds}: expected integers from 0 to 2^31 - 1, got {seed!r}"
-                )
-        if not seeds:
-            raise UserError("--seeds: expected comma-separated integers, such as 0,1,2, got none")
-        return list(dict.fromkeys(map(int, seeds)))
+        return parse_ints("seeds", self.seeds, min=0)
 
     def select_cells(self, study: Study) -> list[Cell]:
         """Returns the cells that `subset` and `cells` select.

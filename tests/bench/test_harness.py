@@ -9,9 +9,8 @@ import tensorflow as tf
 
 from simclr_tf.bench import harness
 from simclr_tf.bench.harness import Benchmark, BenchResult, NotRun, Samples
-from simclr_tf.bench.workload import parse_choices, parse_floats, parse_ints
 from simclr_tf.errors import UserError
-from simclr_tf.options import OptionGroup
+from simclr_tf.options import OptionGroup, parse_choices, parse_floats, parse_ints
 from simclr_tf.utils.hardware import HardwareInfo
 
 
@@ -136,7 +135,7 @@ def test_lists_are_parsed_without_duplicates():
     for parse, wrong in (
         (parse_ints, ("", "1,many", "0", "99999999999999999999")),
         (parse_floats, (",", "1,wide", "0", "inf", "nan")),
-        (lambda name, text: parse_choices(name, text, ("a",)), ("a,c", "")),
+        (lambda name, text: parse_choices(name, text, ("a",), required=True), ("a,c", "")),
     ):
         for text in wrong:
             with pytest.raises(UserError, match=f"--n={text}: expected"):

@@ -49,7 +49,7 @@ def test_fraction_of_peak_uses_the_data_sheet_or_the_option():
     [
         ({"width_multipliers": "1,wide"}, "--width_multipliers=1,wide: expected positive numbers"),
         ({"width_multipliers": "0.01"}, "--width_multiplier=0.01: expected a number of at least"),
-        ({"precisions": "float32,int8"}, "--precisions=float32,int8: expected some of float32"),
+        ({"precisions": "float32,int8"}, "--precisions=float32,int8: expected any of float32"),
         ({"resnet_depth": 19}, "--resnet_depth=19"),
         ({"image_size": 4}, "--image_size=4"),
         ({"peak_tflops": 3.0}, "--peak_tflops=3: expected a single precision"),

@@ -183,7 +183,7 @@ def test_transfer_uses_the_standard_metric_of_each_dataset(run_dir, others):
         (["--protocols=finetune"], "simclr-tf finetune"),
         (["--protocols=kn"], "expected any of knn, logistic, linear, probes, got 'kn'"),
         (["--protocols="], "--protocols: expected any of knn"),
-        (["--knn_k=5,x"], "--knn_k=5,x: expected positive integers"),
+        (["--knn_k=5,x"], "--knn_k=5,x: expected integers from 1 to"),
         (["--knn_k=301"], "--knn_k=301: expected 1 to 300"),
         (["--protocols=logistic,linear", "--save_classifier"], "--save_classifier: expected one"),
         (["--datasets=shapes", "--dataset=shapes"], "exclude each other"),

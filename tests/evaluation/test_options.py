@@ -46,7 +46,7 @@ def test_options_list_the_names_of_metrics_and_transformations():
         ({"protocols": "kn"}, "--protocols=kn: expected any of knn, .*, got 'kn'"),
         ({"baselines": "pcs"}, "did you mean pca"),
         ({"probe_transformations": "blur"}, "--probe_transformations=blur"),
-        ({"knn_k": "5,x"}, "--knn_k=5,x: expected positive integers"),
+        ({"knn_k": "5,x"}, "--knn_k=5,x: expected integers from 1 to"),
         ({"knn_k": ""}, "--knn_k=: expected"),
         ({"knn_temperature": "0"}, "--knn_temperature=0: expected positive numbers"),
         ({"knn_temperature": "nan"}, "--knn_temperature=nan"),
