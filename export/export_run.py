@@ -123,9 +123,11 @@ def _calibration_images(config: PretrainConfig, options: ExportOptions, size: in
     source = open_source(
         data.dataset,
         data.train_split,
-        data_dir=options.data_dir or data.data_dir or None,
-        storage_size=_storage_size(config, size),
-        skip_unreadable=data.skip_unreadable,
+        **data.reading
+        | {
+            "data_dir": options.data_dir or data.data_dir,
+            "storage_size": _storage_size(config, size),
+        },
     )
     count = min(options.calibration_images, source.num_examples)
     indices = np.linspace(0, source.num_examples - 1, count).astype(np.int64)

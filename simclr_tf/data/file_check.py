@@ -96,7 +96,7 @@ def find_copies(root: str, checks: dict[str, FileCheck]) -> dict[str, str]:
         if len(group) > 1:
             first: dict[object, str] = {}
             for file in group:
-                original = first.setdefault(_content_hash(os.path.join(root, file)), file)
+                original = first.setdefault(content_of(os.path.join(root, file)), file)
                 if original != file:
                     copies[file] = original
     return copies
@@ -108,7 +108,8 @@ def forget_checks(root: str) -> None:
         _store_path(root).unlink()
 
 
-def _content_hash(path: str) -> bytes:
+def content_of(path: str) -> bytes:
+    """Returns a hash of all bytes of a file."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()

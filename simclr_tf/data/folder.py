@@ -10,9 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from simclr_tf.data.base import IndexedSource, content_hash, host_constant, split_indices
+from simclr_tf.data.base import (
+    ImageSource,
+    IndexedSource,
+    content_hash,
+    host_constant,
+    split_indices,
+)
 from simclr_tf.data.decoding import decode_rgb, resize_to_square
-from simclr_tf.data.file_check import check_files, find_copies, forget_checks
+from simclr_tf.data.file_check import check_files, content_of, find_copies, forget_checks
 from simclr_tf.data.folder_layout import (
     EXTENSIONS,
     FolderLayout,
@@ -69,8 +75,12 @@ class FolderSource(IndexedSource):
         paths = tf.gather(self._paths, self.indices[positions]).numpy()
         return [os.path.relpath(os.fsdecode(path), self._root) for path in paths]
 
+    def files(self) -> list[str]:
+        """Returns the paths of the images in stored order."""
+        return [os.fsdecode(path) for path in self._paths.numpy()[self.indices]]
+
     def fingerprint(self) -> str:
-        paths = [os.fsdecode(path) for path in self._paths.numpy()[self.indices]]
+        paths = self.files()
         root = os.path.commonpath(paths)
         stats = [(os.path.relpath(path, root), os.stat(path)) for path in paths]
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
@@ -180,6 +190,25 @@ def open_folder(
     class_index = {name: class_names.index(classes[name]) for name in classes}
     numbers = np.array([class_index[folder] for folder in folders])
     return FolderSource(source_name, root, files, storage_size, numbers, class_names, content)
+
+
+def log_shared_images(train: ImageSource | None, test: ImageSource | None) -> None:
+    """Logs how many test images are copies of, or links to, training images in other files."""
+    if not isinstance(train, FolderSource) or not isinstance(test, FolderSource):
+        return
+    files = [
+        dict(zip(source.files(), source.content[source.indices].tolist(), strict=True))
+        for source in (train, test)
+    ]
+    both = set(files[0].values()) & set(files[1].values())
+    train_files, test_files = ([f for f, c in part.items() if c in both] for part in files)
+    contents = {content_of(file) for file in train_files}
+    shared = [f for f in test_files if f not in files[0] and content_of(f) in contents]
+    if shared:
+        logger.warning(
+            f"note: {len(shared):,} of the {pluralize(len(files[1]), 'image')} of {test.name} are "
+            f"also in {train.name}, such as {printable(min(shared))}"
+        )
 
 
 def _shuffled(paths: list[str]) -> list[str]:

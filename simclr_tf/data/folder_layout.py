@@ -38,6 +38,7 @@ _OUTPUT_IMAGES = {"nearest.png", "confusion.png", "sprite.png"}
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("validation", "validate", "valid", "val", "dev", "devel"), "validation"),
+    **dict.fromkeys(("eval", "evaluation"), "validation"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 _SPLIT_FOLDER = re.compile(
@@ -107,18 +108,19 @@ class FolderLayout:
 def read_layout(root: str) -> FolderLayout:
     """Walks a folder, following links to folders once.
 
-    Hidden files, folders of storage systems and outputs of this program are not data.
+    Hidden files, folders of storage systems and outputs of this program are not data. Other images
+    next to an output are data.
     """
     images: list[str] = []
-    ignored, outputs, unreadable, visited = Counter[str](), [], {}, set()
+    ignored, outputs, unreadable, visited = Counter[str](), set(), {}, set()
 
     def on_error(error: OSError) -> None:
         unreadable[os.path.relpath(error.filename, root)] = error.strerror or str(error)
 
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=on_error):
-        real, is_output = os.path.realpath(folder), _is_output(folder, files)
-        if real in visited or (is_output and folder != root):
-            outputs += [os.path.relpath(folder, root)] if is_output else []
+        real, written = os.path.realpath(folder), _written_images(folder, files)
+        if real in visited:
+            ignored["links to folders that are used already"] += 1
             subfolders.clear()
             continue
         visited.add(real)
@@ -128,8 +130,8 @@ def read_layout(root: str) -> FolderLayout:
                 kind = f"{name} folders"
             elif name.startswith("."):
                 kind = "hidden folders"
-            elif is_output and name in _OUTPUT_FOLDERS:
-                outputs.append(name)
+            elif written and name in _OUTPUT_FOLDERS:
+                outputs.add(name if folder == root else os.path.relpath(folder, root))
             else:
                 continue
             subfolders.remove(name)
@@ -137,11 +139,11 @@ def read_layout(root: str) -> FolderLayout:
         subfolders.sort()
         for name in files:
             extension = os.path.splitext(name)[1].lower()
-            if name.startswith(".") or (is_output and name in _OUTPUT_IMAGES):
-                ignored.update(["hidden" if name[0] == "." else "written by this program"])
+            if name.startswith(".") or name in written:
+                ignored["hidden" if name[0] == "." else "written by this program"] += 1
             elif extension in EXTENSIONS:
                 images.append(os.path.relpath(os.path.join(folder, name), root))
-            else:
+            elif not written or folder == root:
                 ignored[printable(extension) or "without extension"] += 1
     if outputs:
         ignored[f"folders of results ({list_names(outputs)})"] = len(outputs)
@@ -160,10 +162,9 @@ def printable(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def _is_output(folder: str, files: list[str]) -> bool:
-    """Returns True for the directory of a run, an export or another result of this program."""
-    if "saved_model.pb" in files:
-        return True
+def _written_images(folder: str, files: list[str]) -> set[str]:
+    """Returns names of images that this program writes to a folder, empty if it holds no output."""
+    written = set(_OUTPUT_IMAGES) if "saved_model.pb" in files else set()
     for name in _OUTPUT_MARKERS.keys() & set(files):
         try:
             with open(os.path.join(folder, name), encoding="utf-8") as file:
@@ -172,8 +173,8 @@ def _is_output(folder: str, files: list[str]) -> bool:
             continue
         document = document[0] if isinstance(document, list) and document else document
         if isinstance(document, dict) and _OUTPUT_MARKERS[name] in document:
-            return True
-    return False
+            written |= {*_OUTPUT_IMAGES, f"{document.get('study')}.png"}
+    return written
 
 
 def _split(images: list[str], ignored: Counter[str], unreadable: dict[str, str]) -> FolderLayout:
@@ -182,7 +183,8 @@ def _split(images: list[str], ignored: Counter[str], unreadable: dict[str, str])
     depth, split_of = _find_split_folders(parts)
     if not split_of:
         splits = {"train": images} if images else {}
-        return FolderLayout(splits, {}, 0, ignored, Counter(), unreadable)
+        depth = _class_depth([parts], 0)
+        return FolderLayout(splits, {}, depth, ignored, Counter(), unreadable)
     found: dict[str, list[str]] = {}
     unused = Counter[str]()
     for path, names in zip(images, parts, strict=True):
@@ -192,10 +194,25 @@ def _split(images: list[str], ignored: Counter[str], unreadable: dict[str, str])
             unused[names[depth] if len(names) > depth + 1 else "no folder"] += 1
     splits = {split: found[split] for split in SPLITS if split in found}
     folders = {split: sorted(f for f, s in split_of.items() if s == split) for split in splits}
-    is_inside_classes = len({names[:depth] for names in parts}) > 1
-    return FolderLayout(
-        splits, folders, 0 if is_inside_classes else depth + 1, ignored, unused, unreadable
-    )
+    if len({names[:depth] for names in parts}) > 1:  # inside class folders
+        class_depth = _class_depth([parts], 0)
+    else:
+        by_split = [[PurePath(path).parts for path in paths] for paths in splits.values()]
+        class_depth = _class_depth(by_split, depth + 1)
+    return FolderLayout(splits, folders, class_depth, ignored, unused, unreadable)
+
+
+def _class_depth(splits: list[list[tuple[str, ...]]], depth: int) -> int:
+    """Returns the depth of the class folders: the first where a split has several folders.
+
+    Folders that contain a whole split, as in `seg_train/seg_train/cat`, are no classes.
+    """
+    while all(
+        len({path[depth] for path in paths}) == 1 and all(len(path) > depth + 2 for path in paths)
+        for paths in splits
+    ):
+        depth += 1
+    return depth
 
 
 def _find_split_folders(paths: list[tuple[str, ...]]) -> tuple[int, dict[str, str]]:

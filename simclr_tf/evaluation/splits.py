@@ -8,6 +8,7 @@ import numpy as np
 
 from simclr_tf.config import PretrainConfig, TrainingPlan
 from simclr_tf.data import ImageSource, open_source
+from simclr_tf.data.folder import log_shared_images
 from simclr_tf.data.label_subset import sample_labeled
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.options import EvalOptions
@@ -82,6 +83,7 @@ class Splits:
             skip_unreadable=options.skip_unreadable or self.skip_unreadable,
             max_pixels=options.max_pixels or self.max_pixels,
             labels="auto" if options.dataset_names else self.labels,
+            duplicates=self.duplicates if dataset == self.dataset else "keep",
         )
 
     def with_data(self, options: Any, *, train_split: str = "", test_split: str = "") -> "Splits":
@@ -93,6 +95,8 @@ class Splits:
         return dataclasses.replace(
             self,
             dataset=options.dataset or self.dataset,
+            labels=default.labels,
+            duplicates=default.duplicates,
             train_split=train_split or default.train_split,
             test_split=test_split or default.test_split,
             data_dir=options.data_dir or self.data_dir,
@@ -115,7 +119,9 @@ class Splits:
 
     def open(self) -> tuple[ImageSource, ImageSource]:
         """Opens both splits."""
-        return self.open_split(self.train_split), self.open_split(self.test_split)
+        train, test = self.open_split(self.train_split), self.open_split(self.test_split)
+        log_shared_images(train, test)
+        return train, test
 
     def open_with_options(self, options: EvalOptions) -> tuple[ImageSource, ImageSource]:
         """Opens both splits, the training split reduced to the label budget of `options`."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from simclr_tf.augment import to_uint8
 from simclr_tf.data import ImageSource
+from simclr_tf.data.folder import log_shared_images
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation.load_encoder import encoder_from_model
 from simclr_tf.evaluation.splits import Splits
@@ -75,6 +76,7 @@ def report_run(
     test = None
     if train is not None and splits.test_split != splits.train_split:
         test = _open(splits, splits.test_split, notes)
+        log_shared_images(train, test)
     model = _load_model(info, notes)
 
     content: dict[str, Any] = dict.fromkeys(

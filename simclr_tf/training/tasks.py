@@ -291,6 +291,10 @@ def supervised_baseline_config(
         "train_split": splits.train_split,
         "eval_split": splits.test_split,
         "data_dir": splits.data_dir,
+        "labels": splits.labels,
+        "skip_unreadable": splits.skip_unreadable,
+        "duplicates": splits.duplicates,
+        "max_pixels": splits.max_pixels,
         "validation_fraction": 0.0,  # it trains on all labels, as the protocols do
     }
     steps = {"train_steps": plan.total_steps}

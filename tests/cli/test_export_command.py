@@ -81,6 +81,15 @@ def test_formats_are_exported_next_to_each_other(run_dir):
     assert {path.name for path in (run_dir / "export").iterdir()} == {"2"}
 
 
+def test_calibration_reads_images_as_the_run_does(run_dir, photos, tmp_path):
+    run = RunDir(shutil.copytree(run_dir, tmp_path / "run"))
+    settings, plan = run.read_config()
+    data = {"dataset": f"folder:{photos}", "train_split": "train", "max_pixels": 9}
+    run.write_config(settings.override({"data": data}), plan)
+    command = ["export", f"--model_dir={run.path}", "--format=tflite_int8"]
+    assert "claims more than 9 pixels" in error_of(*command)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -10,6 +10,7 @@ from PIL import Image
 
 from simclr_tf.data import file_check, load_into_memory, open_source, sequential_batches
 from simclr_tf.errors import UserError
+from simclr_tf.evaluation.splits import Splits
 
 CASES = Path(__file__).parents[2].parent / "shared" / "cases"
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -162,6 +163,27 @@ def test_links_and_copies_are_counted_or_dropped(tmp_path, log):
     remaining = ["cat/1.png", "dog/0.bmp", "dog/1.bmp", "dog/2.png"]
     assert sorted(dropped.image_ids(np.arange(4))) == remaining
     assert "dropped 3 duplicates" in log.text
+
+
+def test_test_images_that_are_also_training_images_are_counted(tmp_path, log):
+    for i, name in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        (tmp_path / name).mkdir(parents=True)
+        _save(tmp_path / name, "1.png", NOISE[i:])
+    (tmp_path / "test/a/copy.png").write_bytes((tmp_path / "train/a/1.png").read_bytes())
+    (tmp_path / "test/b/link.png").symlink_to(tmp_path / "train/b/1.png")
+    # Equal in size, beginning and end.
+    images = np.zeros((2, 64, 64, 3), np.uint8)
+    images[1, 32] = 255
+    _save(tmp_path, "train/a/2.bmp", images[0])
+    _save(tmp_path, "test/a/2.bmp", images[1])
+    folder = f"folder:{tmp_path}"
+    Splits(folder, "train", "test", storage_size=24).open()
+    line = f"note: 2 of the 5 images of {folder} test are also in {folder} train, such as"
+    assert f"{line} {tmp_path}/test/a/copy.png" in log.messages[-1]
+    log.clear()
+    Splits(folder, "train", "train[:50%]", storage_size=24).open()
+    Splits("shapes", "train[:9]", "test[:9]").open()
+    assert "note:" not in log.text
 
 
 def test_image_of_a_gif_is_its_canvas(tmp_path):

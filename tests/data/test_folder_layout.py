@@ -46,6 +46,7 @@ LAYOUTS = [
     (("training", "running", "swimming"), {"train": 6}),
     (("dev",), {"train": 2}),
     (("test",), {"test": 2}),
+    (("train/a", "Eval/a"), {"train": 2, "validation": 2}),
     (("2023/beach", "2024/city"), {"train": 4}),
 ]
 
@@ -71,6 +72,36 @@ def test_first_line_names_folders_of_splits_and_classes(tmp_path, log):
 def test_classes_of_split_folders_within_class_folders(tmp_path):
     _write(tmp_path, *_paths("cat/train", "cat/test", "dog/train", "dog/test"))
     assert _open(tmp_path, "test").class_names == ("cat", "dog")
+
+
+WRAPPED = [
+    ("PetImages/cat", "PetImages/dog"),
+    ("seg_train/seg_train/cat", "seg_train/seg_train/dog", "seg_test/seg_test/cat"),
+    ("set/train/images/cat", "set/train/images/dog", "set/val/images/cat"),
+    ("archive/cat/train", "archive/cat/test", "archive/dog/train"),
+]
+
+
+@pytest.mark.parametrize("folders", WRAPPED)
+def test_folders_that_contain_a_whole_split_are_no_classes(tmp_path, folders):
+    _write(tmp_path, *_paths(*folders))
+    source = _open(tmp_path)
+    assert source.class_names == ("cat", "dog")
+    assert sorted(source.labels()) == [0, 0, 1, 1]
+
+
+def test_folders_within_one_class_folder_are_no_classes_if_it_has_images(tmp_path, log):
+    _write(tmp_path, *_paths("cat/young", "cat/old"), "cat/1.png")
+    assert _open(tmp_path).class_names is None
+    assert "no classes (one subfolder, cat)" in log.text
+
+
+def test_images_behind_a_second_link_are_used_once(tmp_path, log):
+    _write(tmp_path, *_paths("a", "b"))
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    assert _open(tmp_path).num_examples == 4
+    assert "ignored 2 links to folders that are used already" in log.text
 
 
 def test_class_names_that_differ_in_case_or_accents_are_one_class(tmp_path):
@@ -139,6 +170,19 @@ def test_a_run_directory_that_is_the_folder_itself_has_images(tmp_path, log):
     (tmp_path / "config.json").write_text(json.dumps({"simclr_tf": "0.1.0"}))
     assert _open(tmp_path).class_names == ("a", "b")
     assert "(evaluations, tensorboard)" in log.text
+
+
+def test_images_next_to_an_output_are_data(tmp_path, log):
+    _write(tmp_path, *_paths("a", "b", "b/projector", "runs"), "a/nearest.png", "heads.png")
+    (tmp_path / "b" / "embedding.json").write_text(json.dumps({"representation": "h"}))
+    (tmp_path / "a" / "embedding.json").write_text(json.dumps({"representation": "h"}))
+    (tmp_path / "study.json").write_text(json.dumps({"study": "heads", "simclr_tf": "0.1.0"}))
+    (tmp_path / "a" / "features.npy").touch()
+    assert {name.split("/")[0] for name in _open(tmp_path).image_ids(np.arange(6))} == {
+        *("a", "b", "runs")
+    }
+    assert "2 written by this program" in log.text and "folders of results (b)" in log.text
+    assert ".npy" not in log.text
 
 
 def test_config_files_of_other_programs_are_no_marker(tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from simclr_tf.embedding import EmbedOptions
 from simclr_tf.errors import UserError
 from simclr_tf.evaluation import metrics, transformation_probes
 from simclr_tf.evaluation.evaluate import make_protocols
@@ -9,6 +10,7 @@ from simclr_tf.evaluation.knn import KNN
 from simclr_tf.evaluation.linear import Linear
 from simclr_tf.evaluation.logistic import Logistic
 from simclr_tf.evaluation.options import METRICS, TRANSFORMATIONS, EvalOptions, EvalSource
+from simclr_tf.evaluation.splits import Splits
 
 
 def test_make_protocols_passes_every_option():
@@ -78,6 +80,17 @@ def test_comma_of_an_existing_folder_is_part_of_its_name(tmp_path, monkeypatch):
     assert name == f"folder:{tmp_path}/cats,dogs"
     source = EvalSource(model_dir="~/lr=1,k=2,~/b")
     assert source.model_dirs == [f"{tmp_path}/lr=1,k=2", f"{tmp_path}/b"]
+
+
+def test_labels_and_duplicates_of_a_run_do_not_apply_to_other_data():
+    run = Splits("shapes", "train", "test", labels="none", duplicates="drop", max_pixels=9)
+    for options in (EmbedOptions(), EmbedOptions(dataset="shapes")):
+        assert run.with_data(options) == run
+    other = run.with_data(EmbedOptions(dataset="folder:/photos"))
+    assert (other.labels, other.duplicates, other.max_pixels) == ("auto", "keep", 9)
+    other = run.override(EvalOptions(dataset="dtd"), "dtd")
+    assert (other.labels, other.duplicates, other.max_pixels) == ("auto", "keep", 9)
+    assert run.override(EvalOptions(), "shapes").labels == "none"
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,10 @@ def test_supervised_baseline_has_the_runs_encoder_views_and_steps(pretrained):
     settings = supervised_baseline_config(before, plan, fewer)
     assert settings.optimization.train_steps == plan.total_steps
     assert (settings.data.dataset, settings.data.train_split) == ("cifar10", "train[:10%]")
+    # They may have labels that the run does not use.
+    unlabeled = changed(before, data={"labels": "none", "duplicates": "drop", "max_pixels": 9})
+    reading = supervised_baseline_config(unlabeled, plan, splits).data.reading
+    assert reading == before.data.reading
 
 
 @pytest.mark.slow
