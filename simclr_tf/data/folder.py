@@ -23,12 +23,12 @@ from simclr_tf.data.folder_layout import (
     EXTENSIONS,
     FolderLayout,
     list_names,
-    printable,
     read_layout,
 )
 from simclr_tf.errors import UserError
 from simclr_tf.options import FOLDER_PREFIX
 from simclr_tf.utils.files import pluralize
+from simclr_tf.utils.paths import printable
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ def _log_summary(
         folders = layout.split_folders.get(name, [])
         origin = "" if folders in ([], [name]) else f" (folder {list_names(folders)})"
         parts.append(f"{pluralize(len(files), 'image')} in {name}{origin}")
-    line = f"{dataset}: {', '.join(parts)}; {classes}"
+    line = f"{printable(dataset)}: {', '.join(parts)}; {classes}"
     if unreadable:
         first = min(unreadable)
         line += (

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePath
 
 from simclr_tf.utils.files import pluralize
+from simclr_tf.utils.paths import printable
 
 SPLITS = ("train", "validation", "test")
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp")
@@ -155,11 +156,6 @@ def list_names(names: Iterable[str]) -> str:
     names = sorted(names)
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return ", ".join(map(printable, names[:_MAX_NAMES])) + more
-
-
-def printable(name: str) -> str:
-    r"""Returns a name with bytes that are not UTF-8 as escapes: "caf\xe9"."""
-    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _written_images(folder: str, files: list[str]) -> set[str]:

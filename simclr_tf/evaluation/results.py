@@ -22,6 +22,7 @@ from simclr_tf.evaluation.protocols import AffineClassifier
 from simclr_tf.runs.results_file import Record, append_evaluations, format_results
 from simclr_tf.utils.figures import new_figure
 from simclr_tf.utils.files import atomic_path, save_npz, slugify, truncate_filename, write_csv
+from simclr_tf.utils.paths import printable
 
 if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -187,7 +188,7 @@ class ResultWriter:
                         f"note: no confusion matrix is written for {len(class_names):,} classes"
                     )
                 else:
-                    title = f"{name}: {evaluation.dataset}, {evaluation.metric}"
+                    title = f"{name}: {printable(evaluation.dataset)}, {evaluation.metric}"
                     title += f" {evaluation.value:.1%}"
                     write_confusion(path, matrix, class_names, title)
                     image = plot_confusion(matrix, class_names)

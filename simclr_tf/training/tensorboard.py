@@ -13,6 +13,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from simclr_tf.config import to_json
 from simclr_tf.runs.run_dir import RunDir, identity_settings
+from simclr_tf.utils.paths import printable
 
 
 class TensorBoardWriter:
@@ -23,7 +24,7 @@ class TensorBoardWriter:
         _write_session_start(run.tensorboard_dir, step)
         self._writer = tf.summary.create_file_writer(str(run.tensorboard_dir))
         settings = {
-            name.removeprefix("--"): value
+            name.removeprefix("--"): printable(value) if isinstance(value, str) else value
             for name, value in identity_settings(config, plan).items()
             if isinstance(value, bool | int | float | str)
         }

@@ -32,6 +32,7 @@ def check_output_path(
     """
     if has_checkpoints:
         check_checkpoint_path(path, flag)
+    _check_encoding(path, flag)
     expected = f"a {'file' if is_file else 'directory'} that can be created and written to"
     if ":/" in str(path):  # a Path has merged the two slashes
         url = re.sub(":/+", "://", str(path))
@@ -59,12 +60,23 @@ def check_checkpoint_path(path: str | Path, flag: str) -> None:
 
     It would also delete old checkpoints in other directories that match.
     """
+    _check_encoding(path, flag)
     if found := set("*?[\\") & set(str(path)):
         raise UserError(
             f"--{flag}={path}: expected a path without * ? [ \\, which TensorFlow "
             f"takes for patterns, got {' '.join(sorted(found))}. Fix: choose another name, or give "
             "a path relative to the working directory without them"
         )
+
+
+def _check_encoding(path: str | Path, flag: str) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"--{flag}={path}: expected a path in UTF-8, which TensorFlow requires. Fix: choose "
+            "another name"
+        ) from None
 
 
 def _probe(path: Path, is_file: bool) -> None:

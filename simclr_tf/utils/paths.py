@@ -51,6 +51,11 @@ def _exists(name: str) -> bool:
     return bool(path) and "\0" not in path and os.path.exists(path)
 
 
+def printable(name: str) -> str:
+    r"""Returns a name with bytes that are not UTF-8 as escapes: "caf\xe9"."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def shell_join(words: Iterable[object]) -> str:
     """Returns a command whose words are quoted for a shell, names of any bytes included."""
     return " ".join(_shell_quote(str(word)) for word in words)

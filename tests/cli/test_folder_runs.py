@@ -64,6 +64,32 @@ def test_run_within_its_folder_is_resumed_and_used_from_elsewhere(photos, tmp_pa
     assert config["plan"]["num_examples"] == 20
 
 
+@pytest.fixture
+def odd_run(photos, tmp_path, monkeypatch):
+    """A run on a folder whose name, a class and a file are not UTF-8, next to it."""
+    (photos / "b" / "0.png").rename(photos / "b" / os.fsdecode(b"\xff.png"))
+    odd = photos.rename(tmp_path / os.fsdecode(b"\xe9t\xe9"))
+    monkeypatch.chdir(tmp_path)
+    assert r"\xe9t\xe9: 20 images" in output_of(
+        "pretrain", *FLAGS, f"--dataset=folder:{odd}", "--model_dir=run"
+    )
+    return tmp_path / "run"
+
+
+def test_folder_whose_name_is_not_utf8_is_evaluated(odd_run):
+    output_of("evaluate", "--model_dir=run", "--protocols=knn", "--knn_k=3")
+    assert list(odd_run.rglob("confusion.png"))
+    assert "knn" in output_of("show", "run")
+
+
+@pytest.mark.slow
+def test_report_and_embedding_of_names_that_are_not_utf8(odd_run):
+    output_of("report", "--model_dir=run")
+    assert "udcff.png" in (odd_run / "report.html").read_text(encoding="utf-8")
+    output_of("embed", "--model_dir=run", "--output=out", "--format=npy,projector,parquet")
+    assert "udcff.png" in (odd_run.parent / "out" / "ids.csv").read_text(encoding="utf-8")
+
+
 def test_labels_none_trains_without_a_linear_head(photos):
     output = output_of(
         *("pretrain", *FLAGS, "--model_dir=runs/a", "--dataset=folder:.", "--labels=none")

@@ -1,5 +1,6 @@
 """Paths of commands: the home directory, commas, and quotes in printed commands."""
 
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_names_that_tensorflow_cannot_read_are_refused(home, odd_run, command, f
     if flag == "--output" and command[0] == "export":
         given = [f"{flag}=~/[new]"]
     assert f"{flag}={home}/[" in error_of(*command, *given)
+
+
+def test_names_of_runs_that_are_not_utf8_are_refused(home, odd_run):
+    name = os.fsdecode(b"caf\xe9")
+    shutil.copytree(odd_run, home / name)
+    for command in (
+        ["pretrain", *TINY, f"--model_dir=~/{name}"],
+        ["evaluate", f"--model_dir=~/{name}"],
+        ["finetune", f"--checkpoint=~/{name}", "--model_dir=~/f"],
+        ["embed", f"--model_dir=~/{NAME}", f"--output=~/{name}"],
+    ):
+        assert "expected a path in UTF-8" in error_of(*command)
 
 
 def test_report_compares_runs_with_commas(home, odd_run):
