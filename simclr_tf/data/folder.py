@@ -49,7 +49,7 @@ class FolderSource(IndexedSource):
         class_names: tuple[str, ...] | None = None,
         content: Sequence[int] = (),
     ):
-        self.name = name
+        self.name = printable(name)
         self.class_names = class_names
         self.image_shape = (storage_size, storage_size, 3)
         self._root = root

@@ -40,7 +40,7 @@ from simclr_tf.runs.load import load_model
 from simclr_tf.runs.results_file import Record
 from simclr_tf.runs.run_dir import RunDir
 from simclr_tf.utils.files import check_output_path
-from simclr_tf.utils.paths import user_path
+from simclr_tf.utils.paths import printable, user_path
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ def _prepare_evaluation(
 
     def run() -> Iterator[tuple[Evaluation, tuple[str, ...]]]:
         counts = f"{train.num_examples} + {test.num_examples}"
-        logger.info(f"evaluating on {counts} images of {context.dataset}")
+        logger.info(f"evaluating on {counts} images of {printable(context.dataset)}")
         for result in results:
             yield result, tuple(train.class_names or ())
         for name, factory in encoders.items() if transformations else ():

@@ -165,9 +165,9 @@ class ResultWriter:
         if evaluation.warning not in ("", *self._warnings):  # baselines have the same
             logger.warning(f"note: {evaluation.warning}")
             self._warnings.add(evaluation.warning)
-        name = _display_name(record)
+        name, dataset = _display_name(record), printable(evaluation.dataset)
         logger.info(
-            f"{name}: {evaluation.metric} {evaluation.value:.4f} on {evaluation.dataset} "
+            f"{name}: {evaluation.metric} {evaluation.value:.4f} on {dataset} "
             f"{evaluation.test_split} ({evaluation.seconds:.1f} s)"
         )
         # One writer, because each creates a file.
@@ -188,7 +188,7 @@ class ResultWriter:
                         f"note: no confusion matrix is written for {len(class_names):,} classes"
                     )
                 else:
-                    title = f"{name}: {printable(evaluation.dataset)}, {evaluation.metric}"
+                    title = f"{name}: {dataset}, {evaluation.metric}"
                     title += f" {evaluation.value:.1%}"
                     write_confusion(path, matrix, class_names, title)
                     image = plot_confusion(matrix, class_names)

@@ -8,6 +8,7 @@ from typing import Any
 
 from simclr_tf.errors import UserError
 from simclr_tf.utils.files import atomic_write, directory_lock
+from simclr_tf.utils.paths import printable
 from simclr_tf.utils.tables import format_table
 
 Record = Mapping[str, Any]
@@ -112,8 +113,9 @@ def _build_table(records: Sequence[Record]) -> ResultTable:
     last = records[-1]
     num_train = max(record["num_train"] for record in records)
     title = (
-        f"{last['dataset']}, step {last['step']}: {num_train:,} images of {last['train_split']} "
-        f"for training, {last['num_test']:,} of {last['test_split']} for testing"
+        f"{printable(last['dataset'])}, step {last['step']}: {num_train:,} images of "
+        f"{last['train_split']} for training, {last['num_test']:,} of {last['test_split']} for "
+        "testing"
     )
     return ResultTable(last["dataset"], last["step"], title, rows)
 

@@ -76,8 +76,9 @@ def odd_run(photos, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
-def test_folder_whose_name_is_not_utf8_is_evaluated(odd_run):
+def test_folder_whose_name_is_not_utf8_is_evaluated(odd_run, caplog):
     output_of("evaluate", "--model_dir=run", "--protocols=knn", "--knn_k=3")
+    caplog.text.encode()  # raises UnicodeEncodeError unless every line can be written anywhere
     assert list(odd_run.rglob("confusion.png"))
     assert "knn" in output_of("show", "run")
 
