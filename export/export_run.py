@@ -50,7 +50,7 @@ def export_run(model_dir: str | Path, options: ExportOptions | None = None) -> P
         check_output_path(run.export_dir, "model_dir")
     model = load_model(model_dir, options.step)
     step = int(model.step)
-    size = options.image_size or config.augmentation.image_size
+    size = options.image_size or config.augmentation.evaluation_size
     head_arguments, card_arguments = _head_arguments(model, run, step, is_saved_model)
     card = _make_model_card(run, model, options, step, size, card_arguments)
     output = Path(options.output or run.export_dir / options.file_name(step))
@@ -112,7 +112,7 @@ def prune_old_exports(export_dir: Path, step: int, max_to_keep: int) -> None:
 
 def _storage_size(config: PretrainConfig, image_size: int) -> int:
     """Returns the side at which evaluation stores images that the encoder takes at `image_size`."""
-    if image_size == config.augmentation.image_size:
+    if image_size == config.augmentation.evaluation_size:
         return config.data.storage_size
     return round(1.5 * image_size)
 

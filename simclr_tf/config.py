@@ -150,7 +150,7 @@ class PretrainConfig:
         stem = self.encoder.stem
         if stem == "auto" and self.encoder.encoder == "resnet":
             stem = "cifar" if size <= 32 else "imagenet"
-        storage_size = self.data.storage_size or round(1.5 * size)
+        storage_size = self.data.storage_size or round(1.5 * max(self.augmentation.all_sizes))
         return self.override({"data": {"storage_size": storage_size}, "encoder": {"stem": stem}})
 
     @property
@@ -225,6 +225,11 @@ class FinetuneConfig(PretrainConfig):
                 "--views_per_image=2 with it, because only the second view is transformed, got "
                 f"{self.finetuning.views_per_image}. Fix: set --views_per_image=2"
             )
+        if self.augmentation.flip == "alternating" and self.finetuning.views_per_image != 2:
+            raise UserError(
+                "--flip=alternating: expected --views_per_image=2 with it, because it flips one of "
+                "two views"
+            )
         after = self.finetuning.fine_tune_after_block
         if self.encoder.encoder != "resnet" and 0 <= after < 4:
             raise UserError(
@@ -257,6 +262,17 @@ class DistillConfig(PretrainConfig):
                 f"--transformations={self.augmentation.transformations}: not available in "
                 "distillation, which uses one view per image. Fix: omit it"
             )
+        if self.augmentation.flip == "alternating":
+            raise UserError(
+                "--flip=alternating: not available in distillation, which uses one view per "
+                "image. Fix: omit it"
+            )
+        if len(self.augmentation.all_sizes) > 1:
+            name = "view_size_schedule" if self.augmentation.view_sizes else "eval_image_size"
+            raise UserError(
+                f"--{name}={getattr(self.augmentation, name)}: expected the image size of the "
+                "teacher throughout. Fix: omit it"
+            )
 
 
 CONFIGS = {config.task: config for config in (PretrainConfig, FinetuneConfig, DistillConfig)}
@@ -279,6 +295,10 @@ class TrainingPlan:
     class_names: tuple[str, ...] = ()  # of the classifier's logits
     # Labeled images that distillation uses.
     num_labels: int = dataclasses.field(default=0, metadata=ADDED_IN_LATER_VERSION)
+    # Steps at which the sizes of `Augmentation.view_sizes` end.
+    view_size_steps: tuple[int, ...] = dataclasses.field(
+        default=(), metadata=ADDED_IN_LATER_VERSION
+    )
 
     @property
     def is_imported(self) -> bool:

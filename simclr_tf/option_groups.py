@@ -6,13 +6,15 @@ and defaults.
 """
 
 import dataclasses
-from typing import Any
+import itertools
+import re
+from typing import Any, Self
 
 from simclr_tf.errors import UserError
-from simclr_tf.options import OptionGroup, option, option_fields
+from simclr_tf.options import OptionGroup, option, option_fields, split_commas
 
 ADDED_IN_LATER_VERSION = {"added_in_later_version": True}
-MAX_IMAGE_SIZE = 2**14
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 2**14
 MAX_EPOCHS = 1e6
 MAX_PIXELS = 178_956_970  # Pillow's: a file of a few kilobytes can claim gigabytes
 
@@ -36,8 +38,8 @@ class Data(OptionGroup):
     eval_split: str = option("validation", "Labeled test split of evaluations, and of probes.")
     storage_size: int = option(
         0,
-        "Side in pixels to which images of varying size are resized when read; 0: 1.5 × "
-        "image_size.",
+        "Side in pixels to which images of varying size are resized when read; 0: 1.5 × the "
+        "largest of image_size, eval_image_size and the sizes of view_size_schedule.",
         min=0,
         max=MAX_IMAGE_SIZE,
     )
@@ -98,11 +100,36 @@ class Augmentation(OptionGroup):
     ('crop', 'color')
     """
 
-    image_size: int = option(224, "Side of the views in pixels.", min=8, max=MAX_IMAGE_SIZE)
+    image_size: int = option(
+        224, "Side of the views in pixels.", min=MIN_IMAGE_SIZE, max=MAX_IMAGE_SIZE
+    )
+    eval_image_size: int = option(
+        0,
+        "Side in pixels of the images in evaluations, probes and exports; 0: image_size.",
+        min=0,
+        max=MAX_IMAGE_SIZE,
+        added_in_later_version=True,
+    )
+    view_size_schedule: str = option(
+        "",
+        "Sides of the views over the run, each until a fraction of its steps (below 1) or a step, "
+        "the last one image_size: 16:0.4,24:0.8,32. Default: always image_size.",
+        added_in_later_version=True,
+    )
     color_jitter_strength: float = option(
         1.0, "Strength of color jitter: 1 for ImageNet, 0.5 for CIFAR-10, 0 disables it.", min=0
     )
-    use_blur: bool = option(True, "Blur half of the views; disable it for CIFAR-10.")
+    color_jitter_probability: float = option(
+        0.8,
+        "Fraction of the views with color jitter.",
+        min=0,
+        max=1,
+        added_in_later_version=True,
+    )
+    use_blur: bool = option(True, "Blur a part of the views; disable it for CIFAR-10.")
+    blur_probability: float = option(
+        0.5, "Fraction of the views that use_blur blurs.", min=0, max=1, added_in_later_version=True
+    )
     brightness: str = option(
         "v2", "Brightness jitter: v2 multiplies, v1 adds.", choices=("v1", "v2")
     )
@@ -113,7 +140,28 @@ class Augmentation(OptionGroup):
         1.0, "Maximum area of a crop as a fraction of the image.", exclusive_min=0, max=1
     )
     use_flip: bool = option(True, "Flip half of the views horizontally.")
-    use_grayscale: bool = option(True, "Convert a fifth of the views to grayscale.")
+    flip: str = option(
+        "random",
+        "Which half use_flip flips: random: each view with probability 0.5; alternating: one of "
+        "the two views of every image.",
+        choices=("random", "alternating"),
+        added_in_later_version=True,
+    )
+    use_grayscale: bool = option(True, "Convert a part of the views to grayscale.")
+    grayscale_probability: float = option(
+        0.2,
+        "Fraction of the views that use_grayscale converts.",
+        min=0,
+        max=1,
+        added_in_later_version=True,
+    )
+    solarize_probability: float = option(
+        0.0,
+        "Fraction of the views whose values above 0.5 are inverted, as in BYOL.",
+        min=0,
+        max=1,
+        added_in_later_version=True,
+    )
     policy: str = option(
         "simclr",
         "simclr: that of the paper; randaugment: crop, flip and RandAugment of KerasCV.",
@@ -128,12 +176,45 @@ class Augmentation(OptionGroup):
     )
 
     @property
+    def evaluation_size(self) -> int:
+        """The side in pixels of the images in evaluations."""
+        return self.eval_image_size or self.image_size
+
+    @property
+    def view_sizes(self) -> tuple[tuple[int, float], ...]:
+        """The sizes of `view_size_schedule` before the last, and where each ends."""
+        entries = [entry.split(":") for entry in split_commas(self.view_size_schedule)[:-1]]
+        return tuple((int(size), float(end)) for size, end in entries)
+
+    @property
+    def all_sizes(self) -> dict[int, str]:
+        """The sizes of training and evaluation, each with the option that sets it."""
+        return {
+            self.evaluation_size: f"--eval_image_size={self.eval_image_size}",
+            **{
+                size: f"--view_size_schedule={self.view_size_schedule}"
+                for size, _ in self.view_sizes
+            },
+            self.image_size: f"--image_size={self.image_size}",
+        }
+
+    def at_size(self, size: int) -> Self:
+        """Returns the augmentation at one size, without a schedule."""
+        return dataclasses.replace(self, image_size=size, eval_image_size=0, view_size_schedule="")
+
+    @property
     def transformation_names(self) -> tuple[str, ...]:
         """The transformations in `transformations`."""
         return tuple(name.strip() for name in self.transformations.split(",") if name.strip())
 
     def __post_init__(self):
         super().__post_init__()
+        if 0 < self.eval_image_size < MIN_IMAGE_SIZE:
+            raise UserError(
+                f"--eval_image_size={self.eval_image_size}: expected an integer of at least "
+                f"{MIN_IMAGE_SIZE}, or 0"
+            )
+        self._check_view_sizes()
         names = self.transformation_names
         for name in names:
             if name not in TRANSFORMATIONS or names.count(name) > 1:
@@ -146,11 +227,47 @@ class Augmentation(OptionGroup):
                 f"--policy={self.policy}: expected simclr with --transformations, which replaces "
                 "the policy. Fix: omit --policy"
             )
+        if self.solarize_probability and (names or self.policy != "simclr"):
+            raise UserError(
+                f"--solarize_probability={self.solarize_probability:g}: expected --policy=simclr "
+                "with it. Fix: omit --policy and --transformations"
+            )
+        if self.flip == "alternating" and (names or not self.use_flip):
+            other = "--use_flip=False" if not self.use_flip else "--transformations"
+            raise UserError(f"--flip=alternating: expected no {other} with it. Fix: omit {other}")
         if self.crop_min_area > self.crop_max_area:
             raise UserError(
                 f"--crop_min_area={self.crop_min_area:g}: expected at most "
                 f"--crop_max_area={self.crop_max_area:g}. Fix: change one of them"
             )
+
+    def _check_view_sizes(self) -> None:
+        def check(is_expected: bool, expected: str) -> None:
+            if not is_expected:
+                raise UserError(f"--view_size_schedule={self.view_size_schedule}: {expected}")
+
+        *entries, last = split_commas(self.view_size_schedule) or [str(self.image_size)]
+        for entry in entries:
+            check(
+                bool(re.fullmatch(r"\d+:(\d+|0?\.\d+)", entry)),
+                "expected SIZE:END,…,SIZE, where END is a fraction of the run below 1 or a step, "
+                f"such as 16:0.4,{self.image_size}, got {entry!r}",
+            )
+        check(
+            last == str(self.image_size),
+            f"expected --image_size={self.image_size} as the last size, got {last!r}. Fix: set "
+            "--image_size to the last size",
+        )
+        for size, _ in self.view_sizes:
+            check(
+                MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE,
+                f"expected sizes of {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, got {size}",
+            )
+        ends = [0, *(end for _, end in self.view_sizes)]
+        check(
+            all(a < b for a, b in itertools.pairwise(ends)),
+            f"expected ends above 0 that ascend, got {', '.join(f'{end:g}' for end in ends[1:])}",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,6 +370,13 @@ class ProjectionHead(OptionGroup):
     )
     num_proj_layers: int = option(3, "Layers of a nonlinear projection head.", min=1, max=4)
     proj_out_dim: int = option(128, "Dimension of the projections.", min=1, max=2**16)
+    proj_hidden_dim: int = option(
+        0,
+        "Width of the hidden layers; 0: that of the encoder's features.",
+        min=0,
+        max=2**16,
+        added_in_later_version=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,8 +69,12 @@ CROP_AND_FLIP: dict[str, Any] = {
     "color_jitter_strength": 0.0,
     "use_blur": False,
     "use_grayscale": False,
+    "flip": "random",
+    "solarize_probability": 0.0,
     "policy": "simclr",
     "transformations": "",
+    "eval_image_size": 0,
+    "view_size_schedule": "",
 }
 # Options of how an architecture is trained, not of the architecture.
 _FREE_ARCHITECTURE_OPTIONS = ("global_bn", "batch_norm_decay", "preset_weights")
@@ -114,7 +118,10 @@ def _option_sets(
             defaults: dict[str, Any] = dict.fromkeys(f.name for f in option_fields(group))
             defaults |= CROP_AND_FLIP if name == "augmentation" else {}
             title = f"{OptionSet.of(group).heading} (default: that of {source})"
-            sets.append(OptionSet(title, group, defaults))
+            help = {
+                "image_size": f"Side of the views in pixels. Default: eval_image_size of {source}."
+            }
+            sets.append(OptionSet(title, group, defaults, help))
         elif group not in (ProjectionHead, ContrastiveLoss):
             sets.append(OptionSet.of(group))
     return (*sets, OptionSet.of(Distribution))
@@ -231,9 +238,12 @@ def _inherit_groups(
             validation_fraction=0.0,
         )
     bases["data"] = dataclasses.replace(bases["data"], labels="auto")  # which it may now need
-    bases["augmentation"] = dataclasses.replace(bases["augmentation"], **CROP_AND_FLIP)
-    size = options.get("image_size")
-    if size and size != source.augmentation.image_size:  # resolved again for the new size
+    before = source.augmentation
+    bases["augmentation"] = dataclasses.replace(
+        before, **CROP_AND_FLIP, image_size=before.evaluation_size
+    )
+    augmentation = make_group(Augmentation, options, bases["augmentation"])
+    if max(augmentation.all_sizes) != max(before.all_sizes):  # resolved again for the new size
         bases["data"] = dataclasses.replace(bases["data"], storage_size=0)
     return _groups(names, options, **bases)
 

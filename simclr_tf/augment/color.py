@@ -46,17 +46,21 @@ class JitterParams(NamedTuple):
 
 
 def sample_jitter(
-    seed: tf.Tensor, offset: int | tf.Tensor, n: int, strength: float = 1.0
+    seed: tf.Tensor,
+    offset: int | tf.Tensor,
+    n: int,
+    strength: float = 1.0,
+    probability: float = 0.8,
 ) -> JitterParams:
     """Draws the jitter of `n` images [v1 App. A]; strength ≥ 0, at 0 it has no effect.
 
-    An image is jittered with probability 0.8, in a random order per image.
+    An image is jittered with that probability, in a random order per image.
     """
     draws = stateless_uniform(seed, 2, offset, n, 9)
     spread = 0.8 * strength
     permutation = tf.argsort(tf.argsort(draws[:, 1:5], axis=1), axis=1)  # ranks of the draws
     return JitterParams(
-        order=tf.where(draws[:, :1] < 0.8, permutation, -1),
+        order=tf.where(draws[:, :1] < probability, permutation, -1),
         factors=rescale(draws[:, 5:8], max(0.0, 1.0 - spread), 1.0 + spread),
         brightness_delta=rescale(draws[:, 5], -spread, spread),
         hue_delta=rescale(draws[:, 8], -0.2 * strength, 0.2 * strength),

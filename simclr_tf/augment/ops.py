@@ -64,6 +64,11 @@ def convolve_axis(padded: tf.Tensor, kernel: tf.Tensor, axis: int) -> tf.Tensor:
     return blurred
 
 
+def solarize(images: tf.Tensor) -> tf.Tensor:
+    """Inverts the values of images in [0, 1] from 0.5 on, of any shape (arXiv 2006.07733)."""
+    return tf.where(images < 0.5, images, 1.0 - images)
+
+
 def rotate90(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
     """Rotates each image [S, S, C] counterclockwise by its number (int [N]) of quarter turns."""
     turns = turns[:, tf.newaxis, tf.newaxis, tf.newaxis] % 4

@@ -15,7 +15,13 @@ import tensorflow as tf
 
 from simclr_tf.augment import color
 from simclr_tf.augment.crop import cubic_taps
-from simclr_tf.augment.ops import convolve_axis, gaussian_kernel, kernel_size_for, reflect_pad
+from simclr_tf.augment.ops import (
+    convolve_axis,
+    gaussian_kernel,
+    kernel_size_for,
+    reflect_pad,
+    solarize,
+)
 
 Planes = list[tf.Tensor]
 
@@ -29,6 +35,7 @@ class ViewParams(NamedTuple):
     gray: tf.Tensor  # bool [N]
     blurred: tf.Tensor  # bool [N]
     sigma: tf.Tensor  # float32 [N], of the blur, in pixels
+    solarized: tf.Tensor  # bool [N]
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class PerImagePolicy:
     brightness: str
     flip: bool
     grayscale: bool
+    solarize: bool = False
 
     def transform_images(self, images: tf.Tensor, params: ViewParams) -> tf.Tensor:
         """Returns the views of uint8 or float images [N, H, W, 3]: float32 [N, S, S, 3]."""
@@ -65,6 +73,8 @@ class PerImagePolicy:
         if self.use_blur:
             size = kernel_size_for(self.image_size)
             planes = _gaussian_blur(planes, params.blurred, params.sigma, size)
+        if self.solarize:
+            planes = [tf.where(params.solarized[0], solarize(p), p) for p in planes]
         return [tf.clip_by_value(plane, 0.0, 1.0) for plane in planes]
 
 

@@ -11,34 +11,37 @@ from simclr_tf.augment import color, ops
 from simclr_tf.augment.crop import crop_and_resize, sample_crop_boxes
 from simclr_tf.augment.eval_transform import eval_transform
 from simclr_tf.augment.per_image import PerImagePolicy, ViewParams
-from simclr_tf.augment.rng import rescale, stateless_uniform
+from simclr_tf.augment.rng import rescale, shared_view_seed, stateless_uniform, view_of_seed
 
 # Each random draw of the policy has its own stream; crop uses 0 and color jitter 2.
-_FLIP, _GRAYSCALE, _BLUR = 1, 3, 4
+_FLIP, _GRAYSCALE, _BLUR, _SOLARIZE = 1, 3, 4, 5
 
 
 class SimCLRAugment:
     """Makes one random view of every image of a batch.
 
     In the paper's order: random resized crop; flip (p 0.5); color jitter (p 0.8); grayscale
-    (p 0.2); Gaussian blur (p 0.5, sigma uniform in [0.1, 2.0] px per image). Image i of a call
-    depends on (seed, offset + i) alone, so a step can be replayed on any number of replicas. It
-    compiles under XLA.
+    (p 0.2); Gaussian blur (p 0.5, sigma uniform in [0.1, 2.0] px per image); and, if asked for,
+    BYOL's solarization. Image i of a call depends on (seed, offset + i) alone, so a step can be
+    replayed on any number of replicas. It compiles under XLA.
 
     Args:
         image_size: side of the views, in pixels.
         color_jitter_strength: s ≥ 0: 1 for ImageNet, 0.5 for CIFAR-10; 0 disables color jitter
             (not grayscale).
-        use_blur: whether half of the views are blurred; off for CIFAR-10.
+        use_blur: whether a part of the views is blurred; off for CIFAR-10.
         brightness: "v2" (multiplicative) or "v1" (additive).
         crop_area: limits of the crop's fraction of the image area, 0 < low ≤ high ≤ 1.
-        flip: whether half of the views are mirrored.
-        grayscale: whether a fifth of the views lose their color. Without it and blur, at strength
+        flip: whether half of the views are mirrored: each with p 0.5 (True), or exactly one of
+            the two views of every image ("alternating").
+        grayscale: whether a part of the views loses its color. Without it and blur, at strength
             0, the policy is the crop and flip of linear evaluation and fine-tuning.
         vectorized: whether every operation runs on the whole batch, which suits accelerators, or
             images are transformed one by one, each by its own operations only, which suits CPUs.
             The views are equal up to rounding. None: vectorized if TensorFlow has an accelerator
             or functions run eagerly (a loop would then take minutes).
+        jitter_probability, grayscale_probability, blur_probability, solarize_probability: in
+            [0, 1], the expected fraction of the views that each operation changes.
 
     Raises:
         ValueError: if an argument lies outside its range.
@@ -59,9 +62,13 @@ class SimCLRAugment:
         use_blur: bool = True,
         brightness: str = "v2",
         crop_area: tuple[float, float] = (0.08, 1.0),
-        flip: bool = True,
+        flip: bool | str = True,
         grayscale: bool = True,
         vectorized: bool | None = None,
+        jitter_probability: float = 0.8,
+        grayscale_probability: float = 0.2,
+        blur_probability: float = 0.5,
+        solarize_probability: float = 0.0,
     ):
         if image_size < 1:
             raise ValueError(f"image_size must be positive, not {image_size}")
@@ -71,6 +78,17 @@ class SimCLRAugment:
             raise ValueError(f"brightness must be 'v1' or 'v2', not {brightness!r}")
         if not 0 < crop_area[0] <= crop_area[1] <= 1:
             raise ValueError(f"crop_area must be 0 < low ≤ high ≤ 1, not {crop_area}")
+        if flip not in (True, False, "alternating"):
+            raise ValueError(f"flip must be True, False or 'alternating', not {flip!r}")
+        self.probabilities = {
+            "jitter": jitter_probability,
+            "grayscale": grayscale_probability,
+            "blur": blur_probability,
+            "solarize": solarize_probability,
+        }
+        for name, probability in self.probabilities.items():
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{name}_probability must be in [0, 1], not {probability}")
         self.image_size = image_size
         self.color_jitter_strength = color_jitter_strength
         self.use_blur = use_blur
@@ -82,7 +100,13 @@ class SimCLRAugment:
         # Compiled here, so that every caller gets the several times faster version.
         self._batched_fn = tf.function(self._transform_batch, jit_compile=True, autograph=False)
         per_image = PerImagePolicy(
-            image_size, color_jitter_strength, use_blur, brightness, flip, grayscale
+            image_size,
+            color_jitter_strength,
+            use_blur,
+            brightness,
+            bool(flip),
+            grayscale,
+            solarize_probability > 0,
         )
         self._per_image_fn = tf.function(
             per_image.transform_images, jit_compile=True, autograph=False
@@ -117,15 +141,27 @@ class SimCLRAugment:
     def _sample_params(self, images, seed, offset, aspect):
         _, height, width, _ = images.shape
         n = images.shape[0] or tf.shape(images)[0]
-        gray = stateless_uniform(seed, _GRAYSCALE, offset, n, 1)[:, 0] < 0.2
+        chance = self.probabilities
         blurred, sigma = tf.unstack(stateless_uniform(seed, _BLUR, offset, n, 2), axis=1)
+        alternating = self.flip == "alternating"
+        flip_seed = shared_view_seed(seed) if alternating else seed
+        flipped = stateless_uniform(flip_seed, _FLIP, offset, n, 1)[:, 0] < 0.5
+        if alternating:
+            flipped = tf.not_equal(flipped, view_of_seed(seed) == 1)
+
+        def draw(stream, name):
+            return stateless_uniform(seed, stream, offset, n, 1)[:, 0] < chance[name]
+
         return ViewParams(
             boxes=sample_crop_boxes(seed, offset, n, height, width, self.crop_area, aspect=aspect),
-            flipped=stateless_uniform(seed, _FLIP, offset, n, 1)[:, 0] < 0.5,
-            jitter=color.sample_jitter(seed, offset, n, self.color_jitter_strength),
-            gray=gray,
-            blurred=blurred < 0.5,
+            flipped=flipped,
+            jitter=color.sample_jitter(
+                seed, offset, n, self.color_jitter_strength, chance["jitter"]
+            ),
+            gray=draw(_GRAYSCALE, "grayscale"),
+            blurred=blurred < chance["blur"],
             sigma=rescale(sigma, 0.1, 2.0),
+            solarized=draw(_SOLARIZE, "solarize"),
         )
 
     def _transform_batch(self, images: tf.Tensor, params: ViewParams) -> tf.Tensor:
@@ -142,6 +178,9 @@ class SimCLRAugment:
             blurry = ops.gaussian_blur(views, params.sigma, size)
             is_blurred = params.blurred[:, tf.newaxis, tf.newaxis, tf.newaxis]
             views = tf.where(is_blurred, blurry, views)
+        if self.probabilities["solarize"] > 0:
+            is_solarized = params.solarized[:, tf.newaxis, tf.newaxis, tf.newaxis]
+            views = tf.where(is_solarized, ops.solarize(views), views)
         return tf.clip_by_value(views, 0.0, 1.0)
 
     def _split_across_cores(self, images: tf.Tensor, params: ViewParams) -> tf.Tensor:
@@ -171,9 +210,11 @@ class SimCLRAugmentation(keras.layers.Layer):
     of `map` and map sequentially for a reproducible order.
 
     Args:
-        image_size: side S of the views, in pixels; this and the arguments up to `grayscale` are
-            those of `SimCLRAugment`.
+        image_size: side S of the views, in pixels; this, the arguments up to `grayscale` and the
+            probabilities are those of `SimCLRAugment`.
         seed: seed of all views, an int32.
+        jitter_probability, grayscale_probability, blur_probability, solarize_probability: in
+            [0, 1].
         **kwargs: of `keras.layers.Layer`.
 
     Call arguments:
@@ -199,9 +240,13 @@ class SimCLRAugmentation(keras.layers.Layer):
         use_blur: bool = True,
         brightness: str = "v2",
         crop_area: tuple[float, float] = (0.08, 1.0),
-        flip: bool = True,
+        flip: bool | str = True,
         grayscale: bool = True,
         seed: int = 0,
+        jitter_probability: float = 0.8,
+        grayscale_probability: float = 0.2,
+        blur_probability: float = 0.5,
+        solarize_probability: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
@@ -213,6 +258,10 @@ class SimCLRAugmentation(keras.layers.Layer):
             "crop_area": tuple(crop_area),
             "flip": flip,
             "grayscale": grayscale,
+            "jitter_probability": jitter_probability,
+            "grayscale_probability": grayscale_probability,
+            "blur_probability": blur_probability,
+            "solarize_probability": solarize_probability,
         }
         self.seed = seed
         self._augment = SimCLRAugment(**self._arguments)

@@ -43,6 +43,8 @@ class NamedTransforms:
         crop_area: limits of the fraction of the image area of the shared crop and `crop`.
         flip: whether `crop` flips.
         grayscale: whether `color` includes grayscale.
+        jitter_probability, grayscale_probability, blur_probability: in [0, 1], of the operations
+            of `color` and `blur`.
 
     Raises:
         ValueError: a name is unknown or given twice.
@@ -64,6 +66,9 @@ class NamedTransforms:
         crop_area: tuple[float, float] = (0.08, 1.0),
         flip: bool = True,
         grayscale: bool = True,
+        jitter_probability: float = 0.8,
+        grayscale_probability: float = 0.2,
+        blur_probability: float = 0.5,
     ):
         self.image_size = image_size
         self.names = tuple(names)
@@ -72,6 +77,9 @@ class NamedTransforms:
         self.crop_area = (float(crop_area[0]), float(crop_area[1]))
         self.flip = flip
         self.grayscale = grayscale
+        self.jitter_probability = jitter_probability
+        self.grayscale_probability = grayscale_probability
+        self.blur_probability = blur_probability
         registry: dict[str, _Transformation] = {
             "crop": self._crop,
             "cutout": self._cutout,
@@ -118,10 +126,10 @@ class NamedTransforms:
     def _color(self, images, seed, offset):
         if self.color_jitter_strength > 0:
             n, strength = images.shape[0], self.color_jitter_strength
-            jitter = color.sample_jitter(seed, offset, n, strength)
+            jitter = color.sample_jitter(seed, offset, n, strength, self.jitter_probability)
             images = color.apply_jitter(images, jitter, self.brightness)
         if self.grayscale:
-            gray = _bernoulli(seed, _GRAYSCALE, offset, images, 0.2)
+            gray = _bernoulli(seed, _GRAYSCALE, offset, images, self.grayscale_probability)
             images = color.to_grayscale(images, gray)
         return tf.clip_by_value(images, 0.0, 1.0)
 
@@ -130,7 +138,8 @@ class NamedTransforms:
         chance, sigma = tf.unstack(draws, axis=1)
         size = max(3, ops.kernel_size_for(self.image_size))
         blurry = ops.gaussian_blur(images, rescale(sigma, 0.1, 2.0), size)
-        return tf.where(chance[:, tf.newaxis, tf.newaxis, tf.newaxis] < 0.5, blurry, images)
+        blurred = chance[:, tf.newaxis, tf.newaxis, tf.newaxis] < self.blur_probability
+        return tf.where(blurred, blurry, images)
 
     def _cutout(self, images, seed, offset):
         center = stateless_uniform(seed, _CUTOUT, offset, images.shape[0], 2)
@@ -163,11 +172,14 @@ class RandAugment:
     Args:
         image_size: side of the views, in pixels.
         crop_area: limits of the crop's fraction of the image area.
-        flip: whether half of the views are mirrored.
+        flip: whether half of the views are mirrored, as in `SimCLRAugment`.
     """
 
     def __init__(
-        self, image_size: int, crop_area: tuple[float, float] = (0.08, 1.0), flip: bool = True
+        self,
+        image_size: int,
+        crop_area: tuple[float, float] = (0.08, 1.0),
+        flip: bool | str = True,
     ):
         self._crop_and_flip = SimCLRAugment(
             image_size, 0.0, use_blur=False, crop_area=crop_area, flip=flip, grayscale=False

@@ -175,7 +175,7 @@ def evaluate_classifier(
     splits = Splits.from_config(dataclasses.replace(config.data, **(data or {})))
     test = open_test_split(splits, plan.class_names, with_labels=isinstance(config, FinetuneConfig))
     model = load_model(model_dir)
-    extract = FeatureExtractor(model, config.augmentation.image_size, batch_size)
+    extract = FeatureExtractor(model, config.augmentation.evaluation_size, batch_size)
     start = time.monotonic()
     logits = extract(test)
     evaluation = make_evaluation(

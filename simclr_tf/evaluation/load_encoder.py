@@ -43,7 +43,7 @@ def encoder_from_run(model_dir: str | Path) -> FrozenEncoder:
 def encoder_from_model(model: SimCLR | Classifier, config: PretrainConfig) -> FrozenEncoder:
     """Returns the encoder of a run's model, on one device."""
     fingerprint = f"{hash_weights(model.encoder.variables)} {config.optimization.precision}"
-    size, step = config.augmentation.image_size, int(model.step.numpy())
+    size, step = config.augmentation.evaluation_size, int(model.step.numpy())
     if not isinstance(model, SimCLR):
         return FrozenEncoder(model.encoder, fingerprint, size, step)
 

@@ -80,7 +80,7 @@ def _read_rows(run: RunDir) -> dict[_TableRow, tuple[int, float]]:
         settings = all_settings
         if column in ("pca", "random"):  # they depend on nothing that is trained
             encoder_settings = to_json(config.encoder) if column == "random" else {}
-            settings = {"image_size": config.augmentation.image_size, **encoder_settings}
+            settings = {"image_size": config.augmentation.evaluation_size, **encoder_settings}
         settings_as_text = frozenset((name, str(value)) for name, value in settings.items())
         row = _TableRow(table, tuple(map(str, cells)), settings_as_text)
         rows[row] = (config.optimization.seed, record["value"])
@@ -113,7 +113,12 @@ def _encoder_columns(
 ) -> tuple[object, ...]:
     """Returns (encoder, dims, projection, epochs)."""
     if column == "pca":
-        return ("–", min(PCA_DIMS, num_images, 3 * config.augmentation.image_size**2), "–", "–")
+        return (
+            "–",
+            min(PCA_DIMS, num_images, 3 * config.augmentation.evaluation_size**2),
+            "–",
+            "–",
+        )
     encoder, head = config.encoder, config.projection_head
     if encoder.backbone:
         name, dims = encoder.backbone["class_name"], encoder.backbone["features"]

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from simclr_tf import losses, optimizers
@@ -16,7 +17,7 @@ from simclr_tf.models.custom_encoder import (
     describe_encoder,
     same_architecture,
 )
-from simclr_tf.models.keras_cv_backbones import build_backbone, describe_preset
+from simclr_tf.models.keras_cv_backbones import build_backbone, describe_preset, first_line
 from simclr_tf.models.multi_view import Augment
 from simclr_tf.option_groups import Augmentation, Encoder
 
@@ -92,7 +93,8 @@ def build_model(
     seed = config.optimization.seed
     keras.utils.set_random_seed(seed)
     encoder = build_encoder(config.encoder, config.optimization.precision)
-    augment = _build_augmentation(config.augmentation)
+    _check_sizes(encoder, config)
+    augment = _build_augmentation(config.augmentation.at_size(config.augmentation.image_size))
     model: SimCLR | Classifier
     if isinstance(config, FinetuneConfig):
         model = _classifier(config, plan, encoder, augment)
@@ -107,12 +109,34 @@ def build_model(
         model = _simclr(config, plan, encoder, augment)
     size = config.augmentation.image_size
     model.build((None, size, size, 3))
+    model.schedule_views(
+        (end, _build_augmentation(config.augmentation.at_size(size)))
+        for (size, _), end in zip(config.augmentation.view_sizes, plan.view_size_steps, strict=True)
+    )
     optimizer = _optimizer(config, plan)
     model.compile(optimizer, steps_per_execution=steps_per_execution)
     # Built now, so that a checkpoint is restored and checked immediately. (A LossScaleOptimizer
     # around LAMB cannot be built, so the optimizer that it wraps is.)
     getattr(optimizer, "inner_optimizer", optimizer).build(model.trainable_variables)
     return model
+
+
+def _check_sizes(encoder: keras.Model, config: PretrainConfig) -> None:
+    """Raises UserError if the encoder cannot take a size of the schedule or of evaluation."""
+    sizes = config.augmentation.all_sizes
+    if len(sizes) == 1 or config.encoder.backbone is None:  # a ResNet takes any size
+        return
+    for size, option in sizes.items():
+        spec = tf.TensorSpec([1, size, size, 3], encoder.input.dtype)
+        try:
+            if not encoder.input.shape[1:].is_compatible_with(spec.shape[1:]):
+                raise ValueError(f"its input has the shape {encoder.input.shape[1:]}")
+            tf.function(encoder).get_concrete_function(spec, training=False)
+        except (ValueError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{option}: the encoder {config.encoder.describe()} cannot take images of {size} "
+                f"pixels ({first_line(error)}). Fix: choose another size or encoder"
+            ) from None
 
 
 def _simclr(
@@ -171,7 +195,7 @@ def _build_augmentation(options: Augmentation) -> Augment | tuple[Augment, Augme
     """Returns one policy, or one per view; cached, so that each is compiled only once."""
     crop: dict[str, Any] = {
         "crop_area": (options.crop_min_area, options.crop_max_area),
-        "flip": options.use_flip,
+        "flip": options.use_flip if options.flip == "random" else options.flip,
     }
     if options.policy == "randaugment":
         return RandAugment(options.image_size, **crop)
@@ -179,6 +203,9 @@ def _build_augmentation(options: Augmentation) -> Augment | tuple[Augment, Augme
         "color_jitter_strength": options.color_jitter_strength,
         "brightness": options.brightness,
         "grayscale": options.use_grayscale,
+        "jitter_probability": options.color_jitter_probability,
+        "grayscale_probability": options.grayscale_probability,
+        "blur_probability": options.blur_probability,
     }
     if options.transformations:
         names = options.transformation_names
@@ -186,7 +213,12 @@ def _build_augmentation(options: Augmentation) -> Augment | tuple[Augment, Augme
             NamedTransforms(options.image_size, **augment_kwargs),
             NamedTransforms(options.image_size, names, **augment_kwargs),
         )
-    return SimCLRAugment(options.image_size, use_blur=options.use_blur, **augment_kwargs)
+    return SimCLRAugment(
+        options.image_size,
+        use_blur=options.use_blur,
+        solarize_probability=options.solarize_probability,
+        **augment_kwargs,
+    )
 
 
 def _projection_head(config: PretrainConfig, width: int) -> keras.Model:
@@ -196,6 +228,7 @@ def _projection_head(config: PretrainConfig, width: int) -> keras.Model:
         head.num_proj_layers,
         head.proj_out_dim,
         input_dim=width,
+        hidden_dim=head.proj_hidden_dim,
         batch_norm_momentum=config.encoder.batch_norm_decay,
         global_bn=config.encoder.global_bn,
         dtype=_KERAS_POLICIES[config.optimization.precision],

@@ -1,6 +1,7 @@
 """Base class of the trained models: view generation, gradient update, step counter, metrics."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import bisect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -20,6 +21,8 @@ class MultiViewModel(keras.Model):
     `metric_names` are those of the scalars that a step returns; their means are the metrics.
     """
 
+    train_function: Any  # of Keras
+
     def __init__(
         self,
         augment: Augment | Sequence[Augment],
@@ -29,17 +32,12 @@ class MultiViewModel(keras.Model):
         name: str,
     ):
         super().__init__(name=name)
-        policies = augment if isinstance(augment, Sequence) else [augment] * views_per_image
-        if len(policies) != views_per_image:
-            raise ValueError(
-                f"augment: expected one function per view ({views_per_image}), got {len(policies)}"
-            )
-        # Uses the function of a Keras layer: views follow from the step here, not from its calls.
-        self.policies = tuple(
-            p.policy if isinstance(p, SimCLRAugmentation) else p for p in policies
-        )
-        self.seed = seed
         self.views_per_image = views_per_image
+        self.policies = self._policies_per_view(augment)
+        self.stage_ends: tuple[int, ...] = ()
+        self._stage_policies: tuple[tuple[Augment, ...], ...] = ()
+        self.stage = -1  # index of the stage of a training step; outside of one the last
+        self.seed = seed
         self.step = _step_counter("step", 0)
         # Step of the first loss that was not finite, or -1: recorded without a wait for the device.
         self.first_bad_step = _step_counter("first_bad_step", -1)
@@ -48,6 +46,28 @@ class MultiViewModel(keras.Model):
         self._means = {name: keras.metrics.Mean(name=name) for name in metric_names}
         # `fit` returns the logs of the first replica instead of a sum over replicas.
         self.distribute_reduction_method = "first"
+
+    def _policies_per_view(self, augment: Augment | Sequence[Augment]) -> tuple[Augment, ...]:
+        count = self.views_per_image
+        policies = augment if isinstance(augment, Sequence) else [augment] * count
+        if len(policies) != count:
+            raise ValueError(
+                f"augment: expected one function per view ({count}), got {len(policies)}"
+            )
+        # Uses the function of a Keras layer: views follow from the step here, not from its calls.
+        return tuple(p.policy if isinstance(p, SimCLRAugmentation) else p for p in policies)
+
+    def schedule_views(self, stages: Iterable[tuple[int, Augment | Sequence[Augment]]]) -> None:
+        """Lets `fit` make the views of its first steps by other functions, of other sizes.
+
+        Of each (end, augment), in ascending order, `augment` makes the views of the steps before
+        `end` and from the end before on; the model's own makes those of the other steps, and all
+        views outside of `fit`. Each stage is compiled once, at its first step.
+        """
+        stages = list(stages)
+        self.train_function = None
+        self.stage_ends = tuple(end for end, _ in stages)
+        self._stage_policies = tuple(self._policies_per_view(augment) for _, augment in stages)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -67,6 +87,17 @@ class MultiViewModel(keras.Model):
         return super().fit(x, y, batch_size, *args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Callable[[Any], Any]:
+        """Returns Keras's function, or with stages of the views one that dispatches to them."""
+        if not self.stage_ends:
+            return self._make_stage_function(force)
+        if force or not isinstance(self.train_function, _StagedFunction):
+            count = len(self.stage_ends) + 1
+            functions = [self._make_stage_function(force=True) for _ in range(count)]
+            self.train_function = _StagedFunction(self, functions)
+        self.train_function.step = int(self.step.numpy())
+        return self.train_function
+
+    def _make_stage_function(self, force: bool) -> Callable[[Any], Any]:
         """Separates the wait for a batch from the step, so that a canceled wait changes nothing.
 
         The updates of a step that need no batch, such as its counter, would not wait for one.
@@ -115,9 +146,10 @@ class MultiViewModel(keras.Model):
         if count is not None:
             images = _slice_rows(images, first, count)
             aspect = None if aspect is None else _slice_rows(aspect, first, count)
+        policies = (*self._stage_policies, self.policies)[self.stage]
         views = [
             policy(images, view_seed(self.seed, step, view), offset + first, aspect)
-            for view, policy in enumerate(self.policies)
+            for view, policy in enumerate(policies)
         ]
         return tf.concat(views, axis=0)
 
@@ -147,6 +179,37 @@ class MultiViewModel(keras.Model):
         self.step.assign_add(1)
         for name, mean in self._means.items():
             mean.update_state(logs[name])
+
+
+class _StagedFunction:
+    """Calls the training function of the stage to which the next steps belong.
+
+    Several steps per execution are split where a stage ends. `step` is the model's, counted on the
+    host, because reading the model's waits for the device.
+    """
+
+    def __init__(self, model: MultiViewModel, functions: Sequence[Callable[[Any], Any]]):
+        self._model, self._functions = model, functions
+        self.step = 0
+
+    def __call__(self, iterator: Any) -> Any:
+        model, ends = self._model, self._model.stage_ends
+        steps_per_execution = model._steps_per_execution
+        count = int(steps_per_execution.numpy())
+        last, logs = self.step + count, None
+        try:
+            while self.step < last:
+                model.stage = bisect.bisect_right(ends, self.step)
+                end = min([last, *ends[model.stage : model.stage + 1]])
+                if count > 1:
+                    steps_per_execution.assign(end - self.step)
+                logs = self._functions[model.stage](iterator)
+                self.step = end
+        finally:
+            model.stage = -1
+            if count > 1:
+                steps_per_execution.assign(count)
+        return logs
 
 
 def as_batch(data: Any) -> Mapping[str, tf.Tensor]:

@@ -23,9 +23,10 @@ class ProjectionHead(keras.layers.Layer):
     Args:
         mode: "nonlinear", "linear" (one layer) or "none" (z is h).
         num_layers: 1 to 4, for "nonlinear"; 2 in the first paper, 3 in the second.
-        out_dim: width of the projections, at least 1. Hidden layers have the width D.
+        out_dim: width of the projections, at least 1.
         batch_norm_momentum: decay of the moving statistics per step, in [0, 1).
         global_bn: whether replicas of the strategy in scope share batch statistics.
+        hidden_dim: width of the hidden layers, at least 0; 0: D.
         kwargs: further arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Raises:
@@ -46,15 +47,17 @@ class ProjectionHead(keras.layers.Layer):
         out_dim: int = 128,
         batch_norm_momentum: float = 0.9,
         global_bn: bool = True,
+        hidden_dim: int = 0,
         **kwargs: Any,
     ):
-        _check_arguments(mode, num_layers, out_dim)
+        _check_arguments(mode, num_layers, out_dim, hidden_dim)
         super().__init__(**kwargs)
         self.mode = mode
         self.num_layers = num_layers
         self.out_dim = out_dim
         self.batch_norm_momentum = batch_norm_momentum
         self.global_bn = global_bn
+        self.hidden_dim = hidden_dim
         self.network: keras.Model | None = None
 
     def build(self, input_shape: Any) -> None:
@@ -63,6 +66,7 @@ class ProjectionHead(keras.layers.Layer):
             self.num_layers,
             self.out_dim,
             input_dim=input_shape[-1],
+            hidden_dim=self.hidden_dim,
             batch_norm_momentum=self.batch_norm_momentum,
             global_bn=self.global_bn,
             dtype=self.dtype_policy,
@@ -81,6 +85,7 @@ class ProjectionHead(keras.layers.Layer):
             "out_dim": self.out_dim,
             "batch_norm_momentum": self.batch_norm_momentum,
             "global_bn": self.global_bn,
+            "hidden_dim": self.hidden_dim,
         }
 
 
@@ -90,6 +95,7 @@ def build_projection_head(
     out_dim: int = 128,
     *,
     input_dim: int,
+    hidden_dim: int = 0,
     batch_norm_momentum: float = 0.9,
     global_bn: bool = True,
     dtype: str | keras.mixed_precision.Policy | None = None,
@@ -101,8 +107,9 @@ def build_projection_head(
     `layerK_relu`, and of `layerK_bn` for the last.
 
     Args:
-        mode, num_layers, out_dim, batch_norm_momentum, global_bn: as in `ProjectionHead`.
-        input_dim: D, the width of the features and of hidden layers, at least 1.
+        mode, num_layers, out_dim, hidden_dim, batch_norm_momentum, global_bn: as in
+            `ProjectionHead`.
+        input_dim: D, the width of the features, at least 1.
         dtype: as in `ResNet`.
 
     Returns:
@@ -117,7 +124,7 @@ def build_projection_head(
     >>> st.models.build_projection_head("linear", out_dim=64, input_dim=512).output_shape
     (None, 64)
     """
-    _check_arguments(mode, num_layers, out_dim)
+    _check_arguments(mode, num_layers, out_dim, hidden_dim)
     if input_dim < 1:
         raise ValueError(f"input_dim must be at least 1, got {input_dim}")
 
@@ -132,7 +139,7 @@ def build_projection_head(
     last = num_layers if mode == "nonlinear" else 1
     for k in range(1, last + 1):
         x = keras.layers.Dense(
-            out_dim if k == last else input_dim,
+            out_dim if k == last else hidden_dim or input_dim,
             use_bias=False,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
             dtype=policy,
@@ -146,10 +153,12 @@ def build_projection_head(
     return keras.Model(features, x, name="projection_head")
 
 
-def _check_arguments(mode: str, num_layers: int, out_dim: int) -> None:
+def _check_arguments(mode: str, num_layers: int, out_dim: int, hidden_dim: int) -> None:
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if num_layers not in range(1, MAX_LAYERS + 1):
         raise ValueError(f"num_layers must be 1 to {MAX_LAYERS}, got {num_layers!r}")
     if out_dim < 1:
         raise ValueError(f"out_dim must be at least 1, got {out_dim}")
+    if hidden_dim < 0:
+        raise ValueError(f"hidden_dim must be at least 0, got {hidden_dim}")

@@ -52,7 +52,7 @@ def _from_run(run: RunDir) -> Teacher:
         return images
 
     identity = hash_weights(variable for part in parts for variable in part.variables)
-    return Teacher(logits, identity, config.augmentation.image_size, plan.class_names)
+    return Teacher(logits, identity, config.augmentation.evaluation_size, plan.class_names)
 
 
 def _from_saved_model(path: str | Path) -> Teacher:

@@ -35,7 +35,7 @@ _MUTABLE_ON_RESUME = {
     *("monitoring.profile", "monitoring.pictures_every_epochs", "monitoring.eval_every_epochs"),
     *("checkpoints.checkpoint_epochs", "checkpoints.checkpoint_steps", "data.eval_split"),
     *("checkpoints.keep_checkpoint_max", "checkpoints.keep_hub_module_max"),
-    "checkpoints.checkpoint",
+    *("checkpoints.checkpoint", "augmentation.eval_image_size"),
     "encoder.backbone",  # the resumed run has stored its backbone
     # The teacher is identified by its weights, not by its path.
     *("distillation.teacher", "distillation.teacher_weights"),

@@ -112,7 +112,7 @@ def fit(
         evaluators = task.evaluators(plan, run)
         if epochs := task.config.monitoring.pictures_every_epochs:
             images = EmbeddingSummaries(
-                task.train, task.config.augmentation.image_size, run.tensorboard_dir
+                task.train, task.config.augmentation.evaluation_size, run.tensorboard_dir
             )
             steps = steps_between(task.config, plan, epochs)
             evaluators.append(ScheduledEvaluator(steps, images))

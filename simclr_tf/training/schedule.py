@@ -1,5 +1,6 @@
 """Steps and learning rate of a run, and checks before it starts."""
 
+import itertools
 import json
 import math
 import zlib
@@ -47,7 +48,23 @@ def make_plan(
         num_replicas=distribution.num_replicas,
         num_workers=distribution.num_workers,
         class_names=names if isinstance(config, FinetuneConfig) else (),
+        view_size_steps=resolve_view_size_steps(config, total),
     )
+
+
+def resolve_view_size_steps(config: PretrainConfig, total: int) -> tuple[int, ...]:
+    """Returns the steps at which the sizes of `--view_size_schedule` end, but the last."""
+    steps = tuple(
+        resolve_steps(total, 1, epochs=end) if end < 1 else int(end)
+        for _, end in config.augmentation.view_sizes
+    )
+    if not all(a < b for a, b in itertools.pairwise([0, *steps, total])):
+        raise UserError(
+            f"--view_size_schedule={config.augmentation.view_size_schedule}: expected steps above "
+            f"0 that ascend, below the run's {total} steps, got {', '.join(map(str, steps))}. Fix: "
+            "change the ends of the sizes, or train longer"
+        )
+    return steps
 
 
 def steps_between(config: PretrainConfig, plan: TrainingPlan, epochs: float, steps: int = 0) -> int:
@@ -70,8 +87,19 @@ def describe_run(
         f"{plan.num_examples} images of {train.name}, {labels}; "
         f"{config.encoder.describe()}, {parameters:,} parameters, "
         f"{config.optimization.precision}; {plan.total_steps} steps of "
-        f"{config.optimization.train_batch_size} images"
+        f"{config.optimization.train_batch_size} images{describe_view_sizes(config, plan)}"
     )
+
+
+def describe_view_sizes(config: PretrainConfig, plan: TrainingPlan) -> str:
+    """Describes the sizes of the views over a run, an empty text if they do not change."""
+    if not plan.view_size_steps:
+        return ""
+    stages = [
+        f"{size} px until step {end}"
+        for (size, _), end in zip(config.augmentation.view_sizes, plan.view_size_steps, strict=True)
+    ]
+    return f"; views of {', '.join(stages)}, then {config.augmentation.image_size} px"
 
 
 def check_trainable(config: PretrainConfig, num_replicas: int) -> None:

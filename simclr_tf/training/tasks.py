@@ -133,7 +133,7 @@ class PretrainTask(TrainingTask):
             f"probes: fitted to {train.num_examples} images of {train.name}, tested on "
             f"{test.num_examples} of {test.name}"
         )
-        return probe_evaluator(train, test, config.augmentation.image_size, run)
+        return probe_evaluator(train, test, config.augmentation.evaluation_size, run)
 
     def _copy_weights(self, source: Any, model: SimCLR) -> None:
         super()._copy_weights(source, model)
@@ -182,7 +182,7 @@ class FineTuneTask(TrainingTask):
             self.config = shrink_batch(self.config, count, self._num_replicas_to_fit)
 
     def _validation_evaluator(self, held_out: ImageSource) -> Evaluator:
-        return classifier_evaluator(held_out, self.config.augmentation.image_size)
+        return classifier_evaluator(held_out, self.config.augmentation.evaluation_size)
 
     def _copy_weights(self, source: Any, model: Classifier) -> None:
         super()._copy_weights(source, model)

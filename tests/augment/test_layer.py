@@ -42,8 +42,10 @@ def test_layer_returns_float32_views(policy):
 
 @pytest.mark.usefixtures("eagerly")
 def test_layer_is_rebuilt_from_its_config():
+    chances = {f"{name}_probability": 0.3 for name in ("jitter", "grayscale", "blur", "solarize")}
+    assert SimCLRAugmentation(9, **chances).get_config().items() >= chances.items()
     layer = SimCLRAugmentation(
-        9, 0.5, use_blur=False, brightness="v1", crop_area=(0.2, 0.9), flip=False, seed=3
+        9, 0.5, use_blur=False, brightness="v1", crop_area=(0.2, 0.9), flip="alternating", seed=3
     )
     again = SimCLRAugmentation.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()

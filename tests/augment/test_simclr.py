@@ -45,6 +45,7 @@ def test_simclr_augment_agrees_eager_in_tf_data_and_xla(vectorized, photographs,
         {"image_size": 60, "brightness": "v1"},
         {"image_size": 17, "color_jitter_strength": 0.0, "flip": False},
         {"image_size": 12, "use_blur": False, "grayscale": False, "crop_area": (0.1, 0.3)},
+        {"image_size": 20, "flip": "alternating", "solarize_probability": 0.5},
     ],
 )
 def test_per_image_policy_equals_the_vectorized_one(settings, photographs):
@@ -139,6 +140,54 @@ def test_flip_can_be_switched_off_and_mirrors_exactly(photographs):
     assert same.any()
 
 
+def test_alternating_flip_mirrors_exactly_one_view_of_every_image(photographs):
+    images = np.tile(photographs, (30, 1, 1, 1))
+    settings = NOTHING | {"grayscale": False}
+    still = SimCLRAugment(12, **settings)(images, SEED).numpy()
+    augment = SimCLRAugment(12, **settings | {"flip": "alternating"})
+
+    def mirrored(step, view, first=0):
+        views = augment(images[first:], view_seed(4, step, view), first).numpy()
+        is_mirrored = np.abs(views - still[first:, :, ::-1]).max((1, 2, 3)) < 1e-6
+        assert (is_mirrored ^ (np.abs(views - still[first:]).max((1, 2, 3)) < 1e-6)).all()
+        return is_mirrored
+
+    first = mirrored(step=9, view=0)
+    np.testing.assert_array_equal(mirrored(step=9, view=1), ~first)
+    np.testing.assert_array_equal(mirrored(step=9, view=1, first=100), ~first[100:])
+    assert within_binomial(first.sum(), 300, 0.5)
+    assert within_binomial((first == mirrored(step=10, view=0)).sum(), 300, 0.5)
+
+
+def test_probabilities_can_be_chosen():
+    image = np.tile(np.array([0.7, 0.2, 0.1], np.float32), (200, 8, 8, 1))
+    image[:, :4] *= 0.5
+    plain = SimCLRAugment(20, 0.0, crop_area=(1.0, 1.0), grayscale=False, use_blur=False)
+    plain = plain(image, SEED).numpy()
+    never = {f"{name}_probability": 0.0 for name in ("jitter", "grayscale", "blur")}
+    settings = {"image_size": 20, "crop_area": (1.0, 1.0), **never}
+
+    def views(**probability):
+        return SimCLRAugment(**settings | probability)(image, SEED).numpy()
+
+    np.testing.assert_allclose(views(), plain, atol=1e-6)
+    for name in ("jitter", "grayscale", "blur", "solarize"):
+        for probability in (0.25, 1.0):
+            found = views(**{f"{name}_probability": probability})
+            changed = np.abs(found - plain).max((1, 2, 3)) > 1e-5
+            # A sigma of the blur below 0.2 changes nothing to be seen.
+            expected = probability * (0.93 if name == "blur" else 1.0)
+            assert within_binomial(changed.sum(), 200, min(expected, 0.99)), (name, probability)
+    solarized = views(solarize_probability=1.0)
+    np.testing.assert_allclose(solarized, np.where(plain < 0.5, plain, 1 - plain), atol=1e-6)
+
+
+def test_solarization_comes_last(photographs):
+    before = SimCLRAugment(20)(photographs, SEED).numpy()
+    after = SimCLRAugment(20, solarize_probability=1.0)(photographs, SEED).numpy()
+    np.testing.assert_allclose(after, np.where(before < 0.5, before, 1 - before), atol=1e-5)
+
+
 def impulses(n, size):
     image = np.zeros((1, size, size, 3), np.float32)
     image[0, size // 2, size // 2] = 1
@@ -214,6 +263,11 @@ def test_crop_area_limits_hold_with_all_operations():
         {"crop_area": (0.0, 1.0)},
         {"crop_area": (0.5, 0.2)},
         {"crop_area": (0.5, 1.5)},
+        {"flip": "both"},
+        {"jitter_probability": 1.5},
+        {"grayscale_probability": -0.1},
+        {"blur_probability": 2.0},
+        {"solarize_probability": 1.01},
     ],
 )
 def test_simclr_augment_refuses_wrong_arguments(wrong):

@@ -36,9 +36,14 @@ def test_variable_shapes_are_the_references(reference_variables):
     assert ours == reference_weights.theirs(named, "projection_head")
 
 
-@pytest.mark.parametrize("num_layers", [1, 4])
-def test_nonlinear_layers_and_their_outputs(num_layers):
-    head = build_projection_head("nonlinear", num_layers, 5, input_dim=7)
+@pytest.mark.parametrize(("num_layers", "hidden_dim"), [(1, 0), (4, 0), (3, 11)])
+def test_nonlinear_layers_and_their_outputs(num_layers, hidden_dim):
+    head = build_projection_head("nonlinear", num_layers, 5, input_dim=7, hidden_dim=hidden_dim)
+    width = hidden_dim or 7
+    assert [head.get_layer(f"layer{k}_dense").units for k in range(1, num_layers + 1)] == [
+        *[width] * (num_layers - 1),
+        5,
+    ]
     rng = np.random.default_rng(1)
     head.set_weights([rng.uniform(0.5, 1.5, w.shape) * 0.5 for w in head.get_weights()])
     ends = [f"layer{k}_relu" for k in range(1, num_layers)] + [f"layer{num_layers}_bn"]
@@ -102,6 +107,7 @@ def test_mixed_precision_gives_float32_projections_from_float32_variables(mode, 
         ({"num_layers": 0}, "num_layers must be 1 to 4, got 0"),
         ({"num_layers": 5}, "num_layers must be 1 to 4, got 5"),
         ({"out_dim": 0}, "out_dim must be at least 1, got 0"),
+        ({"hidden_dim": -1}, "hidden_dim must be at least 0, got -1"),
         ({"dtype": "bfloat16"}, "dtype must be one of float32, .*, got 'bfloat16'"),
     ],
 )
