@@ -30,7 +30,10 @@ class ExportOptions(OptionGroup):
     )
     step: int | None = option(None, "Step of the checkpoint. Default: the newest.", min=0)
     image_size: int | None = option(
-        None, "Side of the input images in pixels. Default: the run's.", min=8, max=16384
+        None,
+        "Side of the input images in pixels. Default: the run's evaluation size.",
+        min=8,
+        max=16384,
     )
     with_preprocessing: bool = option(
         False, "Add the signature `serving_encoded`, which takes JPEG and PNG files."

@@ -13,7 +13,7 @@ from simclr_tf.evaluation.load_encoder import encoder_from_run
 from simclr_tf.runs.run_dir import RunDir
 from tests.commands import TINY, error_of, output_of
 
-SIZES = ["--view_size_schedule=8:1,12:0.7,16", "--eval_image_size=24"]
+SIZES = ["--view_size_schedule=8:0.4,12:2,16", "--eval_image_size=24"]
 
 
 @pytest.fixture(scope="module")
