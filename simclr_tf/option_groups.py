@@ -212,7 +212,7 @@ class Augmentation(OptionGroup):
         if 0 < self.eval_image_size < MIN_IMAGE_SIZE:
             raise UserError(
                 f"--eval_image_size={self.eval_image_size}: expected an integer of at least "
-                f"{MIN_IMAGE_SIZE}, or 0"
+                f"{MIN_IMAGE_SIZE}, or 0, got {self.eval_image_size}. Fix: choose a larger size"
             )
         self._check_view_sizes()
         names = self.transformation_names
@@ -230,7 +230,8 @@ class Augmentation(OptionGroup):
         if self.solarize_probability and (names or self.policy != "simclr"):
             raise UserError(
                 f"--solarize_probability={self.solarize_probability:g}: expected --policy=simclr "
-                "with it. Fix: omit --policy and --transformations"
+                f"with it, got {self.transformations or self.policy}. Fix: omit --policy and "
+                "--transformations"
             )
         if self.flip == "alternating" and (names or not self.use_flip):
             other = "--use_flip=False" if not self.use_flip else "--transformations"
@@ -251,7 +252,7 @@ class Augmentation(OptionGroup):
             check(
                 bool(re.fullmatch(r"\d+:(\d+|0?\.\d+)", entry)),
                 "expected SIZE:END,…,SIZE, where END is a fraction of the run below 1 or a step, "
-                f"such as 16:0.4,{self.image_size}, got {entry!r}",
+                f"got {entry!r}. Fix: write for example 16:0.4,{self.image_size}",
             )
         check(
             last == str(self.image_size),
@@ -261,12 +262,14 @@ class Augmentation(OptionGroup):
         for size, _ in self.view_sizes:
             check(
                 MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE,
-                f"expected sizes of {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, got {size}",
+                f"expected sizes of {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} pixels, got {size}. "
+                "Fix: choose another size",
             )
         ends = [0, *(end for _, end in self.view_sizes)]
         check(
             all(a < b for a, b in itertools.pairwise(ends)),
-            f"expected ends above 0 that ascend, got {', '.join(f'{end:g}' for end in ends[1:])}",
+            f"expected ends above 0 that ascend, got {', '.join(f'{end:g}' for end in ends[1:])}. "
+            "Fix: order them",
         )
 
 

@@ -134,7 +134,7 @@ def test_ends_are_fractions_of_the_run_or_steps():
         ("4:0.5,16", "expected sizes of 8 to 16384 pixels, got 4"),
         ("8:0.5,12", "expected --image_size=16 as the last size, got '12'. Fix: set --image_size"),
         ("8:0.5,12:0.9", "expected --image_size=16 as the last size, got '12:0.9'"),
-        ("8:1.5,16", "expected SIZE:END,…,SIZE, .* such as 16:0.4,16, got '8:1.5'"),
+        ("8:1.5,16", "expected SIZE:END,…,SIZE, .*, got '8:1.5'. Fix: write for example 16:0.4,16"),
         ("8@0.5,16", "got '8@0.5'"),
         ("8,16", "got '8'"),
         ("8:-1,16", "got '8:-1'"),
