@@ -228,7 +228,7 @@ class FinetuneConfig(PretrainConfig):
         if self.augmentation.flip == "alternating" and self.finetuning.views_per_image != 2:
             raise UserError(
                 "--flip=alternating: expected --views_per_image=2 with it, because it flips one of "
-                "two views"
+                f"two views, got {self.finetuning.views_per_image}. Fix: set it, or omit --flip"
             )
         after = self.finetuning.fine_tune_after_block
         if self.encoder.encoder != "resnet" and 0 <= after < 4:

@@ -243,9 +243,9 @@ class Augmentation(OptionGroup):
             )
 
     def _check_view_sizes(self) -> None:
-        def check(is_expected: bool, expected: str) -> None:
+        def check(is_expected: bool, problem: str) -> None:
             if not is_expected:
-                raise UserError(f"--view_size_schedule={self.view_size_schedule}: {expected}")
+                raise UserError(f"--view_size_schedule={self.view_size_schedule}: {problem}")
 
         *entries, last = split_commas(self.view_size_schedule) or [str(self.image_size)]
         for entry in entries:
