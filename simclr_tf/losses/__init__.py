@@ -1,4 +1,4 @@
-"""Loss functions of two views' projections, and of logits."""
+"""Loss functions of the projections of two or more views, and of logits."""
 
 import functools
 from collections.abc import Callable
@@ -32,7 +32,8 @@ def get(name: str, margin: float = 0.8) -> Callable[..., LossOutputs]:
         margin: of "margin" and of the semi-hard losses, in cosines.
 
     Returns:
-        A function with the arguments and results of `nt_xent`; `supcon` also takes `labels`.
+        A function with the arguments and results of `nt_xent`, but only `nt_xent` has `block_size`;
+        one without `more_views` takes two views per image. `supcon` also takes `labels`.
 
     Raises:
         ValueError: `name` is not one of these.

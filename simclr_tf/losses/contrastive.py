@@ -1,10 +1,11 @@
 """Shared parts of the contrastive losses: gathering, per-anchor losses, reduction.
 
-Indices: R replicas, B images on each, N = R·B images in all, D the width of the projections,
-M = 2B anchors (both views of this replica's images), K = 2N candidates (both views of all images).
+Indices: V views per image, R replicas, B images on each, N = R·B images in all, D the width of the
+projections, A = V·B anchors (the views of this replica's images), K = V·N candidates (the views of
+all images). The positives of an anchor are the V - 1 other views of its image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -12,55 +13,58 @@ import tensorflow as tf
 # (loss, accuracy, entropy), scalars.
 LossOutputs = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
-# (similarities [M, K], positive logits [M], is_positive bool [M, K], is_negative bool [M, K])
-# → losses [M].
+# (similarities [A, K], positive logits [A, V - 1], is_positive bool [A, K], is_negative bool [A, K])
+# → losses [A].
 AnchorLossFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 class ContrastiveBatch(NamedTuple):
     """Anchors of one replica and candidates of all replicas, in at least float32."""
 
-    anchors: tf.Tensor  # [M, D], divided by the temperature
+    anchors: tf.Tensor  # [A, D], divided by the temperature
     candidates: tf.Tensor  # [K, D]
-    self_index: tf.Tensor  # int32 [M], the candidate that is the anchor itself
-    positive_index: tf.Tensor  # int32 [M], the candidate that is the other view of the same image
+    self_index: tf.Tensor  # int32 [A], the candidate that is the anchor itself
+    positive_index: tf.Tensor  # int32 [A, V - 1], the candidates that are its positives
 
 
 def contrastive_loss(
-    z_a: tf.Tensor, z_b: tf.Tensor, temperature: float, normalize: bool, loss_fn: AnchorLossFn
+    views: tf.Tensor, temperature: float, normalize: bool, loss_fn: AnchorLossFn
 ) -> LossOutputs:
-    """Computes the mean over all 2N anchors of a per-anchor loss, with dense [M, K] logits."""
-    batch = gather_pairs(z_a, z_b, temperature, normalize)
+    """Computes the mean over all V·N anchors of a per-anchor loss, with dense [A, K] logits."""
+    batch = gather_views(views, temperature, normalize)
     per_anchor, _ = anchor_losses(*batch, loss_fn)
     return reduce_mean_across_replicas(tf.reduce_sum(tf.stack(per_anchor), axis=1), batch)
 
 
-def gather_pairs(
-    z_a: tf.Tensor, z_b: tf.Tensor, temperature: float, normalize: bool
-) -> ContrastiveBatch:
-    """Gathers the views of all replicas and computes the index of each anchor among them."""
+def stack_views(z_a: tf.Tensor, z_b: tf.Tensor, more_views: Sequence[tf.Tensor] = ()) -> tf.Tensor:
+    """Stacks the projections [B, D] of each view to [V, B, D], in at least float32."""
+    views = [tf.convert_to_tensor(z) for z in (z_a, z_b, *more_views)]
+    for view in views[1:]:
+        views[0].shape.assert_is_compatible_with(view.shape)
+    dtype = tf.float64 if views[0].dtype == tf.float64 else tf.float32
+    return tf.stack([tf.cast(view, dtype) for view in views])
+
+
+def gather_views(views: tf.Tensor, temperature: float, normalize: bool) -> ContrastiveBatch:
+    """Gathers views [V, B, D] of all replicas and computes the index of each anchor among them."""
     if not tf.is_tensor(temperature) and not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
-    z_a.shape.assert_is_compatible_with(z_b.shape)
-    dtype = tf.float64 if z_a.dtype == tf.float64 else tf.float32
-    z_a, z_b = tf.cast(z_a, dtype), tf.cast(z_b, dtype)
     if normalize:
-        z_a, z_b = l2_normalize(z_a), l2_normalize(z_b)
-
-    views = tf.stack([z_a, z_b])  # [2, B, D]
-    gathered, position = all_gather(views)  # [2, N, D]
-    width = views.shape[-1]
+        views = l2_normalize(views)
+    gathered, position = all_gather(views)  # [V, N, D]
+    num_views, _, width = views.shape
     local_batch, global_batch = tf.shape(views)[1], tf.shape(gathered)[1]
-    #                columns:  views a of replicas 0, 1, …   views b of replicas 0, 1, …
-    #   row i      (view a):   itself at position + i         positive at N + position + i
-    #   row B + i  (view b):   positive at position + i       itself at N + position + i
+    # Columns: view 0 of the images of replicas 0, 1, …, then view 1 of them, …
+    # Row v·B + i, view v of image i: itself at v·N + position + i, view u of it at u·N + position
+    # + i.
     index = position + tf.range(local_batch)
+    columns = [view * global_batch + index for view in range(num_views)]
+    others = [columns[view + 1 :] + columns[:view] for view in range(num_views)]
     return ContrastiveBatch(
         anchors=tf.reshape(views, [-1, width]) / temperature,
         candidates=tf.reshape(gathered, [-1, width]),
-        self_index=tf.concat([index, global_batch + index], axis=0),
-        positive_index=tf.concat([global_batch + index, index], axis=0),
+        self_index=tf.concat(columns, axis=0),
+        positive_index=tf.concat([tf.stack(indices, axis=1) for indices in others], axis=0),
     )
 
 
@@ -73,30 +77,36 @@ def anchor_losses(
 ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
     """Computes `loss_fn`, or NT-Xent, of each anchor against all candidates but itself.
 
-    Returns ((losses, is_correct, entropies), p): [M] each, of which only the losses have a
-    gradient, and the softmax p [M, K] of which the entropies are, 0 at the anchor itself.
+    Returns ((losses, accuracies, entropies), d): [A] each, of which only the losses have a
+    gradient, and the gradient d [A, K] of the summed NT-Xent with respect to the similarities: the
+    softmax of which the entropies are, 0 at the anchor itself, minus 1 / (V - 1) at its positives.
     """
     dtype = anchors.dtype
-    similarities = tf.matmul(anchors, candidates, transpose_b=True)  # [M, K]
-    columns = tf.range(tf.shape(candidates)[0])[tf.newaxis, :]
+    similarities = tf.matmul(anchors, candidates, transpose_b=True)  # [A, K]
+    num_candidates, num_positives = tf.shape(candidates)[0], positive_index.shape[1]
+    columns = tf.range(num_candidates)[tf.newaxis, :]
     is_self = columns == self_index[:, tf.newaxis]
-    logits = tf.where(is_self, tf.constant(-float("inf"), dtype), similarities)
-    positive_logit = tf.gather(logits, positive_index, batch_dims=1)  # [M]
-    log_sum = tf.reduce_logsumexp(logits, axis=1)  # [M]
+    num_images = num_candidates // (num_positives + 1)
+    is_negative = columns % num_images != self_index[:, tf.newaxis] % num_images
+    is_positive = ~(is_self | is_negative)
+    minus_infinity = tf.constant(-float("inf"), dtype)
+    logits = tf.where(is_self, minus_infinity, similarities)
+    positive_logits = tf.gather(logits, positive_index, batch_dims=1)  # [A, V - 1]
+    log_sum = tf.reduce_logsumexp(logits, axis=1)  # [A]
     if loss_fn is None:
-        losses = log_sum - positive_logit
+        losses = log_sum - tf.reduce_mean(positive_logits, axis=1)
     else:
-        is_positive = columns == positive_index[:, tf.newaxis]
-        losses = loss_fn(similarities, positive_logit, is_positive, ~(is_self | is_positive))
+        losses = loss_fn(similarities, positive_logits, is_positive, is_negative)
 
     logits, log_sum = tf.stop_gradient(logits), tf.stop_gradient(log_sum)
     # A tie counts as an error, because a collapsed encoder would otherwise score 100 %.
-    is_rival = logits >= positive_logit[:, tf.newaxis]
-    num_rivals = tf.reduce_sum(tf.cast(is_rival, dtype), axis=1) - 1.0
+    largest_negative = tf.reduce_max(tf.where(is_negative, logits, minus_infinity), axis=1)
+    is_correct = positive_logits > largest_negative[:, tf.newaxis]
+    accuracies = tf.reduce_mean(tf.cast(is_correct, dtype), axis=1)
     log_p = logits - log_sum[:, tf.newaxis]
     p = tf.exp(log_p)
     entropies = -tf.reduce_sum(tf.math.multiply_no_nan(log_p, p), axis=1)
-    return (losses, tf.cast(num_rivals == 0, dtype), entropies), p
+    return (losses, accuracies, entropies), p - tf.cast(is_positive, dtype) / num_positives
 
 
 def blockwise_nt_xent(
@@ -108,8 +118,8 @@ def blockwise_nt_xent(
 ) -> tf.Tensor:
     """Computes the sums [3] of NT-Xent's `anchor_losses` with [block_size, K] logits at a time.
 
-    The gradient of the summed losses, p − (1 at the positive), times the candidates and times the
-    anchors, is computed while p exists; a backward pass over the blocks would compute p again.
+    The gradient d of the summed losses, times the candidates and times the anchors, is computed
+    while d exists; a backward pass over the blocks would compute it again.
     """
     rows, width = tf.shape(anchors)[0], anchors.shape[-1]
     num_blocks = -(-rows // block_size)
@@ -129,9 +139,8 @@ def blockwise_nt_xent(
         blocks = split_into_blocks(anchors)
 
         def add_block(i, sums, d_anchors, d_candidates):
-            per_anchor, p = anchor_losses(blocks[i], candidates, self_index[i], positive_index[i])
+            per_anchor, d = anchor_losses(blocks[i], candidates, self_index[i], positive_index[i])
             sums += tf.linalg.matvec(tf.stack(per_anchor), valid_mask[i])
-            d = p - tf.one_hot(positive_index[i], tf.shape(candidates)[0], dtype=p.dtype)
             # Padding adds nothing: its anchors are zeros, and its own rows are cut off below.
             d_candidates += tf.matmul(d, blocks[i], transpose_a=True)
             return i + 1, sums, d_anchors.write(i, tf.matmul(d, candidates)), d_candidates
@@ -157,7 +166,7 @@ def blockwise_nt_xent(
 
 
 def reduce_mean_across_replicas(sums: tf.Tensor, batch: ContrastiveBatch) -> LossOutputs:
-    """Converts sums [3] over this replica's anchors into means over all 2N anchors.
+    """Converts sums [3] over this replica's anchors into means over all V·N anchors.
 
     The values are equal on every replica; the gradient is this replica's part, so that the sum over
     replicas is the gradient of the global mean.

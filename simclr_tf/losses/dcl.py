@@ -1,21 +1,28 @@
 """DCL, the decoupled contrastive loss (Yeh et al., 2021; arXiv 2110.06848)."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
-from simclr_tf.losses.contrastive import LossOutputs, contrastive_loss
+from simclr_tf.losses.contrastive import LossOutputs, contrastive_loss, stack_views
 
 
 def dcl(
-    z_a: tf.Tensor, z_b: tf.Tensor, temperature: float = 0.1, normalize: bool = True
+    z_a: tf.Tensor,
+    z_b: tf.Tensor,
+    temperature: float = 0.1,
+    normalize: bool = True,
+    more_views: Sequence[tf.Tensor] = (),
 ) -> LossOutputs:
     """Computes NT-Xent without the positive in the denominator.
 
     `loss = mean_i(-z_i·z_p(i)/τ + log Σ_{k≠i,p(i)} exp(z_i·z_k/τ))` over all 2N anchors: a positive
     that is already recognized no longer weakens the gradient, an effect that is largest in small
-    batches. The loss has no lower bound of 0.
+    batches. The loss has no lower bound of 0. With more than two views per image the first term is
+    the mean over the positives, and none of them is in the denominator.
 
     Args:
-        z_a, z_b: as in `nt_xent`, with at least two images in the global batch.
+        z_a, z_b, more_views: as in `nt_xent`, with at least two images in the global batch.
         temperature, normalize: as in `nt_xent`.
 
     Returns:
@@ -30,12 +37,13 @@ def dcl(
     >>> z = tf.reshape(tf.sin(1.3 * tf.range(32.0) + 0.5), (8, 4))
     >>> loss, accuracy, entropy = st.losses.dcl(z[:4], z[4:], temperature=0.5)
     """
-    return contrastive_loss(z_a, z_b, temperature, normalize, _decoupled)
+    views = stack_views(z_a, z_b, more_views)
+    return contrastive_loss(views, temperature, normalize, _decoupled)
 
 
-def _decoupled(similarities, positive_logit, _, is_negative):
-    if similarities.shape[1] == 2:
+def _decoupled(similarities, positive_logits, _, is_negative):
+    if similarities.shape[1] == positive_logits.shape[1] + 1:
         raise ValueError("dcl needs a batch of at least 2 images: a single one has no negatives")
     minus_infinity = tf.constant(-float("inf"), similarities.dtype)
     negatives = tf.where(is_negative, similarities, minus_infinity)
-    return tf.reduce_logsumexp(negatives, axis=1) - positive_logit
+    return tf.reduce_logsumexp(negatives, axis=1) - tf.reduce_mean(positive_logits, axis=1)

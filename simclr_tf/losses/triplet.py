@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from simclr_tf.losses.contrastive import AnchorLossFn, LossOutputs, contrastive_loss
+from simclr_tf.losses.contrastive import AnchorLossFn, LossOutputs, contrastive_loss, stack_views
 
 
 def nt_logistic(
@@ -49,7 +49,7 @@ def nt_logistic(
         return tf.nn.softplus(-positive) + tf.nn.softplus(negative)
 
     loss_fn = _triplet_mean(triplet_loss, temperature, margin if semi_hard else None)
-    return contrastive_loss(z_a, z_b, temperature, normalize, loss_fn)
+    return contrastive_loss(stack_views(z_a, z_b), temperature, normalize, loss_fn)
 
 
 def margin_triplet(
@@ -97,7 +97,7 @@ def margin_triplet(
         return tf.nn.relu(temperature * (negative - positive) + margin)
 
     loss_fn = _triplet_mean(triplet_loss, temperature, margin if semi_hard else None)
-    return contrastive_loss(z_a, z_b, temperature, normalize, loss_fn)
+    return contrastive_loss(stack_views(z_a, z_b), temperature, normalize, loss_fn)
 
 
 def _triplet_mean(
@@ -107,12 +107,11 @@ def _triplet_mean(
 ) -> AnchorLossFn:
     """Returns a per-anchor loss: the mean of `triplet_loss` over the anchor's negatives.
 
-    `triplet_loss` is (positive logits [M, 1], logits of the candidates [M, K]) → [M, K]. Semi-hard
+    `triplet_loss` is (positive logits [A, 1], logits of the candidates [A, K]) → [A, K]. Semi-hard
     mining (Schroff et al., 2015) selects negatives by a margin of undivided products u·v.
     """
 
-    def loss_fn(similarities, positive_logit, _, is_negative):
-        positive_logit = positive_logit[:, tf.newaxis]
+    def loss_fn(similarities, positive_logit, _, is_negative):  # the only positive's, [A, 1]
         if semi_hard_margin is not None:
             similarity_gap = temperature * (positive_logit - similarities)
             is_negative &= (similarity_gap > 0) & (similarity_gap < semi_hard_margin)
