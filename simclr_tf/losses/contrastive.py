@@ -13,8 +13,8 @@ import tensorflow as tf
 # (loss, accuracy, entropy), scalars.
 LossOutputs = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
-# (similarities [A, K], positive logits [A, V - 1], is_positive bool [A, K], is_negative bool [A, K])
-# → losses [A].
+# (similarities [A, K], positive logits [A, V - 1], is_positive [A, K], is_negative [A, K], both
+# bool) → losses [A].
 AnchorLossFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
@@ -27,30 +27,29 @@ class ContrastiveBatch(NamedTuple):
     positive_index: tf.Tensor  # int32 [A, V - 1], the candidates that are its positives
 
 
-def contrastive_loss(
-    views: tf.Tensor, temperature: float, normalize: bool, loss_fn: AnchorLossFn
-) -> LossOutputs:
+def contrastive_loss(views: tf.Tensor, temperature: float, loss_fn: AnchorLossFn) -> LossOutputs:
     """Computes the mean over all V·N anchors of a per-anchor loss, with dense [A, K] logits."""
-    batch = gather_views(views, temperature, normalize)
+    batch = gather_views(views, temperature)
     per_anchor, _ = anchor_losses(*batch, loss_fn)
     return reduce_mean_across_replicas(tf.reduce_sum(tf.stack(per_anchor), axis=1), batch)
 
 
-def stack_views(z_a: tf.Tensor, z_b: tf.Tensor, more_views: Sequence[tf.Tensor] = ()) -> tf.Tensor:
+def stack_views(
+    z_a: tf.Tensor, z_b: tf.Tensor, more_views: Sequence[tf.Tensor] = (), normalize: bool = False
+) -> tf.Tensor:
     """Stacks the projections [B, D] of each view to [V, B, D], in at least float32."""
     views = [tf.convert_to_tensor(z) for z in (z_a, z_b, *more_views)]
     for view in views[1:]:
         views[0].shape.assert_is_compatible_with(view.shape)
     dtype = tf.float64 if views[0].dtype == tf.float64 else tf.float32
-    return tf.stack([tf.cast(view, dtype) for view in views])
+    views = [tf.cast(view, dtype) for view in views]
+    return tf.stack([l2_normalize(view) for view in views] if normalize else views)
 
 
-def gather_views(views: tf.Tensor, temperature: float, normalize: bool) -> ContrastiveBatch:
+def gather_views(views: tf.Tensor, temperature: float) -> ContrastiveBatch:
     """Gathers views [V, B, D] of all replicas and computes the index of each anchor among them."""
     if not tf.is_tensor(temperature) and not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    if normalize:
-        views = l2_normalize(views)
     gathered, position = all_gather(views)  # [V, N, D]
     num_views, _, width = views.shape
     local_batch, global_batch = tf.shape(views)[1], tf.shape(gathered)[1]

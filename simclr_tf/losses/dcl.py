@@ -37,8 +37,8 @@ def dcl(
     >>> z = tf.reshape(tf.sin(1.3 * tf.range(32.0) + 0.5), (8, 4))
     >>> loss, accuracy, entropy = st.losses.dcl(z[:4], z[4:], temperature=0.5)
     """
-    views = stack_views(z_a, z_b, more_views)
-    return contrastive_loss(views, temperature, normalize, _decoupled)
+    views = stack_views(z_a, z_b, more_views, normalize)
+    return contrastive_loss(views, temperature, _decoupled)
 
 
 def _decoupled(similarities, positive_logits, _, is_negative):

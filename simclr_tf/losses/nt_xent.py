@@ -32,10 +32,10 @@ def nt_xent(
     others are negatives: `loss = mean_i(-z_i·z_p(i)/τ + log Σ_{k≠i} exp(z_i·z_k/τ))`.
 
     With V > 2 views per image, each of the V·N anchors has V - 1 positives P(i), the other views of
-    its image: `loss = mean_i mean_{p∈P(i)}(-z_i·z_p/τ + log Σ_{k≠i} exp(z_i·z_k/τ))`. It is SupCon's
-    L_out (arXiv 2004.11362, eq. 2) with every image as its own class: the mean over all ordered
-    pairs of views, as for multiple crops in Poly-View (arXiv 2403.05490), but with the other
-    positives in the sum over k. So it is at least log(V - 1).
+    its image: `loss = mean_i mean_{p∈P(i)}(-z_i·z_p/τ + log Σ_{k≠i} exp(z_i·z_k/τ))`. It is
+    L_out of SupCon (arXiv 2004.11362, eq. 2) with every image as its own class: the mean over all
+    ordered pairs of views, as for multiple crops in Poly-View (arXiv 2403.05490), but with the
+    other positives in the sum over k. So it is at least log(V - 1).
 
     In a replica context the negatives are those of the global batch of N = R·B images. The value is
     the mean over its V·N anchors, equal on every replica. The gradient on a replica is the part of
@@ -74,7 +74,7 @@ def nt_xent(
     """
     if block_size is not None and block_size < 0:
         raise ValueError(f"block_size must be None, 0 or positive, got {block_size}")
-    batch = gather_views(stack_views(z_a, z_b, more_views), temperature, normalize)
+    batch = gather_views(stack_views(z_a, z_b, more_views, normalize), temperature)
     if block_size is None:
         block_size = choose_block_size(batch.anchors.shape[0], batch.candidates.shape[0])
     if block_size:

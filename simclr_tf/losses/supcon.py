@@ -39,7 +39,7 @@ def supcon(
     >>> loss, accuracy, entropy = st.losses.supcon(z[:4], z[4:], labels=[0, 1, 0, -1])
     """
     labels = tf.convert_to_tensor(labels)
-    views = stack_views(z_a, z_b, more_views)
+    views = stack_views(z_a, z_b, more_views, normalize)
     labels.shape.assert_is_compatible_with(views.shape[1:2])
     # As floats, which every collective supports.
     local_labels = tf.cast(labels, tf.float32)[tf.newaxis, :, tf.newaxis]
@@ -58,4 +58,4 @@ def supcon(
         mean_positive_logit = tf.reduce_sum(positive_logits, axis=1) / count
         return tf.reduce_logsumexp(not_self, axis=1) - mean_positive_logit
 
-    return contrastive_loss(views, temperature, normalize, loss_fn)
+    return contrastive_loss(views, temperature, loss_fn)

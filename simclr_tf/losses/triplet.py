@@ -49,7 +49,7 @@ def nt_logistic(
         return tf.nn.softplus(-positive) + tf.nn.softplus(negative)
 
     loss_fn = _triplet_mean(triplet_loss, temperature, margin if semi_hard else None)
-    return contrastive_loss(stack_views(z_a, z_b), temperature, normalize, loss_fn)
+    return contrastive_loss(stack_views(z_a, z_b, (), normalize), temperature, loss_fn)
 
 
 def margin_triplet(
@@ -97,7 +97,7 @@ def margin_triplet(
         return tf.nn.relu(temperature * (negative - positive) + margin)
 
     loss_fn = _triplet_mean(triplet_loss, temperature, margin if semi_hard else None)
-    return contrastive_loss(stack_views(z_a, z_b), temperature, normalize, loss_fn)
+    return contrastive_loss(stack_views(z_a, z_b, (), normalize), temperature, loss_fn)
 
 
 def _triplet_mean(
