@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 from simclr_tf.errors import UserError
 from simclr_tf.option_groups import (
     ADDED_IN_LATER_VERSION,
+    MAX_VIEWS,
     Augmentation,
     Checkpoints,
     ContrastiveLoss,
@@ -60,7 +61,7 @@ class FineTuning(Labels):
         max=4,
     )
     zero_init_logits_layer: bool = option(False, "Initialize the classifier with zeros.")
-    views_per_image: int = option(1, "Views per image in a step.", min=1, max=2)
+    views_per_image: int = option(1, "Views per image in a step.", min=1, max=MAX_VIEWS)
     from_scratch: bool = option(
         False,
         "Train from random weights, or those of a KerasCV preset, without a checkpoint. The "
@@ -144,6 +145,24 @@ class PretrainConfig:
     monitoring: Monitoring = Monitoring()
     checkpoints: Checkpoints = Checkpoints()
 
+    def __post_init__(self):
+        loss, size = self.contrastive_loss, self.augmentation.image_size
+        if self.augmentation.transformations and loss.views_per_image != 2:
+            raise UserError(
+                f"--transformations={self.augmentation.transformations}: expected two views per "
+                f"image with it, because only the second is transformed, got "
+                f"{loss.views_per_image}. Fix: omit --num_views and --num_small_views"
+            )
+        if loss.num_small_views and not 8 <= self.small_view_size <= size:
+            raise UserError(
+                f"--small_view_size={self.small_view_size}: expected 8 to {size}, the image_size"
+            )
+
+    @property
+    def small_view_size(self) -> int:
+        """Side of the small views in pixels."""
+        return self.contrastive_loss.small_view_size or self.augmentation.image_size // 2
+
     def resolve(self) -> Self:
         """Returns the config with `stem=auto` and `storage_size=0` replaced by their values."""
         size = self.augmentation.image_size
@@ -187,7 +206,8 @@ class PretrainConfig:
         """Returns the config of the supervised baseline.
 
         It trains the same encoder from random weights with the same augmentation, optimizer, batch
-        size and length on both views of every image, with the cross-entropy of the labels as loss.
+        size and length on as many views of every image, except small ones, with the cross-entropy
+        of the labels as loss.
         """
         config = self.override(
             {
@@ -198,7 +218,8 @@ class PretrainConfig:
             }
         )
         sections = {f.name: getattr(config, f.name) for f in dataclasses.fields(PretrainConfig)}
-        learning = FineTuning(views_per_image=2, from_scratch=True)
+        views = self.contrastive_loss.num_views
+        learning = FineTuning(views_per_image=views, from_scratch=True)
         return FinetuneConfig(**sections, finetuning=learning)
 
 

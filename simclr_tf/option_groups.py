@@ -17,6 +17,7 @@ ADDED_IN_LATER_VERSION = {"added_in_later_version": True}
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 8, 2**14
 MAX_EPOCHS = 1e6
 MAX_PIXELS = 178_956_970  # Pillow's: a file of a few kilobytes can claim gigabytes
+MAX_VIEWS = 32  # per image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -382,6 +383,10 @@ class ProjectionHead(OptionGroup):
     )
 
 
+# Values of `loss` that take more than two views per image.
+MULTI_VIEW_LOSSES = ("nt_xent", "supcon", "dcl")
+
+
 @dataclasses.dataclass(frozen=True)
 class ContrastiveLoss(OptionGroup):
     """Contrastive loss
@@ -419,6 +424,48 @@ class ContrastiveLoss(OptionGroup):
     lineareval_while_pretraining: bool = option(
         True, "Train a linear head behind a stop-gradient if every image has a label."
     )
+    num_views: int = option(
+        2,
+        "Views per image. More than two: every view is contrasted with all others of its image, "
+        f"by the losses {', '.join(MULTI_VIEW_LOSSES)}.",
+        min=2,
+        max=MAX_VIEWS,
+        added_in_later_version=True,
+    )
+    num_small_views: int = option(
+        0,
+        "Additional views per image of small_view_size (multi-crop), contrasted like the others; "
+        "the encoder runs once per size.",
+        min=0,
+        max=MAX_VIEWS - 2,
+        added_in_later_version=True,
+    )
+    small_view_size: int = option(
+        0,
+        "Side of the small views in pixels; 0: half of image_size.",
+        min=0,
+        max=MAX_IMAGE_SIZE,
+        added_in_later_version=True,
+    )
+    small_crop_min_area: float = option(
+        0.05,
+        "Minimum area of the crop of a small view as a fraction of the image.",
+        exclusive_min=0,
+        max=1,
+        added_in_later_version=True,
+    )
+    small_crop_max_area: float = option(
+        0.4,
+        "Maximum area of the crop of a small view as a fraction of the image.",
+        exclusive_min=0,
+        max=1,
+        added_in_later_version=True,
+    )
+
+    @property
+    def views_per_image(self) -> int:
+        """Number of views of each image in a step, of all sizes."""
+        return self.num_views + self.num_small_views
 
     def __post_init__(self):
         super().__post_init__()
@@ -426,6 +473,23 @@ class ContrastiveLoss(OptionGroup):
             raise UserError(
                 f"--margin=0: expected a number above 0 for --loss={self.loss}, because no "
                 "negative is semi-hard without a margin. Fix: raise --margin"
+            )
+        if self.views_per_image > 2 and self.loss not in MULTI_VIEW_LOSSES:
+            option_name = "num_views" if self.num_views > 2 else "num_small_views"
+            raise UserError(
+                f"--{option_name}={getattr(self, option_name)}: expected two views per image with "
+                f"--loss={self.loss}, got {self.views_per_image}. Fix: omit --{option_name}, or "
+                f"set --loss to one of {', '.join(MULTI_VIEW_LOSSES)}"
+            )
+        if self.views_per_image > MAX_VIEWS:
+            raise UserError(
+                f"--num_small_views={self.num_small_views}: expected at most {MAX_VIEWS} views "
+                f"per image with --num_views, got {self.views_per_image}"
+            )
+        if self.small_crop_min_area > self.small_crop_max_area:
+            raise UserError(
+                f"--small_crop_min_area={self.small_crop_min_area:g}: expected at most "
+                f"--small_crop_max_area={self.small_crop_max_area:g}"
             )
 
 
@@ -442,7 +506,7 @@ class Optimization(OptionGroup):
     """
 
     train_batch_size: int = option(
-        512, "Global batch size in images; each gives two views.", min=2, max=2**24
+        512, "Global batch size in images; each gives num_views views.", min=2, max=2**24
     )
     microbatch_size: int = option(
         0,

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from simclr_tf.option_groups import MAX_VIEWS
+
 _WORDS_PER_COUNTER = 4  # one increment of Philox's counter yields four 32-bit words
 
 
@@ -37,15 +39,20 @@ def rescale(draw: tf.Tensor, low: float, high: float) -> tf.Tensor:
 
 
 def view_seed(run_seed: int, step: int | tf.Tensor, view: int) -> tf.Tensor:
-    """Returns the seed, int32 [2], of one view (0 or 1) of the batch of one training step.
+    """Returns the seed, int32 [2], of one view (0 to 31) of the batch of one training step.
+
+    It does not depend on the number of views. The seeds of 2²⁶ steps differ.
 
     Example:
         >>> import simclr_tf as st
         >>> st.augment.view_seed(7, step=100, view=1).numpy().tolist()
         [7, 201]
     """
+    if not 0 <= view < MAX_VIEWS:
+        raise ValueError(f"view must be 0 to {MAX_VIEWS - 1}, got {view}")
     step = tf.cast(step, tf.int32)
-    return tf.stack([tf.cast(run_seed, tf.int32), 2 * step + view])
+    pair = 2**27 * (view // 2)
+    return tf.stack([tf.cast(run_seed, tf.int32), pair + 2 * step + view % 2])
 
 
 def shared_view_seed(seed: tf.Tensor) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """Builds the encoder and the compiled model of a config."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -147,7 +148,7 @@ def _simclr(
     return SimCLR(
         encoder,
         _projection_head(config, width),
-        augment,
+        augment if loss.views_per_image == 2 else _multi_crop(config, encoder, augment),
         contrastive_loss=losses.get(loss.loss, loss.margin),
         temperature=loss.temperature,
         normalize=loss.hidden_norm,
@@ -158,7 +159,30 @@ def _simclr(
         ),
         seed=config.optimization.seed,
         microbatch_size=config.optimization.microbatch_size,
+        num_views=loss.views_per_image,
     )
+
+
+def _multi_crop(config: PretrainConfig, encoder: keras.Model, augment: Any) -> list[Augment]:
+    """Returns the policies of the large views, then those of the small ones."""
+    loss, size = config.contrastive_loss, config.small_view_size
+    policies = [augment] * loss.num_views
+    if not loss.num_small_views:
+        return policies
+    try:
+        tf.function(encoder).get_concrete_function(tf.TensorSpec([1, size, size, 3]))
+    except ValueError as error:
+        raise UserError(
+            f"--small_view_size={size}: the encoder does not take images of this size "
+            f"({first_line(error)}). Fix: set another size, or omit --num_small_views"
+        ) from None
+    small = dataclasses.replace(
+        config.augmentation,
+        image_size=size,
+        crop_min_area=loss.small_crop_min_area,
+        crop_max_area=loss.small_crop_max_area,
+    )
+    return policies + [_build_augmentation(small)] * loss.num_small_views
 
 
 def _classifier(

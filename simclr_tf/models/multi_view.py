@@ -1,6 +1,7 @@
 """Base class of the trained models: view generation, gradient update, step counter, metrics."""
 
 import bisect
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -131,8 +132,11 @@ class MultiViewModel(keras.Model):
         count: int | None = None,
         *,
         offset: int | tf.Tensor | None = None,
-    ) -> tf.Tensor:
+    ) -> tf.Tensor | tuple[tf.Tensor, ...]:
         """Makes the views [V·n, S, S, 3] of this replica's batch, view 0 of all images first.
+
+        If the views have different sizes S, returns a tuple: one such tensor for each run of
+        successive views of equal size.
 
         Of the n = `count` images from `first` on, or of all (None); they are equal to those in the
         whole batch. `offset`: index in the global batch of this batch's first image; None: derived
@@ -151,7 +155,9 @@ class MultiViewModel(keras.Model):
             policy(images, view_seed(self.seed, step, view), offset + first, aspect)
             for view, policy in enumerate(policies)
         ]
-        return tf.concat(views, axis=0)
+        sizes = itertools.groupby(views, key=lambda view: view.shape[1:])
+        groups = tuple(tf.concat(list(group), axis=0) for _, group in sizes)
+        return groups if len(groups) > 1 else groups[0]
 
     def _scale_loss(self, loss):
         return self.optimizer.get_scaled_loss(loss) if self._uses_loss_scaling else loss

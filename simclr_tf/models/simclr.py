@@ -18,29 +18,33 @@ from simclr_tf.models.multi_view import (
     static_batch_size,
 )
 from simclr_tf.models.projection_head import ProjectionHead
+from simclr_tf.option_groups import MAX_VIEWS
+
+_PER_VIEW = ("features", "projections")
 
 
 class SimCLR(MultiViewModel):
-    """Trains an encoder to recognize the two views of an image among all views of the batch.
+    """Trains an encoder to recognize the views of an image among all views of the batch.
 
     `fit` runs the whole method [v1 Algorithm 1]: the views are made on the device, the encoder runs
-    once on all 2B of them (so that batch norm uses them all), then the projection head, and the
-    loss over the global batch. It takes an array of images, or a dataset of batches of one size B:
-    images, (images, labels), or {"image": uint8 [B, H, W, 3]} with optional "label" int [B] and
-    "aspect" float [B] (width / height of the original). Called on images [N, S, S, 3] in [0, 1],
-    the model returns projections.
+    once on all V·B of them (so that batch norm uses them all; once per size if their sizes differ),
+    then the projection head, and the loss over the global batch. It takes an array of images, or a
+    dataset of batches of one size B: images, (images, labels), or {"image": uint8 [B, H, W, 3]}
+    with optional "label" int [B] and "aspect" float [B] (width / height of the original). Called on
+    images [N, S, S, 3] in [0, 1], the model returns projections.
 
     Args:
         encoder: keras.Model, images [N, S, S, 3] in [0, 1] → features [N, D].
         projection_head: a `ProjectionHead`, or another keras.Model, [N, D] → projections [N, P].
         augment: makes a view: (images, seed, offset, aspect) → float32 [N, S, S, 3] in [0, 1]; or
-            one such function per view.
+            one such function per view, whose views may differ in size, such as two large and
+            several small crops (multi-crop, arXiv 2006.09882).
         temperature: τ of the loss, above 0.
         normalize: whether the loss normalizes the projections.
         linear_head: keras layer [N, D] → logits, trained concurrently on the labels behind a
             stop-gradient [v1 §B.6], or None. Images of label −1 are left out of its loss.
         seed: seed of the run; all views follow from it, the step and the position in the batch.
-        microbatch_size: above 0, both views of this many images per replica are encoded at a time,
+        microbatch_size: above 0, the views of this many images per replica are encoded at a time,
             which bounds the memory of a step (see `cached_gradients`); it must divide the batch of
             a replica. The gradient is exactly that of the whole batch for encoders whose features
             of an image depend on that image alone. Batch norm uses one microbatch at a time (with
@@ -49,11 +53,14 @@ class SimCLR(MultiViewModel):
             (dropout, stochastic depth), which would differ in the second pass. 0: off.
         contrastive_loss: (z_a, z_b, temperature=…, normalize=…) → (loss, accuracy, entropy), with
             the guarantees of `nt_xent` under replicas. A loss with a parameter `labels` gets those
-            of the batch, int [B].
+            of the batch, int [B]. With more than two views it needs a parameter `more_views`, as
+            `nt_xent` has.
         name: of the Keras model.
+        num_views: V, views per image and step, 2 to 32.
 
     Raises:
-        ValueError: `microbatch_size` is negative, or the encoder's output is not [N, D].
+        ValueError: `microbatch_size` is negative, the encoder's output is not [N, D], or the loss
+            does not take `num_views` views.
 
     Example:
     >>> import numpy as np, tf_keras as keras
@@ -83,14 +90,21 @@ class SimCLR(MultiViewModel):
         microbatch_size: int = 0,
         contrastive_loss: Callable[..., LossOutputs] = nt_xent,
         name: str = "simclr",
+        num_views: int = 2,
     ):
         if microbatch_size < 0:
             raise ValueError(f"microbatch_size must be at least 0, got {microbatch_size}")
+        parameters = inspect.signature(contrastive_loss).parameters
+        if not 2 <= num_views <= (MAX_VIEWS if "more_views" in parameters else 2):
+            raise ValueError(
+                f"num_views must be 2, or up to {MAX_VIEWS} if contrastive_loss has a parameter "
+                f"more_views, got {num_views}"
+            )
         metric_names = ["loss", "contrastive_accuracy", "contrastive_entropy"]
         metric_names += ["alignment", "uniformity", "feature_std"]
         if linear_head is not None:
             metric_names += ["linear_loss", "linear_accuracy"]
-        super().__init__(augment, seed, metric_names, views_per_image=2, name=name)
+        super().__init__(augment, seed, metric_names, num_views, name=name)
         self.encoder = encoder
         self.projection_head = _build_for_features(projection_head, encoder, "projection_head")
         if isinstance(projection_head, ProjectionHead):
@@ -100,7 +114,7 @@ class SimCLR(MultiViewModel):
         self.normalize = normalize
         self.microbatch_size = microbatch_size
         self.contrastive_loss = contrastive_loss
-        self._takes_labels = "labels" in inspect.signature(contrastive_loss).parameters
+        self._takes_labels = "labels" in parameters
 
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
         """Sets a tf_keras optimizer (or its name), which does not decay the linear head."""
@@ -114,11 +128,11 @@ class SimCLR(MultiViewModel):
         return self.projection_head(self.encoder(images, training=training), training=training)
 
     def encode_and_contrast(
-        self, views: tf.Tensor, training: bool, labels: tf.Tensor | None = None
+        self, views: Any, training: bool, labels: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        """Encodes 2B views and contrasts them, with the labels [B] of the images if they exist.
+        """Encodes the views of `make_views` and contrasts them, with labels [B] if they exist.
 
-        Returns features [2B, D], the loss, and the logs.
+        Returns features [V·B, D], the loss, and the logs.
         """
         outputs = self._encode(views, training)
         return outputs["features"], *self._contrastive_loss(outputs, labels)
@@ -158,7 +172,7 @@ class SimCLR(MultiViewModel):
 
         def loss_fn(outputs):
             merged = {
-                name: tf.reduce_mean(x) if name == "regularization" else _reorder_views(x)
+                name: tf.reduce_mean(x) if name == "regularization" else self._merge(x)
                 for name, x in outputs.items()
             }
             return self._loss(merged, batch)
@@ -171,8 +185,15 @@ class SimCLR(MultiViewModel):
             [v for part in parts for v in part.non_trainable_variables if v.dtype.is_floating],
         )
 
+    def _merge(self, microbatches):
+        """Reorders [K, V·m, D], the views of m images in K microbatches, to [V·B, D]."""
+        views = tf.split(microbatches, self.views_per_image, axis=1)  # each [K, m, D]
+        return tf.concat([tf.reshape(view, [-1, *view.shape[2:]]) for view in views], axis=0)
+
     def _encode(self, views, training):
         """Returns features and projections of views, and the layers' regularization if any."""
+        if isinstance(views, tuple):
+            return _join([self._encode(group, training) for group in views])
         features = self.encoder(views, training=training)
         projections = self.projection_head(features, training=training)
         outputs = {"features": features, "projections": projections}
@@ -186,7 +207,7 @@ class SimCLR(MultiViewModel):
         penalties = [outputs["regularization"]] if "regularization" in outputs else []
         if self.linear_head is not None:
             logits = self.linear_head(tf.stop_gradient(outputs["features"]))
-            labels = tf.tile(get_labels(batch), [2])
+            labels = tf.tile(get_labels(batch), [self.views_per_image])
             linear_loss, logs["linear_loss"], logs["linear_accuracy"] = cross_entropy(
                 logits, labels
             )
@@ -197,7 +218,7 @@ class SimCLR(MultiViewModel):
         return self._scale_loss(loss), logs
 
     def _contrastive_loss(self, outputs, labels):
-        z_a, z_b = tf.split(outputs["projections"], 2)
+        z_a, z_b, *more_views = tf.split(outputs["projections"], self.views_per_image)
         settings = {"temperature": self.temperature, "normalize": self.normalize}
         if self._takes_labels:
             if labels is None:
@@ -206,6 +227,8 @@ class SimCLR(MultiViewModel):
                     'a "label"'
                 )
             settings["labels"] = labels
+        if more_views:
+            settings["more_views"] = more_views
         loss, accuracy, entropy = self.contrastive_loss(z_a, z_b, **settings)
         logs = {
             "loss": loss,
@@ -214,6 +237,19 @@ class SimCLR(MultiViewModel):
             **collapse_metrics(outputs["features"], z_a, z_b),
         }
         return loss, logs
+
+
+def _join(groups):
+    """Joins the outputs of groups of views; the regularization is a mean over the views.
+
+    That of activities is a mean over the views in each group, that of weights is equal in all.
+    """
+    joined = {name: tf.concat([x[name] for x in groups], axis=0) for name in _PER_VIEW}
+    if "regularization" in groups[0]:
+        sizes = [tf.cast(tf.shape(x["features"])[0], x["regularization"].dtype) for x in groups]
+        total = tf.add_n([n * x["regularization"] for n, x in zip(sizes, groups, strict=True)])
+        joined["regularization"] = total / tf.add_n(sizes)
+    return joined
 
 
 def _build_for_features(layer: Any, encoder: keras.Model, argument: str) -> Any:
@@ -234,21 +270,14 @@ def _build_for_features(layer: Any, encoder: keras.Model, argument: str) -> Any:
     return layer
 
 
-def _reorder_views(microbatches):
-    """Reorders [K, 2m, D], both views of m images in K microbatches, to [2B, D], view 0 first."""
-    count, views, *rest = microbatches.shape
-    microbatches = tf.reshape(microbatches, [count, 2, views // 2, *rest])
-    ordered = tf.concat(tf.split(microbatches, 2, axis=1), axis=0)
-    return tf.reshape(ordered, [count * views, *rest])
-
-
 def collapse_metrics(features: tf.Tensor, z_a: tf.Tensor, z_b: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Computes metrics of features [2B, D] and projections [B, P] that show whether they collapse.
+    """Computes metrics of features and projections that show whether they collapse.
 
-    `alignment` is the mean squared distance of the normalized positives, 0 to 4; `uniformity` the
-    log of the mean of exp(-2·squared distance) over this replica's pairs of images, 0 when
-    collapsed (Wang and Isola, 2020); `feature_std` the standard deviation of the normalized
-    features times √D, about 1 when spread over all directions, 0 when collapsed.
+    The features are those of all views, [V·B, D], the projections those of the first two, [B, P].
+    `alignment` is the mean squared distance of the two normalized projections of an image, 0 to 4;
+    `uniformity` the log of the mean of exp(-2·squared distance) over this replica's pairs of
+    images, 0 when collapsed (Wang and Isola, 2020); `feature_std` the standard deviation of the
+    normalized features times √D, about 1 when spread over all directions, 0 when collapsed.
     """
     features, z_a, z_b = (
         l2_normalize(tf.stop_gradient(tf.cast(tensor, tf.float32)))

@@ -130,14 +130,15 @@ def score_positive_pairs(
 ) -> dict[str, Any]:
     """Computes the cosine similarity of two views of each of at most `max_images` images.
 
-    The views are those of training step 0. Cosines are those of the projections (of a classifier:
-    of the features) in inference mode; negative pairs are views of two successive images.
+    The views are the first two of training step 0. Cosines are those of the projections (of a
+    classifier: of the features) in inference mode; negative pairs are views of two successive
+    images.
 
     Returns {"plot": histogram, "worst": the least similar pairs, "images": description}.
     """
     positions = split.evenly_spaced_sample(max_images)
     source = split.rows.source
-    policies = model.policies[0], model.policies[-1]
+    policies = (model.policies * 2)[:2]
 
     def compare(images, aspect, offset):
         views = [

@@ -134,7 +134,8 @@ def training_seconds(info: RunInfo) -> float:
     """Returns the time in training steps, without compilation, evaluations and checkpoints."""
     views = getattr(getattr(info.config, "finetuning", None), "views_per_image", None)
     if views is None:
-        views = 1 if info.config.task == "distill" else 2
+        is_distill = info.config.task == "distill"
+        views = 1 if is_distill else info.config.contrastive_loss.views_per_image
     batch = info.config.optimization.train_batch_size
     seconds, before = 0.0, 0.0
     for row in info.rows:

@@ -121,12 +121,13 @@ def _add_frame(image, color):
 def similarity_matrix(model: MultiViewModel, rows: EmbeddedDataset, size: int = 32) -> np.ndarray:
     """Returns cosine similarities [n, n] of the first view of n images with the last view of each.
 
-    The images, at most `size`, are evenly spaced and sorted by class.
+    If the views have several sizes, the last view of the first size. The images, at most `size`,
+    are evenly spaced and sorted by class.
     """
     positions = evenly_spaced_sample(len(rows), size)
     (batch,) = batches_at(rows.source, positions, len(positions))
     with eager_functions():
-        views = model.make_views(batch, 0, offset=0)
+        views = tf.nest.flatten(model.make_views(batch, 0, offset=0))[0]
     project = model if isinstance(model, SimCLR) else model.encoder
     z = l2_normalize(tf.cast(project(views, training=False), tf.float32)).numpy()
     order = np.arange(len(positions))

@@ -153,9 +153,13 @@ def make_view_grid(source: ImageSource, seed: int) -> Callable[[MultiViewModel],
         with decode_errors_name_image(source):
             (batch,) = train_batches(source, batch_size=count, seed=seed, start_step=0, num_steps=1)
         with eager_functions():
-            views = np.split(model.make_views(batch, 0).numpy(), model.views_per_image)
-        tiles = np.concatenate(views, axis=2)  # [16, S, V·S, 3]: an image's views side by side
-        rows = [np.concatenate(list(row), axis=1) for row in np.array_split(tiles, min(4, count))]
+            groups = tf.nest.flatten(model.make_views(batch, 0))
+        views = [view for group in groups for view in np.split(group.numpy(), len(group) // count)]
+        side = max(view.shape[1] for view in views)
+        views = [np.pad(v, ((0, 0), (0, side - v.shape[1]), (0, 0), (0, 0))) for v in views]
+        tiles = np.concatenate(views, axis=2)  # [16, S, ΣS, 3]: an image's views side by side
+        num_rows = min(max(4, 2 * model.views_per_image), count)
+        rows = [np.concatenate(list(row), axis=1) for row in np.array_split(tiles, num_rows)]
         width = max(row.shape[1] for row in rows)
         return np.concatenate(
             [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]

@@ -60,7 +60,8 @@ def time_precisions(config: PretrainConfig, batch_size: int) -> tuple[float, flo
     They are the shortest of a few alternating rounds on the views of a step (on CPUs, a few).
     """
     side = config.augmentation.image_size
-    count = 2 * (config.optimization.microbatch_size or batch_size)
+    views_per_image = config.contrastive_loss.views_per_image
+    count = views_per_image * (config.optimization.microbatch_size or batch_size)
     if not tf.config.list_logical_devices("GPU"):
         count = min(count, max(8, _MAX_CPU_PIXELS // side**2))
     views = tf.random.stateless_uniform([count, side, side, 3], [0, 0])
