@@ -283,9 +283,11 @@ def test_draws_of_different_streams_do_not_overlap():
 
 def test_seeds_of_runs_steps_and_views_differ():
     runs = [0, 1, 2, 42, 2**31 - 1]
-    steps = [0, 1, 2, 41, 42, 43, 100_000]
-    seeds = [view_seed(r, s, v).numpy() for r in runs for s in steps for v in (0, 1)]
+    steps = [0, 1, 2, 41, 42, 43, 100_000, 2**26 - 1]
+    seeds = [view_seed(r, s, v).numpy() for r in runs for s in steps for v in (0, 1, 2, 3, 31)]
     assert all((seed.shape, seed.dtype) == ((2,), np.int32) for seed in seeds)
-    assert len({tuple(seed) for seed in seeds}) == len(runs) * len(steps) * 2
+    assert len({tuple(seed) for seed in seeds}) == len(seeds)
+    with pytest.raises(ValueError, match="view must be 0 to 31, got 32"):
+        view_seed(0, 0, 32)
     traced = tf.function(lambda step: view_seed(42, step, 1))
     np.testing.assert_array_equal(traced(tf.constant(41, tf.int64)), view_seed(42, 41, 1))

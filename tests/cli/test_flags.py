@@ -85,6 +85,36 @@ def test_help_describes_the_command_and_lists_every_flag_by_group(words):
             "pretrain --dataset=shapes --loss=margin_semi_hard --margin=0",
             "--margin=0: expected a number above 0 for --loss=margin_semi_hard",
         ),
+        (
+            "pretrain --dataset=shapes --model_dir=x --num_views=3 --loss=margin",
+            "--num_views=3: expected two views per image with --loss=margin, got 3. Fix: omit",
+        ),
+        (
+            "pretrain --dataset=shapes --model_dir=x --num_small_views=4 --loss=nt_logistic",
+            "--num_small_views=4: expected two views per image with --loss=nt_logistic, got 6.",
+        ),
+        ("pretrain --dataset=shapes --num_views=1", "--num_views=1: expected an integer of at"),
+        (
+            "pretrain --dataset=shapes --model_dir=x --num_views=20 --num_small_views=20",
+            "--num_small_views=20: expected at most 32 views per image with --num_views, got 40",
+        ),
+        (
+            "pretrain --dataset=shapes --model_dir=x --num_views=3 --transformations=color",
+            "--transformations=color: expected two views per image with it",
+        ),
+        (
+            "pretrain --dataset=shapes --model_dir=x --image_size=32 --num_small_views=2 "
+            "--small_view_size=40",
+            "--small_view_size=40: expected 8 to 32, the image_size",
+        ),
+        (
+            "pretrain --dataset=shapes --model_dir=x --image_size=15 --num_small_views=2",
+            "--small_view_size=7: expected 8 to 15, the image_size",
+        ),
+        (
+            "pretrain --dataset=shapes --small_crop_min_area=0.5",
+            "--small_crop_min_area=0.5: expected at most --small_crop_max_area=0.4",
+        ),
         ("pretrain --dataset=shapes --resnet_depth=19", "--resnet_depth=19: expected one of"),
         ("pretrain --dataset=shapes --optimizer=sgd", "momentum, adam, adamw, lars"),
         ("pretrain --dataset=shapes --train_mode=finetune", "--train_mode=finetune"),

@@ -14,6 +14,7 @@ from simclr_tf.option_groups import Augmentation, Data, Encoder, Optimization
 from tests.models import tiny_simclr
 from tests.models.tiny_simclr import (
     BATCH,
+    MULTI_CROP,
     batches,
     dimmed,
     optimizer_named,
@@ -23,9 +24,9 @@ from tests.models.tiny_simclr import (
 )
 
 
-def free_parts(penalty=0.0, dtype="float64"):
+def free_parts(penalty=0.0, dtype="float64", side=8):
     """An encoder and a head without batch norm: the features of an image are its own."""
-    images = keras.Input((8, 8, 3), dtype=keras.mixed_precision.Policy(dtype).variable_dtype)
+    images = keras.Input((side, side, 3), dtype=keras.mixed_precision.Policy(dtype).variable_dtype)
     x = keras.layers.Conv2D(
         6, 3, activation="relu", kernel_regularizer=keras.regularizers.L2(penalty), dtype=dtype
     )(images)
@@ -98,6 +99,18 @@ def test_microbatches_train_as_the_whole_batch(name, linear, size):
         assert ours.keys() == theirs.keys()
         for key in theirs:
             np.testing.assert_allclose(ours[key], theirs[key], 1e-5, 1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("settings", [{"num_views": 3}, MULTI_CROP], ids=["views", "multi_crop"])
+def test_microbatches_of_more_views_train_as_the_whole_batch(settings):
+    def made(size):
+        parts = lambda: free_parts(0.05, side=None)  # noqa: E731
+        return build(parts, size, optimizer_named("momentum"), **settings)
+
+    whole, model = made(0), made(4)
+    figures, found = train(whole), train(model)
+    assert_same(weights_of(model), weights_of(whole))
+    np.testing.assert_allclose([f["loss"] for f in found], [f["loss"] for f in figures], rtol=1e-9)
 
 
 @pytest.mark.slow

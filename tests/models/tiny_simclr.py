@@ -33,11 +33,22 @@ def dimmed(images, seed, offset, aspect):
     return tf.cast(images, tf.float64) / 255.0 * (0.3 + light[:, tf.newaxis, tf.newaxis])
 
 
-def two_blocks(policy="float64", global_bn=True):
+def dimmed_small(images, seed, offset, aspect):
+    """The middle of a view of `dimmed`."""
+    return dimmed(images, seed, offset, aspect)[:, 1:7, 1:7]
+
+
+# Two views of 8 pixels and two of 6.
+MULTI_CROP = {"num_views": 4, "augment": [dimmed, dimmed, dimmed_small, dimmed_small]}
+
+
+def two_blocks(policy="float64", global_bn=True, side=8):
     """Enough of an encoder to have shared batch statistics and a convolution after them."""
     policy = keras.mixed_precision.Policy(policy)
     make = LayerFactory(policy, global_bn=global_bn)
-    images = keras.Input((8, 8, 3), dtype="float64" if policy.name == "float64" else "float32")
+    images = keras.Input(
+        (side, side, 3), dtype="float64" if policy.name == "float64" else "float32"
+    )
     x = make.conv_bn_relu(images, 6, 3, "first", 1)
     x = make.conv_bn_relu(x, 8, 3, "second", 1, strides=2)
     return keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype=policy)(x))
@@ -109,12 +120,12 @@ def weights_of(model):
     return [weight for part in parts if part for weight in part.get_weights()]
 
 
-def train_and_probe(optimizer, linear, strategy=None, make_encoder=two_blocks):
+def train_and_probe(optimizer, linear, strategy=None, make_encoder=two_blocks, **settings):
     """Metrics and weights of five steps and the gradient then, by name, on any replicas."""
     scope = (strategy or tf.distribute.get_strategy()).scope
     with scope():
         keras.utils.set_random_seed(0)
-        model = build(optimizer_named(optimizer), linear, make_encoder("float64"))
+        model = build(optimizer_named(optimizer), linear, make_encoder("float64"), **settings)
     figures = train(model, 5, strategy)
     result = {key: np.array([step[key] for step in figures]) for key in FIGURES}
     result |= {f"weight {i}": weight for i, weight in enumerate(weights_of(model))}

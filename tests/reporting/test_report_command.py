@@ -158,6 +158,9 @@ def test_training_time_is_the_time_of_the_steps(shapes_run):
     ]
     # 2 views of 8 images a step: two steps at 8 views/s, one at 4.
     assert training_seconds(dataclasses.replace(info, rows=rows)) == 4 + 4
+    views = {"contrastive_loss": {"num_views": 3, "num_small_views": 1}}
+    more = dataclasses.replace(info, rows=rows, config=info.config.override(views))
+    assert training_seconds(more) == 2 * (4 + 4)
     document = json.loads((shapes_run / "config.json").read_text(encoding="utf-8"))
     assert document["machine"]["cores"] >= 1 and document["machine"]["tensorflow"]
 

@@ -11,11 +11,11 @@ from simclr_tf.models.custom_encoder import describe_encoder
 from tests.processes import rows
 
 
-def keras_encoder(width: int) -> keras.Model:
+def keras_encoder(width: int, side: int | None = 16) -> keras.Model:
     """An encoder whose graph takes a fraction of a ResNet's time to trace."""
     return keras.Sequential(
         [
-            keras.Input((16, 16, 3)),
+            keras.Input((side, side, 3)),
             keras.layers.Conv2D(width, 3, strides=2, use_bias=False),
             keras.layers.BatchNormalization(),
             keras.layers.ReLU(),
