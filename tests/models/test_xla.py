@@ -51,6 +51,16 @@ def test_the_step_under_xla_is_the_step(batch, compiled):
         np.testing.assert_allclose(value, wanted[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
+def test_the_step_of_large_and_small_views_under_xla_is_the_step(batch):
+    views = {"num_views": 2, "num_small_views": 2, "small_view_size": 8}
+    settings = CONFIG.override({"contrastive_loss": views})
+    wanted = tf.function(build_model(settings, PLAN).train_step)(batch)
+    found = tf.function(build_model(settings, PLAN).train_step, jit_compile=True)(batch)
+    for name, value in found.items():
+        np.testing.assert_allclose(value, wanted[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_no_operation_of_the_step_needs_a_host(batch, compiled):
     graph = compiled.get_concrete_function(batch).graph.as_graph_def()
     functions = [graph.node, *(function.node_def for function in graph.library.function)]

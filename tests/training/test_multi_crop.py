@@ -10,6 +10,7 @@ from simclr_tf.models.build import build_model
 from simclr_tf.models.custom_encoder import describe_encoder
 from simclr_tf.training.online_eval import make_view_grid, validation_loss_evaluator
 from simclr_tf.training.tasks import pretrain
+from tests.commands import eager_functions
 from tests.processes import rows
 from tests.training.tiny import (
     PLAN,
@@ -43,6 +44,10 @@ def test_policies_of_large_and_small_views():
     assert build_model(default.resolve(), PLAN).policies[-1].image_size == 8
 
 
+def test_supervised_baseline_trains_on_as_many_large_views():
+    assert MULTI_CROP.to_supervised_baseline().finetuning.views_per_image == 3
+
+
 def test_encoder_that_takes_one_size_is_refused():
     settings = changed(contrastive_loss=LOSS).resolve()
     with pytest.raises(UserError, match="--small_view_size=12: the encoder does not take images"):
@@ -51,7 +56,8 @@ def test_encoder_that_takes_one_size_is_refused():
 
 def test_view_grid_shows_all_views_of_an_image():
     model = build_model(MULTI_CROP.resolve(), PLAN)
-    grid = make_view_grid(open_source("shapes", "train[:16]"), 0)(model)
+    with eager_functions():
+        grid = make_view_grid(open_source("shapes", "train[:16]"), 0)(model)
     assert grid.shape == (10 * 16, 2 * (3 * 16 + 2 * 12), 3)  # 16 images in 10 rows
     large, small = grid[:16, :48], grid[:16, 48:72]  # of the first image
     assert large.any(axis=2).mean() > 0.95 and small[:12].any(axis=2).mean() > 0.95
