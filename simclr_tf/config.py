@@ -153,9 +153,15 @@ class PretrainConfig:
                 f"image with it, because only the second is transformed, got "
                 f"{loss.views_per_image}. Fix: omit --num_views and --num_small_views"
             )
+        if loss.num_small_views and self.augmentation.view_size_schedule:
+            raise UserError(
+                f"--view_size_schedule={self.augmentation.view_size_schedule}: expected no "
+                f"schedule with --num_small_views, got {loss.num_small_views} small views. Fix: omit one"
+            )
         if loss.num_small_views and not 8 <= self.small_view_size <= size:
             raise UserError(
-                f"--small_view_size={self.small_view_size}: expected 8 to {size}, the image_size"
+                f"--small_view_size={self.small_view_size}: expected 8 to {size}, the "
+                f"--image_size, got {self.small_view_size}. Fix: set another size"
             )
 
     @property

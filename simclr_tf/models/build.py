@@ -123,8 +123,10 @@ def build_model(
 
 
 def _check_sizes(encoder: keras.Model, config: PretrainConfig) -> None:
-    """Raises UserError if the encoder cannot take a size of the schedule or of evaluation."""
+    """Raises UserError if the encoder cannot take a size of the views or of evaluation."""
     sizes = config.augmentation.all_sizes
+    if config.contrastive_loss.num_small_views:
+        sizes[config.small_view_size] = f"--small_view_size={config.small_view_size}"
     if len(sizes) == 1 or config.encoder.backbone is None:  # a ResNet takes any size
         return
     for size, option in sizes.items():
@@ -148,7 +150,7 @@ def _simclr(
     return SimCLR(
         encoder,
         _projection_head(config, width),
-        augment if loss.views_per_image == 2 else _multi_crop(config, encoder, augment),
+        augment if loss.views_per_image == 2 else _multi_crop(config, augment),
         contrastive_loss=losses.get(loss.loss, loss.margin),
         temperature=loss.temperature,
         normalize=loss.hidden_norm,
@@ -163,22 +165,14 @@ def _simclr(
     )
 
 
-def _multi_crop(config: PretrainConfig, encoder: keras.Model, augment: Any) -> list[Augment]:
+def _multi_crop(config: PretrainConfig, augment: Any) -> list[Augment]:
     """Returns the policies of the large views, then those of the small ones."""
     loss, size = config.contrastive_loss, config.small_view_size
     policies = [augment] * loss.num_views
     if not loss.num_small_views:
         return policies
-    try:
-        tf.function(encoder).get_concrete_function(tf.TensorSpec([1, size, size, 3]))
-    except ValueError as error:
-        raise UserError(
-            f"--small_view_size={size}: the encoder does not take images of this size "
-            f"({first_line(error)}). Fix: set another size, or omit --num_small_views"
-        ) from None
     small = dataclasses.replace(
-        config.augmentation,
-        image_size=size,
+        config.augmentation.at_size(size),
         crop_min_area=loss.small_crop_min_area,
         crop_max_area=loss.small_crop_max_area,
     )
