@@ -522,8 +522,9 @@ class Optimization(OptionGroup):
     train_steps: int = option(0, "Training steps; a value above 0 overrides train_epochs.", min=0)
     optimizer: str = option(
         "lars",
-        "momentum, adam, adamw, lars, or lamb (requires TensorFlow Addons, Python 3.11).",
-        choices=("momentum", "adam", "adamw", "lars", "lamb"),
+        "momentum, adam, adamw, lars, muon (orthogonalized momentum for kernels, momentum for "
+        "others), or lamb (requires TensorFlow Addons, Python 3.11).",
+        choices=("momentum", "adam", "adamw", "lars", "lamb", "muon"),
     )
     learning_rate: float = option(
         0.3, "Base learning rate, scaled by the batch size.", exclusive_min=0
@@ -538,7 +539,7 @@ class Optimization(OptionGroup):
         1e-6, "L2 regularization of kernels, not of biases and batch norm.", min=0
     )
     momentum: float = option(
-        0.9, "Momentum of the optimizers momentum and lars.", min=0, exclusive_max=1
+        0.9, "Momentum of the optimizers momentum, lars and muon.", min=0, exclusive_max=1
     )
     precision: str = option(
         "float32",

@@ -50,7 +50,7 @@ def list_optimizers() -> list[str]:
     Example:
         >>> import simclr_tf as st
         >>> st.list_optimizers()
-        ['momentum', 'adam', 'adamw', 'lars', 'lamb']
+        ['momentum', 'adam', 'adamw', 'lars', 'lamb', 'muon']
     """
     return _choices(Optimization, "optimizer")
 

@@ -5,6 +5,7 @@ from typing import Any
 import tf_keras as keras
 
 from simclr_tf.optimizers.lars import LARS
+from simclr_tf.optimizers.muon import Muon
 from simclr_tf.optimizers.schedules import WarmupCosine, peak_learning_rate
 from simclr_tf.optimizers.tfa_compat import import_tensorflow_addons
 from simclr_tf.optimizers.weight_decay import SGDL2, AdamL2, AdamW
@@ -12,13 +13,14 @@ from simclr_tf.optimizers.weight_decay import SGDL2, AdamL2, AdamW
 __all__ = [
     "LARS",
     "OPTIMIZER_NAMES",
+    "Muon",
     "WarmupCosine",
     "check_available",
     "get",
     "peak_learning_rate",
 ]
 
-OPTIMIZER_NAMES = ("momentum", "adam", "adamw", "lars", "lamb")
+OPTIMIZER_NAMES = ("momentum", "adam", "adamw", "lars", "lamb", "muon")
 
 
 def get(
@@ -27,11 +29,12 @@ def get(
     """Returns the optimizer that `--optimizer` selects.
 
     Args:
-        name: "momentum" (Nesterov), "adam", "adamw", "lars" or "lamb".
+        name: "momentum" (Nesterov), "adam", "adamw", "lars", "lamb" or "muon".
         learning_rate: a number or a schedule.
-        momentum: of momentum and LARS, in [0, 1); the others use their own defaults.
-        weight_decay: at least 0. An L2 term in the gradient; in AdamW decoupled; in LAMB part of
-            the update that the trust ratio scales. Biases and normalization parameters take none.
+        momentum: of momentum, LARS and Muon, in [0, 1); the others use their own defaults.
+        weight_decay: at least 0. An L2 term in the gradient; in AdamW and Muon decoupled; in LAMB
+            part of the update that the trust ratio scales. Biases and normalization parameters take
+            none.
 
     Raises:
         ValueError: `name` is not one of these.
@@ -51,6 +54,8 @@ def get(
         return AdamL2(learning_rate, l2=weight_decay)
     if name == "adamw":
         return AdamW(learning_rate, weight_decay=weight_decay)
+    if name == "muon":
+        return Muon(learning_rate, momentum=momentum, weight_decay=weight_decay)
     if name == "lamb":
         from simclr_tf.optimizers.lamb import LAMB  # its import needs TensorFlow Addons
 

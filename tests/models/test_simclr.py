@@ -33,6 +33,8 @@ SLOW = pytest.mark.slow
         pytest.param(2, "lars", True, marks=SLOW),
         pytest.param(4, "lars", False, marks=SLOW),
         pytest.param(4, "momentum", True, marks=SLOW),
+        pytest.param(2, "muon", True, marks=SLOW),
+        pytest.param(4, "muon", True, marks=SLOW),
         pytest.param(2, "lamb", True, marks=[SLOW, needs("tensorflow_addons")]),
     ],
 )

@@ -13,7 +13,7 @@ from simclr_tf.models import SimCLR, build_projection_head
 from simclr_tf.models.layers import LayerFactory
 
 BATCH, CLASSES = 12, 3
-RATE = {"lars": 0.3, "momentum": 0.1, "lamb": 0.01}
+RATE = {"lars": 0.3, "momentum": 0.1, "lamb": 0.01, "muon": 0.05}
 FIGURES = "loss", "contrastive_accuracy", "contrastive_entropy", "alignment"
 PARTS = "encoder", "projection_head", "linear_head"
 

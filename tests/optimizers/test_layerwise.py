@@ -1,17 +1,17 @@
-"""Properties that LARS and LAMB share, with transcriptions in NumPy; replicas and checkpoints."""
+"""What LARS, LAMB and Muon share, with transcriptions in NumPy; replicas and checkpoints."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from simclr_tf import optimizers
-from simclr_tf.optimizers import LARS, WarmupCosine
+from simclr_tf.optimizers import LARS, Muon, WarmupCosine
 from tests.optional import needs
 
 START = [[1.0, 2.0], [3.0, 4.0]]
 SCHEDULE = WarmupCosine(0.5, 3, 10)
 pytestmark = pytest.mark.parametrize(
-    "name", ["lars", pytest.param("lamb", marks=needs("tensorflow_addons"))]
+    "name", ["lars", "muon", pytest.param("lamb", marks=needs("tensorflow_addons"))]
 )
 
 
@@ -55,12 +55,33 @@ class SlowLAMB(Slow):
         self.weight = self.weight - learning_rate * self.last_trust * update
 
 
-SLOW = {"lars": SlowLARS, "lamb": SlowLAMB}
+class SlowMuon(Slow):
+    """Jordan et al., 2024: its polynomial acts on the singular values, which are explicit here."""
+
+    def step(self, gradient, learning_rate):
+        self.velocity = 0.8 * self.velocity + gradient
+        update = gradient + 0.8 * self.velocity
+        if self.adapted:
+            self.weight = self.weight * (1 - learning_rate * self.weight_decay)
+            matrix = update.reshape(-1, update.shape[-1])
+            u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+            s = s / np.linalg.norm(s) if s.any() else s
+            for _ in range(5):
+                s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+            fan_in, fan_out = matrix.shape
+            matrix = np.sqrt(max(1, fan_out / fan_in)) * (u * s) @ vt
+            update = matrix.reshape(update.shape)
+        self.weight = self.weight - learning_rate * update
+
+
+SLOW = {"lars": SlowLARS, "lamb": SlowLAMB, "muon": SlowMuon}
 
 
 def fresh(name, *variables, excluded=(), rate=SCHEDULE, decay=0.1):
     if name == "lars":
         optimizer = LARS(rate, momentum=0.8, weight_decay=decay, trust_coefficient=0.02)
+    elif name == "muon":
+        optimizer = Muon(rate, momentum=0.8, weight_decay=decay)
     else:
         optimizer = optimizers.get(name, rate, weight_decay=decay)
     optimizer.exclude_from_weight_decay(var_list=list(excluded))
@@ -72,10 +93,11 @@ def fresh(name, *variables, excluded=(), rate=SCHEDULE, decay=0.1):
 @pytest.mark.parametrize(("decay", "in_graph"), [(0.0, False), (0.1, True)])
 def test_ten_steps_of_varying_gradients_and_learning_rate(name, decay, in_graph):
     random = np.random.default_rng(0)
-    shapes = {"kernel": (3, 3, 2, 4), "dense": (5, 2), "bias": (4,), "scalar": (), "named": (2, 3)}
+    shapes = {"kernel": (3, 3, 2, 4), "dense": (5, 2), "wide": (2, 8), "bias": (4,), "scalar": ()}
+    shapes["named"] = (2, 3)
     start = {key: np.asarray(random.normal(size=shape)) for key, shape in shapes.items()}
     start["zeros"] = np.zeros((2, 2))
-    adapted = {"kernel", "dense", "zeros"}
+    adapted = {"kernel", "dense", "wide", "zeros"}
     variables = {key: tf.Variable(value) for key, value in start.items()}
     slow = {key: SLOW[name](value, key in adapted, decay) for key, value in start.items()}
     optimizer = fresh(name, *variables.values(), excluded=[variables["named"]], decay=decay)
@@ -100,8 +122,8 @@ def test_ten_steps_of_varying_gradients_and_learning_rate(name, decay, in_graph)
             np.testing.assert_allclose(
                 variables[key], transcription.weight, rtol=1e-5, atol=1e-6, err_msg=key
             )
-            assert (shown[key] is None) == (key not in adapted)
-            if key in adapted:
+            assert (shown[key] is None) == (key not in adapted or name == "muon")
+            if shown[key] is not None:
                 np.testing.assert_allclose(shown[key], transcription.last_trust, rtol=1e-5)
 
 

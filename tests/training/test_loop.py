@@ -237,7 +237,8 @@ def loss_in_float32(tmp_path_factory) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("optimizer", "precision"), [("lars", "bfloat16"), ("adam", "float16"), ("adamw", "float32")]
+    ("optimizer", "precision"),
+    [("lars", "bfloat16"), ("adam", "float16"), ("adamw", "float32"), ("muon", "bfloat16")],
 )
 def test_every_optimizer_and_precision_trains(tmp_path, loss_in_float32, optimizer, precision):
     """LAMB does so in test_resume.py."""
