@@ -169,6 +169,7 @@ def _make_model_card(
         evaluations=format_results(evaluations, markdown=True) if evaluations else "",
         format=options.format,
         accepts_image_bytes=options.with_preprocessing,
+        ema_decay=config.optimization.ema_decay,
         **head_arguments,
     )
 

@@ -34,6 +34,7 @@ def make_model_card(
     class_names: Sequence[str] = (),
     format: str = "saved_model",
     accepts_image_bytes: bool = False,
+    ema_decay: float = 0.0,
 ) -> str:
     """Returns a Markdown card: architecture, usage, evaluations and training settings.
 
@@ -59,6 +60,7 @@ def make_model_card(
         class_names: of the classifier's logits.
         format: value of `--format`.
         accepts_image_bytes: the export has the signature `serving_encoded`.
+        ema_decay: decay per step of the moving average that the weights are; 0: no average.
 
     Returns:
         The card, without a checksum.
@@ -74,6 +76,11 @@ def make_model_card(
         has_classifier=bool(classifier),
         accepts_image_bytes=accepts_image_bytes,
     )
+    weights = (
+        f"| weights | exponential moving average of the training (decay {ema_decay:g}) |\n"
+        if ema_decay
+        else ""
+    )
     rows = [
         f"| `{name}` | `{strip_directories(value)}` |"
         for name, value in _flatten(settings).items()
@@ -85,7 +92,7 @@ def make_model_card(
 | --- | --- |
 | architecture | {architecture}; {parameters:,} trainable parameters |
 | {training_verb} on | {strip_directories(dataset)}, {labels}, {step:,} steps |
-| input | `images`: float32 `[N, {size}]`, RGB in [0, 1], any N |
+{weights}| input | `images`: float32 `[N, {size}]`, RGB in [0, 1], any N |
 | output | `features`: float32 `[N, {dims}]` |
 | license | code: Apache-2.0; weights: set by whoever trained them, within the terms of the data |
 

@@ -156,7 +156,8 @@ class PretrainConfig:
         if loss.num_small_views and self.augmentation.view_size_schedule:
             raise UserError(
                 f"--view_size_schedule={self.augmentation.view_size_schedule}: expected no "
-                f"schedule with --num_small_views, got {loss.num_small_views} small views. Fix: omit one"
+                f"schedule with --num_small_views, got {loss.num_small_views} small views. "
+                "Fix: omit one"
             )
         if loss.num_small_views and not 8 <= self.small_view_size <= size:
             raise UserError(

@@ -541,6 +541,15 @@ class Optimization(OptionGroup):
     momentum: float = option(
         0.9, "Momentum of the optimizers momentum, lars and muon.", min=0, exclusive_max=1
     )
+    ema_decay: float = option(
+        0.0,
+        "Decay per step of an exponential moving average of the weights and batch-norm statistics, "
+        "which probes, evaluations and exports use; at most t / (t + 9) after t steps. 0 disables "
+        "it.",
+        min=0,
+        exclusive_max=1,
+        added_in_later_version=True,
+    )
     precision: str = option(
         "float32",
         "Precision of the network; weights, loss and statistics are float32. auto: bfloat16 if a "

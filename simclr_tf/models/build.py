@@ -116,6 +116,8 @@ def build_model(
     )
     optimizer = _optimizer(config, plan)
     model.compile(optimizer, steps_per_execution=steps_per_execution)
+    if config.optimization.ema_decay:
+        model.average_weights(config.optimization.ema_decay)
     # Built now, so that a checkpoint is restored and checked immediately. (A LossScaleOptimizer
     # around LAMB cannot be built, so the optimizer that it wraps is.)
     getattr(optimizer, "inner_optimizer", optimizer).build(model.trainable_variables)

@@ -47,6 +47,9 @@ class MultiViewModel(keras.Model):
         self._means = {name: keras.metrics.Mean(name=name) for name in metric_names}
         # `fit` returns the logs of the first replica instead of a sum over replicas.
         self.distribute_reduction_method = "first"
+        # Of the weights of all layers, in their order; None: no averages.
+        self.averages: list[tf.Variable] | None = None
+        self.ema_decay = 0.0
 
     def _policies_per_view(self, augment: Augment | Sequence[Augment]) -> tuple[Augment, ...]:
         count = self.views_per_image
@@ -124,6 +127,60 @@ class MultiViewModel(keras.Model):
         self.train_function = train_function
         return train_function
 
+    def average_weights(self, decay: float) -> None:
+        """Maintains an exponential moving average of all layers' weights from the next step on.
+
+        `average += (1 - d)·(weight - average)` after every step, also of the moving statistics of
+        batch norm. `d = min(decay, t / (t + 9))` in [0, 1) after t earlier steps (the warm-up
+        (1 + t) / (10 + t) of TensorFlow, one step later), so that the first step copies the weights
+        and the initial ones have no influence. Call it after the layers are built, in the scope of
+        the strategy.
+        """
+        self.ema_decay = decay
+        self.averages = [
+            tf.Variable(
+                weight.numpy(),
+                trainable=False,
+                name="average",
+                # Each replica updates its own without communication. Statistics may differ.
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=(
+                    weight.aggregation
+                    if weight.synchronization == tf.VariableSynchronization.ON_READ
+                    else tf.VariableAggregation.ONLY_FIRST_REPLICA
+                ),
+            )
+            for layer in self.layers
+            for weight in layer.weights
+        ]
+
+    def evaluation_weights(self) -> list[list[np.ndarray]]:
+        """Returns the weights with which each layer is evaluated: the averages, if there are any.
+
+        All workers call it together.
+        """
+        if self.averages is None:
+            return [layer.get_weights() for layer in self.layers]
+        averages = iter(self.averages)
+        return [[next(averages).numpy() for _ in layer.weights] for layer in self.layers]
+
+    def set_layer_weights(self, weights: Sequence[Sequence[np.ndarray]]) -> None:
+        """Sets the weights of each layer, such as `evaluation_weights` of an equal model."""
+        for layer, values in zip(self.layers, weights, strict=True):
+            layer.set_weights(values)
+
+    def _update_averages(self):
+        if self.averages is None:
+            return
+        step = tf.cast(self.step, tf.float32)
+        decay = tf.minimum(self.ema_decay, step / (step + 9.0))
+        weights = (weight for layer in self.layers for weight in layer.weights)
+        for average, weight in zip(self.averages, weights, strict=True):
+            value = tf.convert_to_tensor(weight)
+            if value.dtype.is_floating:
+                value += tf.cast(decay, value.dtype) * (average - value)
+            average.assign(value)
+
     def make_views(
         self,
         batch: Any,
@@ -175,6 +232,7 @@ class MultiViewModel(keras.Model):
         if self._uses_loss_scaling:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        self._update_averages()
         finite = tf.constant(True)
         for name in dict.fromkeys(["loss", *per_replica_losses]):
             loss = all_reduce_sum(logs[name]) if name in per_replica_losses else logs[name]

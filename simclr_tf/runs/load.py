@@ -1,5 +1,6 @@
 """Loading a run's model with the weights of a checkpoint."""
 
+import logging
 from pathlib import Path
 
 import tensorflow as tf
@@ -10,12 +11,14 @@ from simclr_tf.models import Classifier, SimCLR
 from simclr_tf.models.build import build_model
 from simclr_tf.runs.run_dir import RunDir
 
+logger = logging.getLogger(__name__)
+
 
 def load_model(model_dir: str | Path, step: int | None = None) -> SimCLR | Classifier:
     """Loads the model of a run with the weights of a checkpoint.
 
     `model.encoder(images, training=False)` returns the features of images [N, S, S, 3] in [0, 1],
-    and `int(model.step)` the step of the weights.
+    and `int(model.step)` the step of the weights. Of a run with `ema_decay` they are the averages.
 
     >>> import tempfile
     >>> import simclr_tf as st
@@ -39,11 +42,14 @@ def load_model(model_dir: str | Path, step: int | None = None) -> SimCLR | Class
     run = RunDir(model_dir)
     model = build_model(*run.read_config())
     restore(model, run, step)
+    if model.averages is not None:
+        model.set_layer_weights(model.evaluation_weights())
+        logger.info(f"using the averaged weights of {run.path} (--ema_decay={model.ema_decay:g})")
     return model
 
 
 def restore(model: keras.Model, run: RunDir, step: int | None = None) -> None:
-    """Restores all variables of a compiled model from a run's checkpoint."""
+    """Restores all variables of a compiled model from a run's checkpoint, without averaging."""
     path = run.checkpoint(step)
     try:
         tf.train.Checkpoint(model=model).restore(path).assert_consumed()

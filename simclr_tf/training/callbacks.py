@@ -62,8 +62,8 @@ class LoggingCallback(_FastCallback):
     There are also rows at the last step and where an evaluator returns metrics: so that few steps
     make no spike, their means include the `log_every` steps of the regular row before. Metrics are
     summed on the device and fetched only here, by all workers together. The chief writes them and
-    runs the evaluators, if there are several replicas on `eval_model`, a copy of the model on one
-    device.
+    runs the evaluators, with several replicas or averaged weights on `eval_model`, a copy of the
+    model on one device.
     """
 
     def __init__(
@@ -76,13 +76,14 @@ class LoggingCallback(_FastCallback):
         make_view_grid: Callable[[MultiViewModel], np.ndarray],
         norms: GradientNormMonitor,
         distribution: DistributionContext,
-        eval_model: keras.Model | None = None,
+        eval_model: MultiViewModel | None = None,
     ):
         super().__init__()
         self._run, self._plan, self._distribution = run, plan, distribution
         self._log_every = config.monitoring.log_every
         self._global_batch = config.optimization.train_batch_size
         self._evaluators, self._eval_model = evaluators, eval_model
+        self._is_evaluated_as_copy = distribution.num_replicas > 1 or config.optimization.ema_decay
         self._make_view_grid, self._norms = make_view_grid, norms
         self._display: _ProgressDisplay | None = None
         self._regular_row: dict[str, float] | None = None
@@ -155,11 +156,10 @@ class LoggingCallback(_FastCallback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
         norms, trust_ratios = self._norms.latest() if row_due else ({}, np.empty(0))
         row |= norms
-        if due_evaluators and self._distribution.num_replicas > 1:
-            for i, part in enumerate(self.model.layers):
-                weights = part.get_weights()
-                if self._eval_model:
-                    self._eval_model.layers[i].set_weights(weights)
+        if due_evaluators and self._is_evaluated_as_copy:
+            weights = self.model.evaluation_weights()
+            if self._eval_model:
+                self._eval_model.set_layer_weights(weights)
         if self._display:
             self._write(row, due_evaluators, trust_ratios, row_due)
         if is_regular or not self._is_timing:

@@ -158,8 +158,10 @@ def fit(
 
         # 5. Callbacks: metrics, profile, checkpoints, and then the user's.
         seed, batch_size = config.optimization.seed, config.optimization.train_batch_size
-        # Evaluators run in the chief alone, on a copy of the model outside the strategy.
-        needs_copy = evaluators and distribution.num_replicas > 1 and distribution.is_chief
+        # Evaluators run in the chief alone: with several replicas on a copy of the model outside
+        # the strategy, with averages on a copy that has them as its weights.
+        is_evaluated_as_copy = distribution.num_replicas > 1 or config.optimization.ema_decay
+        needs_copy = evaluators and is_evaluated_as_copy and distribution.is_chief
         metrics = LoggingCallback(
             run,
             config,

@@ -83,11 +83,14 @@ def describe_run(
         labels = f"{plan.num_classes} classes"
     if isinstance(config, DistillConfig):
         labels = f"{plan.num_labels or 'no'} labels used"
+    decay = config.optimization.ema_decay
+    averaged = f"; evaluated with averaged weights (--ema_decay={decay:g})" if decay else ""
     return (
         f"{plan.num_examples} images of {train.name}, {labels}; "
         f"{config.encoder.describe()}, {parameters:,} parameters, "
         f"{config.optimization.precision}; {plan.total_steps} steps of "
         f"{config.optimization.train_batch_size} images{describe_view_sizes(config, plan)}"
+        f"{averaged}"
     )
 
 

@@ -117,6 +117,8 @@ def test_help_describes_the_command_and_lists_every_flag_by_group(words):
         ),
         ("pretrain --dataset=shapes --resnet_depth=19", "--resnet_depth=19: expected one of"),
         ("pretrain --dataset=shapes --optimizer=sgd", "momentum, adam, adamw, lars"),
+        ("pretrain --dataset=shapes --ema_decay=1", "--ema_decay=1.0: expected a number below 1"),
+        ("pretrain --dataset=shapes --ema_decay=-0.1", "--ema_decay=-0.1: expected a number of at"),
         ("pretrain --dataset=shapes --train_mode=finetune", "--train_mode=finetune"),
         (
             "pretrain --dataset=shapes --crop_min_area=0.9 --crop_max_area=0.5",
