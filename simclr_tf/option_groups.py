@@ -400,10 +400,11 @@ class ContrastiveLoss(OptionGroup):
         "nt_xent",
         "nt_xent, nt_logistic, margin or dcl; supcon: images with the same label are also "
         "positives; nt_logistic_semi_hard, margin_semi_hard: only negatives that are less similar "
-        "to the anchor than its positive, by less than the margin.",
+        "to the anchor than its positive, by less than the margin; vicreg: variance, invariance "
+        "and covariance; tcr: total coding rate and cosine to the mean view (EMP-SSL).",
         choices=(
             *("nt_xent", "nt_logistic", "nt_logistic_semi_hard", "margin", "margin_semi_hard"),
-            *("supcon", "dcl"),
+            *("supcon", "dcl", "vicreg", "tcr"),
         ),
         added_in_later_version=True,
     )
@@ -416,11 +417,27 @@ class ContrastiveLoss(OptionGroup):
     )
     temperature: float = option(
         0.1,
-        "Temperature of the loss. For the margin losses it only affects the logged accuracy and "
-        "entropy.",
+        "Temperature of the loss. For the margin losses, vicreg and tcr it only affects the logged "
+        "accuracy and entropy.",
         exclusive_min=0,
     )
-    hidden_norm: bool = option(True, "Normalize the projections before the loss.")
+    hidden_norm: bool = option(
+        True,
+        "Normalize the projections before the loss. It does not affect vicreg, which never "
+        "normalizes them, and tcr, which always does.",
+    )
+    invariance_weight: float | None = option(
+        None,
+        "Weight of the agreement of views in vicreg and tcr. Default: 25 for vicreg, 200 for tcr.",
+        min=0,
+        added_in_later_version=True,
+    )
+    variance_weight: float = option(
+        25.0, "Weight of the variance in vicreg.", min=0, added_in_later_version=True
+    )
+    covariance_weight: float = option(
+        1.0, "Weight of the covariance in vicreg.", min=0, added_in_later_version=True
+    )
     lineareval_while_pretraining: bool = option(
         True, "Train a linear head behind a stop-gradient if every image has a label."
     )

@@ -153,7 +153,13 @@ def _simclr(
         encoder,
         _projection_head(config, width),
         augment if loss.views_per_image == 2 else _multi_crop(config, augment),
-        contrastive_loss=losses.get(loss.loss, loss.margin),
+        contrastive_loss=losses.get(
+            loss.loss,
+            loss.margin,
+            invariance_weight=loss.invariance_weight,
+            variance_weight=loss.variance_weight,
+            covariance_weight=loss.covariance_weight,
+        ),
         temperature=loss.temperature,
         normalize=loss.hidden_norm,
         linear_head=(

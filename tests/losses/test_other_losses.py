@@ -272,7 +272,7 @@ def test_wrong_arguments_are_refused():
             loss(z_a, z_b, margin=0, semi_hard=True)
     with pytest.raises(ValueError, match="margin must be at least 0"):
         margin_triplet(z_a, z_b, margin=-0.1)
-    with pytest.raises(ValueError, match=r"one of nt_xent, nt_logistic, .* dcl, got 'triplet'"):
+    with pytest.raises(ValueError, match=r"one of nt_xent, nt_logistic, .* tcr, got 'triplet'"):
         losses.get("triplet")
 
 

@@ -114,12 +114,13 @@ def test_microbatches_of_more_views_train_as_the_whole_batch(settings):
 
 
 @pytest.mark.slow
-def test_microbatches_on_replicas_train_as_the_whole_batch_with_another_loss(mirrored):
-    whole = build(free_parts, loss=losses.supcon)
+@pytest.mark.parametrize("loss", [losses.supcon, losses.vicreg, losses.tcr])
+def test_microbatches_on_replicas_train_as_the_whole_batch_with_another_loss(mirrored, loss):
+    whole = build(free_parts, loss=loss)
     figures = train(whole)
     strategy = mirrored(2)
     with strategy.scope():
-        model = build(free_parts, 2, loss=losses.supcon)
+        model = build(free_parts, 2, loss=loss)
     found = train(model, strategy=strategy)
     assert_same(weights_of(model), weights_of(whole))
     np.testing.assert_allclose([f["loss"] for f in found], [f["loss"] for f in figures], rtol=1e-9)
