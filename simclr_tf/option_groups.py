@@ -384,7 +384,7 @@ class ProjectionHead(OptionGroup):
 
 
 # Values of `loss` that take more than two views per image.
-MULTI_VIEW_LOSSES = ("nt_xent", "supcon", "dcl")
+MULTI_VIEW_LOSSES = ("nt_xent", "supcon", "dcl", "vicreg", "tcr")
 
 
 @dataclasses.dataclass(frozen=True)

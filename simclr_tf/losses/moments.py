@@ -5,11 +5,15 @@ projections. The moments are those of all N images: sums over the replicas, with
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
-from simclr_tf.losses.contrastive import LossOutputs, all_reduce_sum, l2_normalize
+from simclr_tf.losses.contrastive import (
+    LossOutputs,
+    all_reduce_sum,
+    l2_normalize,
+    stack_views,
+)
 from simclr_tf.losses.nt_xent import nt_xent
 
 _MIN_STD = 1.0  # VICReg's γ
@@ -59,7 +63,8 @@ def vicreg(
     0.0
     """
     metrics = _retrieval_metrics(z_a, z_b, temperature, normalize, more_views)
-    views, num_images = _stack_views(z_a, z_b, more_views)
+    views = stack_views(z_a, z_b, more_views)
+    num_images = _num_images(views)
     if tf.get_static_value(num_images) == 1:
         raise ValueError("vicreg needs a batch of at least 2 images: one has no variance")
     num_views, _, width = views.shape
@@ -120,8 +125,8 @@ def tcr(
     -203.58
     """
     metrics = _retrieval_metrics(z_a, z_b, temperature, normalize, more_views)
-    views, num_images = _stack_views(z_a, z_b, more_views)
-    views = l2_normalize(views)
+    views = stack_views(z_a, z_b, more_views, normalize=True)
+    num_images = _num_images(views)
     num_views, _, width = views.shape
     cosines = tf.reduce_sum(l2_normalize(tf.reduce_mean(views, axis=0)) * views)
     cosine = all_reduce_sum(cosines) / (num_views * num_images)
@@ -132,19 +137,15 @@ def tcr(
     return _share_gradient(-0.5 * tf.reduce_mean(log_det) - invariance_weight * cosine), *metrics
 
 
-def _stack_views(z_a, z_b, more_views):
-    """Returns the views [V, B, D] and N, in at least float32."""
-    views = tf.stack([tf.convert_to_tensor(z) for z in (z_a, z_b, *more_views)])
-    views = tf.cast(views, tf.float64 if views.dtype == tf.float64 else tf.float32)
+def _num_images(views):
     local = views.shape[1] or tf.shape(views)[1]
-    return views, tf.cast(local * _num_replicas(), views.dtype)
+    return tf.cast(local * _num_replicas(), views.dtype)
 
 
 def _retrieval_metrics(z_a, z_b, temperature, normalize, more_views):
     """Returns NT-Xent's accuracy and entropy, without gradient; checks the arguments."""
-    z_a, z_b = tf.stop_gradient(z_a), tf.stop_gradient(z_b)
-    more: dict[str, Any] = {"more_views": tf.stop_gradient(more_views)} if more_views else {}
-    return nt_xent(z_a, z_b, temperature, normalize, **more)[1:]
+    z_a, z_b, *more_views = [tf.stop_gradient(z) for z in (z_a, z_b, *more_views)]
+    return nt_xent(z_a, z_b, temperature, normalize, more_views=more_views)[1:]
 
 
 def _share_gradient(loss):

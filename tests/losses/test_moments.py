@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from simclr_tf import losses
-from simclr_tf.losses import moments, nt_xent, tcr, vicreg
+from simclr_tf.losses import nt_xent, tcr, vicreg
 from simclr_tf.models.build import build_model
 from tests.losses.views import gradients, on_replicas, projections, results_and_gradients
 from tests.training.tiny import PLAN, changed
@@ -106,10 +106,9 @@ def test_accuracy_and_entropy_are_nt_xents(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_more_views_are_averaged(name, monkeypatch):
+def test_more_views_are_averaged(name):
     third, _ = projections(6, 4, seed=9)
     views = [*both_views(), third]
-    monkeypatch.setattr(moments, "nt_xent", lambda *args, more_views: [None] * 3)
     loss = losses.get(name)(*views[:2], more_views=views[2:])[0]
     np.testing.assert_allclose(loss, SLOW[name](*views), rtol=1e-11)
 
