@@ -506,7 +506,7 @@ class ContrastiveLoss(OptionGroup):
         if self.small_crop_min_area > self.small_crop_max_area:
             raise UserError(
                 f"--small_crop_min_area={self.small_crop_min_area:g}: expected at most "
-                f"--small_crop_max_area={self.small_crop_max_area:g}"
+                f"--small_crop_max_area={self.small_crop_max_area:g}. Fix: lower it"
             )
 
 

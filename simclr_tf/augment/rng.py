@@ -56,10 +56,10 @@ def view_seed(run_seed: int, step: int | tf.Tensor, view: int) -> tf.Tensor:
 
 
 def shared_view_seed(seed: tf.Tensor) -> tf.Tensor:
-    """Returns the seed of draws that both views of a step share, for the seed of one of them."""
+    """Returns the seed of draws that views 2k and 2k + 1 share, for the seed of one of them."""
     return tf.stack([seed[0], -1 - seed[1] // 2])  # negative: no view has this seed
 
 
 def view_of_seed(seed: tf.Tensor) -> tf.Tensor:
-    """Returns the view, 0 or 1, that a seed of `view_seed` belongs to."""
+    """Returns the parity, 0 or 1, of the view that a seed of `view_seed` belongs to."""
     return seed[1] % 2

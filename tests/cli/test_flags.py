@@ -105,11 +105,11 @@ def test_help_describes_the_command_and_lists_every_flag_by_group(words):
         (
             "pretrain --dataset=shapes --model_dir=x --image_size=32 --num_small_views=2 "
             "--small_view_size=40",
-            "--small_view_size=40: expected 8 to 32, the image_size",
+            "--small_view_size=40: expected 8 to 32, the --image_size, got 40",
         ),
         (
             "pretrain --dataset=shapes --model_dir=x --image_size=15 --num_small_views=2",
-            "--small_view_size=7: expected 8 to 15, the image_size",
+            "--small_view_size=7: expected 8 to 15, the --image_size, got 7",
         ),
         (
             "pretrain --dataset=shapes --small_crop_min_area=0.5",
@@ -241,6 +241,7 @@ NOT_PATHS = """
 baselines cells format gcp_project knn_k knn_temperature probe_transformations protocols replicas
 seeds split subset tpu_name tpu_zone train_split eval_split transformations width_multipliers
 workers batch_sizes forms precisions image_sizes probe_eval_split probe_train_split
+view_size_schedule
 """
 
 

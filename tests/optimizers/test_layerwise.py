@@ -1,4 +1,4 @@
-"""What LARS, LAMB and Muon share, with transcriptions in NumPy; replicas and checkpoints."""
+"""Common parts of LARS, LAMB and Muon, with transcriptions in NumPy; replicas and checkpoints."""
 
 import numpy as np
 import pytest
