@@ -28,6 +28,7 @@ def run_example(printed: str, directory) -> dict:
     return variables
 
 
+@pytest.mark.slow
 def test_printed_example_shows_what_the_export_has(pretrained, tmp_path):
     run = shutil.copytree(pretrained, tmp_path / 'a "run"')
     command = ["export", f"--model_dir={run}"]

@@ -91,6 +91,7 @@ def test_report_and_embedding_of_names_that_are_not_utf8(odd_run):
     assert "udcff.png" in (odd_run.parent / "out" / "ids.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_labels_none_trains_without_a_linear_head(photos):
     output = output_of(
         *("pretrain", *FLAGS, "--model_dir=runs/a", "--dataset=folder:.", "--labels=none")

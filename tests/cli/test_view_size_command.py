@@ -35,6 +35,7 @@ def test_pretrain_names_the_sizes_and_stores_the_options(sized):
     assert head.get_layer("layer1_dense").units == 24
 
 
+@pytest.mark.slow
 def test_every_command_uses_the_evaluation_size(sized, tmp_path):
     path, _ = sized
     encoder = simclr_tf.load(path).encoder

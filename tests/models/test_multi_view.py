@@ -26,9 +26,9 @@ ANY_SIDE = functools.partial(two_blocks, side=None)
 @pytest.mark.parametrize(
     ("replicas", "settings"),
     [
-        pytest.param(2, MULTI_CROP, id="multi_crop-2"),
+        pytest.param(2, MULTI_CROP, id="multi_crop-2", marks=pytest.mark.slow),
         pytest.param(4, MULTI_CROP, id="multi_crop-4", marks=pytest.mark.slow),
-        pytest.param(2, {"num_views": 3}, id="views-2", marks=pytest.mark.slow),
+        pytest.param(2, {"num_views": 3}, id="views-2"),
         pytest.param(4, {"num_views": 3}, id="views-4", marks=pytest.mark.slow),
     ],
 )

@@ -62,6 +62,7 @@ def test_classes_of_an_evaluation_equal_its_files(shapes_run):
     assert class_report_from_evaluations(shapes_run, records, 2) is None  # of other weights
 
 
+@pytest.mark.slow
 def test_a_run_without_labels_shows_the_classes_of_its_probe_dataset(tmp_path):
     draw = np.random.default_rng(0)
     for i in range(12):

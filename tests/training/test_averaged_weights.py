@@ -122,6 +122,7 @@ def test_probes_evaluation_and_export_use_the_averages(averaged, tmp_path, log):
     assert "| weights | exponential moving average of the training (decay 0.8) |" in card
 
 
+@pytest.mark.slow
 def test_resumed_run_equals_an_unbroken_one(averaged, tmp_path, log):
     model, whole = averaged
     with pytest.raises(CallbackError):

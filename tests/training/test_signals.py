@@ -105,6 +105,7 @@ def wait_until_steps_end(current_step):
         time.sleep(1)  # nothing signals that no step comes; a step takes milliseconds
 
 
+@pytest.mark.slow
 def test_run_without_images_stops_after_the_last_whole_step(tmp_path, log, monkeypatch):
     """The images are blocked in the middle of a run, which resumes as an unbroken one."""
     monkeypatch.setattr(interruption, "_PATIENCE", 0.5)
