@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from simclr_tf.api.flagfile import read_options
 from simclr_tf.errors import UserError
 from simclr_tf.options import OptionSet, check_known, option_fields
 from simclr_tf.utils.log import show_progress
@@ -15,6 +16,10 @@ from simclr_tf.utils.paths import expand_paths
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
+_FLAGFILE_HELP = (
+    "File of options, one `--name=value` per line, which the call's own options override. A name "
+    "such as `flags/quickstart.flags` also finds the recipes of the package."
+)
 _MISTAKE = "an option, the data or a directory is wrong; the message names the fix."
 
 
@@ -35,7 +40,8 @@ def takes_options(
     The function gets the options that its caller sets, checked for unknown names. Its signature and
     its docstring list every option with its default, so that `help` and tab completion show them.
     An option that is also a parameter of the function is documented by the function. The docstring
-    also says that mistakes raise UserError. `~` is expanded in all paths.
+    also says that mistakes raise UserError. `~` is expanded in all paths. The keyword argument
+    `flagfile` reads options from a file.
 
     If the function has a parameter `labels`, its option `dataset` also takes images from Python.
     The function gets their name, under which they can be opened during the call. A `Run` that it
@@ -46,6 +52,7 @@ def takes_options(
         own = inspect.signature(function)
         *parameters, _ = own.parameters.values()
         named = [parameter.name for parameter in parameters]
+        flagfile = inspect.Parameter("flagfile", inspect.Parameter.KEYWORD_ONLY)
         keywords, documentation = [], ["Keyword Args:"]
         paths = set(named)
         for option_set in option_sets:
@@ -60,12 +67,19 @@ def takes_options(
                 help_text = option_set.help.get(field.name, field.metadata["help"])
                 end = "" if default in ("", None) else f" Default: {default!r}."
                 documentation.append(f"    {field.name}: {help_text}{end}")
+        keywords.append(flagfile.replace(default="", annotation=str | os.PathLike[str]))
+        documentation.append(f"    flagfile: {_FLAGFILE_HELP}")
         names = [*named, *(keyword.name for keyword in keywords)]
-        options = {field.name for s in option_sets for field in option_fields(s.group)}
+        options = {field.name: field for s in option_sets for field in option_fields(s.group)}
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R_co:
             show_progress()
+            if path := kwargs.pop("flagfile", None):
+                read = read_options(os.fspath(path), options)  # type: ignore[call-overload]
+                for name in named[: len(args)]:  # set by position
+                    read.pop(name, None)
+                kwargs = {**read, **kwargs}  # type: ignore[assignment]
             check_known(kwargs, names, f"{function.__name__}()")
             sources = [s for a in (*args, *kwargs.values()) for s in getattr(a, "sources", ())]
             given = {

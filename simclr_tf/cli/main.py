@@ -12,7 +12,8 @@ from typing import Any
 
 from absl import flags
 
-from simclr_tf.cli.flags import help_text, read_flagfiles
+from simclr_tf.api.flagfile import read_flagfiles
+from simclr_tf.cli.flags import help_text
 from simclr_tf.cli.startup import silence_tensorflow
 from simclr_tf.errors import RunStopped, UserError
 from simclr_tf.options import check_known

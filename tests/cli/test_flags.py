@@ -7,12 +7,19 @@ from pathlib import Path
 import pytest
 from absl import flags as absl_flags
 
+from simclr_tf.api.flagfile import read_flagfiles, read_options
+from simclr_tf.api.signature import takes_options
+from simclr_tf.api.training_options import PRETRAIN_OPTIONS
 from simclr_tf.cli import bench, pretrain
 from simclr_tf.cli import main as cli
-from simclr_tf.cli.flags import read_flagfiles
-from simclr_tf.options import OptionGroup, convert, option_fields, option_type
+from simclr_tf.cli.flags import explicit_options
+from simclr_tf.errors import UserError
+from simclr_tf.option_groups import Augmentation, ContrastiveLoss
+from simclr_tf.options import OptionGroup, OptionSet, convert, option_fields, option_type
 from simclr_tf.study.experiments import STUDIES
 from tests.commands import error_of, output_of, run_command
+
+RECIPES = sorted((Path(__file__).parents[2] / "flags").glob("*.flags"))
 
 # The defaults of the reference implementation's commands.
 REFERENCE = """
@@ -204,6 +211,41 @@ def test_flagfile_is_read_in_every_encoding_of_windows(tmp_path, encoding, newli
     path.write_bytes(data)
     assert read_flagfiles([f"--flagfile={path}"]) == ["--dataset=folder:Bücher", "--temperature=0"]
     assert "--temperature=0.0: expected" in error_of("pretrain", f"--flagfile={path}")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: r.stem)
+def test_recipe_has_the_same_values_in_python_and_on_the_command_line(recipe):
+    options = {f.name: f for s in PRETRAIN_OPTIONS for f in option_fields(s.group)}
+    values = absl_flags.FlagValues()
+    pretrain.define(values)
+    values(["pretrain", *read_flagfiles([f"--flagfile={recipe}"])])
+    assert read_options(str(recipe), options) == explicit_options(values, PRETRAIN_OPTIONS)
+
+
+def test_functions_take_a_flagfile_that_their_arguments_override(tmp_path):
+    file = tmp_path / "my.flags"
+    file.write_text("--model_dir=other\n--temperature=0.3\n--nouse_blur\n--use_flip\n--loss=dcl\n")
+
+    @takes_options(OptionSet.of(ContrastiveLoss), OptionSet.of(Augmentation))
+    def function(model_dir="", **options):
+        """Returns its options.
+
+        Returns:
+            The options.
+        """
+        return model_dir, options
+
+    read = {"temperature": 0.3, "use_blur": False, "use_flip": True}
+    assert function("run", flagfile=file, loss="supcon") == ("run", read | {"loss": "supcon"})
+    assert function(flagfile=file) == ("other", read | {"loss": "dcl"})
+    for line, problem in (
+        ("--temperature=warm", "--temperature=warm: expected a number, got 'warm'"),
+        ("--use_blur=2", "--use_blur=2: expected True or False, got '2'"),
+        ("--tempreature=1", "did you mean --temperature"),
+    ):
+        file.write_text(line)
+        with pytest.raises(UserError, match=problem):
+            function(flagfile=file)
 
 
 def test_flagfile_may_name_files_that_are_not_utf_8(tmp_path):
