@@ -50,9 +50,8 @@ class Muon(GradientHookOptimizer):
     >>> gradient = tf.constant([[0.0, 100.0], [1.0, 0.0]])
     >>> optimizer.apply_gradients([(gradient, kernel)])  # both directions move about equally far
     <tf.Variable 'UnreadVariable' shape=() dtype=int64, numpy=1>
-    >>> kernel.numpy().round(1)
-    array([[ 0. , -0.7],
-           [-0.7,  0. ]], dtype=float32)
+    >>> [round(float(x), 1) for x in tf.abs(tf.reshape(kernel, [-1]))]
+    [0.0, 0.7, 0.7, 0.0]
     """
 
     def __init__(
