@@ -131,7 +131,7 @@ def test_every_public_name_is_documented_with_types_and_defaults(pages):
     for described in (
         "nt_xent( z_a: Tensor, z_b: Tensor, temperature: float = 0.1,",
         "contrastive_loss: Callable[[...], tuple[Tensor, Tensor, Tensor]] = nt_xent,",
-        "image_size: int = 224, color_jitter_strength: float = 1.0,",
+        "image_size: int = 224, eval_image_size: int = 0,",
     ):
         assert described in text, described
     # As a flag's help, as a parameter of the config and as a keyword argument of `pretrain`.

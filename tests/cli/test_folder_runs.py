@@ -31,6 +31,7 @@ def photos(tmp_path, monkeypatch):
     return root
 
 
+@pytest.mark.slow
 def test_run_within_its_folder_is_resumed_and_used_from_elsewhere(photos, tmp_path, monkeypatch):
     first = ["pretrain", *FLAGS, "--model_dir=runs/a"]
     output = output_of(*first, "--dataset=folder:.")
