@@ -84,5 +84,5 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
-    entry_points={"entry_point_scripts": ["simclr-tf=simclr_tf.cli.main:console"]},
+    entry_points={"console_scripts": ["simclr-tf=simclr_tf.cli.main:console"]},
 )

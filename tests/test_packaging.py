@@ -75,8 +75,18 @@ def test_wheel_holds_every_module_and_flagfile(tmp_path):
         [*pip, "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source], check=True
     )
     (wheel,) = tmp_path.glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert packed == expected
+    content = zipfile.ZipFile(wheel)
+    assert {name for name in content.namelist() if ".dist-info/" not in name} == expected
+    (commands,) = (name for name in content.namelist() if name.endswith("/entry_points.txt"))
+    lines = content.read(commands).decode().split("\n")
+    assert lines[:2] == ["[console_scripts]", "simclr-tf = simclr_tf.cli.main:console"]
+
+
+def test_installation_has_the_command():
+    command = Path(sys.executable).with_name("simclr-tf")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: simclr-tf COMMAND" in done.stdout
 
 
 @pytest.mark.parametrize("name", FLAGFILES)
